@@ -1,0 +1,6 @@
+"""`python -m tetrad` is `tetrad`."""
+
+from tetrad.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Who may come in: access lists, limits and rates. No I/O: it is asked, and it is told."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tetrad.plan import AccessRule, LimitsPlan
+
+IPV4_BITS, IPV6_BITS = 32, 128
+SOURCE_PREFIX = 64
+"""An IPv6 source is a /64: whoever has one address there has them all."""
+
+MOST_BUCKETS = 65536
+"""How many sources' rates are remembered; when it is full, those at rest are forgotten."""
+
+Source = tuple[int, int]
+"""Where a client comes from: the bits of its kind of address, and the address as a number."""
+
+
+class Admission:
+    """Decides about clients one by one, and counts those that are in."""
+
+    def __init__(self, limits: LimitsPlan, access: Iterable[AccessRule]) -> None:
+        self._here: dict[Source, int] = {}
+        self.clients = 0
+        self.configure(limits, access)
+
+    def configure(self, limits: LimitsPlan, access: Iterable[AccessRule]) -> None:
+        """Decide by these rules from now on. Who is in is remembered, how fast they came is not."""
+        self._limits = limits
+        self._access = AccessList(access)
+        rate = limits["rate_per_source"]
+        self._rates = None if rate is None else Rates(*rate)
+
+    def allows(self, address: Source | None) -> bool:
+        """Tell whether the access lists let an address in; a Unix socket has none, and may."""
+        return address is None or self._access.allows(*address)
+
+    def refusal(self, address: Source | None, now: float) -> str | None:
+        """Return why a client is refused, in the log's word, or None if it may come in.
+
+        `now` is in seconds of the monotonic clock. What may come in has used up some of its
+        source's rate.
+        """
+        if not self.allows(address):
+            return "access"
+        if self.clients >= self._limits["clients"]:
+            return "clients"
+        source = source_of(address)
+        if source is None:
+            return None
+        most = self._limits["clients_per_source"]
+        if most is not None and self._here.get(source, 0) >= most:
+            return "clients_per_source"
+        if self._rates is not None and not self._rates.take(source, now):
+            return "rate"
+        return None
+
+    def enter(self, address: Source | None) -> None:
+        """Count a client in."""
+        self.clients += 1
+        source = source_of(address)
+        if source is not None:
+            self._here[source] = self._here.get(source, 0) + 1
+
+    def leave(self, address: Source | None) -> None:
+        """Count a client out."""
+        self.clients -= 1
+        source = source_of(address)
+        if source is not None:
+            left = self._here[source] - 1
+            if left:
+                self._here[source] = left
+            else:
+                del self._here[source]
+
+
+class AccessList:
+    """Networks that are allowed or denied; the most specific match wins, and on a tie, deny."""
+
+    def __init__(self, rules: Iterable[AccessRule]) -> None:
+        self._networks: dict[Source, dict[int, bool]] = {}
+        self._closed = False
+        for rule in rules:
+            networks = self._networks.setdefault((rule["bits"], rule["prefix"]), {})
+            network = rule["network"] >> (rule["bits"] - rule["prefix"])
+            networks[network] = networks.get(network, True) and rule["allow"]
+            self._closed = self._closed or rule["allow"]
+        self._longest_first = sorted(self._networks, reverse=True)
+
+    def allows(self, bits: int, address: int) -> bool:
+        """Tell whether an address is let in: if nothing matches, only where nothing is allowed."""
+        for kind, prefix in self._longest_first:
+            if kind == bits:
+                verdict = self._networks[kind, prefix].get(address >> (bits - prefix))
+                if verdict is not None:
+                    return verdict
+        return not self._closed
+
+
+class Rates:
+    """How fast each source may come: `count` in `seconds`, all at once or spread out.
+
+    A source's bucket is kept as the one moment at which it will be full again, so that what is at
+    rest needs no memory.
+    """
+
+    def __init__(self, count: int, seconds: int) -> None:
+        self._interval = seconds / count
+        self._burst = float(seconds)
+        self._full_at: dict[Source, float] = {}
+
+    def take(self, source: Source, now: float) -> bool:
+        """Let one more in, if its source has not come too fast."""
+        full_at = max(self._full_at.get(source, now), now) + self._interval
+        # A millionth of leeway: a burst is a sum of intervals, which are not exact.
+        if full_at - now > self._burst + self._interval * 1e-6:
+            return False
+        if len(self._full_at) >= MOST_BUCKETS:
+            self._forget(now)
+        self._full_at[source] = full_at
+        return True
+
+    def __len__(self) -> int:
+        """How many sources are remembered."""
+        return len(self._full_at)
+
+    def _forget(self, now: float) -> None:
+        """Forget who is at rest, or else the longest known half."""
+        self._full_at = {source: at for source, at in self._full_at.items() if at > now}
+        if len(self._full_at) >= MOST_BUCKETS:
+            newest = list(self._full_at.items())[MOST_BUCKETS // 2 :]
+            self._full_at = dict(newest)
+
+
+def source_of(address: Source | None) -> Source | None:
+    """Return what limits count by: an IPv4 address, or the /64 of an IPv6 one."""
+    if address is None or address[0] == IPV4_BITS:
+        return address
+    return IPV6_BITS, address[1] >> (IPV6_BITS - SOURCE_PREFIX)

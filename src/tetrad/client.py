@@ -1,0 +1,125 @@
+"""The client of the two originals: a conversation with a tetrad, by hand or in words."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 2.0
+"""How long a command may take to be answered; an unknown one never is."""
+
+REST_SECONDS = 0.05
+"""An answer has no end mark: it has ended when nothing comes for so long."""
+
+_READ_BYTES = 65536
+
+
+class Connection:
+    """A connected socket, as a context manager. Raises OSError."""
+
+    def __init__(self, host: str, port: int) -> None:
+        if host.startswith("unix:"):
+            self.name = host
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(CONNECT_SECONDS)
+            self._socket.connect(host.removeprefix("unix:"))
+        else:
+            self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self._socket = socket.create_connection((host, port), CONNECT_SECONDS)
+
+    def __enter__(self) -> Self:
+        """Be used."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self._socket.close()
+
+    def command(self, word: str) -> bytes | None:
+        """Send a command, and return its answer; None if the connection is closed."""
+        self._socket.sendall(word.encode())
+        answer = b""
+        self._socket.settimeout(ANSWER_SECONDS)
+        try:
+            while data := self._socket.recv(_READ_BYTES):
+                answer += data
+                self._socket.settimeout(REST_SECONDS)
+        except TimeoutError:
+            return answer
+        return answer or None
+
+    def echo(self, text: str) -> bytes | None:
+        """Send a text, and return as many bytes as it has; None if the connection is closed."""
+        sent = text.encode()
+        self._socket.settimeout(CONNECT_SECONDS)
+        self._socket.sendall(sent)
+        answer = b""
+        while len(answer) < len(sent):
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                return None
+            answer += data
+        return answer
+
+
+def say(connection: Connection, service: str, words: Iterable[str]) -> Iterator[str]:
+    """Send words, and return what each was answered; those without an answer give nothing."""
+    for word in words:
+        answer = connection.echo(word) if service == "echo" else connection.command(word)
+        if answer is None:
+            return
+        if answer:
+            yield _text(answer)
+
+
+def converse(connection: Connection, service: str) -> None:
+    """Let a person type, line by line, until they or the server end it."""
+    print(f"CLIENT >> socket connect to {connection.name}")
+    if service == "echo":
+        _converse_in_echoes(connection)
+    else:
+        _converse_in_commands(connection)
+
+
+def _converse_in_commands(connection: Connection) -> None:
+    for word in _lines("CLIENT >> Enter command time or quit : "):
+        print(f"CLIENT >> Input command : {word}")
+        answer = connection.command(word) if word else b""
+        if word == "quit":
+            return
+        if answer is None:
+            print("CLIENT >> the server has closed the connection")
+            return
+        if answer:
+            print(f"CLIENT >> received data : {_text(answer)}")
+
+
+def _converse_in_echoes(connection: Connection) -> None:
+    for line in _lines(""):
+        answer = connection.echo(line) if line else b""
+        if answer is None:
+            print("CLIENT >> the server has closed the connection")
+            return
+        print(f"Server: {_text(answer)}")
+        if line == "END":
+            print("END ^^")
+            return
+
+
+def _lines(prompt: str) -> Iterator[str]:
+    while True:
+        print(prompt, end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            print()
+            return
+        yield line.rstrip("\r\n")
+
+
+def _text(answer: bytes) -> str:
+    return answer.decode("utf-8", "backslashreplace")

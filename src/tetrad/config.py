@@ -1,0 +1,206 @@
+"""The configuration: every key, its type, its default and what it means, in one line each.
+
+The file's reader, the manual page, the JSON Schema and `--dump` are all made from these types.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr
+
+from tetrad import paths
+from tetrad.quantities import (
+    Address,
+    ClockFormat,
+    CommandName,
+    Duration,
+    Group,
+    Mode,
+    Network,
+    Path,
+    Rate,
+    SocketPath,
+    Timezone,
+    User,
+)
+
+DEFAULT_PORT = 65000
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+CountOrNone = Annotated[int, Meta(ge=0, le=10_000)]
+Backlog = Annotated[int, Meta(ge=1, le=65535)]
+Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping of the file, whose keys are known."""
+
+
+class KeyProblemError(ValueError):
+    """What is wrong with one key of a section in the light of the others."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class Listener(Section, frozen=True):
+    """A place where clients are accepted."""
+
+    address: Annotated[
+        Address, Meta(description='IPv4, IPv6 ("::" is dual-stack), or unix:/path/to.sock')
+    ] = Address("127.0.0.1")
+    port: Annotated[Port | None, Meta(description="0: any free port; none for a Unix socket")] = (
+        None
+    )
+    service: Annotated[
+        Literal["command", "echo"], Meta(description="what clients get: command or echo")
+    ] = "command"
+    backlog: Annotated[Backlog, Meta(description="connections waiting to be accepted")] = 1024
+
+    def __post_init__(self) -> None:
+        """Give TCP its default port; a Unix socket has none."""
+        if self.address.path is None:
+            if self.port is None:
+                force_setattr(self, "port", DEFAULT_PORT)
+        elif self.port is not None:
+            raise KeyProblemError("port", "a Unix socket has no port; take this line out")
+
+    @property
+    def name(self) -> str:
+        """`127.0.0.1:65000`, `[::1]:65000` or `unix:/path`."""
+        if self.address.path is not None:
+            return str(self.address)
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+
+class Daemon(Section, frozen=True):
+    """The process itself."""
+
+    pidfile: Annotated[Path, Meta(description="held by a lock while the daemon runs")] = field(
+        default_factory=lambda: Path(paths.pidfile())
+    )
+    control: Annotated[SocketPath, Meta(description="the socket of status and reload")] = field(
+        default_factory=lambda: SocketPath(paths.control())
+    )
+    user: Annotated[User | None, Meta(description="drop to this user once bound")] = None
+    group: Annotated[Group | None, Meta(description="and group; the user's own if not given")] = (
+        None
+    )
+    working_directory: Annotated[Path, Meta(description="where the daemon stays")] = Path("/")
+    umask: Annotated[Mode, Meta(description="what its files do not allow, octal")] = Mode(0o027)
+    stop_timeout: Annotated[
+        Duration, Meta(description="what sessions get to finish in, before they are killed")
+    ] = Duration(10)
+
+
+class Log(Section, frozen=True):
+    """The log."""
+
+    file: Annotated[Path | None, Meta(description="null: standard error")] = field(
+        default_factory=lambda: Path(paths.log())
+    )
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least that is written")
+    ] = "info"
+    format: Annotated[
+        Literal["json", "logfmt", "console"], Meta(description="json, logfmt or console")
+    ] = "json"
+
+
+class Handlers(Section, frozen=True):
+    """The processes that serve clients."""
+
+    spare: Annotated[
+        CountOrNone, Meta(description="forked ahead of their client, warm and waiting")
+    ] = 0
+    clients_each: Annotated[
+        Count, Meta(description="clients one handler serves, one after another, before it exits")
+    ] = 1
+
+
+class Limits(Section, frozen=True):
+    """How many clients are let in."""
+
+    clients: Annotated[Count, Meta(description="at once")] = 1000
+    clients_per_source: Annotated[
+        Count | None, Meta(description="at once from one IPv4 address or IPv6 /64")
+    ] = None
+    rate_per_source: Annotated[
+        Rate | None, Meta(description="new sessions, e.g. 20/s or 300/m")
+    ] = None
+
+
+class Session(Section, frozen=True):
+    """The deadlines of one session."""
+
+    first_command_timeout: Annotated[
+        Duration | None, Meta(description="a client that has said nothing yet")
+    ] = Duration(30)
+    idle_timeout: Annotated[Duration | None, Meta(description="between commands")] = Duration(300)
+    max_duration: Annotated[Duration | None, Meta(description="from connect to close")] = None
+    send_timeout: Annotated[Duration | None, Meta(description="a client that does not read")] = (
+        Duration(10)
+    )
+
+
+class Access(Section, frozen=True):
+    """Who is let in: the most specific match of the two lists wins; on a tie, deny."""
+
+    allow: Annotated[list[Network], Meta(description="networks; empty: everyone")] = []
+    deny: Annotated[list[Network], Meta(description="networks that are kept out")] = []
+
+
+class Clock(Section, frozen=True):
+    """A command that answers the time."""
+
+    clock: Annotated[ClockFormat, Meta(description="the format, as of strftime(3)")]
+    timezone: Annotated[Timezone, Meta(description="local, UTC or a name such as Asia/Seoul")] = (
+        Timezone("local")
+    )
+
+
+class Close(Section, frozen=True):
+    """A command that answers a text and closes the connection."""
+
+    close: Annotated[Text, Meta(description="the text")]
+
+
+Command = Clock | Close
+
+BUILT_IN_COMMANDS: dict[CommandName, Command | None] = {
+    CommandName("time"): Clock(clock=ClockFormat("%Y/%m/%d %H:%M:%S")),
+    CommandName("quit"): Close(close="quit"),
+}
+
+
+class Config(Section, frozen=True):
+    """The whole configuration."""
+
+    listen: list[Listener] = field(default_factory=lambda: [Listener()])
+    daemon: Daemon = field(default_factory=Daemon)
+    log: Log = field(default_factory=Log)
+    handlers: Handlers = Handlers()
+    limits: Limits = Limits()
+    session: Session = Session()
+    access: Access = Access()
+    commands: dict[CommandName, Command | None] = field(
+        default_factory=lambda: dict(BUILT_IN_COMMANDS)
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work together, and add the built-in commands to the file's own."""
+        if not self.listen:
+            raise KeyProblemError("listen", "at least one listener is needed")
+        names = [listener.name for listener in self.listen if listener.port != 0]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise KeyProblemError("listen", f"{name} is there twice")
+        force_setattr(self, "commands", BUILT_IN_COMMANDS | self.commands)

@@ -1,0 +1,319 @@
+"""The configuration file: YAML in, the model out, and every problem with its line and column.
+
+The only importer of yaml. The file is read as a tree of nodes that know their place; the tree is
+walked along the types of `tetrad.config`, so that one run finds everything that is wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+import typing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import yaml
+from msgspec import UNSET
+
+from tetrad import paths
+from tetrad.config import Config, KeyProblemError, Section
+from tetrad.quantities import Address, Path, SocketPath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")}
+
+_INTEGER = re.compile(r"[-+]?\d+")
+_FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?")
+_LONGEST_NUMBER = 40
+_WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_WORDS |= {
+    word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
+}
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` has a line for everything that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Loaded(NamedTuple):
+    """What a file gave: where it had problems, the model has the defaults."""
+
+    config: Config
+    file: str | None
+    problems: list[str]
+    given: frozenset[str]
+    """The keys that the file sets, as `log.file`."""
+
+    def checked(self) -> Loaded:
+        """Return itself, or raise ConfigError if there were problems."""
+        if self.problems:
+            raise ConfigError(self.problems)
+        return self
+
+
+def find(explicit: str | None) -> str | None:
+    """Return the file to read: the one named, the environment's, the system's, or none."""
+    named = explicit or os.environ.get(paths.CONFIGURATION_VARIABLE)
+    if named:
+        return os.path.abspath(named)
+    return paths.SYSTEM_CONFIGURATION if os.path.exists(paths.SYSTEM_CONFIGURATION) else None
+
+
+def load(file: str | None) -> Loaded:
+    """Read a file, or the built-in defaults for None. Raises OSError; problems are returned."""
+    if file is None:
+        return Loaded(Config(), None, [], frozenset())
+    with open(file, "rb") as stream:
+        data = stream.read()
+    reader = _Reader(file)
+    root = reader.compose(data)
+    config = UNSET if root is None else reader.section(root, Config, "")
+    return Loaded(
+        Config() if config is UNSET else config, file, reader.problems, frozenset(reader.given)
+    )
+
+
+def dump(config: Config) -> str:
+    """Write a configuration as YAML that loads back to the same."""
+    tree = msgspec.to_builtins(config, enc_hook=str, str_keys=True)
+    for listener in tree["listen"]:
+        if listener["port"] is None:
+            del listener["port"]
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Reader:
+    """One reading of one file; collects problems and goes on."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[str] = []
+        self.given: set[str] = set()
+
+    def problem(self, mark: yaml.Mark, path: str, message: str) -> None:
+        place = f"{self.file}:{mark.line + 1}:{mark.column + 1}"
+        self.problems.append(f"{place}: {path}: {message}" if path else f"{place}: {message}")
+
+    def compose(self, data: bytes) -> yaml.Node | None:
+        try:
+            return yaml.compose(data, Loader=_LOADER)
+        except yaml.reader.ReaderError as error:
+            self.problems.append(f"{self.file}:1:1: not a text file in UTF-8: {error.reason}")
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            what = ", ".join(part for part in (error.context, error.problem) if part)
+            self.problem(mark or yaml.Mark(self.file, 0, 0, 0, None, 0), "", f"not YAML: {what}")
+        except RecursionError:
+            self.problems.append(f"{self.file}:1:1: not YAML: nested too deeply")
+        return None
+
+    def value(self, node: yaml.Node, kind: Any, path: str) -> Any:
+        """Read a node as a `kind`; UNSET where it is none, which is noted, or where it is empty."""
+        plain = _without_annotation(kind)
+        origin, arguments = typing.get_origin(plain), typing.get_args(plain)
+        if origin is list:
+            return self.sequence(node, arguments[0], path)
+        if origin is dict:
+            return self.mapping(node, arguments[0], arguments[1], path)
+        if _is_section(plain):
+            return self.section(node, plain, path)
+        if origin is types.UnionType and any(map(_is_section, arguments)):
+            return self.variant(node, arguments, path)
+        return self.leaf(node, kind, path)
+
+    def section(self, node: yaml.Node, kind: type[Section], path: str) -> Any:
+        """Read a mapping whose keys are the fields of `kind`."""
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        values: dict[str, Any] = {}
+        for name, key, child in self.pairs(node, path):
+            if name in fields:
+                self.given.add(_join(path, name))
+                values[name] = self.value(child, fields[name].type, _join(path, name))
+            else:
+                hint = _did_you_mean(name, fields)
+                self.problem(key.start_mark, _join(path, name), f"there is no such key{hint}")
+        required = {name for name, field in fields.items() if field.required}
+        for name in sorted(required - values.keys()):
+            self.problem(node.start_mark, _join(path, name), "this key is needed")
+        values = {name: value for name, value in values.items() if value is not UNSET}
+        if not required <= values.keys():
+            return UNSET
+        try:
+            return kind(**values)
+        except KeyProblemError as problem:
+            self.problem(_place(node, problem.key), _join(path, problem.key), str(problem))
+        return UNSET
+
+    def sequence(self, node: yaml.Node, kind: Any, path: str) -> Any:
+        """Read a list of `kind`."""
+        if not isinstance(node, yaml.SequenceNode):
+            if not _is_null(node):
+                self.problem(node.start_mark, path, f"expected a list, {_got(node)}")
+            return UNSET
+        values = [self.value(child, kind, f"{path}[{i}]") for i, child in enumerate(node.value)]
+        return UNSET if UNSET in values else values
+
+    def mapping(
+        self,
+        node: yaml.Node,
+        key_kind: Any,
+        kind: Any,
+        path: str,
+    ) -> Any:
+        """Read a mapping whose keys are the operator's."""
+        values = {}
+        for name, key, child in self.pairs(node, path):
+            checked = self.convert(key, name, key_kind, _join(path, name))
+            values[checked] = self.value(child, kind, _join(path, name))
+        return {} if UNSET in values or UNSET in values.values() else values
+
+    def variant(self, node: yaml.Node, kinds: Iterable[Any], path: str) -> Any:
+        """Read the section whose first key is there."""
+        if _is_null(node):
+            return None
+        sections = {
+            msgspec.structs.fields(kind)[0].name: kind for kind in kinds if _is_section(kind)
+        }
+        if isinstance(node, yaml.MappingNode):
+            for key, _ in node.value:
+                if key.value in sections:
+                    return self.section(node, sections[key.value], path)
+        self.problem(
+            node.start_mark, path, f"expected one of the keys {', '.join(sections)}, {_got(node)}"
+        )
+        return UNSET
+
+    def leaf(self, node: yaml.Node, kind: Any, path: str) -> Any:
+        """Read a scalar."""
+        if not isinstance(node, yaml.ScalarNode):
+            self.problem(node.start_mark, path, f"expected a single value, {_got(node)}")
+            return UNSET
+        if node.tag not in _TAGS:
+            self.problem(node.start_mark, path, f"tags such as {node.tag} are not supported")
+            return UNSET
+        return self.convert(node, _scalar(node), kind, path)
+
+    def convert(self, node: yaml.Node, value: object, kind: Any, path: str) -> Any:
+        """Turn a scalar's value into a `kind`."""
+        try:
+            result = msgspec.convert(value, kind, dec_hook=_parse)
+        except msgspec.ValidationError as error:
+            self.problem(node.start_mark, path, _explain(error, value, kind))
+            return UNSET
+        return self.absolute(result)
+
+    def absolute(self, value: object) -> object:
+        """Make a relative path relative to the file's folder."""
+        folder = os.path.dirname(self.file)
+        if isinstance(value, Path | SocketPath):
+            return type(value)(os.path.normpath(os.path.join(folder, value)))
+        if isinstance(value, Address) and value.path is not None:
+            return Address(f"unix:{os.path.normpath(os.path.join(folder, value.path))}")
+        return value
+
+    def pairs(self, node: yaml.Node, path: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+        """Return a mapping's keys and values; a key that is there twice is a problem."""
+        if _is_null(node):
+            return []
+        if not isinstance(node, yaml.MappingNode):
+            self.problem(node.start_mark, path, f"expected keys and values, {_got(node)}")
+            return []
+        pairs: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
+        for key, child in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            if name in pairs:
+                first = pairs[name][1].start_mark.line + 1
+                self.problem(
+                    key.start_mark, _join(path, name), f"this key is there already, in line {first}"
+                )
+            else:
+                pairs[name] = (name, key, child)
+        return list(pairs.values())
+
+
+def _parse(kind: Any, value: object) -> Any:
+    return kind.parse(value)
+
+
+def _scalar(node: yaml.ScalarNode) -> object:
+    """Return what a scalar means: YAML 1.2's numbers, true, false and null; all else is text."""
+    text = typing.cast("str", node.value)
+    if node.style in {"'", '"', "|", ">"}:
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) > _LONGEST_NUMBER:
+        return text
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
+    """Say what was wrong with a value, and what was expected."""
+    choices = [choice for choice in _members(kind) if isinstance(choice, str)]
+    if choices:
+        expected = " or ".join((", ".join(choices[:-1]), choices[-1]))
+        return f"expected {expected}, got {_show(value)}{_did_you_mean(str(value), choices)}"
+    message = str(error).partition(" - at ")[0].replace("`", "")
+    message = message.replace("Expected int", "expected a whole number").replace(
+        "Expected str", "expected a text"
+    )
+    message = message.partition(", got ")[0]
+    return f"{message}, got {_show(value)}" if message.startswith("expected") else message
+
+
+def _members(kind: Any) -> list[object]:
+    plain = _without_annotation(kind)
+    if typing.get_origin(plain) is types.UnionType:
+        return [member for part in typing.get_args(plain) for member in _members(part)]
+    return list(typing.get_args(plain)) if typing.get_origin(plain) is typing.Literal else []
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _show(value: object) -> str:
+    shown = {None: "nothing (null)", True: "true", False: "false"}
+    text = shown[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a terminal's width
+
+
+def _got(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return f"got {_show(_scalar(node))}"
+    return "got a list" if isinstance(node, yaml.SequenceNode) else "got keys and values"
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag in _TAGS and _scalar(node) is None
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _without_annotation(kind: Any) -> Any:
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+
+
+def _place(node: yaml.Node, name: str) -> yaml.Mark:
+    for key, child in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value == name:
+            return typing.cast("yaml.Mark", child.start_mark)
+    return node.start_mark
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

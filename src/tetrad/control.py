@@ -1,0 +1,119 @@
+"""The control socket: `status` and `reload`, one request a connection, one line of JSON back.
+
+The master never waits for anyone here. A request is read as it comes; a status, which can be long,
+is written by a child from its snapshot of everything.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+import time
+
+from tetrad import listeners
+from tetrad.descriptors import OWN
+from tetrad.jsonlines import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.master import Master
+
+MOST_CONVERSATIONS = 16
+LONGEST_REQUEST = 64
+PATIENCE_SECONDS = 2.0
+"""How long a peer has to send its request, and to take its answer."""
+
+
+class Control:
+    """Accepts operators' requests, from root and from the daemon's own user."""
+
+    def __init__(self, listener: _socket.socket, master: Master) -> None:
+        self._listener = listener
+        self._master = master
+        self._conversations: dict[int, Conversation] = {}
+
+    def accept(self, _fd: int) -> None:
+        """Take a connection; one too many is closed, so that garbage cannot pile up."""
+        try:
+            fd, _ = listeners.accept(self._listener)
+        except OSError:
+            return
+        peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+        if len(self._conversations) >= MOST_CONVERSATIONS or not _may_ask(peer):
+            peer.close()
+            return
+        conversation = Conversation(peer)
+        self._conversations[fd] = conversation
+        self._master.loop.watch(fd, lambda _fd: self._hear(conversation))
+        when = time.monotonic() + PATIENCE_SECONDS
+        self._master.loop.timers.set(f"control {fd}", when, lambda: self._end(conversation))
+
+    def _hear(self, conversation: Conversation) -> None:
+        """Read what has come of a request; answer it when it is whole."""
+        try:
+            data = conversation.peer.recv(LONGEST_REQUEST, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        conversation.request += data
+        if b"\n" in conversation.request:
+            self._answer(conversation, conversation.request.partition(b"\n")[0])
+        elif not data or len(conversation.request) > LONGEST_REQUEST:
+            self._end(conversation)
+
+    def _answer(self, conversation: Conversation, request: bytes) -> None:
+        if request == b"status":
+            self._report(conversation)
+        elif request == b"reload":
+            self._master.loop.unwatch(conversation.fd)
+            self._master.loop.timers.cancel(f"control {conversation.fd}")
+            self._master.reloading.ask(lambda outcome: self._say(conversation, outcome))
+        else:
+            self._say(conversation, {"error": "the requests are: status, reload"})
+
+    def _report(self, conversation: Conversation) -> None:
+        """Have a child write the status; should there be none, the peer hears that."""
+
+        def report() -> None:
+            client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, OWN)
+            client.settimeout(PATIENCE_SECONDS)
+            client.sendall(encode(self._master.status()).encode() + b"\n")
+
+        try:
+            self._master.fork(report, conversation.fd)
+        except OSError as error:
+            self._say(conversation, {"error": f"no process for an answer: {error.strerror}"})
+        else:
+            self._end(conversation)
+
+    def _say(self, conversation: Conversation, answer: dict[str, object]) -> None:
+        """Send a short answer, which fits the socket's buffer whole, and end."""
+        try:
+            conversation.peer.send(encode(answer).encode() + b"\n", _socket.MSG_DONTWAIT)
+        except OSError:
+            pass  # the operator has left
+        self._end(conversation)
+
+    def _end(self, conversation: Conversation) -> None:
+        if self._conversations.pop(conversation.fd, None) is not None:
+            self._master.loop.unwatch(conversation.fd)
+            self._master.loop.timers.cancel(f"control {conversation.fd}")
+            conversation.peer.close()
+
+
+class Conversation:
+    """A connection, and what has come of its request."""
+
+    __slots__ = ("fd", "peer", "request")
+
+    def __init__(self, peer: _socket.socket) -> None:
+        self.peer = peer
+        self.fd = peer.fileno()
+        self.request = b""
+
+
+def _may_ask(peer: _socket.socket) -> bool:
+    credentials = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder) in {0, os.geteuid()}

@@ -1,0 +1,40 @@
+"""Where the front leaves what the master needs: descriptors by number, as in s6 and inetd.
+
+The first three are what every handler keeps, so that a child closes all the others with one call.
+"""
+
+JOURNAL = 3
+"""Where events go in: the pipe to the logger."""
+
+NOTICES = 4
+"""Where handlers tell the master that they are done."""
+
+LIFELINE = 5
+"""Where handlers hear that they are to stop, or that their master is gone."""
+
+OWN = 6
+"""A child's own: its client, or the channel by which it gets its clients."""
+
+EVENTS = 6
+"""The master's: the logger's end of the pipe, kept for the next logger."""
+
+NOTICES_HEARD = 7
+"""The master's end of the notices."""
+
+LIFELINE_HELD = 8
+"""The master's end of the lifeline."""
+
+PLAN = 9
+"""The plan, in a file in memory."""
+
+PIDFILE = 10
+"""The pidfile, whose lock says that this daemon runs."""
+
+CONTROL = 11
+"""The listening control socket."""
+
+READY = 12
+"""Where the one who started the daemon waits to hear that it accepts."""
+
+LISTENERS = 13
+"""The first listener; the others follow."""

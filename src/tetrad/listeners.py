@@ -1,0 +1,92 @@
+"""Listening sockets. Imported by the front and by the master, so it imports next to nothing."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.plan import ListenerPlan
+
+FAMILIES = {"inet": _socket.AF_INET, "inet6": _socket.AF_INET6, "unix": _socket.AF_UNIX}
+
+KEEPALIVE_IDLE_SECONDS = 60
+KEEPALIVE_INTERVAL_SECONDS = 15
+KEEPALIVE_PROBES = 4
+USER_TIMEOUT_MILLISECONDS = 120_000
+
+
+def open_listener(plan: ListenerPlan) -> _socket.socket:
+    """Bind and listen, without blocking. Raises OSError."""
+    kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+    listener = _socket.socket(FAMILIES[plan["family"]], kind, 0)
+    try:
+        if plan["family"] == "unix":
+            bind_path(listener, plan["address"])
+        else:
+            _prepare(listener, plan)
+            listener.bind((plan["address"], plan["port"]))
+        listener.listen(plan["backlog"])
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def adopt(fd: int, family: str) -> _socket.socket:
+    """Take over a listening socket that another program opened."""
+    return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd)
+
+
+def accept(listener: _socket.socket) -> tuple[int, object]:
+    """Accept a client: its descriptor and its address. Raises OSError."""
+    accepted: tuple[int, object] = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+    return accepted
+
+
+def bind_path(listener: _socket.socket, path: str) -> None:
+    """Bind a Unix socket; what a daemon that died left behind is taken away first."""
+    try:
+        listener.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not _is_stale(path):
+            raise
+        os.unlink(path)
+        listener.bind(path)
+
+
+def port_of(listener: _socket.socket) -> int | None:
+    """Return the port a listener got; None for a Unix socket."""
+    name = listener.getsockname()
+    return name[1] if isinstance(name, tuple) else None
+
+
+def _prepare(listener: _socket.socket, plan: ListenerPlan) -> None:
+    """Set what accepted sockets inherit: a peer whose cable was pulled must not stay for ever."""
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    tcp = _socket.IPPROTO_TCP
+    listener.setsockopt(tcp, _socket.TCP_NODELAY, 1)
+    listener.setsockopt(tcp, _socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+    listener.setsockopt(tcp, _socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+    listener.setsockopt(tcp, _socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    listener.setsockopt(tcp, _socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
+    if plan["family"] == "inet6":
+        only = plan["address"] != "::"
+        listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, only)
+
+
+def _is_stale(path: str) -> bool:
+    """Tell whether nobody listens at a Unix socket's path any more."""
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return False

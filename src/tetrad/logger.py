@@ -1,0 +1,152 @@
+"""The logger: reads events from the pipe, and is the only one that writes the log.
+
+The only importer of structlog. It outlives its master until the pipe is empty: it heeds no signal
+but SIGKILL, and ends at the end of the pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from tetrad import events
+from tetrad.logfile import LogFile
+from tetrad.title import Title
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import EventDict, WrappedLogger
+
+PIPE = 3
+
+_READ_BYTES = 1 << 18
+_NANOSECONDS = 1_000_000_000
+
+
+class Sink:
+    """Where structlog puts its lines: they are gathered, and written with one write a batch."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def msg(self, line: str | bytes) -> None:
+        """Gather a line."""
+        self.lines.append(
+            line if isinstance(line, bytes) else line.encode("ascii", "backslashreplace")
+        )
+
+    debug = info = warning = error = msg
+
+    def take(self) -> list[bytes]:
+        """Return what was gathered, once."""
+        lines, self.lines = self.lines, []
+        return lines
+
+
+class Logger:
+    """Turns what comes through the pipe into lines of the log."""
+
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self._sink = Sink()
+        self._file = LogFile(orders["file"])
+        self._lost = 0
+        self._partial = b""
+        self._configure(orders)
+        self._file.open(repair=True)
+
+    def run(self) -> None:
+        """Read and write until every other end of the pipe is closed."""
+        while data := os.read(PIPE, _READ_BYTES):
+            self.take(data)
+        self._write()
+
+    def take(self, data: bytes) -> None:
+        """Write what has come, but for a last line that has not come whole."""
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            fields = msgspec.json.decode(line)
+            order = fields.pop("order", None)
+            if order is None:
+                self._log(fields)
+            else:
+                self._obey(order, fields)
+        self._write()
+
+    def _log(self, fields: dict[str, Any]) -> None:
+        getattr(self._log_line, fields.pop("level"))(fields.pop("event"), **fields)
+
+    def _obey(self, order: str, fields: dict[str, Any]) -> None:
+        self._write()
+        if order == events.CONFIGURE:
+            self._configure(fields)
+            self._file.move(fields["file"])
+        elif order == events.REOPEN and self._file.open():
+            self._report("info", events.LOG_REOPENED)
+
+    def _configure(self, orders: dict[str, Any]) -> None:
+        logger = structlog.wrap_logger(
+            self._sink,
+            processors=[_stamp, _renderer(orders["format"])],
+            wrapper_class=structlog.make_filtering_bound_logger(events.LEVELS[orders["level"]]),
+            cache_logger_on_first_use=True,
+        )
+        self._log_line = logger.bind()
+
+    def _write(self) -> None:
+        """Write what was gathered; what cannot be is counted, and reported once it can."""
+        lines = self._sink.take()
+        if not lines:
+            return
+        if self._file.was_moved() and self._file.open():
+            self._report("info", events.LOG_REOPENED)
+            lines = self._sink.take() + lines
+        if self._lost:
+            self._report("error", events.LOG_LOST, count=self._lost)
+            if self._file.write(self._sink.take()):
+                self._lost = 0
+        self._lost += len(lines) - self._file.write(lines)
+
+    def _report(self, level: str, event: str, **fields: object) -> None:
+        time = int(datetime.now(UTC).timestamp() * _NANOSECONDS)
+        self._log({"time": time, "level": level, "event": event, "pid": os.getpid(), **fields})
+
+
+def main() -> None:
+    """Run the logger; its one argument says how and where to write, as JSON."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    orders = json.loads(sys.argv[1])
+    Title().set("logger")
+    Logger(orders).run()
+
+
+def _stamp(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
+    """Put time, level and event first, in that order."""
+    seconds, nanoseconds = divmod(fields.pop("time"), _NANOSECONDS)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    stamp = f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+    return {"timestamp": stamp, "level": level, "event": fields.pop("event"), **fields}
+
+
+def _renderer(style: str) -> Callable[[WrappedLogger, str, EventDict], str | bytes]:
+    if style == "json":
+        return _json
+    if style == "logfmt":
+        return structlog.processors.LogfmtRenderer()
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _json(_logger: WrappedLogger, _level: str, fields: EventDict) -> bytes:
+    line = _encode(fields)
+    return line if line.isascii() else json.dumps(fields).encode()

@@ -1,0 +1,83 @@
+"""The master's care for the logger: started, given orders, replaced when it dies, seen off."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from tetrad import events, spawn
+from tetrad.descriptors import EVENTS, JOURNAL
+from tetrad.jsonlines import encode
+from tetrad.lean import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.loop import Loop
+    from tetrad.plan import LogPlan
+
+RESTART_SECONDS = 1.0
+"""The least time between two starts of a logger that keeps dying."""
+
+FAREWELL_SECONDS = 5.0
+"""How long the last lines may take to be written when the daemon stops."""
+
+
+class Logkeeper:
+    """Keeps one logger process at work at the end of the pipe."""
+
+    def __init__(self, loop: Loop, journal: events.Journal, command: list[str]) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._command = command
+        self._pidfd: int | None = None
+        self._started = -RESTART_SECONDS
+        self.pid: int | None = None
+
+    def start(self, plan: LogPlan, *, replaces: bool = False) -> None:
+        """Start a logger; what the pipe holds by then is the first that it reads."""
+        self._plan = plan
+        self._started = time.monotonic()
+        orders = encode({**plan, "replaces": replaces})
+        try:
+            self.pid = spawn.run_program([*self._command, orders], (EVENTS,), self._loop.highest)
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self.pid = self._pidfd = None
+            self._restart_later()
+        else:
+            self._loop.watch(self._pidfd, self._on_end)
+
+    def configure(self, plan: LogPlan) -> None:
+        """Have lines written like this from here on."""
+        self._plan = plan
+        self._journal.set_level(plan["level"])
+        self._journal.order(events.CONFIGURE, **plan)
+
+    def reopen(self) -> None:
+        """Have the file opened anew."""
+        self._journal.order(events.REOPEN)
+
+    def see_off(self) -> None:
+        """Close the pipe, after which the logger writes what is in it and ends; wait for that."""
+        self._journal.flush()
+        os.close(JOURNAL)
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            if not poll.poll(FAREWELL_SECONDS * 1000):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _on_end(self, pidfd: int) -> None:
+        self._loop.unwatch(pidfd)
+        os.close(pidfd)
+        self.pid = self._pidfd = None
+        # What it had read and not written, nobody can count.
+        self._journal.event(
+            "error", events.LOG_LOST, count=None, why="the logger ended; it is replaced"
+        )
+        self._restart_later()
+
+    def _restart_later(self) -> None:
+        when = max(time.monotonic(), self._started + RESTART_SECONDS)
+        self._loop.timers.set("logger", when, lambda: self.start(self._plan, replaces=True))

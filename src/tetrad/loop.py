@@ -1,0 +1,55 @@
+"""The event loop of the master: descriptors to watch, timers, and a chore for when it is quiet."""
+
+from __future__ import annotations
+
+import select
+import time
+
+from tetrad.timers import Timers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Loop:
+    """Calls back who watches a descriptor that can be read, with the descriptor."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watchers: dict[int, Callable[[int], object]] = {}
+        self._unwatched: set[int] = set()
+        self.highest = self._epoll.fileno()
+        self.timers = Timers()
+
+    def watch(self, fd: int, watcher: Callable[[int], object]) -> None:
+        """Call `watcher` whenever there is something to read, or the other end is gone."""
+        self._epoll.register(fd, select.EPOLLIN)
+        self._watchers[fd] = watcher
+        self.saw(fd)
+
+    def unwatch(self, fd: int) -> None:
+        """Call no more. To be done before closing: a copy in a child would keep it firing."""
+        if self._watchers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+            self._unwatched.add(fd)
+
+    def saw(self, fd: int) -> None:
+        """Take note of a descriptor that children are to close."""
+        self.highest = max(self.highest, fd)
+
+    def turn(self, *, has_chore: bool) -> bool:
+        """Wait, call back, and run the timers. With a chore waiting it does not wait at all.
+
+        Returns whether anything happened, so that the chore is only done when nothing did.
+        """
+        timeout = 0.0 if has_chore else self.timers.timeout(time.monotonic())
+        # What is unwatched during this turn may be opened anew during it, by somebody else.
+        self._unwatched.clear()
+        happened = self._epoll.poll(timeout)
+        for fd, _ in happened:
+            watcher = self._watchers.get(fd)
+            if watcher is not None and fd not in self._unwatched:
+                watcher(fd)
+        self.timers.run(time.monotonic())
+        return bool(happened)

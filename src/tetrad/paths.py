@@ -1,0 +1,54 @@
+"""Where files lie when nobody says otherwise: the system's folders for root, XDG's for others."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+SYSTEM_CONFIGURATION = "/etc/tetrad/tetrad.yaml"
+CONFIGURATION_VARIABLE = "TETRAD_CONFIG"
+
+
+def pidfile() -> str:
+    """Return the default pidfile."""
+    return os.path.join(runtime_folder(), "tetrad.pid")
+
+
+def control() -> str:
+    """Return the default control socket."""
+    return os.path.join(runtime_folder(), "control.sock")
+
+
+def log() -> str:
+    """Return the default log file."""
+    return os.path.join(log_folder(), "tetrad.log")
+
+
+def runtime_folder() -> str:
+    """Return the folder of pidfile and control socket."""
+    if os.geteuid() == 0:
+        return "/run/tetrad"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return os.path.join(runtime, "tetrad") if os.path.isabs(runtime) else _state("run")
+
+
+def log_folder() -> str:
+    """Return the folder of the log."""
+    return "/var/log/tetrad" if os.geteuid() == 0 else _state()
+
+
+def _state(*below: str) -> str:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.join(_home(), ".local", "state")
+    return os.path.join(state, "tetrad", *below)
+
+
+def _home() -> str:
+    home = os.environ.get("HOME", "")
+    if os.path.isabs(home):
+        return home
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return f"/tmp/tetrad-{os.geteuid()}"  # noqa: S108 - made 0700, and refused unless it is ours

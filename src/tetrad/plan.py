@@ -1,0 +1,236 @@
+"""The plan: the configuration as plain data, for the programs that import almost nothing.
+
+The front makes it, `marshal` carries it, the master and its handlers read it. These types are for
+the type checker: at run time a lean program never imports this module.
+"""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import pwd
+from typing import TYPE_CHECKING, TypedDict
+
+import msgspec
+
+from tetrad import __version__, programs
+from tetrad.config import Clock
+
+if TYPE_CHECKING:
+    from tetrad.config import Config, Daemon
+    from tetrad.configfile import Loaded
+
+
+FIXED = (
+    "daemon.pidfile",
+    "daemon.control",
+    "daemon.user",
+    "daemon.group",
+    "daemon.working_directory",
+    "daemon.umask",
+)
+"""The settings that a running daemon cannot change."""
+
+
+class ListenerPlan(TypedDict):
+    """One listener. `family` is inet, inet6 or unix; `address` is then a path."""
+
+    name: str
+    family: str
+    address: str
+    port: int
+    service: str
+    backlog: int
+
+
+class LogPlan(TypedDict):
+    """The log. `file` None is standard error."""
+
+    file: str | None
+    level: str
+    format: str
+
+
+class LimitsPlan(TypedDict):
+    """How many clients are let in; `rate_per_source` is a count and its seconds."""
+
+    clients: int
+    clients_per_source: int | None
+    rate_per_source: tuple[int, int] | None
+
+
+class SessionPlan(TypedDict):
+    """The deadlines of a session, in seconds; None: there is none."""
+
+    first_command_timeout: float | None
+    idle_timeout: float | None
+    max_duration: float | None
+    send_timeout: float | None
+
+
+class AccessRule(TypedDict):
+    """One network: `bits` is 32 or 128, `network` its address as a number."""
+
+    bits: int
+    network: int
+    prefix: int
+    allow: bool
+
+
+class CommandPlan(TypedDict):
+    """What a command does: `text` is strftime's format for a clock, the answer for a close."""
+
+    kind: str
+    text: str
+    timezone: str
+
+
+class Plan(TypedDict):
+    """The whole.
+
+    `file` is the configuration's, `settings` has every key with its value as text, `fixed` those
+    that a running daemon cannot change; `logger` and `reloader` are command lines.
+    """
+
+    version: str
+    file: str | None
+    listeners: list[ListenerPlan]
+    fixed: list[str]
+    settings: dict[str, str]
+    pidfile: str
+    control: str
+    stop_timeout: float
+    log: LogPlan
+    spare: int
+    clients_each: int
+    limits: LimitsPlan
+    session: SessionPlan
+    access: list[AccessRule]
+    commands: dict[str, CommandPlan]
+    logger: list[str]
+    reloader: list[str]
+
+
+def make(loaded: Loaded, explicit: str | None, *, foreground: bool) -> Plan:
+    """Make the plan of a configuration that has no problems; `explicit` is what -c named.
+
+    In the foreground the log goes to the terminal, readable, unless the file says otherwise.
+    """
+    config = loaded.config
+    session = config.session
+    rate = config.limits.rate_per_source
+    return Plan(
+        version=__version__,
+        file=loaded.file,
+        listeners=[_listener(config, index) for index in range(len(config.listen))],
+        fixed=list(FIXED),
+        settings=_settings(config),
+        pidfile=str(config.daemon.pidfile),
+        control=str(config.daemon.control),
+        stop_timeout=float(config.daemon.stop_timeout),
+        log=_log(loaded, foreground=foreground),
+        spare=config.handlers.spare,
+        clients_each=config.handlers.clients_each,
+        limits=LimitsPlan(
+            clients=config.limits.clients,
+            clients_per_source=config.limits.clients_per_source,
+            rate_per_source=None if rate is None else (rate.number, rate.seconds),
+        ),
+        session=SessionPlan(
+            first_command_timeout=_seconds(session.first_command_timeout),
+            idle_timeout=_seconds(session.idle_timeout),
+            max_duration=_seconds(session.max_duration),
+            send_timeout=_seconds(session.send_timeout),
+        ),
+        access=[
+            *(_rule(network, allow=True) for network in config.access.allow),
+            *(_rule(network, allow=False) for network in config.access.deny),
+        ],
+        commands=_commands(config),
+        logger=programs.command("logger"),
+        reloader=programs.command("reloader", "run" if foreground else "start", explicit or ""),
+    )
+
+
+def identity(daemon: Daemon) -> tuple[int, int] | None:
+    """Return the user and group ids to drop to, or None to stay who we are."""
+    if daemon.user is None and daemon.group is None:
+        return None
+    user = pwd.getpwnam(daemon.user) if daemon.user else pwd.getpwuid(0)
+    return user.pw_uid, grp.getgrnam(daemon.group).gr_gid if daemon.group else user.pw_gid
+
+
+def _listener(config: Config, index: int) -> ListenerPlan:
+    listener = config.listen[index]
+    path = listener.address.path
+    family = "unix" if path is not None else "inet6" if ":" in listener.address else "inet"
+    return ListenerPlan(
+        name=listener.name,
+        family=family,
+        address=str(listener.address) if path is None else path,
+        port=listener.port or 0,
+        service=listener.service,
+        backlog=listener.backlog,
+    )
+
+
+def _log(loaded: Loaded, *, foreground: bool) -> LogPlan:
+    log = loaded.config.log
+    file, style = log.file, log.format
+    if foreground and "log.file" not in loaded.given:
+        file = None
+    if file is None and "log.format" not in loaded.given:
+        style = "console"
+    return LogPlan(file=None if file is None else str(file), level=log.level, format=style)
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """Return every key with its value as text, for saying what a reload changed."""
+    settings: dict[str, str] = {}
+    for section, values in msgspec.to_builtins(config, enc_hook=str, str_keys=True).items():
+        if isinstance(values, dict):
+            settings |= {f"{section}.{key}": _text(value) for key, value in values.items()}
+        else:
+            settings |= {f"{section}[{i}]": _text(value) for i, value in enumerate(values)}
+    return settings
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode().strip('"')
+
+
+def _rule(text: str, *, allow: bool) -> AccessRule:
+    network = ipaddress.ip_network(text)
+    if isinstance(network, ipaddress.IPv6Network):
+        network = _unmapped(network)
+    return AccessRule(
+        bits=network.max_prefixlen,
+        network=int(network.network_address),
+        prefix=network.prefixlen,
+        allow=allow,
+    )
+
+
+def _unmapped(network: ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return `::ffff:192.0.2.0/120` as 192.0.2.0/24: clients of dual-stack sockets are IPv4."""
+    address = network.network_address.ipv4_mapped
+    prefix = network.prefixlen - (network.max_prefixlen - ipaddress.IPV4LENGTH)
+    return (
+        network if address is None or prefix < 0 else ipaddress.ip_network((int(address), prefix))
+    )
+
+
+def _commands(config: Config) -> dict[str, CommandPlan]:
+    plans = {}
+    for name, command in config.commands.items():
+        if isinstance(command, Clock):
+            plans[str(name)] = CommandPlan(
+                kind="clock", text=str(command.clock), timezone=str(command.timezone)
+            )
+        elif command is not None:
+            plans[str(name)] = CommandPlan(kind="close", text=command.close, timezone="")
+    return plans
+
+
+def _seconds(duration: float | None) -> float | None:
+    return None if duration is None else float(duration)

@@ -1,0 +1,33 @@
+"""The reloader: reads the configuration file again for a master that cannot.
+
+Its one argument list says how the daemon was started; its plan, or the problems, goes through
+descriptor 3 to the master. It applies nothing.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+
+from tetrad import configfile, plan
+
+ANSWER = 3
+
+
+def main() -> None:
+    """Read, and answer."""
+    manner, explicit = sys.argv[1], sys.argv[2] or None
+    with os.fdopen(ANSWER, "wb") as answer:
+        marshal.dump(_read(explicit, foreground=manner == "run"), answer)
+
+
+def _read(explicit: str | None, *, foreground: bool) -> dict[str, object]:
+    file = configfile.find(explicit)
+    try:
+        loaded = configfile.load(file).checked()
+    except configfile.ConfigError as error:
+        return {"errors": error.problems}
+    except OSError as error:
+        return {"errors": [f"{file}: {error.strerror}"]}
+    return {"plan": plan.make(loaded, explicit, foreground=foreground)}

@@ -1,0 +1,161 @@
+"""Reloading: the file is read by a program of its own, and its plan applied whole or not at all."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import time
+
+from tetrad import events, listeners, spawn
+from tetrad.door import Listener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from tetrad.master import Master
+    from tetrad.plan import ListenerPlan, Plan
+
+PATIENCE_SECONDS = 30.0
+"""How long reading a file may take."""
+
+_READ_BYTES = 65536
+
+
+class Reloading:
+    """Reads and applies the file again. Those who ask meanwhile get a reading of their own."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._waiting: list[Callable[[dict[str, object]], None]] = []
+        self._answered: list[Callable[[dict[str, object]], None]] = []
+        self._pipe: int | None = None
+        self._data = b""
+
+    def ask(self, answer: Callable[[dict[str, object]], None]) -> None:
+        """Reload, and call `answer` with the outcome: `changes`, or `errors`."""
+        self._waiting.append(answer)
+        if self._pipe is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._answered, self._waiting = self._waiting, []
+        self._data = b""
+        loop = self._master.loop
+        ours, theirs = os.pipe()
+        try:
+            command = self._master.plan["reloader"]
+            spawn.run_program(command, (theirs,), max(loop.highest, ours, theirs))
+        except OSError as error:
+            os.close(ours)
+            self._conclude([f"no process to read the file: {error.strerror}"])
+            return
+        finally:
+            os.close(theirs)
+        self._pipe = ours
+        loop.watch(ours, self._hear)
+        loop.timers.set("reload", time.monotonic() + PATIENCE_SECONDS, self._give_up)
+
+    def _hear(self, fd: int) -> None:
+        data = os.read(fd, _READ_BYTES)
+        self._data += data
+        if not data:
+            self._hang_up()
+            self._conclude(self._apply())
+
+    def _give_up(self) -> None:
+        self._hang_up()
+        self._conclude([f"reading the file took longer than {PATIENCE_SECONDS:.0f} s"])
+
+    def _hang_up(self) -> None:
+        if self._pipe is not None:
+            self._master.loop.timers.cancel("reload")
+            self._master.loop.unwatch(self._pipe)
+            os.close(self._pipe)
+            self._pipe = None
+
+    def _apply(self) -> list[str] | dict[str, str]:
+        """Apply what was read; return what changed, or why nothing did."""
+        try:
+            answer = marshal.loads(self._data)  # noqa: S302 - from a program of our own
+        except (EOFError, ValueError, TypeError):
+            return ["the program that reads the file ended early"]
+        if "plan" not in answer:
+            return list(answer["errors"])
+        return self._take_up(answer["plan"])
+
+    def _take_up(self, plan: Plan) -> list[str] | dict[str, str]:
+        old = self._master.plan
+        changes = _changes(old["settings"], plan["settings"])
+        problems = [
+            f"{key} cannot change while the daemon runs ({change}): restart it"
+            for key, change in changes.items()
+            if key in old["fixed"]
+        ]
+        problems += _log_problem(plan)
+        opened, more = _open_new(self._master.door.listeners, plan["listeners"])
+        problems += more
+        if problems:
+            for _, socket in opened:
+                socket.close()
+            return problems
+        self._master.take_up(plan, [Listener(listener, socket) for listener, socket in opened])
+        return changes
+
+    def _conclude(self, result: list[str] | dict[str, str]) -> None:
+        journal = self._master.journal
+        if isinstance(result, dict):
+            journal.event("info", events.SERVER_RELOADED, changes=result)
+            outcome: dict[str, object] = {"changes": result}
+        else:
+            journal.event("error", events.SERVER_RELOAD_FAILED, errors=result)
+            outcome = {"errors": result}
+        for answer in self._answered:
+            answer(outcome)
+        if self._waiting:
+            self._begin()
+
+
+def same_place(one: ListenerPlan, other: ListenerPlan) -> bool:
+    """Tell whether two listeners are one socket; what is served there may differ."""
+    return one["name"] == other["name"]
+
+
+def _open_new(
+    present: list[Listener], wanted: list[ListenerPlan]
+) -> tuple[list[tuple[ListenerPlan, _socket.socket]], list[str]]:
+    """Open the listeners that are not there yet; return them, and what went wrong."""
+    opened, problems = [], []
+    for plan in wanted:
+        if any(same_place(plan, listener.plan) for listener in present):
+            continue
+        try:
+            opened.append((plan, listeners.open_listener(plan)))
+        except PermissionError:
+            problems.append(
+                f"{plan['name']}: no permission any more to listen there: restart as root"
+            )
+        except OSError as error:
+            problems.append(f"{plan['name']}: {error.strerror}")
+    return opened, problems
+
+
+def _log_problem(plan: Plan) -> list[str]:
+    """Try whether the log file can be opened: a bad one must not cost the good one."""
+    file = plan["log"]["file"]
+    if file is None:
+        return []
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+    except OSError as error:
+        return [f"log.file: {file}: {error.strerror}"]
+    return []
+
+
+def _changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    return {
+        key: f"{old.get(key, 'none')} -> {new.get(key, 'none')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
