@@ -20,6 +20,9 @@ USAGE = 2
 PERMISSION = 4
 NOT_RUNNING = 7
 BAD_CONFIGURATION = 78
+INTERRUPTED = 130
+
+DEBUG_VARIABLE = "TETRAD_DEBUG"
 
 STATUS_RUNNING, STATUS_DEAD, STATUS_STOPPED, STATUS_UNKNOWN = 0, 1, 3, 4
 """As the Linux Standard Base has them."""
@@ -54,7 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = FAILURE
     except KeyboardInterrupt:
-        status = 130
+        status = INTERRUPTED
+    except Exception as error:
+        if DEBUG_VARIABLE in os.environ:
+            raise
+        _complain(f"a defect in tetrad: {error!r}; set {DEBUG_VARIABLE}=1 to see where")
+        status = FAILURE
     sys.exit(status)
 
 
@@ -183,13 +191,13 @@ def status(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{path}: {(error.strerror or '').lower()}", STATUS_UNKNOWN) from None
     if state.pid is None:
-        word = "dead, but its pidfile is left" if state.exists else "not running"
+        word = "dead, but its pidfile is left" if state.left else "not running"
         print(
-            report.as_json({"state": "dead" if state.exists else "stopped"})
+            report.as_json({"state": "dead" if state.left else "stopped"})
             if options.json
             else f"tetrad: {word}"
         )
-        return STATUS_DEAD if state.exists else STATUS_STOPPED
+        return STATUS_DEAD if state.left else STATUS_STOPPED
     try:
         answer = remote.ask(loaded.config.daemon.control, "status")
     except remote.NoAnswerError as error:

@@ -37,8 +37,7 @@ class Listener:
         self.plan = plan
         self.socket = socket
         self.port = listeners.port_of(socket)
-        name = plan["name"]
-        self.name = name if self.port is None else f"{name.rpartition(':')[0]}:{self.port}"
+        self.name = listeners.real_name(plan, socket)
 
 
 class Door:

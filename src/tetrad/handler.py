@@ -14,8 +14,10 @@ import sys
 
 from tetrad import events, notices, spawn
 from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES, OWN
+from tetrad.lifeline import Lifeline
 from tetrad.listeners import FAMILIES
-from tetrad.session import CommandService, EchoService, Lifeline, Service, Session
+from tetrad.services import CommandService, EchoService, Service
+from tetrad.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -57,6 +57,24 @@ def bind_path(listener: _socket.socket, path: str) -> None:
         listener.bind(path)
 
 
+def open_control(path: str, backlog: int) -> _socket.socket:
+    """Bind and listen at a socket that only its owner may talk to. Raises OSError."""
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, 0)
+    before = os.umask(0o177)
+    try:
+        bind_path(control, path)
+    finally:
+        os.umask(before)
+    control.listen(backlog)
+    return control
+
+
+def real_name(plan: ListenerPlan, listener: _socket.socket) -> str:
+    """Return a listener's name, with the port that it really got."""
+    port = port_of(listener)
+    return plan["name"] if port is None else f"{plan['name'].rpartition(':')[0]}:{port}"
+
+
 def port_of(listener: _socket.socket) -> int | None:
     """Return the port a listener got; None for a Unix socket."""
     name = listener.getsockname()

@@ -23,6 +23,7 @@ from tetrad.descriptors import (
     LIFELINE_HELD,
     LISTENERS,
     NOTICES,
+    PIDFILE,
     PLAN,
     READY,
 )
@@ -63,6 +64,7 @@ class Master:
         self.control = Control(self._control_socket, self)
         self._pid = os.getpid()
         self._started = time.time()
+        self._is_ready = False
         self._stopping = False
         self._gone = False
 
@@ -156,6 +158,14 @@ class Master:
         keep = (JOURNAL, NOTICES, LIFELINE, fd)
         return spawn.fork(work, keep, max(self.loop.highest, fd))
 
+    def fail(self, error: Exception) -> None:
+        """Say what defect ends the daemon."""
+        self.journal.event("error", events.SERVER_FAILED, error=repr(error), place=_place(error))
+        self.journal.flush()
+        if not self._is_ready:
+            failure = {"error": f"a defect in tetrad: {error!r}", "permission": False}
+            os.write(READY, encode(failure).encode())
+
     def _set_up_crew(self) -> None:
         plan = self.plan
         handler = Handler(plan, commands.make(plan["commands"]), self.title)
@@ -179,6 +189,7 @@ class Master:
         except BrokenPipeError:
             self._stop()
         os.close(READY)
+        self._is_ready = True
 
     def _hear_signals(self) -> None:
         ours, theirs = os.pipe()
@@ -232,8 +243,10 @@ class Master:
         """Go, with nothing left behind and the log complete."""
         self.door.sum_up()
         self.journal.event("info", events.SERVER_STOPPED, accepted=self.door.accepted)
-        for key in ("control", "pidfile"):
-            _unlink(self.plan[key])
+        # Emptied, too: the folder may not be ours to take files away from.
+        os.ftruncate(PIDFILE, 0)
+        _unlink(self.plan["pidfile"])
+        _unlink(self.plan["control"])
         self.logkeeper.see_off()
 
 
@@ -242,11 +255,27 @@ def main() -> None:
     with open(PLAN, "rb") as file:
         plan = marshal.load(file)  # noqa: S302 - the front's
     gc.disable()
-    Master(plan).run()
+    master = Master(plan)
+    try:
+        master.run()
+    except Exception as error:  # noqa: BLE001 - a defect ends the daemon, and the log says which
+        master.fail(error)
+        os._exit(spawn.FAILED)
 
 
 def _do_nothing(_number: int, _frame: object) -> None:
     """The interpreter tells the wakeup pipe only of signals that have a handler."""
+
+
+def _place(error: Exception) -> str:
+    """Return where an error was raised, as file and line, from the outermost call inwards."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return " > ".join(places)
 
 
 def _unlink(path: str) -> None:

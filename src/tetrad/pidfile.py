@@ -27,10 +27,10 @@ _CONTENT = re.compile(rb"[\x20-\x7e\0]*\n?")
 
 
 class State(NamedTuple):
-    """What a pidfile says: the pid of a running daemon, or None; and whether there is a file."""
+    """Whose the lock is: a running daemon's pid, or None; and whether one that died left a pid."""
 
     pid: int | None
-    exists: bool
+    left: bool
 
 
 class NotAPidfileError(OSError):
@@ -42,12 +42,12 @@ def look(path: str) -> State:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return State(None, exists=False)
+        return State(None, left=False)
     except OSError as error:
         raise _explained(error, path) from None
     try:
         _insist_on_file(fd, path)
-        return State(_holder(fd), exists=True)
+        return State(_holder(fd), left=os.fstat(fd).st_size > 0)
     finally:
         os.close(fd)
 

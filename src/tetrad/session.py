@@ -13,14 +13,12 @@ import select
 import time
 
 from tetrad import events
-from tetrad.protocol import Parser, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tetrad.commands import Clock, Close
+    from tetrad.lifeline import Lifeline
     from tetrad.plan import SessionPlan
+    from tetrad.services import Service
 
 RECEIVE_BYTES = 16384
 
@@ -46,45 +44,6 @@ class Ended(Exception):  # noqa: N818 - the end of a session is no error
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class Stopping(Exception):  # noqa: N818 - an order, not an error
-    """Raised out of a wait by the signal that ends this handler."""
-
-
-class Lifeline:
-    """The pipe by which a handler hears of its master, who holds the other end.
-
-    A byte in it, which nobody reads: finish and go. Its end: go now. A signal to this one process
-    says the same as the byte.
-    """
-
-    __slots__ = ("_waiting", "fd", "grace", "stopping")
-
-    def __init__(self, fd: int, grace: float) -> None:
-        self.fd = fd
-        self.grace = grace
-        self.stopping = False
-        self._waiting = False
-
-    def on_signal(self, _number: int, _frame: object) -> None:
-        """Take note, and wake up a wait that is under way."""
-        self.stopping = True
-        if self._waiting:
-            raise Stopping
-
-    def wait(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
-        """Poll, but not past an order to stop, for which the answer is an empty list."""
-        before = self.stopping
-        try:
-            self._waiting = not before
-            if self.stopping != before:
-                return []
-            return poll.poll(None if seconds is None else max(0.0, seconds) * 1000)
-        except Stopping:
-            return []
-        finally:
-            self._waiting = False
 
 
 class Session:
@@ -268,77 +227,6 @@ class Session:
         while self._receive() != b"":
             self._is_stopping()
             self._wait(deadline, "drained")
-
-
-class Service:
-    """What a listener's clients get."""
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the client is in the middle of something."""
-        return False
-
-    def take(self, session: Session, data: bytes) -> bool:
-        """Serve some input; True if what else is there already is to be thrown away."""
-        raise NotImplementedError
-
-    def finish(self, session: Session) -> None:
-        """The client has said all it will say."""
-
-
-class CommandService(Service):
-    """Answers four-byte commands."""
-
-    def __init__(self, commands: Mapping[bytes, Clock | Close]) -> None:
-        self._commands = commands
-        self._parser = Parser(commands)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether a command has begun and not ended."""
-        return bool(self._parser.unfinished)
-
-    def take(self, session: Session, data: bytes) -> bool:
-        """Answer the commands in `data` with one write, then log them."""
-        commands, invalid = self._parser.feed(data)
-        answers = []
-        closing = False
-        for name in commands:
-            command = self._commands[name]
-            answers.append(command.answer())
-            closing = command.closes
-            if closing:
-                break
-        if answers:
-            session.send(b"".join(answers))
-        for name in commands[: len(answers)]:
-            session.count_command()
-            session.log("info", events.CLIENT_COMMAND, command=name.decode())
-        if closing:
-            raise Ended("quit")
-        if invalid is not None:
-            self._refuse(session, invalid)
-        return invalid is not None
-
-    def finish(self, session: Session) -> None:
-        """Log what never became a command."""
-        invalid = self._parser.finish()
-        if invalid is not None:
-            self._refuse(session, invalid)
-
-    def _refuse(self, session: Session, invalid: bytes) -> None:
-        session.count_activity()
-        session.log("warning", events.CLIENT_INVALID, command=printable(invalid))
-
-
-class EchoService(Service):
-    """Sends every byte back."""
-
-    def take(self, session: Session, data: bytes) -> bool:
-        """Send it back."""
-        session.count_activity()
-        session.send(data)
-        return False
 
 
 def _after(moment: float, seconds: float | None) -> float:

@@ -1,0 +1,98 @@
+"""From front to master: every descriptor put into its place, then exec."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import marshal
+import os
+import resource
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from tetrad import descriptors, pidfile, programs
+
+if TYPE_CHECKING:
+    from tetrad.plan import Plan
+
+EVENTS_PIPE_BYTES = 1 << 20
+"""Room for some thousands of events while the logger is busy or being replaced."""
+
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+class Estate(NamedTuple):
+    """The descriptors that the front has opened for the master."""
+
+    pidfile: int
+    control: int
+    listeners: list[int]
+    ready: int
+
+
+def become_master(plan: Plan, estate: Estate) -> NoReturn:
+    """Put everything into its place, and become the master. Raises OSError."""
+    for stream in (0, 1, 2):
+        # python-daemon opens the null device with close-on-exec where it stands already.
+        os.set_inheritable(stream, True)
+    _raise_descriptor_limit()
+    events, journal = _pipe(blocking_writes=False)
+    with contextlib.suppress(PermissionError):  # this user's pipes have their fill already
+        fcntl.fcntl(journal, fcntl.F_SETPIPE_SZ, EVENTS_PIPE_BYTES)
+    heard, notices = _pipe(blocking_reads=False)
+    lifeline, held = _pipe()
+    places = {
+        descriptors.JOURNAL: journal,
+        descriptors.NOTICES: notices,
+        descriptors.LIFELINE: lifeline,
+        descriptors.EVENTS: events,
+        descriptors.NOTICES_HEARD: heard,
+        descriptors.LIFELINE_HELD: held,
+        descriptors.PLAN: _in_memory(marshal.dumps(dict(plan))),
+        descriptors.PIDFILE: estate.pidfile,
+        descriptors.CONTROL: estate.control,
+        descriptors.READY: estate.ready,
+    }
+    _put_into_place(places | dict(enumerate(estate.listeners, descriptors.LISTENERS)))
+    pidfile.take(descriptors.PIDFILE)
+    command = programs.command("master")
+    os.execv(command[0], command)
+
+
+def renounce_privileges() -> None:
+    """See to it that nothing this process ever executes gains a privilege (prctl(2))."""
+    import ctypes  # noqa: PLC0415 - only daemons that drop their privileges need it
+
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _put_into_place(places: dict[int, int]) -> None:
+    """Move descriptors to their places, by way of where none of these places is."""
+    above = max(places) + 1
+    parked = {}
+    for place, fd in places.items():
+        parked[place] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+        os.close(fd)
+    for place, fd in parked.items():
+        os.dup2(fd, place, inheritable=True)
+        os.close(fd)
+
+
+def _pipe(*, blocking_reads: bool = True, blocking_writes: bool = True) -> tuple[int, int]:
+    reads, writes = os.pipe()
+    os.set_blocking(reads, blocking_reads)
+    os.set_blocking(writes, blocking_writes)
+    return reads, writes
+
+
+def _in_memory(data: bytes) -> int:
+    fd = os.memfd_create("plan")
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _raise_descriptor_limit() -> None:
+    """The master has a descriptor for every handler."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
