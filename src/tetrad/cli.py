@@ -127,8 +127,8 @@ def run(options: argparse.Namespace) -> int:
     from tetrad import launch
 
     loaded = _load(options).checked()
-    front = launch.Front(loaded, _explicit(options), foreground=True)
     try:
+        front = launch.Front(loaded, _explicit(options), foreground=True)
         with front.run():
             for name, service in front.listening:
                 print(f"tetrad: {service} service at {name}; {_how_to_talk(name, service)}")

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SURPLUS_SECONDS = 10.0
 """How long more handlers wait for clients than `spare` asks for."""
 
+NO_SPARES_SECONDS = 1.0
+"""How long no spare is forked after one could not be, or was lost."""
+
 RECHECK_SECONDS = 0.5
 """How often a handler that could not be watched is tried again."""
 
@@ -69,7 +72,7 @@ class Crew:
     @property
     def wants_spare(self) -> bool:
         """Whether fewer handlers wait than should."""
-        return self._children.idle < self._spare
+        return self._children.idle < self._spare and "spares" not in self._loop.timers
 
     def serve(self, fd: int, client: Admitted, address: Source | None) -> None:
         """Give a client that was let in to a handler. Raises OSError if there can be none."""
@@ -87,7 +90,7 @@ class Crew:
         try:
             child = self._hire()
         except OSError:
-            self._spare = 0  # until the next reload: a machine this full needs no spares
+            self._rest_from_hiring()
             return
         self._children.register(child)
         self._children.rest(child)
@@ -190,8 +193,15 @@ class Crew:
             duration=age,
             **fields,
         )
+        if child.client is None:
+            self._rest_from_hiring()
         self._end_client(child)
         self._forget(child)
+
+    def _rest_from_hiring(self) -> None:
+        """Want no spare for a while: there is no room for one, or they die as they come."""
+        when = time.monotonic() + NO_SPARES_SECONDS
+        self._loop.timers.set("spares", when, lambda: None)
 
     def _end_client(self, child: Child) -> None:
         if child.client is not None:

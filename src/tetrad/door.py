@@ -54,6 +54,7 @@ class Door:
         self._run = os.urandom(4).hex()
         self._serial = 0
         self._shut = False
+        self._stopping = False
         self.refusals = Refusals()
         self.accepted = 0
         self.peak = 0
@@ -72,31 +73,42 @@ class Door:
             self._loop.watch(fd, self._accept)
 
     def close(self, listener: Listener) -> None:
-        """Accept no more clients here."""
-        self._loop.unwatch(listener.socket.fileno())
-        del self._open[listener.socket.fileno()]
+        """Accept no more clients here but those that the kernel has accepted already."""
+        fd = listener.socket.fileno()
+        while self._accept(fd):
+            pass
+        self._loop.unwatch(fd)
+        del self._open[fd]
         listener.socket.close()
         if listener.plan["family"] == "unix":
             _unlink(listener.plan["address"])
 
-    def _accept(self, fd: int) -> None:
+    def stop(self) -> None:
+        """Close, and refuse whoever still waits at the door."""
+        self._stopping = True
+        for listener in self.listeners:
+            self.close(listener)
+
+    def _accept(self, fd: int) -> bool:
+        """Accept some clients; False once there is none left, or no room for one."""
         listener = self._open[fd]
         for _ in range(ACCEPTED_PER_TURN):
             try:
                 client, peer = listeners.accept(listener.socket)
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause(error)
-                    return
+                    return False
                 continue  # it happened to that one client; there may be others
             try:
                 self._receive(listener, client, peer)
             finally:
                 os.close(client)
             if self._shut:
-                return
+                return False
+        return True
 
     def _receive(self, listener: Listener, fd: int, peer: object) -> None:
         """Let a client in, or not. Its socket is the handler's from here on."""
@@ -105,7 +117,9 @@ class Door:
         name, address = addresses.read(family, peer, self._serial)
         connection = f"{self._run}-{self._serial:x}"
         client = Admitted(name, connection, family, listener.plan["service"], listener.name)
-        reason = self._admission.refusal(address, time.monotonic())
+        reason = (
+            "stopping" if self._stopping else self._admission.refusal(address, time.monotonic())
+        )
         if reason is not None:
             self._refuse(client, reason)
             return

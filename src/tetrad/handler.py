@@ -49,7 +49,7 @@ class Handler:
         """Serve up to `clients` clients that come through the channel, then leave."""
         journal, lifeline = self._begin()
         channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, OWN)
-        while clients:
+        while clients and not lifeline.stopping:
             self._title.set("handler (waiting)")
             fd, client = _next_client(channel, lifeline)
             if client is None:

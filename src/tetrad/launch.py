@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
+    from tetrad.config import Daemon
     from tetrad.configfile import Loaded
     from tetrad.plan import Plan
 
@@ -48,7 +49,7 @@ class Front:
     def __init__(self, loaded: Loaded, explicit: str | None, *, foreground: bool) -> None:
         self._settings = loaded.config.daemon
         self._plan: Plan = plans.make(loaded, explicit, foreground=foreground)
-        self._identity = plans.identity(loaded.config.daemon)
+        self._identity = _identity(loaded.config.daemon)
         self._listeners: list[_socket.socket] = []
         self._made: list[str] = []
 
@@ -196,6 +197,18 @@ def _open_standard_streams() -> None:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - kept for good
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _identity(settings: Daemon) -> tuple[int, int] | None:
+    """Return the user and group ids to become, None to stay who we are."""
+    identity = plans.identity(settings)
+    if os.geteuid() != 0 and identity is not None:
+        if identity != (os.geteuid(), os.getegid()):
+            raise StartError(
+                "daemon.user and daemon.group: only root can become somebody else", permission=True
+            )
+        return None
+    return identity
 
 
 def _try_log(file: str | None) -> None:

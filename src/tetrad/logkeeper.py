@@ -61,6 +61,8 @@ class Logkeeper:
     def see_off(self) -> None:
         """Close the pipe, after which the logger writes what is in it and ends; wait for that."""
         self._journal.flush()
+        if self._pidfd is None:
+            self.start(self._plan, replaces=True)
         os.close(JOURNAL)
         if self._pidfd is not None:
             poll = select.poll()

@@ -65,7 +65,7 @@ class Master:
         self._pid = os.getpid()
         self._started = time.time()
         self._is_ready = False
-        self._stopping = False
+        self.is_stopping = False
         self._gone = False
 
     def run(self) -> None:
@@ -93,7 +93,7 @@ class Master:
         if self.journal.lost and "loss" not in self.loop.timers:
             when = time.monotonic() + LOSS_REPORT_SECONDS
             self.loop.timers.set("loss", when, self.journal.flush)
-        chore = self.crew.wants_spare and not self._stopping
+        chore = self.crew.wants_spare and not self.is_stopping
         if not self.loop.turn(has_chore=chore) and chore:
             self.crew.hire_spare()
 
@@ -122,7 +122,7 @@ class Master:
         """Return what an operator wants to know."""
         now = time.monotonic()
         return {
-            "state": "stopping" if self._stopping else "running",
+            "state": "stopping" if self.is_stopping else "running",
             "pid": self._pid,
             "version": self.plan["version"],
             "config": self.plan["file"],
@@ -210,19 +210,18 @@ class Master:
                 self.reloading.ask(lambda _outcome: None)
             elif number == signal.SIGUSR1:
                 self.logkeeper.reopen()
-            elif number == signal.SIGQUIT or (number == signal.SIGINT and self._stopping):
+            elif number == signal.SIGQUIT or (number == signal.SIGINT and self.is_stopping):
                 self._stop_now()
             elif number in {signal.SIGTERM, signal.SIGINT}:
                 self._stop()
 
     def _stop(self) -> None:
         """Accept no more, and let sessions finish."""
-        if self._stopping:
+        if self.is_stopping:
             return
-        self._stopping = True
+        self.is_stopping = True
         self.journal.event("info", events.SERVER_STOPPING, clients=self.admission.clients)
-        for listener in self.door.listeners:
-            self.door.close(listener)
+        self.door.stop()
         os.write(LIFELINE_HELD, b".")
         self.crew.retire()
         when = time.monotonic() + self.plan["stop_timeout"] + KILLED_AFTER_SECONDS
@@ -237,7 +236,7 @@ class Master:
             self.loop.timers.set("kill", time.monotonic() + KILLED_AFTER_SECONDS, self.crew.kill)
 
     def _is_over(self) -> bool:
-        return self._stopping and not len(self.crew)
+        return self.is_stopping and not len(self.crew)
 
     def _leave(self) -> None:
         """Go, with nothing left behind and the log complete."""

@@ -35,6 +35,9 @@ class Reloading:
 
     def ask(self, answer: Callable[[dict[str, object]], None]) -> None:
         """Reload, and call `answer` with the outcome: `changes`, or `errors`."""
+        if self._master.is_stopping:
+            answer({"errors": ["the daemon is stopping"]})
+            return
         self._waiting.append(answer)
         if self._pipe is None:
             self._begin()
