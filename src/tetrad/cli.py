@@ -99,7 +99,23 @@ def parser() -> argparse.ArgumentParser:
     add("restart", restart, "stop the daemon and start it again")
     add("reload", reload, "have the daemon apply its configuration file again")
     status_parser = add("status", status, "say whether the daemon runs, and how it is")
-    status_parser.add_argument("--json", action="store_true", default=False, help="for programs")
+    status_parser.set_defaults(format="text")
+    status_parser.add_argument(
+        "--format", choices=("text", "json", "openmetrics"), help="for people, programs, Prometheus"
+    )
+    status_parser.add_argument(
+        "--json",
+        action="store_const",
+        const="json",
+        dest="format",
+        help="as --format json",
+    )
+    status_parser.add_argument(
+        "--clients", action="store_true", default=False, help="list the sessions"
+    )
+    status_parser.add_argument(
+        "--schema", action="store_true", default=False, help="print the JSON Schema of --json"
+    )
     check_parser = add("check", check, "validate the configuration")
     check_parser.add_argument(
         "--dump",
@@ -166,7 +182,7 @@ def reload(options: argparse.Namespace) -> int:
     if _pid(loaded) is None:
         raise CommandError("not running", NOT_RUNNING)
     try:
-        outcome = remote.ask(loaded.config.daemon.control, "reload")
+        outcome = remote.ask(loaded.config.daemon.control, "reload", dict)
     except remote.NoAnswerError as error:
         raise CommandError(str(error), _no_answer_status(error)) from None
     if "errors" in outcome:
@@ -183,7 +199,11 @@ def reload(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Say whether the daemon runs, and how it is."""
     from tetrad import remote, report
+    from tetrad import status as model
 
+    if options.schema:
+        print(report.as_json(model.schema()))
+        return OK
     loaded = _load(options)
     path = loaded.config.daemon.pidfile
     try:
@@ -191,21 +211,32 @@ def status(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{path}: {(error.strerror or '').lower()}", STATUS_UNKNOWN) from None
     if state.pid is None:
-        word = "dead, but its pidfile is left" if state.left else "not running"
-        print(
-            report.as_json({"state": "dead" if state.left else "stopped"})
-            if options.json
-            else f"tetrad: {word}"
-        )
-        return STATUS_DEAD if state.left else STATUS_STOPPED
+        return _report_absence(options.format, left=state.left)
     try:
-        answer = remote.ask(loaded.config.daemon.control, "status")
+        answer = remote.ask(loaded.config.daemon.control, "status", model.Status)
     except remote.NoAnswerError as error:
         raise CommandError(
             f"running (pid {state.pid}), but no word from it: {error}", STATUS_UNKNOWN
         ) from None
-    print(report.as_json(answer) if options.json else report.as_text(answer))
+    if options.format == "json":
+        print(report.as_json(answer))
+    elif options.format == "openmetrics":
+        print(report.as_openmetrics(answer))
+    else:
+        print(report.as_sessions(answer) if options.clients else report.as_text(answer))
     return STATUS_RUNNING
+
+
+def _report_absence(style: str, *, left: bool) -> int:
+    from tetrad import report
+
+    if style == "json":
+        print(report.as_json({"state": "dead" if left else "stopped"}))
+    elif style == "openmetrics":
+        print(report.as_openmetrics_down())
+    else:
+        print("tetrad:", "dead, but its pidfile is left" if left else "not running")
+    return STATUS_DEAD if left else STATUS_STOPPED
 
 
 def check(options: argparse.Namespace) -> int:

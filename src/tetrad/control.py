@@ -12,8 +12,9 @@ import sys
 import time
 
 from tetrad import listeners
-from tetrad.descriptors import OWN
+from tetrad.descriptors import OWN, TALLY
 from tetrad.jsonlines import encode
+from tetrad.tally import Tally
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,11 +76,12 @@ class Control:
 
     def _report(self, conversation: Conversation) -> None:
         """Have a child write the status; should there be none, the peer hears that."""
+        tally = Tally(TALLY).read()
 
         def report() -> None:
             client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, OWN)
             client.settimeout(PATIENCE_SECONDS)
-            client.sendall(encode(self._master.status()).encode() + b"\n")
+            client.sendall(encode(self._master.status(*tally)).encode() + b"\n")
 
         try:
             self._master.fork(report, conversation.fd)

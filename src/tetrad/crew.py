@@ -163,7 +163,7 @@ class Crew:
     def _hear(self, fd: int) -> None:
         """Listen to what handlers say."""
         for pid, kind, lost in notices.receive(fd):
-            self._journal.lost += lost
+            self._journal.count_lost(lost)
             child = self._children.by_pid(pid)
             if child is None:
                 continue

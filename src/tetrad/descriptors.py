@@ -36,5 +36,8 @@ CONTROL = 11
 READY = 12
 """Where the one who started the daemon waits to hear that it accepts."""
 
-LISTENERS = 13
+TALLY = 13
+"""How many lines the logger has written and lost, in a file in memory (`tetrad.tally`)."""
+
+LISTENERS = 14
 """The first listener; the others follow."""

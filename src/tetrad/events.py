@@ -61,6 +61,7 @@ class Journal:
         "_size",
         "_threshold",
         "lost",
+        "lost_in_all",
         "patience",
     )
 
@@ -73,11 +74,17 @@ class Journal:
         self._blocked = False
         self.patience = patience
         self.lost = 0
+        self.lost_in_all = 0
 
     @property
     def level(self) -> int:
         """The least level that is sent."""
         return self._threshold
+
+    def count_lost(self, count: int) -> None:
+        """Take note of events that were lost, and are to be reported."""
+        self.lost += count
+        self.lost_in_all += count
 
     def take_lost(self) -> int:
         """Return how many were lost and not reported, for somebody else to report."""
@@ -124,7 +131,7 @@ class Journal:
         if self._write(b"".join(self._gathered)):
             self._blocked = False
         else:
-            self.lost += len(self._gathered)
+            self.count_lost(len(self._gathered))
             self._blocked = True
         self._gathered.clear()
         self._size = 0

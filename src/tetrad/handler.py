@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _LONGEST_CLIENT = 1024
 _FD_BYTES = 4
 
+_REHEARSALS = 20
+"""More than the interpreter wants to see before it specialises an instruction."""
+
 
 class Handler:
     """What a handler serves with. Made in the master, so that a fork finds all of it ready."""
@@ -59,6 +62,26 @@ class Handler:
             if clients:
                 notices.send(NOTICES, notices.IDLE, os.getpid(), journal.take_lost())
         notices.send(NOTICES, notices.GONE, os.getpid(), journal.take_lost())
+
+    def rehearse(self) -> None:
+        """Serve a client that is not there, so that every child finds the code warm.
+
+        What the interpreter learns about code while it runs (specialised instructions, cached
+        attributes) is written into memory; learnt before the fork, it is not copied after it.
+        """
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        hears, holds = os.pipe()
+        journal = events.Journal(nowhere, self._level)
+        client = Admitted("127.0.0.1:65535", "rehearsal", "unix", "command", "127.0.0.1:65000")
+        for _ in range(_REHEARSALS):
+            ours, theirs = _socket.socketpair()
+            for piece in (*self._commands, b"?\n"):
+                ours.send(piece)
+            ours.shutdown(_socket.SHUT_WR)
+            self._serve(theirs.detach(), client, journal, Lifeline(hears, self._grace))
+            ours.close()
+        for fd in (nowhere, hears, holds):
+            os.close(fd)
 
     def _begin(self) -> tuple[events.Journal, Lifeline]:
         """Become a process of its own."""

@@ -51,11 +51,13 @@ def become_master(plan: Plan, estate: Estate) -> NoReturn:
         descriptors.PIDFILE: estate.pidfile,
         descriptors.CONTROL: estate.control,
         descriptors.READY: estate.ready,
+        descriptors.TALLY: os.memfd_create("tally"),
     }
     _put_into_place(places | dict(enumerate(estate.listeners, descriptors.LISTENERS)))
     pidfile.take(descriptors.PIDFILE)
     command = programs.command("master")
-    os.execv(command[0], command)
+    # Symbols are bound once, here, and not again in every child.
+    os.execve(command[0], command, os.environ | {"LD_BIND_NOW": "1"})
 
 
 def renounce_privileges() -> None:

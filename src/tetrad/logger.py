@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ import structlog
 
 from tetrad import events
 from tetrad.logfile import LogFile
+from tetrad.tally import Tally
 from tetrad.title import Title
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 PIPE = 3
+TALLY = 4
+
+RETRY_SECONDS = 1.0
+"""How often a log that could not be written is tried again when nothing new comes."""
 
 _READ_BYTES = 1 << 18
 _NANOSECONDS = 1_000_000_000
@@ -58,15 +65,24 @@ class Logger:
         self._sink = Sink()
         self._file = LogFile(orders["file"])
         self._lost = 0
+        self._tally = Tally(TALLY)
         self._partial = b""
         self._configure(orders)
         self._file.open(repair=True)
 
     def run(self) -> None:
         """Read and write until every other end of the pipe is closed."""
-        while data := os.read(PIPE, _READ_BYTES):
+        while data := self._read():
             self.take(data)
         self._write()
+
+    def _read(self) -> bytes:
+        """Wait for more; meanwhile, try now and then to report what was lost."""
+        poll = select.poll()
+        poll.register(PIPE, select.POLLIN)
+        while not poll.poll(RETRY_SECONDS * 1000 if self._lost else None):
+            self._write()
+        return os.read(PIPE, _READ_BYTES)
 
     def take(self, data: bytes) -> None:
         """Write what has come, but for a last line that has not come whole."""
@@ -89,7 +105,7 @@ class Logger:
             self._configure(fields)
             self._file.move(fields["file"])
         elif order == events.REOPEN and self._file.open():
-            self._report("info", events.LOG_REOPENED)
+            self._say("info", events.LOG_REOPENED)
 
     def _configure(self, orders: dict[str, Any]) -> None:
         logger = structlog.wrap_logger(
@@ -103,20 +119,23 @@ class Logger:
     def _write(self) -> None:
         """Write what was gathered; what cannot be is counted, and reported once it can."""
         lines = self._sink.take()
-        if not lines:
+        if not lines and not self._lost:
             return
         if self._file.was_moved() and self._file.open():
-            self._report("info", events.LOG_REOPENED)
-            lines = self._sink.take() + lines
-        if self._lost:
-            self._report("error", events.LOG_LOST, count=self._lost)
-            if self._file.write(self._sink.take()):
-                self._lost = 0
-        self._lost += len(lines) - self._file.write(lines)
+            self._say("info", events.LOG_REOPENED)
+        if self._lost and self._say("error", events.LOG_LOST, count=self._lost):
+            self._lost = 0
+        written = self._file.write(lines)
+        self._lost += len(lines) - written
+        self._tally.add(written, len(lines) - written)
 
-    def _report(self, level: str, event: str, **fields: object) -> None:
-        time = int(datetime.now(UTC).timestamp() * _NANOSECONDS)
-        self._log({"time": time, "level": level, "event": event, "pid": os.getpid(), **fields})
+    def _say(self, level: str, event: str, **fields: object) -> bool:
+        """Write a line of the logger's own, at once; True if it is written."""
+        self._log(
+            {"time": time.time_ns(), "level": level, "event": event, "pid": os.getpid(), **fields}
+        )
+        lines = self._sink.take()
+        return self._file.write(lines) == len(lines)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import select
 import time
 
 from tetrad import events, spawn
-from tetrad.descriptors import EVENTS, JOURNAL
+from tetrad.descriptors import EVENTS, JOURNAL, TALLY
 from tetrad.jsonlines import encode
 from tetrad.lean import signal
 
@@ -40,7 +40,9 @@ class Logkeeper:
         self._started = time.monotonic()
         orders = encode({**plan, "replaces": replaces})
         try:
-            self.pid = spawn.run_program([*self._command, orders], (EVENTS,), self._loop.highest)
+            self.pid = spawn.run_program(
+                [*self._command, orders], (EVENTS, TALLY), self._loop.highest
+            )
             self._pidfd = os.pidfd_open(self.pid)
         except OSError:
             self.pid = self._pidfd = None

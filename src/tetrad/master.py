@@ -118,8 +118,8 @@ class Master:
             if child.client is not None and not self.admission.allows(child.address):
                 self.crew.dismiss(child)
 
-    def status(self) -> dict[str, object]:
-        """Return what an operator wants to know."""
+    def status(self, written: int, lost: int) -> dict[str, object]:
+        """Return what an operator wants to know; the logger has `written` and `lost` events."""
         now = time.monotonic()
         return {
             "state": "stopping" if self.is_stopping else "running",
@@ -145,7 +145,12 @@ class Master:
             "handlers": {"now": len(self.crew), "idle": self.crew.idle, "lost": self.crew.lost},
             "accepted": self.door.accepted,
             "refused": self.door.refusals.counts,
-            "logger": {"pid": self.logkeeper.pid, "file": self.plan["log"]["file"]},
+            "log": {
+                **self.plan["log"],
+                "logger": self.logkeeper.pid,
+                "written": written,
+                "lost": lost + self.journal.lost_in_all,
+            },
             "sessions": [
                 {**child.client.fields(), "pid": child.pid, "age": round(now - child.since, 3)}
                 for child in self.crew
@@ -169,6 +174,7 @@ class Master:
     def _set_up_crew(self) -> None:
         plan = self.plan
         handler = Handler(plan, commands.make(plan["commands"]), self.title)
+        handler.rehearse()
         self.crew.configure(handler, plan["spare"], plan["clients_each"])
         self.title.set(f"master {plan['file'] or ''}".rstrip())
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
-from typing import Any
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 40.0
 """How long an answer may take; a reload reads a file first."""
@@ -17,27 +20,32 @@ class NoAnswerError(Exception):
     """The daemon did not answer; the text says why."""
 
 
-def ask(path: str, request: str) -> dict[str, Any]:
-    """Send a request to a control socket and return the answer. Raises NoAnswerError."""
-    answer = b""
+def ask(path: str, request: str, kind: type[T]) -> T:
+    """Send a request to a control socket and return its answer as a `kind`.
+
+    Raises NoAnswerError.
+    """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-            peer.settimeout(PATIENCE_SECONDS)
-            peer.connect(path)
-            peer.sendall(request.encode() + b"\n")
-            while data := peer.recv(1 << 16):
-                answer += data
-        if not answer:
-            message = f"{path}: it closed the connection: it talks to root and to its own user only"
-            raise NoAnswerError(message)
-        decoded: dict[str, Any] = json.loads(answer)
+        answer = _exchange(path, request.encode() + b"\n")
     except OSError as error:
-        message = f"{path}: {(error.strerror or str(error)).lower()}"
-        raise NoAnswerError(message) from error
-    except ValueError:
-        message = f"{path}: the answer cannot be read"
-        raise NoAnswerError(message) from None
-    return decoded
+        raise NoAnswerError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if not answer:
+        raise NoAnswerError(f"{path}: no answer: it talks to root and to its own user only")
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.MsgspecError as error:
+        raise NoAnswerError(f"{path}: the answer cannot be read: {error}") from None
+
+
+def _exchange(path: str, request: bytes) -> bytes:
+    answer = b""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.settimeout(PATIENCE_SECONDS)
+        peer.connect(path)
+        peer.sendall(request)
+        while data := peer.recv(1 << 16):
+            answer += data
+    return answer
 
 
 def terminate(pid: int, seconds: float) -> bool:

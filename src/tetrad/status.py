@@ -1,0 +1,78 @@
+"""What a running daemon says of itself: the types behind `tetrad status --json` and its schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Listener(Struct, frozen=True):
+    """A place where clients are accepted; a Unix socket has no port."""
+
+    name: str
+    address: str
+    port: int | None
+    service: str
+
+
+class Clients(Struct, frozen=True):
+    """Clients now, the most there were at once, and the most that are let in."""
+
+    now: int
+    peak: int
+    limit: int
+
+
+class Handlers(Struct, frozen=True):
+    """Handlers now, those of them that wait for a client, and those lost so far."""
+
+    now: int
+    idle: int
+    lost: int
+
+
+class Log(Struct, frozen=True):
+    """The log, and how many events were written to it, or lost, since the start."""
+
+    file: str | None
+    level: str
+    format: str
+    logger: int | None
+    written: int
+    lost: int
+
+
+class Session(Struct, frozen=True):
+    """A client that is in: `age` in seconds, `pid` its handler's."""
+
+    connection: str
+    client: str
+    service: str
+    listener: str
+    pid: int
+    age: float
+
+
+class Status(Struct, frozen=True):
+    """The whole: `started` in seconds since 1970, `uptime` in seconds."""
+
+    state: str
+    pid: int
+    version: str
+    config: str | None
+    started: float
+    uptime: float
+    listeners: list[Listener]
+    clients: Clients
+    handlers: Handlers
+    accepted: int
+    refused: dict[str, int]
+    log: Log
+    sessions: list[Session]
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a status."""
+    return msgspec.json.schema(Status) | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
