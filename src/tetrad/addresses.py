@@ -9,10 +9,19 @@ if TYPE_CHECKING:
     from tetrad.admission import Source
 
 _MAPPED = "::ffff:"
+_IPV4_BITS, _IPV6_BITS = 32, 128
 
 
-def read(family: str, peer: object, serial: int) -> tuple[str, Source | None]:
-    """Return a peer's name for the log, and its address as bits and number; None for a Unix socket.
+def parse(text: str) -> Source:
+    """Read an address as an operator writes it. Raises OSError."""
+    if ":" in text and not (text.startswith(_MAPPED) and "." in text):
+        return _IPV6_BITS, int.from_bytes(_socket.inet_pton(_socket.AF_INET6, text), "big")
+    packed = _socket.inet_pton(_socket.AF_INET, text.removeprefix(_MAPPED))
+    return _IPV4_BITS, int.from_bytes(packed, "big")
+
+
+def read(peer: object, serial: int) -> tuple[str, Source | None]:
+    """Return a peer's name for the log, and its address as bits and number; a Unix peer has none.
 
     `peer` is as accept(2) gave it. A client of a dual-stack socket that came by IPv4 is an IPv4
     client. Unix peers have no name of their own, so they are told apart by `serial`.
@@ -20,8 +29,6 @@ def read(family: str, peer: object, serial: int) -> tuple[str, Source | None]:
     if not isinstance(peer, tuple):
         return f"unix:{serial}", None
     host, port = peer[0].partition("%")[0], peer[1]
-    if family == "inet6" and not (host.startswith(_MAPPED) and "." in host):
-        number = int.from_bytes(_socket.inet_pton(_socket.AF_INET6, host), "big")
-        return f"[{host}]:{port}", (128, number)
-    host = host.removeprefix(_MAPPED)
-    return f"{host}:{port}", (32, int.from_bytes(_socket.inet_aton(host), "big"))
+    source = parse(host)
+    host = host.removeprefix(_MAPPED) if source[0] == _IPV4_BITS else f"[{host}]"
+    return f"{host}:{port}", source

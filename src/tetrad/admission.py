@@ -58,6 +58,19 @@ class Admission:
             return "rate"
         return None
 
+    def outlook(self, address: Source, now: float) -> dict[str, object]:
+        """Return what a client from there would meet, without letting it in."""
+        source = source_of(address)
+        wait = 0.0 if self._rates is None or source is None else self._rates.wait(source, now)
+        return {
+            "access": self.allows(address),
+            "clients": self.clients,
+            "clients_limit": self._limits["clients"],
+            "from_source": 0 if source is None else self._here.get(source, 0),
+            "from_source_limit": self._limits["clients_per_source"],
+            "wait": wait,
+        }
+
     def enter(self, address: Source | None) -> None:
         """Count a client in."""
         self.clients += 1
@@ -112,12 +125,17 @@ class Rates:
         self._burst = float(seconds)
         self._full_at: dict[Source, float] = {}
 
-    def take(self, source: Source, now: float) -> bool:
-        """Let one more in, if its source has not come too fast."""
+    def wait(self, source: Source, now: float) -> float:
+        """Return the seconds until a source may come again, which is 0 if it may."""
         full_at = max(self._full_at.get(source, now), now) + self._interval
         # A millionth of leeway: a burst is a sum of intervals, which are not exact.
-        if full_at - now > self._burst + self._interval * 1e-6:
+        return max(0.0, full_at - now - self._burst - self._interval * 1e-6)
+
+    def take(self, source: Source, now: float) -> bool:
+        """Let one more in, if its source has not come too fast."""
+        if self.wait(source, now) > 0:
             return False
+        full_at = max(self._full_at.get(source, now), now) + self._interval
         if len(self._full_at) >= MOST_BUCKETS:
             self._forget(now)
         self._full_at[source] = full_at

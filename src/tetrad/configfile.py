@@ -50,8 +50,8 @@ class Loaded(NamedTuple):
     config: Config
     file: str | None
     problems: list[str]
-    given: frozenset[str]
-    """The keys that the file sets, as `log.file`."""
+    given: dict[str, int]
+    """The keys that the file sets, as `log.file` or `access.deny[0]`, with their lines."""
 
     def checked(self) -> Loaded:
         """Return itself, or raise ConfigError if there were problems."""
@@ -71,15 +71,13 @@ def find(explicit: str | None) -> str | None:
 def load(file: str | None) -> Loaded:
     """Read a file, or the built-in defaults for None. Raises OSError; problems are returned."""
     if file is None:
-        return Loaded(Config(), None, [], frozenset())
+        return Loaded(Config(), None, [], {})
     with open(file, "rb") as stream:
         data = stream.read()
     reader = _Reader(file)
     root = reader.compose(data)
     config = UNSET if root is None else reader.section(root, Config, "")
-    return Loaded(
-        Config() if config is UNSET else config, file, reader.problems, frozenset(reader.given)
-    )
+    return Loaded(Config() if config is UNSET else config, file, reader.problems, reader.given)
 
 
 def dump(config: Config) -> str:
@@ -97,7 +95,7 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[str] = []
-        self.given: set[str] = set()
+        self.given: dict[str, int] = {}
 
     def problem(self, mark: yaml.Mark, path: str, message: str) -> None:
         place = f"{self.file}:{mark.line + 1}:{mark.column + 1}"
@@ -136,7 +134,7 @@ class _Reader:
         values: dict[str, Any] = {}
         for name, key, child in self.pairs(node, path):
             if name in fields:
-                self.given.add(_join(path, name))
+                self.given[_join(path, name)] = key.start_mark.line + 1
                 values[name] = self.value(child, fields[name].type, _join(path, name))
             else:
                 hint = _did_you_mean(name, fields)
@@ -159,7 +157,10 @@ class _Reader:
             if not _is_null(node):
                 self.problem(node.start_mark, path, f"expected a list, {_got(node)}")
             return UNSET
-        values = [self.value(child, kind, f"{path}[{i}]") for i, child in enumerate(node.value)]
+        values = []
+        for index, child in enumerate(node.value):
+            self.given[f"{path}[{index}]"] = child.start_mark.line + 1
+            values.append(self.value(child, kind, f"{path}[{index}]"))
         return UNSET if UNSET in values else values
 
     def mapping(

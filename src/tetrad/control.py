@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from tetrad import listeners
+from tetrad import addresses, listeners
 from tetrad.descriptors import OWN, TALLY
 from tetrad.jsonlines import encode
 from tetrad.tally import Tally
@@ -71,8 +71,17 @@ class Control:
             self._master.loop.unwatch(conversation.fd)
             self._master.loop.timers.cancel(f"control {conversation.fd}")
             self._master.reloading.ask(lambda outcome: self._say(conversation, outcome))
+        elif request.startswith(b"source "):
+            self._say(conversation, self._outlook(request.removeprefix(b"source ")))
         else:
-            self._say(conversation, {"error": "the requests are: status, reload"})
+            self._say(conversation, {"error": "the requests are: status, reload, source ADDRESS"})
+
+    def _outlook(self, address: bytes) -> dict[str, object]:
+        try:
+            source = addresses.parse(address.decode("ascii", "replace"))
+        except (OSError, ValueError):
+            return {"error": "not an address"}
+        return self._master.admission.outlook(source, time.monotonic())
 
     def _report(self, conversation: Conversation) -> None:
         """Have a child write the status; should there be none, the peer hears that."""

@@ -114,7 +114,7 @@ class Door:
         """Let a client in, or not. Its socket is the handler's from here on."""
         family = listener.plan["family"]
         self._serial += 1
-        name, address = addresses.read(family, peer, self._serial)
+        name, address = addresses.read(peer, self._serial)
         connection = f"{self._run}-{self._serial:x}"
         client = Admitted(name, connection, family, listener.plan["service"], listener.name)
         reason = (

@@ -17,6 +17,8 @@ from tetrad import __version__, programs
 from tetrad.config import Clock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tetrad.config import Config, Daemon
     from tetrad.configfile import Loaded
 
@@ -186,13 +188,19 @@ def _log(loaded: Loaded, *, foreground: bool) -> LogPlan:
 
 def _settings(config: Config) -> dict[str, str]:
     """Return every key with its value as text, for saying what a reload changed."""
-    settings: dict[str, str] = {}
-    for section, values in msgspec.to_builtins(config, enc_hook=str, str_keys=True).items():
-        if isinstance(values, dict):
-            settings |= {f"{section}.{key}": _text(value) for key, value in values.items()}
-        else:
-            settings |= {f"{section}[{i}]": _text(value) for i, value in enumerate(values)}
-    return settings
+    return dict(_leaves(msgspec.to_builtins(config, enc_hook=str, str_keys=True), ""))
+
+
+def _leaves(tree: object, path: str) -> Iterator[tuple[str, str]]:
+    """Go through what is neither a mapping nor a list of mappings, as `listen[0].port`."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    elif isinstance(tree, list) and any(isinstance(value, dict) for value in tree):
+        for index, value in enumerate(tree):
+            yield from _leaves(value, f"{path}[{index}]")
+    else:
+        yield path, _text(tree)
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,51 @@
+"""The command line: the only printer, and the only owner of exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from tetrad import configfile
+from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, INTERRUPTED, CommandError
+from tetrad.cli.parser import parser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEBUG_VARIABLE = "TETRAD_DEBUG"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its status."""
+    options = parser().parse_args(arguments)
+    try:
+        status = options.command(options)
+        sys.stdout.flush()
+    except CommandError as error:
+        _complain(str(error))
+        status = error.status
+    except configfile.ConfigError as error:
+        for problem in error.problems:
+            _complain(problem)
+        status = BAD_CONFIGURATION
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILURE
+    except OSError as error:
+        # What no command expects: standard output is full, the working directory is gone.
+        _complain(f"{error.filename or 'input or output'}: {(error.strerror or '').lower()}")
+        status = FAILURE
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except Exception as error:
+        if DEBUG_VARIABLE in os.environ:
+            raise
+        _complain(f"a defect in tetrad: {error!r}; set {DEBUG_VARIABLE}=1 to see where")
+        status = FAILURE
+    sys.exit(status)
+
+
+def _complain(message: str) -> None:
+    print(f"tetrad: {message}", file=sys.stderr)

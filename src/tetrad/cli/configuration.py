@@ -1,0 +1,43 @@
+"""The configuration and the daemon that a command is about."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tetrad import configfile, pidfile
+from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tetrad.configfile import Loaded
+
+
+def load(options: argparse.Namespace) -> Loaded:
+    """Read the file; its problems are for the caller to look at."""
+    file = configfile.find(options.config)
+    try:
+        return configfile.load(file)
+    except PermissionError:
+        raise CommandError(f"{file}: permission denied", PERMISSION) from None
+    except OSError as error:
+        raise CommandError(
+            f"{file}: {(error.strerror or str(error)).lower()}", BAD_CONFIGURATION
+        ) from None
+
+
+def explicit(options: argparse.Namespace) -> str | None:
+    """Return the path that -c names."""
+    return os.path.abspath(options.config) if options.config else None
+
+
+def running_pid(loaded: Loaded) -> int | None:
+    """Return the pid of the daemon with this pidfile, if it runs."""
+    path = loaded.config.daemon.pidfile
+    try:
+        return pidfile.look(path).pid
+    except PermissionError:
+        raise CommandError(f"{path}: permission denied", PERMISSION) from None
+    except OSError as error:
+        raise CommandError(f"{path}: {(error.strerror or '').lower()}", FAILURE) from None

@@ -1,0 +1,123 @@
+"""run, start, stop, restart, reload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tetrad import configfile
+from tetrad.cli.configuration import explicit, load, running_pid
+from tetrad.cli.outcome import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tetrad.configfile import Loaded
+
+STOP_MARGIN_SECONDS = 10.0
+"""How long beyond `daemon.stop_timeout` a stop may take before we say that it failed."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve in the foreground: this process becomes the master."""
+    from tetrad import launch
+
+    loaded = load(options).checked()
+    try:
+        front = launch.Front(loaded, explicit(options), foreground=True)
+        with front.run():
+            for name, service in front.listening:
+                print(f"tetrad: {service} service at {name}; {_how_to_talk(name, service)}")
+            print("tetrad: Ctrl-C stops it", flush=True)
+    except launch.AlreadyRunning as running:
+        raise CommandError(str(running), FAILURE) from None
+    except launch.StartError as error:
+        raise CommandError(str(error), PERMISSION if error.permission else FAILURE) from None
+    return FAILURE
+
+
+def start(options: argparse.Namespace) -> int:
+    """Start the daemon."""
+    return _start(load(options).checked(), explicit(options))
+
+
+def stop(options: argparse.Namespace) -> int:
+    """Stop the daemon. A file with problems is no reason to let it run."""
+    _stop(load(options))
+    return OK
+
+
+def restart(options: argparse.Namespace) -> int:
+    """Stop the daemon and start it again, unless its new configuration is bad."""
+    loaded = load(options).checked()
+    _stop(loaded)
+    return _start(loaded, explicit(options))
+
+
+def reload(options: argparse.Namespace) -> int:
+    """Have the daemon apply its file, and say what came of it."""
+    from tetrad import remote
+
+    loaded = load(options).checked()
+    if running_pid(loaded) is None:
+        raise CommandError("not running", NOT_RUNNING)
+    try:
+        outcome = remote.ask(loaded.config.daemon.control, "reload", dict)
+    except remote.NoAnswerError as error:
+        raise CommandError(str(error), _no_answer_status(error)) from None
+    if "errors" in outcome:
+        raise configfile.ConfigError(
+            ["not reloaded; the old configuration serves on", *outcome["errors"]]
+        )
+    changes = outcome["changes"]
+    print("tetrad: reloaded;", "changed:" if changes else "nothing has changed")
+    for key, change in changes.items():
+        print(f"  {key}: {change}")
+    return OK
+
+
+def _start(loaded: Loaded, explicit: str | None) -> int:
+    from tetrad import launch
+
+    try:
+        outcome = launch.Front(loaded, explicit, foreground=False).start()
+    except launch.AlreadyRunning as running:
+        print(f"tetrad: {running}")
+        return OK
+    except launch.StartError as error:
+        raise CommandError(str(error), PERMISSION if error.permission else FAILURE) from None
+    places = ", ".join(f"{name} ({service})" for name, service in outcome["listening"])
+    print(f"tetrad: started (pid {outcome['pid']}), listening on {places}")
+    return OK
+
+
+def _stop(loaded: Loaded) -> None:
+    from tetrad import remote
+
+    pid = running_pid(loaded)
+    if pid is None:
+        print("tetrad: not running")
+        return
+    seconds = loaded.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
+    try:
+        gone = remote.terminate(pid, seconds)
+    except PermissionError:
+        raise CommandError(f"no permission to stop pid {pid}", PERMISSION) from None
+    if not gone:
+        raise CommandError(
+            f"pid {pid} is still there after {seconds:.0f} s; kill -QUIT {pid} ends it at once",
+            FAILURE,
+        )
+    print(f"tetrad: stopped (pid {pid})")
+
+
+def _no_answer_status(error: BaseException) -> int:
+    return PERMISSION if isinstance(error.__cause__, PermissionError) else FAILURE
+
+
+def _how_to_talk(name: str, service: str) -> str:
+    if name.startswith("unix:"):
+        return f"try: tetrad client --host {name} --service {service}"
+    host, _, port = name.rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - a name
+    text = "hello" if service == "echo" else "timequit"
+    return f"try: printf {text} | nc {host} {port}"

@@ -1,0 +1,22 @@
+"""Exit statuses, and how a command fails."""
+
+from __future__ import annotations
+
+OK = 0
+FAILURE = 1
+USAGE = 2
+PERMISSION = 4
+NOT_RUNNING = 7
+BAD_CONFIGURATION = 78
+INTERRUPTED = 130
+
+STATUS_RUNNING, STATUS_DEAD, STATUS_STOPPED, STATUS_UNKNOWN = 0, 1, 3, 4
+"""As the Linux Standard Base has them."""
+
+
+class CommandError(Exception):
+    """A command failed; the text is for standard error."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
