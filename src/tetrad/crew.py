@@ -8,6 +8,7 @@ comes without a word is lost.
 from __future__ import annotations
 
 import _socket
+import errno
 import marshal
 import os
 import sys
@@ -115,7 +116,9 @@ class Crew:
     def _hire_for(self, fd: int, client: Admitted) -> Child:
         if self._clients_each > 1:
             child = self._hire()
-            _hand_over(child, fd, client)
+            if not _hand_over(child, fd, client):
+                _release(child)
+                raise OSError(errno.EAGAIN, "a new handler could not be passed its client")
         else:
             handler = self._handler
             pid = self._fork(lambda: handler.serve_one(client), fd)

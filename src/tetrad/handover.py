@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 EVENTS_PIPE_BYTES = 1 << 20
 """Room for some thousands of events while the logger is busy or being replaced."""
 
-_PR_SET_NO_NEW_PRIVS = 38
-
 
 class Estate(NamedTuple):
     """The descriptors that the front has opened for the master."""
@@ -58,13 +56,6 @@ def become_master(plan: Plan, estate: Estate) -> NoReturn:
     command = programs.command("master")
     # Symbols are bound once, here, and not again in every child.
     os.execve(command[0], command, os.environ | {"LD_BIND_NOW": "1"})
-
-
-def renounce_privileges() -> None:
-    """See to it that nothing this process ever executes gains a privilege (prctl(2))."""
-    import ctypes  # noqa: PLC0415 - only daemons that drop their privileges need it
-
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _put_into_place(places: dict[int, int]) -> None:

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
 
-from tetrad import listeners, paths, pidfile
+from tetrad import listeners, paths, pidfile, privileges
 from tetrad import plan as plans
-from tetrad.handover import Estate, become_master, renounce_privileges
+from tetrad.handover import Estate, become_master
 
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-    from tetrad.config import Daemon
     from tetrad.configfile import Loaded
     from tetrad.plan import Plan
 
@@ -49,7 +48,10 @@ class Front:
     def __init__(self, loaded: Loaded, explicit: str | None, *, foreground: bool) -> None:
         self._settings = loaded.config.daemon
         self._plan: Plan = plans.make(loaded, explicit, foreground=foreground)
-        self._identity = _identity(loaded.config.daemon)
+        try:
+            self._identity = privileges.wanted(loaded.config.daemon)
+        except PermissionError as error:
+            raise StartError(str(error), permission=True) from None
         self._listeners: list[_socket.socket] = []
         self._made: list[str] = []
 
@@ -168,7 +170,8 @@ class Front:
         )
         self._context(detach, [estate.pidfile, estate.control, *estate.listeners, ready]).open()
         if self._identity is not None:
-            renounce_privileges()
+            privileges.insist_on_program()
+            privileges.renounce()
         _try_log(self._plan["log"]["file"])
         become_master(self._plan, estate)
 
@@ -197,18 +200,6 @@ def _open_standard_streams() -> None:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - kept for good
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-
-
-def _identity(settings: Daemon) -> tuple[int, int] | None:
-    """Return the user and group ids to become, None to stay who we are."""
-    identity = plans.identity(settings)
-    if os.geteuid() != 0 and identity is not None:
-        if identity != (os.geteuid(), os.getegid()):
-            raise StartError(
-                "daemon.user and daemon.group: only root can become somebody else", permission=True
-            )
-        return None
-    return identity
 
 
 def _try_log(file: str | None) -> None:

@@ -6,9 +6,7 @@ the type checker: at run time a lean program never imports this module.
 
 from __future__ import annotations
 
-import grp
 import ipaddress
-import pwd
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
@@ -19,7 +17,7 @@ from tetrad.config import Clock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.config import Config, Daemon
+    from tetrad.config import Config
     from tetrad.configfile import Loaded
 
 
@@ -152,14 +150,6 @@ def make(loaded: Loaded, explicit: str | None, *, foreground: bool) -> Plan:
         logger=programs.command("logger"),
         reloader=programs.command("reloader", "run" if foreground else "start", explicit or ""),
     )
-
-
-def identity(daemon: Daemon) -> tuple[int, int] | None:
-    """Return the user and group ids to drop to, or None to stay who we are."""
-    if daemon.user is None and daemon.group is None:
-        return None
-    user = pwd.getpwnam(daemon.user) if daemon.user else pwd.getpwuid(0)
-    return user.pw_uid, grp.getgrnam(daemon.group).gr_gid if daemon.group else user.pw_gid
 
 
 def _listener(config: Config, index: int) -> ListenerPlan:

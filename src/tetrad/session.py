@@ -177,12 +177,11 @@ class Session:
 
     def _wait(self, deadline: float, reason: str) -> bool:
         """Wait for the client; False when something else happened. Raises Ended at the deadline."""
-        last = min(deadline, self._leave_by)
-        if self._hear(None if last == _NEVER else last - time.monotonic()):
-            return True
-        if time.monotonic() >= deadline:
+        now = time.monotonic()
+        if now >= deadline:
             raise Ended(reason)
-        return False
+        last = min(deadline, self._leave_by)
+        return self._hear(None if last == _NEVER else last - now)
 
     def _hear(self, seconds: float | None) -> bool:
         """Listen to client and master; True if the client is ready. Raises Ended when it must."""

@@ -11,6 +11,7 @@ from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, INTERRUPTED, CommandE
 from tetrad.cli.parser import parser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 DEBUG_VARIABLE = "TETRAD_DEBUG"
@@ -20,23 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status."""
     options = parser().parse_args(arguments)
     try:
-        status = options.command(options)
-        sys.stdout.flush()
-    except CommandError as error:
-        _complain(str(error))
-        status = error.status
-    except configfile.ConfigError as error:
-        for problem in error.problems:
-            _complain(problem)
-        status = BAD_CONFIGURATION
-    except BrokenPipeError:
-        # Whoever read our output has left; the interpreter must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = FAILURE
-    except OSError as error:
-        # What no command expects: standard output is full, the working directory is gone.
-        _complain(f"{error.filename or 'input or output'}: {(error.strerror or '').lower()}")
-        status = FAILURE
+        status = _run(options)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:
@@ -45,6 +30,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _complain(f"a defect in tetrad: {error!r}; set {DEBUG_VARIABLE}=1 to see where")
         status = FAILURE
     sys.exit(status)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command, and tell what went wrong, if anything did."""
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+    except CommandError as error:
+        _complain(str(error))
+        return error.status
+    except configfile.ConfigError as error:
+        for problem in error.problems:
+            _complain(problem)
+        return BAD_CONFIGURATION
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except OSError as error:
+        # What no command expects: standard output is full, the working directory is gone.
+        _complain(f"{error.filename or 'input or output'}: {(error.strerror or '').lower()}")
+        return FAILURE
+    return status
 
 
 def _complain(message: str) -> None:
