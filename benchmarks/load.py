@@ -1,0 +1,101 @@
+"""Asks the load generator, load.c, for its figures.
+
+Whatever goes wrong for a single session fails the whole figure: a rate with errors in it says
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.processes import MeasureError, run, start_piped
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+AT_ONCE = 32
+"""Sessions in progress at any moment, where sessions are counted by the second."""
+PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The built load generator."""
+
+    program: Path
+
+    def sessions_per_second(self, port: int, count: int, seconds: int) -> float:
+        """Run whole sessions, at most `count` and for at most so many seconds."""
+        report = self._ask("sessions", port, count=count, at_once=AT_ONCE, seconds=seconds)
+        return float(report["per_second"])
+
+    def first_answer_ms(self, port: int, rate: int, seconds: int) -> dict[str, float]:
+        """Send `rate` new clients a second; return percentiles of the first answer's time.
+
+        It runs from connect() to the answer's last byte.
+        """
+        return dict(self._ask("paced", port, rate=rate, seconds=seconds)["first_answer_ms"])
+
+    def round_trip_us(self, port: int, count: int) -> float:
+        """Return the median, in microseconds, of `count` commands one after another."""
+        return float(self._ask("pingpong", port, count=count)["trip_us"]["p50"])
+
+    def commands_per_second(self, port: int, batches: int) -> float:
+        """Return the rate of one session that sends 64 commands at a time."""
+        return float(self._ask("pipeline", port, count=batches, batch=64)["commands_per_second"])
+
+    @contextmanager
+    def holding(self, port: int, clients: int) -> Iterator[Held]:
+        """Have so many clients, answered once, for as long as the context lasts."""
+        holder = start_piped(
+            self._command(
+                "hold", port, count=clients, at_once=AT_ONCE, seconds=int(PATIENCE_SECONDS)
+            )
+        )
+        with holder:
+            try:
+                yield Held(holder, clients)
+            finally:
+                holder.kill()
+
+    def _ask(self, mode: str, port: int, **options: int) -> dict[str, Any]:
+        return _checked(run(self._command(mode, port, **options), PATIENCE_SECONDS))
+
+    def _command(self, mode: str, port: int, **options: int) -> list[str]:
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        return [str(self.program), mode, f"--port={port}", *flags]
+
+
+class Held:
+    """Clients that were answered once and now wait; made by `Load.holding`."""
+
+    def __init__(self, holder: subprocess.Popen[str], clients: int) -> None:
+        """Wait until all are in."""
+        self._holder = holder
+        self.answered_again = 0
+        said = holder.stderr.readline().strip() if holder.stderr else ""
+        if said != f"held {clients}":
+            self.release()  # which says what went wrong, if the load generator knows
+            raise MeasureError(f"{clients} clients were to be held, not: {said}")
+
+    def release(self) -> None:
+        """Have every client ask once more and leave; count the answers in `answered_again`."""
+        self.answered_again = int(_checked(self._holder.communicate("\n")[0])["answered_again"])
+
+
+def _checked(text: str) -> dict[str, Any]:
+    """Return what the load generator reports, provided that nothing went wrong."""
+    try:
+        report: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise MeasureError(f"the load generator ended without a report: {text}") from error
+    if errors := report.get("errors", 0):
+        raise MeasureError(
+            f"{errors} of {report['opened']} sessions failed, the first: {report['first_error']}"
+        )
+    return report

@@ -1,0 +1,169 @@
+"""The figures: each function takes one of one running server, or returns a function that does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.processes import MeasureError, private_kib, system_kib
+from benchmarks.servers import CROWD, Handlers, configure_tetrad
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.load import Held, Load
+    from benchmarks.measure import Sample
+    from benchmarks.servers import Instance
+
+HANDLERS_WEIGHED = 20
+"""Handlers whose private memory is read; the figure is their median."""
+STAFF = 10
+"""Processes that a server may have come up with meanwhile, besides its handlers."""
+SETTLE_SECONDS = 0.5
+"""Before memory is read: a handler may put off work until its client keeps it waiting."""
+RELOADS_PER_SECOND = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything: the full suite, or a quick look that proves only that it runs."""
+
+    rounds: int
+    sessions: int
+    seconds: int
+    round_trips: int
+    memory_crowd: int
+    idle_crowd: int
+    full_crowd: int
+
+
+FULL = Scale(
+    rounds=7,
+    sessions=2_000,
+    seconds=4,
+    round_trips=20_000,
+    memory_crowd=2_000,
+    idle_crowd=5_000,
+    full_crowd=10_000,
+)
+QUICK = Scale(
+    rounds=1,
+    sessions=300,
+    seconds=1,
+    round_trips=1_000,
+    memory_crowd=50,
+    idle_crowd=100,
+    full_crowd=200,
+)
+
+
+def sessions(scale: Scale) -> Sample:
+    """Sessions a second: connect, `time`, `quit`, close."""
+    return lambda load, server: load.sessions_per_second(server.port, scale.sessions, scale.seconds)
+
+
+def first_answer(rate: int, scale: Scale) -> Sample:
+    """Milliseconds from connect() to the first answer's last byte, at a rate of new clients."""
+    return lambda load, server: load.first_answer_ms(server.port, rate, scale.seconds)["p50"]
+
+
+def round_trip(scale: Scale) -> Sample:
+    """Microseconds from a command to its answer within a session."""
+    return lambda load, server: load.round_trip_us(server.port, scale.round_trips)
+
+
+def pipelined(scale: Scale) -> Sample:
+    """Commands a second in one session."""
+    return lambda load, server: load.commands_per_second(server.port, scale.round_trips // 10)
+
+
+@contextmanager
+def crowd(load: Load, server: Instance, clients: int) -> Iterator[Held]:
+    """Hold clients, let them go, and wait until their handlers no longer disturb anybody."""
+    before = len(server.children())
+    with load.holding(server.port, clients) as held:
+        yield held
+        held.release()
+    server.wait_for_children(before + STAFF)
+
+
+def handler_memory(load: Load, server: Instance) -> float:
+    """KiB that only the handler of a client has, which was answered once and waits."""
+    before = server.children()
+    with crowd(load, server, HANDLERS_WEIGHED):
+        handlers = server.children() - before
+        if len(handlers) < HANDLERS_WEIGHED:
+            raise MeasureError(f"{HANDLERS_WEIGHED} clients share {len(handlers)} processes")
+        time.sleep(SETTLE_SECONDS)
+        return median(private_kib(pid) for pid in handlers)
+
+
+def client_memory(clients: int) -> Sample:
+    """KiB that the system spends on each client held, both ends of the connection included."""
+
+    def sample(load: Load, server: Instance) -> float:
+        before = system_kib()
+        with crowd(load, server, clients):
+            time.sleep(SETTLE_SECONDS)
+            return (system_kib() - before) / clients
+
+    return sample
+
+
+def held_and_answered(clients: int) -> Sample:
+    """Clients that are answered again after all were in at once, a process each."""
+
+    def sample(load: Load, server: Instance) -> float:
+        with crowd(load, server, clients) as held:
+            if (handlers := len(server.children())) < clients:
+                raise MeasureError(f"{clients} clients share {handlers} processes")
+        return held.answered_again
+
+    return sample
+
+
+def rate_kept(clients: int, scale: Scale) -> Sample:
+    """Sessions a second with so many clients held, as a share of those with none."""
+    rate = sessions(scale)
+
+    def sample(load: Load, server: Instance) -> float:
+        alone = rate(load, server)
+        with crowd(load, server, clients):
+            return rate(load, server) / alone
+
+    return sample
+
+
+def start(_load: Load, server: Instance) -> float:
+    """Milliseconds from the start of the program until it accepts."""
+    return server.restart()
+
+
+def slowest_under_reload(scale: Scale) -> Sample:
+    """Milliseconds of the slowest first answer, at 200 new clients a second, during reloads."""
+
+    def sample(load: Load, server: Instance) -> float:
+        done = threading.Event()
+        reloader = threading.Thread(target=_reload_until, args=(done, server))
+        reloader.start()
+        try:
+            return load.first_answer_ms(server.port, 200, scale.seconds)["max"]
+        finally:
+            done.set()
+            reloader.join()
+
+    return sample
+
+
+def _reload_until(done: threading.Event, server: Instance) -> None:
+    """Change the configuration a little each time: a reload of the same one may do less."""
+    clients = CROWD
+    while not done.wait(1 / RELOADS_PER_SECOND):
+        clients += 1
+        configure_tetrad(server.site, Handlers(), clients)
+        server.leader.send_signal(signal.SIGHUP)
