@@ -9,15 +9,19 @@ if TYPE_CHECKING:
     from tetrad.admission import Source
 
 _MAPPED = "::ffff:"
+_MAPPED_PREFIX = 0xFFFF
 _IPV4_BITS, _IPV6_BITS = 32, 128
+_IPV4_MASK = (1 << _IPV4_BITS) - 1
 
 
 def parse(text: str) -> Source:
-    """Read an address as an operator writes it. Raises OSError."""
-    if ":" in text and not (text.startswith(_MAPPED) and "." in text):
-        return _IPV6_BITS, int.from_bytes(_socket.inet_pton(_socket.AF_INET6, text), "big")
-    packed = _socket.inet_pton(_socket.AF_INET, text.removeprefix(_MAPPED))
-    return _IPV4_BITS, int.from_bytes(packed, "big")
+    """Read an address; an IPv6 one that stands for an IPv4 one is that. Raises OSError."""
+    if ":" not in text:
+        return _IPV4_BITS, int.from_bytes(_socket.inet_pton(_socket.AF_INET, text), "big")
+    number = int.from_bytes(_socket.inet_pton(_socket.AF_INET6, text), "big")
+    if number >> _IPV4_BITS == _MAPPED_PREFIX:
+        return _IPV4_BITS, number & _IPV4_MASK
+    return _IPV6_BITS, number
 
 
 def read(peer: object, serial: int) -> tuple[str, Source | None]:

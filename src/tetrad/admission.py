@@ -68,6 +68,7 @@ class Admission:
             "clients_limit": self._limits["clients"],
             "from_source": 0 if source is None else self._here.get(source, 0),
             "from_source_limit": self._limits["clients_per_source"],
+            "rate_limit": self._limits["rate_per_source"],
             "wait": wait,
         }
 

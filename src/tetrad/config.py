@@ -90,6 +90,9 @@ class Daemon(Section, frozen=True):
     control: Annotated[SocketPath, Meta(description="the socket of status and reload")] = field(
         default_factory=lambda: SocketPath(paths.control())
     )
+    control_group: Annotated[
+        Group | None, Meta(description="a group that may ask for the status, too")
+    ] = None
     user: Annotated[User | None, Meta(description="drop to this user once bound")] = None
     group: Annotated[Group | None, Meta(description="and group; the user's own if not given")] = (
         None

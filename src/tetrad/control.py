@@ -27,7 +27,10 @@ PATIENCE_SECONDS = 2.0
 
 
 class Control:
-    """Accepts operators' requests, from root and from the daemon's own user."""
+    """Accepts operators' requests: from root and from the daemon's own user.
+
+    The members of `daemon.control_group`, whom the socket's mode lets in, may look but not touch.
+    """
 
     def __init__(self, listener: _socket.socket, master: Master) -> None:
         self._listener = listener
@@ -35,16 +38,20 @@ class Control:
         self._conversations: dict[int, Conversation] = {}
 
     def accept(self, _fd: int) -> None:
-        """Take a connection; one too many is closed, so that garbage cannot pile up."""
+        """Take a connection; of too many the one that has been silent longest has to go."""
         try:
             fd, _ = listeners.accept(self._listener)
         except OSError:
             return
         peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-        if len(self._conversations) >= MOST_CONVERSATIONS or not _may_ask(peer):
+        is_trusted = _is_trusted(peer)
+        may_look = is_trusted or self._master.plan["control_group"] is not None
+        if not may_look:
             peer.close()
             return
-        conversation = Conversation(peer)
+        if len(self._conversations) >= MOST_CONVERSATIONS:
+            self._end(next(iter(self._conversations.values())))
+        conversation = Conversation(peer, is_trusted=is_trusted)
         self._conversations[fd] = conversation
         self._master.loop.watch(fd, lambda _fd: self._hear(conversation))
         when = time.monotonic() + PATIENCE_SECONDS
@@ -67,14 +74,16 @@ class Control:
     def _answer(self, conversation: Conversation, request: bytes) -> None:
         if request == b"status":
             self._report(conversation)
-        elif request == b"reload":
-            self._master.loop.unwatch(conversation.fd)
-            self._master.loop.timers.cancel(f"control {conversation.fd}")
+        elif request == b"reload" and conversation.is_trusted:
+            self._forget(conversation)
             self._master.reloading.ask(lambda outcome: self._say(conversation, outcome))
         elif request.startswith(b"source "):
             self._say(conversation, self._outlook(request.removeprefix(b"source ")))
         else:
-            self._say(conversation, {"error": "the requests are: status, reload, source ADDRESS"})
+            self._say(
+                conversation,
+                {"error": "the requests are: status, source ADDRESS, and reload for root"},
+            )
 
     def _outlook(self, address: bytes) -> dict[str, object]:
         try:
@@ -108,23 +117,28 @@ class Control:
         self._end(conversation)
 
     def _end(self, conversation: Conversation) -> None:
+        self._forget(conversation)
+        conversation.peer.close()
+
+    def _forget(self, conversation: Conversation) -> None:
+        """Listen to it no more."""
         if self._conversations.pop(conversation.fd, None) is not None:
             self._master.loop.unwatch(conversation.fd)
             self._master.loop.timers.cancel(f"control {conversation.fd}")
-            conversation.peer.close()
 
 
 class Conversation:
-    """A connection, and what has come of its request."""
+    """A connection, what has come of its request, and whether it may change anything."""
 
-    __slots__ = ("fd", "peer", "request")
+    __slots__ = ("fd", "is_trusted", "peer", "request")
 
-    def __init__(self, peer: _socket.socket) -> None:
+    def __init__(self, peer: _socket.socket, *, is_trusted: bool) -> None:
         self.peer = peer
+        self.is_trusted = is_trusted
         self.fd = peer.fileno()
         self.request = b""
 
 
-def _may_ask(peer: _socket.socket) -> bool:
+def _is_trusted(peer: _socket.socket) -> bool:
     credentials = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     return int.from_bytes(credentials[4:8], sys.byteorder) in {0, os.geteuid()}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
+from tetrad.quantities import Duration
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,13 +18,17 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Outlook(Struct, frozen=True):
-    """What a running daemon says of an address; `wait` is in seconds, None is no limit."""
+    """What a running daemon says of an address; None is no limit.
+
+    `rate_limit` is a count and its seconds, `wait` the seconds until the next may come.
+    """
 
     access: bool
     clients: int
     clients_limit: int
     from_source: int
     from_source_limit: int | None
+    rate_limit: tuple[int, int] | None
     wait: float
 
 
@@ -41,18 +47,22 @@ class Rule(NamedTuple):
     place: str
 
 
+def unmapped(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 one of ::ffff:0:0/96 stands for."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def explain(loaded: Loaded, address: Address, outlook: Outlook | None) -> Verdict:
-    """Judge an address by the file and, if a daemon runs, by what that one says."""
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address
+    """Judge an address by the file and, if a daemon runs, by what that one says, which decides."""
     allowed, access = _access(loaded, address)
-    findings = [(allowed, access)]
     if outlook is None:
-        findings.append((True, "no daemon runs: the limits are free"))
+        findings = [(allowed, access), (True, "no daemon runs, so no limit is near")]
+    elif outlook.access == allowed:
+        findings = [(allowed, access), *_limits(loaded, outlook)]
     else:
-        findings += _limits(loaded, outlook)
-        if outlook.access != allowed:
-            findings.append((outlook.access, "the daemon has other access lists: tetrad reload"))
+        word = "lets it in" if outlook.access else "keeps it out"
+        change = f"{access}; but the daemon, not reloaded since, {word}"
+        findings = [(outlook.access, change), *_limits(loaded, outlook)]
     verdict = all(fine for fine, _ in findings)
     lines = [f"  {'ok' if fine else 'NO'}  {text}" for fine, text in findings]
     return Verdict(verdict, [f"{address}: {'let in' if verdict else 'refused'}", *lines])
@@ -87,9 +97,10 @@ def _limits(loaded: Loaded, outlook: Outlook) -> Iterator[tuple[bool, str]]:
     if limit is not None:
         place = _place(loaded, "limits.clients_per_source")
         yield here < limit, f"clients from this source: {here} of {limit} ({place})"
-    rate = loaded.config.limits.rate_per_source
-    if rate is not None:
+    if outlook.rate_limit is not None:
         place = _place(loaded, "limits.rate_per_source")
+        count, seconds = outlook.rate_limit
+        rate = f"{count} in {Duration(seconds)}"
         wait = f"the next may come in {outlook.wait:.1f} s" if outlook.wait else "one more may come"
         yield not outlook.wait, f"rate from this source: {rate}, {wait} ({place})"
 

@@ -94,7 +94,6 @@ class Front:
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[None]:
         """Do all that needs no daemon yet; undo it should the start fail."""
-        _open_standard_streams()
         try:
             self._make_folders()
             with pidfile.turn_to_start(self._plan["pidfile"]) as fd:
@@ -138,6 +137,10 @@ class Front:
         except OSError as error:
             raise _bind_error(path, error) from None
         self._own(path)
+        group = privileges.group_id(self._settings.control_group)
+        if group is not None:
+            os.chown(path, -1, group)
+            os.chmod(path, 0o660)
 
     def _own(self, path: str) -> None:
         """Take note of what was made, and let it belong to the user whom the daemon drops to."""
@@ -189,17 +192,6 @@ class Front:
             signal_map={},
             **streams,
         )
-
-
-def _open_standard_streams() -> None:
-    """Have descriptors 0 to 2 taken, should whoever started us have closed them."""
-    fd = os.open(os.devnull, os.O_RDWR)
-    while fd <= 2:  # noqa: PLR2004 - standard error
-        fd = os.open(os.devnull, os.O_RDWR)
-    os.close(fd)
-    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - kept for good
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _try_log(file: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def _prepare(listener: _socket.socket, plan: ListenerPlan) -> None:
 
 
 def _is_stale(path: str) -> bool:
-    """Tell whether nobody listens at a Unix socket's path any more."""
+    """Tell whether there is a Unix socket at a path, and nobody listens at it any more."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
     probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     try:
         probe.connect(path)

@@ -1,7 +1,8 @@
 """The log, read back: events that match, in lines that a person likes to read.
 
 Files are read from their end backwards, the live one first and then those that were rotated away,
-only as far back as is asked for.
+only as far back as is asked for. Lines are bytes until they are shown: what is not an event of ours
+goes through as it came.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ipaddress
 import json
 import os
 import time
+import zlib
 from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,11 +26,24 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 16
 _POLL_SECONDS = 0.2
-_HEADS = ("timestamp", "level", "event", "client", "connection")
-_DULL = ("pid", "service", "listener")
+_NEWLINE = b"\n"
+
+_HEAD = {"timestamp", "level", "event", "client", "connection"}
+_DULL = {"pid", "service", "listener"}
+"""What the lines of a client need not say again."""
+
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Event(NamedTuple):
+    """A line that was understood; `moment` is in local time."""
+
+    moment: datetime
+    level: str
+    name: str
+    fields: dict[str, Any]
 
 
 class Wanted(NamedTuple):
@@ -40,111 +55,89 @@ class Wanted(NamedTuple):
     level: str | None = None
     since: float | None = None
 
-    def matches(self, fields: dict[str, Any]) -> bool:
-        """Tell whether an event is asked for."""
-        return (
-            (self.event is None or fnmatch.fnmatchcase(str(fields.get("event")), self.event))
-            and (self.connection is None or fields.get("connection") == self.connection)
-            and (self.level is None or LEVELS.get(fields["level"], 0) >= LEVELS[self.level])
-            and (self.client is None or _is_from(fields.get("client"), self.client))
+    def matches(self, event: Event | None) -> bool:
+        """Tell whether a line is asked for; one that is not understood always is."""
+        return event is None or (
+            (self.event is None or fnmatch.fnmatchcase(event.name, self.event))
+            and (self.connection is None or event.fields.get("connection") == self.connection)
+            and (self.level is None or LEVELS.get(event.level, 0) >= LEVELS[self.level])
+            and (self.client is None or _is_from(event.fields.get("client"), self.client))
         )
 
-    def is_too_old(self, fields: dict[str, Any]) -> bool:
-        """Tell whether an event, and so all before it, is older than what is asked for."""
-        return self.since is not None and _moment(fields).timestamp() < self.since
+    def is_too_old(self, event: Event | None) -> bool:
+        """Tell whether a line, and so all before it, is older than what is asked for."""
+        return (
+            event is not None and self.since is not None and event.moment.timestamp() < self.since
+        )
 
 
-def show(path: str, wanted: Wanted, count: int | None, *, following: bool) -> Iterator[str]:
+def show(path: str, wanted: Wanted, count: int | None, *, following: bool) -> Iterator[bytes]:
     """Yield the last lines that are asked for and, if following, those still to come.
 
-    Raises OSError if there is no log to read.
+    `count` None: all there are in the live file, or as far back as `wanted.since` goes. Raises
+    OSError if there is no log to read; who follows waits for it.
     """
-    if not following:
-        yield from _last(path, wanted, count)
-        return
-    # The end is marked before the past is read: a line between the two is shown twice, never lost.
-    coming = _follow(path, wanted)
-    yield from _last(path, wanted, count) if os.path.exists(path) else ()
-    yield from coming
+    fd = _try_open(path) if following else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        end = 0 if fd is None else _end(fd, whole_lines=following)
+        yield from _last(path, fd, end, wanted, count)
+        if following:
+            fd, coming = None, _follow(path, fd, end)
+            yield from (line for line in coming if wanted.matches(parse(line)))
+    finally:
+        if fd is not None:
+            os.close(fd)
 
 
-def _last(path: str, wanted: Wanted, count: int | None) -> list[str]:
-    """Return the last `count` lines that are asked for, or all of them, the oldest first."""
-    lines: deque[str] = deque()
-    for file in [path, *_rotated(path)]:
-        for line in _backwards(file):
-            fields = parse(line)
-            if fields is not None and wanted.is_too_old(fields):
-                return list(lines)
-            if fields is None or wanted.matches(fields):
-                lines.appendleft(line)
-            if count is not None and len(lines) >= count:
-                return list(lines)
-        if count is None and wanted.since is None:
-            break
-    return list(lines)
-
-
-def _follow(path: str, wanted: Wanted) -> Iterator[str]:
-    """Return the lines that are asked for as they are written, for ever, across rotations."""
-    return _lines_from(path, _open_at_end(path), wanted)
-
-
-def _lines_from(path: str, file: int | None, wanted: Wanted) -> Iterator[str]:
-    rest = b""
-    while True:
-        data = os.read(file, _BLOCK_BYTES) if file is not None else b""
-        *whole, rest = (rest + data).split(b"\n")
-        for line in (raw.decode("utf-8", "replace") for raw in whole):
-            fields = parse(line)
-            if fields is None or wanted.matches(fields):
-                yield line
-        if not data:
-            time.sleep(_POLL_SECONDS)
-            file = _current(path, file)
-
-
-def parse(line: str) -> dict[str, Any] | None:
+def parse(line: bytes) -> Event | None:
     """Return a line's event, or None if it is not one of ours."""
     try:
         fields = json.loads(line)
-        _moment(fields)
-    except (ValueError, KeyError, TypeError):
+        moment = datetime.fromisoformat(fields["timestamp"]).astimezone()
+        level, name = fields["level"], fields["event"]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return fields if {"level", "event"} <= fields.keys() else None
+    if not isinstance(level, str) or not isinstance(name, str):
+        return None
+    return Event(moment, level, name, fields)
 
 
-def render(line: str, *, colour: bool) -> str:
-    """Return a line for a person; one that is not understood as it is."""
-    fields = parse(line)
-    if fields is None:
-        return line
-    moment = _moment(fields).astimezone()
-    level = fields["level"]
-    shown = f"{level:<7}"
+def render(line: bytes, *, terminal: bool, colour: bool) -> bytes:
+    """Return a line for a person; one not understood as it is, but harmless to a terminal."""
+    event = parse(line)
+    if event is None:
+        return _harmless(line.decode(errors="backslashreplace")).encode() if terminal else line
+    level = f"{event.level:<7}"
     if colour:
-        shown = f"\x1b[{_COLOURS.get(level, '0')}m{shown}\x1b[0m"
-    head = f"{moment:%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d} {shown} {fields['event']:<19}"
-    who = [str(fields[key]) for key in ("connection", "client") if key in fields]
+        level = f"\x1b[{_COLOURS.get(event.level, '0')}m{_harmless(level)}\x1b[0m"
+    milliseconds = event.moment.microsecond // 1000
+    who = [event.fields[key] for key in ("connection", "client") if key in event.fields]
     rest = [
-        f"{key}={_shown(value)}"
-        for key, value in fields.items()
-        if key not in _HEADS and not (who and key in _DULL)
+        f"{_harmless(key)}={_shown(value)}"
+        for key, value in event.fields.items()
+        if key not in _HEAD and not (who and key in _DULL)
     ]
-    return " ".join([head, *who, *rest])
+    stamp = f"{event.moment:%m-%d %H:%M:%S}.{milliseconds:03d}"
+    words = [stamp, level, f"{_harmless(event.name):<19}", *map(_shown, who), *rest]
+    return " ".join(words).encode()
 
 
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return json.dumps(text) if isinstance(value, str) and (" " in text or not text) else text
+    if isinstance(value, str):
+        plain = _harmless(value)
+        return f'"{plain}"' if " " in plain or not plain else plain
+    return _harmless(json.dumps(value))
 
 
-def _moment(fields: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(fields["timestamp"])
+def _harmless(text: str) -> str:
+    """Return a text in which nothing is left that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_from(client: object, network: Network) -> bool:
-    if not isinstance(client, str) or client.startswith("unix:"):
+    if not isinstance(client, str):
         return False
     try:
         return ipaddress.ip_address(client.rpartition(":")[0].strip("[]")) in network
@@ -152,51 +145,131 @@ def _is_from(client: object, network: Network) -> bool:
         return False
 
 
+def _last(
+    path: str, live: int | None, end: int, wanted: Wanted, count: int | None
+) -> Iterator[bytes]:
+    """Return the last lines that are asked for, the oldest first."""
+    lines: deque[bytes] = deque()
+    for line in _history(path, live, end, far=count is not None or wanted.since is not None):
+        if count is not None and len(lines) >= count:
+            break
+        event = parse(line)
+        if wanted.is_too_old(event):
+            break
+        if wanted.matches(event):
+            lines.appendleft(line)
+    return iter(lines)
+
+
+def _history(path: str, live: int | None, end: int, *, far: bool) -> Iterator[bytes]:
+    """Yield the lines of the live file up to `end`, the last first, then those rotated away."""
+    if live is not None:
+        yield from _backwards(live, end)
+    for rotated in _rotated(path) if far else ():
+        if rotated.endswith(".gz"):
+            yield from reversed(_unpacked(rotated))
+        else:
+            fd = _try_open(rotated)
+            if fd is not None:
+                with os.fdopen(fd, "rb"):
+                    yield from _backwards(fd, _end(fd, whole_lines=False))
+
+
 def _rotated(path: str) -> list[str]:
     """Return the files that logrotate has moved away, the latest first."""
-    found = [*glob.glob(f"{glob.escape(path)}.*"), *glob.glob(f"{glob.escape(path)}-*")]
+    pattern = glob.escape(path)
+    found = {*glob.glob(f"{pattern}.*"), *glob.glob(f"{pattern}-*")}
+    # While one is being compressed, both are there.
+    found = {file for file in found if file.removesuffix(".gz") == file or file[:-3] not in found}
     return sorted(filter(os.path.isfile, found), key=os.path.getmtime, reverse=True)
 
 
-def _backwards(path: str) -> Iterator[str]:
-    """Yield a file's lines, the last first."""
-    if path.endswith(".gz"):
+def _unpacked(path: str) -> list[bytes]:
+    """Return the lines of a compressed file, as far as it can be read."""
+    pieces = []
+    try:
         with gzip.open(path, "rb") as packed:
-            yield from (
-                raw.decode("utf-8", "replace") for raw in reversed(packed.read().splitlines())
-            )
+            while piece := packed.read(_BLOCK_BYTES):
+                pieces.append(piece)
+    except (OSError, EOFError, zlib.error):
+        pass  # torn, or not compressed at all; what was read is what there is
+    data = b"".join(pieces)
+    return data.removesuffix(_NEWLINE).split(_NEWLINE) if data else []
+
+
+def _end(fd: int, *, whole_lines: bool) -> int:
+    """Return the size of a file or, of one that is being written, of its whole lines."""
+    size = position = os.fstat(fd).st_size
+    while whole_lines and position:
+        start = max(0, position - _BLOCK_BYTES)
+        newline = os.pread(fd, position - start, start).rfind(_NEWLINE)
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0 if whole_lines else size
+
+
+def _backwards(fd: int, end: int) -> Iterator[bytes]:
+    """Yield the lines that end before `end`, the last first."""
+    if not end:
         return
-    with open(path, "rb") as file:
-        position, rest = file.seek(0, os.SEEK_END), b""
-        while position:
-            size = min(_BLOCK_BYTES, position)
-            position -= size
-            rest, *whole = (os.pread(file.fileno(), size, position) + rest).split(b"\n")
-            yield from (raw.decode("utf-8", "replace") for raw in reversed(whole) if raw)
-        if rest:
-            yield rest.decode("utf-8", "replace")
+    position = end - 1 if os.pread(fd, 1, end - 1) == _NEWLINE else end
+    pieces: list[bytes] = []  # of the line that is being put together, its end first
+    while position:
+        start = max(0, position - _BLOCK_BYTES)
+        first, *lines = os.pread(fd, position - start, start).split(_NEWLINE)
+        position = start
+        if lines:
+            pieces.append(lines.pop())
+            yield b"".join(reversed(pieces))
+            yield from reversed(lines)
+            pieces = [first]
+        else:
+            pieces.append(first)
+    yield b"".join(reversed(pieces))
 
 
-def _open_at_end(path: str) -> int | None:
-    file = _try_open(path)
-    if file is not None:
-        os.lseek(file, 0, os.SEEK_END)
-    return file
+def _follow(path: str, fd: int | None, position: int) -> Iterator[bytes]:
+    """Yield lines as they are written, for ever, across rotation, truncation and deletion."""
+    while True:
+        if fd is not None:
+            with os.fdopen(fd, "rb"):
+                yield from _until_replaced(path, fd, position)
+        else:
+            time.sleep(_POLL_SECONDS)
+        fd, position = _try_open(path), 0
 
 
-def _current(path: str, file: int | None) -> int | None:
-    """Return the file that `path` leads to now: the same, or one from its beginning."""
-    fresh = _try_open(path)
-    if fresh is None:
-        return file
-    if file is not None and os.path.sameopenfile(file, fresh):
-        os.close(fresh)
-        if os.fstat(file).st_size < os.lseek(file, 0, os.SEEK_CUR):
-            os.lseek(file, 0, os.SEEK_SET)  # it was truncated
-        return file
-    if file is not None:
-        os.close(file)
-    return fresh
+def _until_replaced(path: str, fd: int, position: int) -> Iterator[bytes]:
+    """Yield the lines of one file, to its end, which comes when `path` leads to another."""
+    pieces: list[bytes] = []  # of a line that has not come whole
+    replaced = False
+    while True:
+        data = os.pread(fd, _BLOCK_BYTES, position)
+        position += len(data)
+        first, *lines = data.split(_NEWLINE)
+        pieces.append(first)
+        if lines:
+            yield b"".join(pieces)
+            pieces = [lines.pop()]
+            yield from lines
+        if data:
+            continue
+        if replaced or os.fstat(fd).st_size < position:
+            break
+        # Once it is replaced nothing more is written to it: read on to its end, then leave.
+        replaced = _is_replaced(path, fd)
+        if not replaced:
+            time.sleep(_POLL_SECONDS)
+    if any(pieces):
+        yield b"".join(pieces)
+
+
+def _is_replaced(path: str, fd: int) -> bool:
+    try:
+        return not os.path.samestat(os.stat(path), os.fstat(fd))
+    except OSError:
+        return False
 
 
 def _try_open(path: str) -> int | None:

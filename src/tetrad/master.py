@@ -228,6 +228,7 @@ class Master:
         self.is_stopping = True
         self.journal.event("info", events.SERVER_STOPPING, clients=self.admission.clients)
         self.door.stop()
+        self.journal.flush()
         os.write(LIFELINE_HELD, b".")
         self.crew.retire()
         when = time.monotonic() + self.plan["stop_timeout"] + KILLED_AFTER_SECONDS

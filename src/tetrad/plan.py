@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FIXED = (
     "daemon.pidfile",
     "daemon.control",
+    "daemon.control_group",
     "daemon.user",
     "daemon.group",
     "daemon.working_directory",
@@ -99,6 +100,7 @@ class Plan(TypedDict):
     settings: dict[str, str]
     pidfile: str
     control: str
+    control_group: str | None
     stop_timeout: float
     log: LogPlan
     spare: int
@@ -127,6 +129,7 @@ def make(loaded: Loaded, explicit: str | None, *, foreground: bool) -> Plan:
         settings=_settings(config),
         pidfile=str(config.daemon.pidfile),
         control=str(config.daemon.control),
+        control_group=config.daemon.control_group and str(config.daemon.control_group),
         stop_timeout=float(config.daemon.stop_timeout),
         log=_log(loaded, foreground=foreground),
         spare=config.handlers.spare,
@@ -199,22 +202,11 @@ def _text(value: object) -> str:
 
 def _rule(text: str, *, allow: bool) -> AccessRule:
     network = ipaddress.ip_network(text)
-    if isinstance(network, ipaddress.IPv6Network):
-        network = _unmapped(network)
     return AccessRule(
         bits=network.max_prefixlen,
         network=int(network.network_address),
         prefix=network.prefixlen,
         allow=allow,
-    )
-
-
-def _unmapped(network: ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """Return `::ffff:192.0.2.0/120` as 192.0.2.0/24: clients of dual-stack sockets are IPv4."""
-    address = network.network_address.ipv4_mapped
-    prefix = network.prefixlen - (network.max_prefixlen - ipaddress.IPV4LENGTH)
-    return (
-        network if address is None or prefix < 0 else ipaddress.ip_network((int(address), prefix))
     )
 
 

@@ -27,12 +27,18 @@ def wanted(settings: Daemon) -> Identity | None:
     if settings.user is None and settings.group is None:
         return None
     user = pwd.getpwnam(settings.user) if settings.user else pwd.getpwuid(os.geteuid())
-    gid = grp.getgrnam(settings.group).gr_gid if settings.group else user.pw_gid
+    gid = group_id(settings.group)
+    gid = user.pw_gid if gid is None else gid
     if os.geteuid() == 0:
         return Identity(user.pw_uid, gid)
     if (user.pw_uid, gid) != (os.geteuid(), os.getegid()):
         raise PermissionError("daemon.user, daemon.group: only root can become somebody else")
     return None
+
+
+def group_id(name: str | None) -> int | None:
+    """Return a group's id; None for no group."""
+    return None if name is None else grp.getgrnam(name).gr_gid
 
 
 def renounce() -> None:

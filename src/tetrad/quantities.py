@@ -131,7 +131,7 @@ class Network(str):
         if isinstance(network, ipaddress.IPv6Network) and network.network_address.scope_id:
             message = "a network has no zone (the part after %)"
             raise ValueError(message)
-        return cls(str(network))
+        return cls(_unmapped(network))
 
 
 class Address(str):
@@ -252,6 +252,17 @@ class CommandName(str):
         if not isinstance(value, str) or not re.fullmatch("[!-~]{4}", value):
             raise ValueError(_expected(cls))
         return cls(value)
+
+
+def _unmapped(
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
+) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return ::ffff:192.0.2.0/120 as 192.0.2.0/24: clients of dual-stack sockets are IPv4."""
+    address = getattr(network.network_address, "ipv4_mapped", None)
+    prefix = network.prefixlen - (network.max_prefixlen - ipaddress.IPV4LENGTH)
+    return (
+        network if address is None or prefix < 0 else ipaddress.ip_network((int(address), prefix))
+    )
 
 
 def _known(value: object, what: str, look_up: Callable[[str], object]) -> str:

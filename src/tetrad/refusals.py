@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+REASONS = ("access", "clients", "clients_per_source", "rate", "stopping", "resources")
+
 LINES_PER_WINDOW = 10
 WINDOW_SECONDS = 1.0
 
@@ -14,14 +16,14 @@ class Refusals:
     """Counts per reason; in a window of one second a reason gets ten lines of its own."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
+        self.counts = dict.fromkeys(REASONS, 0)
         self._shown: dict[str, int] = {}
         self._hidden: dict[str, int] = {}
         self._window_ends = 0.0
 
     def add(self, reason: str, now: float) -> bool:
         """Count one; True if it is to have a line, else it is in a later `summary`."""
-        self.counts[reason] = self.counts.get(reason, 0) + 1
+        self.counts[reason] += 1
         if now >= self._window_ends:
             self._window_ends = now + WINDOW_SECONDS
             self._shown.clear()

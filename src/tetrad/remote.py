@@ -12,35 +12,35 @@ import msgspec
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 40.0
-"""How long an answer may take; a reload reads a file first."""
+PATIENCE_SECONDS = 5.0
+"""How long an answer may take."""
 
 
 class NoAnswerError(Exception):
     """The daemon did not answer; the text says why."""
 
 
-def ask(path: str, request: str, kind: type[T]) -> T:
+def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECONDS) -> T:
     """Send a request to a control socket and return its answer as a `kind`.
 
-    Raises NoAnswerError.
+    `patience` is in seconds. Raises NoAnswerError.
     """
     try:
-        answer = _exchange(path, request.encode() + b"\n")
+        answer = _exchange(path, request.encode() + b"\n", patience)
     except OSError as error:
         raise NoAnswerError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     if not answer:
-        raise NoAnswerError(f"{path}: no answer: it talks to root and to its own user only")
+        raise NoAnswerError(f"{path}: no answer; only root and the daemon's own user are given one")
     try:
         return msgspec.json.decode(answer, type=kind)
     except msgspec.MsgspecError as error:
         raise NoAnswerError(f"{path}: the answer cannot be read: {error}") from None
 
 
-def _exchange(path: str, request: bytes) -> bytes:
+def _exchange(path: str, request: bytes, patience: float) -> bytes:
     answer = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        peer.settimeout(PATIENCE_SECONDS)
+        peer.settimeout(patience)
         peer.connect(path)
         peer.sendall(request)
         while data := peer.recv(1 << 16):

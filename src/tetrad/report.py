@@ -33,7 +33,7 @@ def as_text(status: Status) -> str:
     """Return a status for people."""
     clients, handlers, log = status.clients, status.handlers, status.log
     started = datetime.fromtimestamp(status.started).astimezone()
-    refused = ", ".join(f"{count} {reason}" for reason, count in sorted(status.refused.items()))
+    refused = ", ".join(f"{count} {reason}" for reason, count in status.refused.items() if count)
     lines = [
         f"tetrad {status.version}: {status.state} (pid {status.pid})",
         f"  since      {started:%Y-%m-%d %H:%M:%S %Z}, {span(status.uptime)} ago",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -58,7 +58,7 @@ class Session(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """The whole: `started` in seconds since 1970, `uptime` in seconds."""
 
-    state: str
+    state: Literal["running", "stopping"]
     pid: int
     version: str
     config: str | None
@@ -73,6 +73,23 @@ class Status(Struct, frozen=True):
     sessions: list[Session]
 
 
+State = Literal["dead", "stopped", "unknown"]
+
+
+class Absent(Struct, frozen=True, omit_defaults=True):
+    """There is no daemon that could tell: it died, was stopped, or does not answer."""
+
+    state: State
+    reason: str | None = None
+
+
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a status."""
-    return msgspec.json.schema(Status) | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    """Return the JSON Schema of what `tetrad status --json` prints."""
+    kinds, definitions = msgspec.json.schema_components(
+        (Status, Absent), ref_template="#/$defs/{name}"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "anyOf": list(kinds),
+        "$defs": definitions,
+    }

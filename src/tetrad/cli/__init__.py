@@ -19,6 +19,7 @@ DEBUG_VARIABLE = "TETRAD_DEBUG"
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status."""
+    _open_standard_streams()
     options = parser().parse_args(arguments)
     try:
         status = _run(options)
@@ -53,6 +54,17 @@ def _run(options: argparse.Namespace) -> int:
         _complain(f"{error.filename or 'input or output'}: {(error.strerror or '').lower()}")
         return FAILURE
     return status
+
+
+def _open_standard_streams() -> None:
+    """Have descriptors 0 to 2 taken, should whoever started us have closed them."""
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:  # noqa: PLR2004 - standard error
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - kept for good
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _complain(message: str) -> None:

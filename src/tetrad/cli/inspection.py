@@ -23,6 +23,8 @@ from tetrad.cli.outcome import (
 if TYPE_CHECKING:
     import argparse
 
+    from tetrad.status import State
+
 DEFAULT_LINES = 20
 
 
@@ -41,10 +43,11 @@ def status(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{path}: {(error.strerror or '').lower()}", STATUS_UNKNOWN) from None
     if state.pid is None:
-        return _report_absence(options.format, left=state.left)
+        return _report_absence(options.format, "dead" if state.left else "stopped")
     try:
         answer = remote.ask(loaded.config.daemon.control, "status", model.Status)
     except remote.NoAnswerError as error:
+        _report_absence(options.format, "unknown", str(error))
         raise CommandError(
             f"running (pid {state.pid}), but no word from it: {error}", STATUS_UNKNOWN
         ) from None
@@ -67,6 +70,20 @@ def check(options: argparse.Namespace) -> int:
     return OK
 
 
+def _report_absence(style: str, state: State, reason: str | None = None) -> int:
+    """Say that there is no daemon to tell how it is."""
+    from tetrad import report
+    from tetrad.status import Absent
+
+    if style == "json":
+        print(report.as_json(Absent(state=state, reason=reason)))
+    elif style == "openmetrics":
+        print(report.as_openmetrics_down())
+    elif state != "unknown":
+        print("tetrad:", "dead, but its pidfile is left" if state == "dead" else "not running")
+    return {"dead": STATUS_DEAD, "stopped": STATUS_STOPPED}.get(state, STATUS_UNKNOWN)
+
+
 def logs(options: argparse.Namespace) -> int:
     """Show the log, in lines for people."""
     from tetrad import logview
@@ -77,17 +94,20 @@ def logs(options: argparse.Namespace) -> int:
         raise CommandError("log.file is null: the log is wherever the daemon was started", FAILURE)
     since = None if options.since is None else time.time() - options.since
     wanted = logview.Wanted(options.client, options.connection, options.event, options.level, since)
-    count = options.lines
-    if count is None and since is None:
-        count = DEFAULT_LINES
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    count = DEFAULT_LINES if options.lines is None and since is None else options.lines
+    terminal = sys.stdout.isatty()
+    colour = terminal and "NO_COLOR" not in os.environ
     try:
         for line in logview.show(path, wanted, count, following=options.follow):
-            print(logview.render(line, colour=colour), flush=options.follow)
-    except PermissionError:
-        raise CommandError(f"{path}: permission denied", PERMISSION) from None
+            shown = logview.render(line, terminal=terminal, colour=colour)
+            sys.stdout.buffer.write(shown + b"\n")
+            if options.follow:
+                sys.stdout.buffer.flush()
     except OSError as error:
-        raise CommandError(f"{path}: {(error.strerror or '').lower()}", FAILURE) from None
+        if error.filename is None:
+            raise
+        status = PERMISSION if isinstance(error, PermissionError) else FAILURE
+        raise CommandError(f"{path}: {(error.strerror or '').lower()}", status) from None
     return OK
 
 
@@ -96,25 +116,15 @@ def explain(options: argparse.Namespace) -> int:
     from tetrad import explanation, remote
 
     loaded = load(options).checked()
+    address = explanation.unmapped(options.address)
     outlook = None
     if running_pid(loaded) is not None:
-        request = f"source {options.address}"
         try:
-            outlook = remote.ask(loaded.config.daemon.control, request, explanation.Outlook)
+            outlook = remote.ask(
+                loaded.config.daemon.control, f"source {address}", explanation.Outlook
+            )
         except remote.NoAnswerError as error:
-            raise CommandError(str(error), FAILURE) from None
-    verdict = explanation.explain(loaded, options.address, outlook)
+            raise CommandError(str(error), STATUS_UNKNOWN) from None
+    verdict = explanation.explain(loaded, address, outlook)
     print("\n".join(verdict.lines))
     return OK if verdict.allowed else FAILURE
-
-
-def _report_absence(style: str, *, left: bool) -> int:
-    from tetrad import report
-
-    if style == "json":
-        print(report.as_json({"state": "dead" if left else "stopped"}))
-    elif style == "openmetrics":
-        print(report.as_openmetrics_down())
-    else:
-        print("tetrad:", "dead, but its pidfile is left" if left else "not running")
-    return STATUS_DEAD if left else STATUS_STOPPED

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from tetrad.configfile import Loaded
 
+RELOAD_PATIENCE_SECONDS = 40.0
+"""How long a reload may take; the daemon reads a file first."""
+
 STOP_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` a stop may take before we say that it failed."""
 
@@ -61,7 +64,7 @@ def reload(options: argparse.Namespace) -> int:
     if running_pid(loaded) is None:
         raise CommandError("not running", NOT_RUNNING)
     try:
-        outcome = remote.ask(loaded.config.daemon.control, "reload", dict)
+        outcome = remote.ask(loaded.config.daemon.control, "reload", dict, RELOAD_PATIENCE_SECONDS)
     except remote.NoAnswerError as error:
         raise CommandError(str(error), _no_answer_status(error)) from None
     if "errors" in outcome:

@@ -129,7 +129,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
-        return ipaddress.ip_address(text)
+        return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         raise argparse.ArgumentTypeError("expected an IPv4 or IPv6 address") from None
 
