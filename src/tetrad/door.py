@@ -79,9 +79,7 @@ class Door:
             pass
         self._loop.unwatch(fd)
         del self._open[fd]
-        listener.socket.close()
-        if listener.plan["family"] == "unix":
-            _unlink(listener.plan["address"])
+        listeners.close(listener.socket, listener.plan)
 
     def stop(self) -> None:
         """Close, and refuse whoever still waits at the door."""
@@ -159,10 +157,3 @@ class Door:
         self._shut = False
         for fd in self._open:
             self._loop.watch(fd, self._accept)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # the folder is not ours any more, or somebody was faster

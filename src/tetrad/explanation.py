@@ -63,6 +63,8 @@ def explain(loaded: Loaded, address: Address, outlook: Outlook | None) -> Verdic
         word = "lets it in" if outlook.access else "keeps it out"
         change = f"{access}; but the daemon, not reloaded since, {word}"
         findings = [(outlook.access, change), *_limits(loaded, outlook)]
+    if outlook is not None and _has_other_limits(loaded, outlook):
+        findings.append((True, "the daemon has other limits than the file: tetrad reload"))
     verdict = all(fine for fine, _ in findings)
     lines = [f"  {'ok' if fine else 'NO'}  {text}" for fine, text in findings]
     return Verdict(verdict, [f"{address}: {'let in' if verdict else 'refused'}", *lines])
@@ -103,6 +105,16 @@ def _limits(loaded: Loaded, outlook: Outlook) -> Iterator[tuple[bool, str]]:
         rate = f"{count} in {Duration(seconds)}"
         wait = f"the next may come in {outlook.wait:.1f} s" if outlook.wait else "one more may come"
         yield not outlook.wait, f"rate from this source: {rate}, {wait} ({place})"
+
+
+def _has_other_limits(loaded: Loaded, outlook: Outlook) -> bool:
+    limits = loaded.config.limits
+    rate = limits.rate_per_source
+    return (outlook.clients_limit, outlook.from_source_limit, outlook.rate_limit) != (
+        limits.clients,
+        limits.clients_per_source,
+        None if rate is None else (rate.number, rate.seconds),
+    )
 
 
 def _place(loaded: Loaded, key: str) -> str:

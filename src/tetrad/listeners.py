@@ -58,6 +58,16 @@ def bind_path(listener: _socket.socket, path: str) -> None:
         listener.bind(path)
 
 
+def close(listener: _socket.socket, plan: ListenerPlan) -> None:
+    """Close a listening socket, and take its path away if it has one."""
+    listener.close()
+    if plan["family"] == "unix":
+        try:
+            os.unlink(plan["address"])
+        except OSError:
+            pass  # the folder is not ours any more, or somebody was faster
+
+
 def open_control(path: str, backlog: int) -> _socket.socket:
     """Bind and listen at a socket that only its owner may talk to. Raises OSError."""
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, 0)

@@ -13,6 +13,8 @@ import gzip
 import ipaddress
 import json
 import os
+import re
+import stat
 import time
 import zlib
 from collections import deque
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 16
 _POLL_SECONDS = 0.2
 _NEWLINE = b"\n"
+
+_DISORDER_SECONDS = 2.0
+"""How far out of order lines may stand: a handler's may wait a little for room in the pipe."""
 
 _HEAD = {"timestamp", "level", "event", "client", "connection"}
 _DULL = {"pid", "service", "listener"}
@@ -62,13 +67,14 @@ class Wanted(NamedTuple):
             and (self.connection is None or event.fields.get("connection") == self.connection)
             and (self.level is None or LEVELS.get(event.level, 0) >= LEVELS[self.level])
             and (self.client is None or _is_from(event.fields.get("client"), self.client))
+            and (self.since is None or event.moment.timestamp() >= self.since)
         )
 
     def is_too_old(self, event: Event | None) -> bool:
-        """Tell whether a line, and so all before it, is older than what is asked for."""
-        return (
-            event is not None and self.since is not None and event.moment.timestamp() < self.since
-        )
+        """Tell whether all lines before this one, too, are older than what is asked for."""
+        if event is None or self.since is None:
+            return False
+        return event.moment.timestamp() < self.since - _DISORDER_SECONDS
 
 
 def show(path: str, wanted: Wanted, count: int | None, *, following: bool) -> Iterator[bytes]:
@@ -107,9 +113,9 @@ def render(line: bytes, *, terminal: bool, colour: bool) -> bytes:
     event = parse(line)
     if event is None:
         return _harmless(line.decode(errors="backslashreplace")).encode() if terminal else line
-    level = f"{event.level:<7}"
+    level = f"{_harmless(event.level):<7}"
     if colour:
-        level = f"\x1b[{_COLOURS.get(event.level, '0')}m{_harmless(level)}\x1b[0m"
+        level = f"\x1b[{_COLOURS.get(event.level, '0')}m{level}\x1b[0m"
     milliseconds = event.moment.microsecond // 1000
     who = [event.fields[key] for key in ("connection", "client") if key in event.fields]
     rest = [
@@ -150,8 +156,10 @@ def _last(
 ) -> Iterator[bytes]:
     """Return the last lines that are asked for, the oldest first."""
     lines: deque[bytes] = deque()
-    for line in _history(path, live, end, far=count is not None or wanted.since is not None):
-        if count is not None and len(lines) >= count:
+    history = _history(path, live, end, far=count is not None or wanted.since is not None)
+    while count is None or len(lines) < count:
+        line = next(history, None)
+        if line is None:
             break
         event = parse(line)
         if wanted.is_too_old(event):
@@ -165,7 +173,7 @@ def _history(path: str, live: int | None, end: int, *, far: bool) -> Iterator[by
     """Yield the lines of the live file up to `end`, the last first, then those rotated away."""
     if live is not None:
         yield from _backwards(live, end)
-    for rotated in _rotated(path) if far else ():
+    for rotated in _rotated(path, live) if far else ():
         if rotated.endswith(".gz"):
             yield from reversed(_unpacked(rotated))
         else:
@@ -175,13 +183,33 @@ def _history(path: str, live: int | None, end: int, *, far: bool) -> Iterator[by
                     yield from _backwards(fd, _end(fd, whole_lines=False))
 
 
-def _rotated(path: str) -> list[str]:
+def _rotated(path: str, live: int | None) -> list[str]:
     """Return the files that logrotate has moved away, the latest first."""
     pattern = glob.escape(path)
     found = {*glob.glob(f"{pattern}.*"), *glob.glob(f"{pattern}-*")}
     # While one is being compressed, both are there.
     found = {file for file in found if file.removesuffix(".gz") == file or file[:-3] not in found}
-    return sorted(filter(os.path.isfile, found), key=os.path.getmtime, reverse=True)
+    ages = ((_age(file, live), file) for file in found)
+    return [file for age, file in sorted((age, file) for age, file in ages if age is not None)]
+
+
+def _age(path: str, live: int | None) -> tuple[float, int] | None:
+    """Return what sorts rotated files, the latest first: when they were written, then their name.
+
+    None is for what is no file (any more), or is the one that is being read: it may be rotated
+    away meanwhile.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if live is not None and os.path.samestat(status, os.fstat(live)):
+        return None
+    number = re.search(r"([.-])(\d+)(\.gz)?$", path)
+    rank = 0 if number is None else int(number[2]) * (1 if number[1] == "." else -1)
+    return -status.st_mtime, rank
 
 
 def _unpacked(path: str) -> list[bytes]:

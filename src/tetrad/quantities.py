@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _DURATION_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[dhms]))+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms]))+")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])")
 _SHORTEST, _LONGEST = 0.001, 3650 * 86400.0
 
-_RATE = re.compile(r"(\d+)\s*/\s*(s|m|h)")
+_RATE = re.compile(r"([0-9]+)\s*/\s*(s|m|h)")
 _RATE_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _UNIX = "unix:"
@@ -234,9 +234,9 @@ class ClockFormat(str):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read a format that gives some text."""
-        if not isinstance(value, str) or not time.strftime(
-            value.encode("ascii", "replace").decode()
-        ):
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError(_expected(cls))
+        if not time.strftime(value.encode("ascii", "replace").decode()):
             raise ValueError(_expected(cls))
         return cls(value)
 

@@ -100,8 +100,8 @@ class Reloading:
         opened, more = _open_new(self._master.door.listeners, plan["listeners"])
         problems += more
         if problems:
-            for _, socket in opened:
-                socket.close()
+            for listener, socket in opened:
+                listeners.close(socket, listener)
             return problems
         self._master.take_up(plan, [Listener(listener, socket) for listener, socket in opened])
         return changes

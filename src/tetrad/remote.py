@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import struct
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +21,12 @@ class NoAnswerError(Exception):
     """The daemon did not answer; the text says why."""
 
 
+class _Refusal(msgspec.Struct):
+    """An answer that is none."""
+
+    error: str | None = None
+
+
 def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECONDS) -> T:
     """Send a request to a control socket and return its answer as a `kind`.
 
@@ -32,6 +39,9 @@ def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECON
     if not answer:
         raise NoAnswerError(f"{path}: no answer; only root and the daemon's own user are given one")
     try:
+        refusal = msgspec.json.decode(answer, type=_Refusal).error
+        if refusal is not None:
+            raise NoAnswerError(f"{path}: {refusal}")
         return msgspec.json.decode(answer, type=kind)
     except msgspec.MsgspecError as error:
         raise NoAnswerError(f"{path}: the answer cannot be read: {error}") from None
@@ -40,7 +50,10 @@ def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECON
 def _exchange(path: str, request: bytes, patience: float) -> bytes:
     answer = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        peer.settimeout(patience)
+        # Not Python's own timeout: with it, a full backlog is an error at once.
+        timeout = struct.pack("@ll", int(patience), 0)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         peer.connect(path)
         peer.sendall(request)
         while data := peer.recv(1 << 16):

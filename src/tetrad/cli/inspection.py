@@ -41,7 +41,9 @@ def status(options: argparse.Namespace) -> int:
     try:
         state = pidfile.look(path)
     except OSError as error:
-        raise CommandError(f"{path}: {(error.strerror or '').lower()}", STATUS_UNKNOWN) from None
+        reason = f"{path}: {(error.strerror or '').lower()}"
+        _report_absence(options.format, "unknown", reason)
+        raise CommandError(reason, STATUS_UNKNOWN) from None
     if state.pid is None:
         return _report_absence(options.format, "dead" if state.left else "stopped")
     try:
@@ -62,6 +64,11 @@ def status(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Validate the configuration."""
+    if options.schema:
+        from tetrad.paper import schema
+
+        print(schema.text(), end="")
+        return OK
     loaded = load(options).checked()
     if options.dump:
         print(configfile.dump(loaded.config), end="")

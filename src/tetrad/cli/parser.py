@@ -92,6 +92,9 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--dump", action="store_true", help="print the effective configuration as YAML"
     )
+    check.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of the file, for editors"
+    )
 
 
 def _add_client(client: argparse.ArgumentParser) -> None:

@@ -1,0 +1,82 @@
+"""What the tests share: daemons that are ended with the test, whatever became of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+import tetrad
+from daemons import Daemon
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Callable, Iterator
+
+
+class MakeDaemon(Protocol):
+    """Makes a daemon with some settings, in a folder of its own or in one that is given."""
+
+    def __call__(self, *, folder: str = "", **settings: object) -> Daemon:
+        """Make it."""
+        ...
+
+
+@pytest.fixture
+def prepared(tmp_path: pathlib.Path) -> Iterator[MakeDaemon]:
+    """Make daemons that are not started yet; they are ended with the test."""
+    made: list[Daemon] = []
+
+    def make(*, folder: str = "", **settings: object) -> Daemon:
+        if not folder:
+            folder = str(tmp_path / f"daemon{len(made)}")
+            os.mkdir(folder)
+        made.append(Daemon(folder, settings))
+        return made[-1]
+
+    yield make
+    problems = [problem for daemon in made if (problem := _problem_of(daemon.finish))]
+    assert not problems, problems
+
+
+@pytest.fixture
+def daemon(prepared: MakeDaemon) -> MakeDaemon:
+    """Make daemons, and start them."""
+
+    def start(*, folder: str = "", **settings: object) -> Daemon:
+        return prepared(folder=folder, **settings).start()
+
+    return start
+
+
+@pytest.fixture
+def nobodys_folder() -> Iterator[str]:
+    """Return a folder of the user nobody; only root can give one away."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    if not all(map(_nobody_can_read, (os.__file__, tetrad.__file__))):
+        pytest.skip("nobody cannot read this Python or tetrad: install both where everybody can")
+    folder = tempfile.mkdtemp(prefix="tetrad-test-")
+    os.chown(folder, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+    os.chmod(folder, 0o755)  # noqa: S103 - to be looked into by everybody
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _nobody_can_read(path: str) -> bool:
+    command = ["/bin/sh", "-c", 'test -r "$1"', "sh", path]
+    return not subprocess.run(command, user="nobody", extra_groups=[], check=False).returncode
+
+
+def _problem_of(finish: Callable[[], None]) -> str:
+    """Return what went wrong: one daemon's trouble must not save the next."""
+    try:
+        finish()
+    except AssertionError as error:
+        return str(error)
+    return ""

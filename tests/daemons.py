@@ -1,0 +1,263 @@
+"""Daemons for the tests: started, listened to, and ended by pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from clients import ANSWER, ANSWER_BYTES, Client
+from processes import (
+    MEASURED,
+    PATIENCE_SECONDS,
+    Process,
+    Ran,
+    children_of,
+    complain_of_defects,
+    descriptors_of,
+    environment,
+    files_below,
+    in_background,
+    run,
+    status_of,
+    stopped,
+    title_of,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "ANSWER",
+    "ANSWER_BYTES",
+    "MEASURED",
+    "PATIENCE_SECONDS",
+    "Client",
+    "Daemon",
+    "Event",
+    "Process",
+    "Ran",
+    "children_of",
+    "complain_of_defects",
+    "descriptors_of",
+    "environment",
+    "files_below",
+    "in_background",
+    "run",
+    "status_of",
+    "stopped",
+    "title_of",
+    "until",
+]
+"""Most of what a test needs, so that it has one place to look."""
+
+_PORT = re.compile(r":(\d+) \((?:command|echo)\)")
+"""How `tetrad start` and `tetrad status` tell a listener's port."""
+
+Event = dict[str, Any]
+
+
+class Daemon:
+    """A tetrad with files of its own, and everything that a test wants of it."""
+
+    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.file = os.path.join(folder, "tetrad.yaml")
+        self.log_file = os.path.join(folder, "tetrad.log")
+        self.pidfile = os.path.join(folder, "tetrad.pid")
+        self.environment = environment(os.path.join(folder, "home"))
+        self.settings: dict[str, Any] = {
+            "listen": [{"port": 0}],
+            "daemon": {"pidfile": "tetrad.pid", "control": "control.sock"},
+            "log": {"file": "tetrad.log"},
+        }
+        self.may_lose = False
+        self.pid = 0
+        self.ports: list[int] = []
+        self.configure(**settings)
+        self._watched: list[Process] = []
+        self._clients: list[Client] = []
+        self._foreground: subprocess.Popen[bytes] | None = None
+
+    def configure(self, **settings: object) -> None:
+        """Change settings, in the file."""
+        for section, values in settings.items():
+            self.settings[section] = _merged(self.settings.get(section), values)
+        with open(self.file, "w", encoding="utf-8") as file:
+            yaml.safe_dump(self.settings, file)
+
+    def tetrad(self, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
+        """Run a command about this daemon."""
+        command = [sys.executable, "-m", "tetrad", *arguments, "-c", self.file]
+        return run(command, self.environment, **options)
+
+    def start(self) -> Self:
+        """Start it, which must succeed."""
+        ran = self.tetrad("start")
+        assert ran.status == 0, ran.err
+        self.adopt(ran.out)
+        return self
+
+    def adopt(self, message: str) -> None:
+        """Take note of the one that runs now, to be ended with the test, and of its ports."""
+        with open(self.pidfile, encoding="ascii") as file:
+            self.pid = int(file.read())
+        self.watch(self.pid)
+        self.ports = [int(port) for port in _PORT.findall(message)]
+
+    def run(self, output: str) -> subprocess.Popen[bytes]:
+        """Serve in the foreground, in a group of its own as at a terminal."""
+        command = [sys.executable, "-m", "tetrad", "run", "-c", self.file]
+        with open(output, "wb") as out:
+            self._foreground = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        self.pid = self._foreground.pid
+        self.watch(self.pid)
+        return self._foreground
+
+    def watch(self, pid: int) -> Process:
+        """Take note of a process that has to be gone when the test ends."""
+        process = Process(pid)
+        self._watched.append(process)
+        return process
+
+    @property
+    def master(self) -> Process:
+        """The master that runs now."""
+        return next(process for process in self._watched if process.pid == self.pid)
+
+    def signal(self, number: int) -> None:
+        """Send the master a signal."""
+        self.master.signal(number)
+
+    @property
+    def logger(self) -> int:
+        """The pid of the logger, once it is at work."""
+        return until(lambda: self._titled("tetrad: logger"), "the logger")[0]
+
+    @property
+    def handlers(self) -> list[int]:
+        """The pids of the handlers."""
+        return self._titled("tetrad: handler")
+
+    @property
+    def processes(self) -> list[int]:
+        """The master and all of its children."""
+        return [self.pid, *children_of(self.pid)]
+
+    def _titled(self, title: str) -> list[int]:
+        return [pid for pid in children_of(self.pid) if title_of(pid).startswith(title)]
+
+    def status(self) -> dict[str, Any]:
+        """Return what `tetrad status` says."""
+        ran = self.tetrad("status", "--json")
+        assert ran.status == 0, ran.err
+        status: dict[str, Any] = json.loads(ran.out)
+        return status
+
+    def events(self, event: str | None = None, **fields: object) -> list[Event]:
+        """Return the log's lines, or those of an event with these fields."""
+        try:
+            with open(self.log_file, "rb") as file:
+                whole = file.read().rpartition(b"\n")[0]
+        except FileNotFoundError:
+            return []
+        wanted = fields | ({} if event is None else {"event": event})
+        parsed: Iterable[Event] = map(json.loads, whole.splitlines())
+        return [line for line in parsed if wanted.items() <= _hashable(line).items()]
+
+    def wait_for(self, event: str, *, count: int = 1, **fields: object) -> Event:
+        """Wait for so many of these lines in the log, and return the last of them."""
+        seen = until(
+            lambda: (lines := self.events(event, **fields))[count - 1 :] and lines,
+            f"{count} x {event} {fields} in {self.log_file}",
+        )
+        return seen[count - 1]
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener."""
+        return self.ports[0]
+
+    def connect(self, listener: int = 0, host: str = "127.0.0.1", source: str = "") -> Client:
+        """Connect to a listener, by its place among those with a port."""
+        where = (host, self.ports[listener])
+        connected = socket.create_connection(where, PATIENCE_SECONDS, (source, 0))
+        return self.keep(Client(connected))
+
+    def connect_to_path(self, name: str) -> Client:
+        """Connect to a Unix socket in the daemon's folder."""
+        connected = socket.socket(socket.AF_UNIX)
+        connected.connect(os.path.join(self.folder, name))
+        return self.keep(Client(connected))
+
+    def keep(self, client: Client) -> Client:
+        """Take note of a connection, to be closed with the test."""
+        self._clients.append(client)
+        return client
+
+    def served(self, listener: int = 0, source: str = "") -> Client:
+        """Return a client that has had its first answer, so that its handler is at work."""
+        client = self.connect(listener, source=source)
+        assert ANSWER.fullmatch(client.ask())
+        return client
+
+    def is_gone(self) -> bool:
+        """Wait for the end of the master."""
+        return self.master.has_ended()
+
+    def stop(self) -> None:
+        """End it gracefully, if it runs, and see that all of it is gone."""
+        for pid in self.processes if self.pid else []:
+            try:
+                self.watch(pid)
+            except ProcessLookupError:
+                pass
+        for process in self._watched:
+            if process.pid == self.pid:
+                process.signal(signal.SIGTERM)
+                process.has_ended()
+        self._see_off()
+
+    def _see_off(self) -> None:
+        if self._foreground is not None:
+            self._foreground.wait(PATIENCE_SECONDS)
+        left = [process.pid for process in self._watched if not process.has_ended()]
+        for process in self._watched:
+            process.signal(signal.SIGKILL)
+            process.close()
+        self._watched.clear()
+        assert not left, f"these outlived the daemon: {left}"
+
+    def finish(self) -> None:
+        """End everything, and fail if a session ended by a defect or a handler was lost."""
+        for client in self._clients:
+            client.close()
+        self.stop()
+        if self.settings["log"].get("format", "json") == "json":
+            assert not self.events("client.disconnected", reason="error")
+            assert self.may_lose or not self.events("handler.lost")
+
+
+def _hashable(line: Event) -> Event:
+    return {key: value for key, value in line.items() if not isinstance(value, (dict, list))}
+
+
+def _merged(old: object, new: object) -> object:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **new}
+    return new

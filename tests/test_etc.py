@@ -1,0 +1,86 @@
+"""The configuration file that is shipped: an operator can trust its comments."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from tetrad import configfile
+from tetrad.config import Clock, Close, Config, Listener, Section
+
+if TYPE_CHECKING:
+    from tetrad.configfile import Loaded
+
+SHIPPED = Path(__file__).parent.parent / "etc" / "tetrad.yaml"
+
+COMMENTED_OUT = re.compile(r"#( *(- )?[a-z_]+:.*)")
+"""A line of YAML behind a mark; what is to be read by people has a blank and a capital letter."""
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file tells of the defaults of a daemon that root starts."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.fixture
+def uncommented(tmp_path: Path) -> Loaded:
+    """The file with every line of YAML in force."""
+    lines = SHIPPED.read_text("utf-8").splitlines()
+    file = tmp_path / "tetrad.yaml"
+    file.write_text("\n".join(COMMENTED_OUT.sub(r"\1", line) for line in lines), "utf-8")
+    return configfile.load(str(file))
+
+
+def keys_of(kind: type[Section], path: str) -> set[str]:
+    """Return the keys of a section."""
+    return {f"{path}.{field.name}" for field in msgspec.structs.fields(kind)}
+
+
+def test_the_file_as_it_is_shipped_changes_nothing() -> None:
+    """Before an operator edits it, the daemon serves as without a file."""
+    loaded = configfile.load(str(SHIPPED)).checked()
+    assert loaded.config == Config()
+    assert loaded.given == {}
+
+
+def test_the_lines_that_are_commented_out_show_the_defaults(uncommented: Loaded) -> None:
+    """Whoever takes a mark away has changed nothing yet."""
+    assert uncommented.problems == []
+    for section in Config.__struct_fields__:
+        assert getattr(uncommented.config, section) == getattr(Config(), section)
+
+
+def test_the_file_names_every_key(uncommented: Loaded) -> None:
+    """There is no setting that an operator could not find in it."""
+    sections = {name: getattr(Config(), name) for name in Config.__struct_fields__}
+    expected = {*sections, "listen[0]"} | keys_of(Listener, "listen[0]")
+    for name, value in sections.items():
+        if isinstance(value, Section):
+            expected |= keys_of(type(value), name)
+    expected |= keys_of(Clock, "commands.time") | keys_of(Close, "commands.quit")
+    assert uncommented.given.keys() == expected
+
+
+def test_each_line_by_itself_can_be_put_in_force(tmp_path: Path) -> None:
+    """With its section's line, any one key may be uncommented and all others left."""
+    section, file = "", tmp_path / "tetrad.yaml"
+    for line in SHIPPED.read_text("utf-8").splitlines():
+        match = COMMENTED_OUT.fullmatch(line)
+        if match and not match[1].startswith(" "):
+            section = match[1]
+        elif match and section != "listen:":
+            file.write_text(f"{section}\n{match[1]}\n", "utf-8")
+            assert configfile.load(str(file)).checked().config == Config()
+
+
+def test_every_comment_is_a_sentence_or_a_setting() -> None:
+    """What is neither would be lost on whoever reads it, and on these tests."""
+    lines = [line for line in SHIPPED.read_text("utf-8").splitlines() if line]
+    assert all(re.match("# [^ ]", line) or COMMENTED_OUT.fullmatch(line) for line in lines)
+    assert all(len(line) <= 100 for line in lines)

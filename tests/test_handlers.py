@@ -1,0 +1,196 @@
+"""Handlers that wait for clients, and handlers that serve several."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from clients import ANSWER
+from processes import title_of, until
+
+if TYPE_CHECKING:
+    from clients import Client
+    from conftest import MakeDaemon
+    from daemons import Daemon
+
+WAITING = "tetrad: handler (waiting)"
+
+
+def until_waiting(daemon: Daemon, count: int) -> list[int]:
+    """Wait until the master knows of so many waiting handlers; return their pids."""
+    until(lambda: daemon.status()["handlers"]["idle"] == count, f"{count} waiting handlers")
+    until(lambda: len(waiting(daemon)) == count, WAITING)
+    return waiting(daemon)
+
+
+def waiting(daemon: Daemon) -> list[int]:
+    """Return the handlers whose title says that they wait."""
+    return [pid for pid in daemon.handlers if title_of(pid) == WAITING]
+
+
+def pid_of(daemon: Daemon, client: Client) -> int:
+    """Return the handler that serves a client, by the log."""
+    pid: int = daemon.wait_for("client.connected", client=client.name)["pid"]
+    return pid
+
+
+def serve_one_after_another(daemon: Daemon, count: int) -> list[int]:
+    """Serve clients, each after the one before is gone; return their handlers."""
+    pids = []
+    for _ in range(count):
+        client = daemon.connect()
+        assert ANSWER.fullmatch(client.ask())
+        pids.append(pid_of(daemon, client))
+        client.quit()
+        until(lambda: daemon.status()["clients"]["now"] == 0, "the end of a session")
+    return pids
+
+
+def test_spare_handlers_wait_for_their_clients(daemon: MakeDaemon) -> None:
+    """`spare` handlers are there before anybody has come, and serve those who come first."""
+    served = daemon(handlers={"spare": 2})
+    spares = until_waiting(served, 2)
+    assert pid_of(served, served.served()) in spares
+
+
+def test_spare_handlers_are_replaced(daemon: MakeDaemon) -> None:
+    """As soon as one has a client, another one waits."""
+    served = daemon(handlers={"spare": 2})
+    until_waiting(served, 2)
+    clients = [served.served() for _ in range(3)]
+    until_waiting(served, 2)
+    assert len(served.handlers) == 5
+    assert all(client.quit() == b"quit" for client in clients)
+
+
+def test_a_spare_handler_serves_one_client_by_default(daemon: MakeDaemon) -> None:
+    """Each client still has a process of its own."""
+    served = daemon(handlers={"spare": 1})
+    pids = serve_one_after_another(served, 3)
+    assert len(set(pids)) == 3
+
+
+def test_more_clients_than_spares_are_served(daemon: MakeDaemon) -> None:
+    """A burst is served though only one handler was waiting."""
+    served = daemon(handlers={"spare": 1})
+    clients = [served.connect() for _ in range(20)]
+    assert all(ANSWER.fullmatch(client.ask()) for client in clients)
+    assert all(client.quit() == b"quit" for client in clients)
+
+
+def test_spare_handlers_serve_every_listener(daemon: MakeDaemon) -> None:
+    """A handler that waits can become either service's, and a Unix client's."""
+    listen = [{"port": 0}, {"port": 0, "service": "echo"}, {"address": "unix:t.sock"}]
+    served = daemon(listen=listen, handlers={"spare": 1})
+    until_waiting(served, 1)
+    assert ANSWER.fullmatch(served.connect(0).ask())
+    until_waiting(served, 1)
+    assert served.connect(1).echo(b"time") == b"time"
+    until_waiting(served, 1)
+    assert ANSWER.fullmatch(served.connect_to_path("t.sock").ask())
+
+
+def test_a_waiting_handler_that_is_killed_is_replaced(daemon: MakeDaemon) -> None:
+    """A handler lost before it had a client is logged, and another one waits."""
+    served = daemon(handlers={"spare": 1})
+    served.may_lose = True
+    lost = until_waiting(served, 1)[0]
+    os.kill(lost, signal.SIGKILL)
+    assert served.wait_for("handler.lost")["handler"] == lost
+    assert until_waiting(served, 1) != [lost]
+
+
+def test_a_handler_serves_as_many_clients_as_it_may(daemon: MakeDaemon) -> None:
+    """With `clients_each` 3, three clients have one handler, and the fourth has another."""
+    served = daemon(handlers={"clients_each": 3})
+    first, second, third, fourth = serve_one_after_another(served, 4)
+    assert first == second == third != fourth
+
+
+def test_a_handler_that_is_done_leaves(daemon: MakeDaemon) -> None:
+    """After its last client a handler is gone."""
+    served = daemon(handlers={"clients_each": 2})
+    serve_one_after_another(served, 2)
+    until(lambda: not served.handlers, "the end of the handler")
+
+
+def test_clients_at_once_have_handlers_of_their_own(daemon: MakeDaemon) -> None:
+    """One handler never has two clients at a time."""
+    served = daemon(handlers={"clients_each": 100})
+    clients = [served.served() for _ in range(3)]
+    assert len({pid_of(served, client) for client in clients}) == 3
+
+
+def test_a_waiting_handler_is_not_named_after_its_last_client(daemon: MakeDaemon) -> None:
+    """The title is the client's while there is one, and nobody's afterwards."""
+    served = daemon(handlers={"clients_each": 5})
+    client = served.served()
+    assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
+    client.quit()
+    until_waiting(served, 1)
+    client = served.served()
+    assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
+
+
+def test_a_partial_command_is_not_the_next_clients(daemon: MakeDaemon) -> None:
+    """What one client began, another one cannot end."""
+    served = daemon(handlers={"clients_each": 5})
+    client = served.connect()
+    client.say(b"ti")
+    client.close()
+    until_waiting(served, 1)
+    client = served.connect()
+    client.say(b"me")
+    assert served.wait_for("client.invalid", client=client.name)["command"] == "me"
+    assert ANSWER.fullmatch(client.ask())
+
+
+def test_the_counts_are_each_clients_own(daemon: MakeDaemon) -> None:
+    """A session's bytes and commands begin at nothing."""
+    served = daemon(handlers={"clients_each": 5})
+    serve_one_after_another(served, 2)
+    lines = served.events("client.disconnected")
+    assert [(line["bytes_in"], line["bytes_out"], line["commands"]) for line in lines] == [
+        (8, 23, 2)
+    ] * 2
+
+
+def test_the_identity_is_each_clients_own(daemon: MakeDaemon) -> None:
+    """Lines of two clients of one handler have two connections and two addresses."""
+    served = daemon(handlers={"clients_each": 5})
+    serve_one_after_another(served, 2)
+    lines = served.events("client.connected") + served.events("client.disconnected")
+    names = {(line["client"], line["connection"]) for line in lines}
+    assert len(names) == 2
+    assert len({name for name, _ in names}) == len({number for _, number in names}) == 2
+
+
+def test_the_deadlines_are_each_clients_own(daemon: MakeDaemon) -> None:
+    """A second client has its whole `first_command_timeout`, though the first one spoke."""
+    served = daemon(handlers={"clients_each": 5}, session={"first_command_timeout": "300ms"})
+    serve_one_after_another(served, 1)
+    silent = served.connect()
+    assert silent.read_all() == b""
+    line = served.wait_for("client.disconnected", client=silent.name)
+    assert line["reason"] == "first_command_timeout"
+    assert line["duration"] >= 0.3
+
+
+def test_unread_input_is_not_the_next_clients(daemon: MakeDaemon) -> None:
+    """What was thrown away with one client stays away."""
+    served = daemon(handlers={"clients_each": 5})
+    first = served.connect()
+    first.send(b"quittimetime")
+    assert first.read_all() == b"quit"
+    first.close()
+    until_waiting(served, 1)
+    assert served.connect().quit() == b"quit"
+
+
+def test_waiting_handlers_end_with_the_daemon(daemon: MakeDaemon) -> None:
+    """A stop does not wait for those who wait."""
+    served = daemon(handlers={"spare": 3, "clients_each": 10})
+    until_waiting(served, 3)
+    served.stop()
+    assert served.events()[-1]["event"] == "server.stopped"

@@ -1,0 +1,62 @@
+"""JSON in one line: whatever a client is called, a reader of JSON gets it back."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tetrad import jsonlines
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_what_is_written_is_read_back(value: object) -> None:
+    """The standard reader makes of it what it was, and so of its types."""
+    read = json.loads(jsonlines.encode(value))
+    assert read == value
+    assert type(read) is type(value)
+
+
+@given(values)
+def test_a_value_is_one_line_without_control_characters(value: object) -> None:
+    """No text can break a line, or a terminal that shows it."""
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", jsonlines.encode(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (False, "false"),
+        (1, "1"),
+        (0.5, "0.5"),
+        ('say "hi"\\', '"say \\"hi\\"\\\\"'),
+        ("\x00\n\x7f\x9f é", '"\\u0000\\u000a\\u007f\\u009f é"'),
+        ("~\xa0\u2028", '"~\xa0\u2028"'),
+        ((1, "two", None), '[1,"two",null]'),
+        ({"a": {"b": []}, "c": {}}, '{"a":{"b":[]},"c":{}}'),
+    ],
+)
+def test_a_value_is_written_without_blanks(value: object, written: str) -> None:
+    """Constants, escapes and what contains others are JSON's."""
+    assert jsonlines.encode(value) == written
+
+
+def test_members_are_what_stands_between_the_braces() -> None:
+    """An object can be put together from several parts."""
+    assert jsonlines.members({"a": 1, "b\n": "c"}) == '"a":1,"b\\u000a":"c"'
+    assert jsonlines.members({}) == ""

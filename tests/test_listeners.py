@@ -1,0 +1,229 @@
+"""Where clients are accepted, and what the daemon section makes of the processes."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clients import ANSWER
+from processes import run, status_of
+
+if TYPE_CHECKING:
+    from conftest import MakeDaemon
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+def test_a_free_port_is_told_where_0_is_asked_for(daemon: MakeDaemon) -> None:
+    """The log, the status and the start message name the port that was found."""
+    served = daemon()
+    line = served.wait_for("server.listening")
+    assert (line["address"], line["service"]) == ("127.0.0.1", "command")
+    assert line["port"] == served.port == served.status()["listeners"][0]["port"]
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
+def test_an_ipv4_listener_names_its_clients(daemon: MakeDaemon) -> None:
+    """A client's lines name its address and the listener's."""
+    served = daemon()
+    client = served.served(source="127.0.0.9")
+    line = served.wait_for("client.connected")
+    assert line["client"] == client.name
+    assert line["listener"] == f"127.0.0.1:{served.port}"
+
+
+def test_an_ipv6_listener_serves_ipv6(daemon: MakeDaemon) -> None:
+    """`::1` is served, and its clients are written in brackets."""
+    served = daemon(listen=[{"address": "::1", "port": 0}])
+    client = served.connect(host="::1")
+    assert ANSWER.fullmatch(client.ask())
+    line = served.wait_for("client.connected")
+    assert line["client"] == client.name
+    assert line["client"].startswith("[::1]:")
+    assert line["listener"] == f"[::1]:{served.port}"
+
+
+def test_an_ipv6_address_is_not_dual_stack(daemon: MakeDaemon) -> None:
+    """Only `::` serves IPv4 too."""
+    served = daemon(listen=[{"address": "::1", "port": 0}])
+    with pytest.raises(ConnectionRefusedError):
+        served.connect(host="127.0.0.1")
+
+
+def test_the_ipv6_wildcard_is_dual_stack(daemon: MakeDaemon) -> None:
+    """`::` serves both, and an IPv4 client is called by its IPv4 address."""
+    served = daemon(listen=[{"address": "::", "port": 0}])
+    clients = [served.connect(host=host) for host in ("127.0.0.1", "::1")]
+    for client in clients:
+        assert ANSWER.fullmatch(client.ask())
+        served.wait_for("client.connected", client=client.name)
+
+
+def test_a_unix_socket_is_served(daemon: MakeDaemon) -> None:
+    """A path, relative to the file, is a listener too; its clients have no address."""
+    served = daemon(listen=[{"address": "unix:tetrad.sock"}])
+    assert ANSWER.fullmatch(served.connect_to_path("tetrad.sock").ask())
+    line = served.wait_for("client.connected")
+    assert line["client"].startswith("unix:")
+    assert line["listener"] == f"unix:{served.folder}/tetrad.sock"
+
+
+def test_a_unix_socket_is_gone_with_the_daemon(daemon: MakeDaemon) -> None:
+    """Nothing is left at the path of a listener when the daemon has stopped."""
+    served = daemon(listen=[{"address": "unix:tetrad.sock"}])
+    assert os.path.exists(os.path.join(served.folder, "tetrad.sock"))
+    served.stop()
+    assert set(os.listdir(served.folder)) == {"home", "tetrad.log", "tetrad.yaml"}
+
+
+def test_several_listeners_serve_at_once(daemon: MakeDaemon) -> None:
+    """Command and echo stand side by side, on every kind of address."""
+    hosts = ["127.0.0.1", "::1", "127.0.0.2"]
+    listen = [
+        {"address": host, "port": 0, "service": service}
+        for host in hosts
+        for service in ("command", "echo")
+    ]
+    served = daemon(listen=[*listen, {"address": "unix:e.sock", "service": "echo"}])
+    for index, host in enumerate(hosts):
+        assert ANSWER.fullmatch(served.connect(2 * index, host=host).ask())
+        assert served.connect(2 * index + 1, host=host).echo(b"time") == b"time"
+    assert served.connect_to_path("e.sock").echo(b"time") == b"time"
+    served.wait_for("server.listening", count=7)
+
+
+@pytest.mark.parametrize("backlog", [7, 300])
+def test_the_backlog_is_the_listeners(daemon: MakeDaemon, backlog: int) -> None:
+    """`backlog` is what listen(2) is told; ss shows it as Send-Q."""
+    served = daemon(listen=[{"port": 0, "backlog": backlog}])
+    try:
+        ran = run(["ss", "-Hltn", f"sport = :{served.port}"], served.environment)
+    except FileNotFoundError:
+        pytest.skip("ss is not installed: install iproute2")
+    assert ran.out.split()[2] == str(backlog)
+
+
+def test_dead_peers_are_found_out(daemon: MakeDaemon) -> None:
+    """Clients are watched by keepalive: a peer whose cable was pulled does not stay."""
+    served = daemon()
+    served.served()
+    try:
+        ran = run(["ss", "-Htno", f"sport = :{served.port}"], served.environment)
+    except FileNotFoundError:
+        pytest.skip("ss is not installed: install iproute2")
+    assert "timer:(keepalive" in ran.out
+
+
+def test_files_lie_where_the_file_says(prepared: MakeDaemon) -> None:
+    """Pidfile, control socket and log have the names that were given, relative to the file."""
+    asked = prepared(daemon={"pidfile": "p", "control": "home/c"}, log={"file": "home/l"})
+    asked.pidfile = os.path.join(asked.folder, "p")
+    asked.log_file = os.path.join(asked.folder, "home", "l")
+    asked.start().wait_for("server.started")
+    assert set(os.listdir(asked.folder)) == {"home", "p", "tetrad.yaml"}
+    assert set(os.listdir(os.path.join(asked.folder, "home"))) == {"c", "l"}
+    assert asked.status()["pid"] == asked.pid
+
+
+def test_the_control_socket_is_for_its_owner_only(daemon: MakeDaemon) -> None:
+    """Its mode is 0600."""
+    path = os.path.join(daemon().folder, "control.sock")
+    assert stat.filemode(os.stat(path).st_mode) == "srw-------"
+
+
+def test_the_working_directory_is_the_files(daemon: MakeDaemon) -> None:
+    """Every process stays where `working_directory` says, so that nothing else is held."""
+    served = daemon(daemon={"working_directory": "home"})
+    served.served()
+    places = {os.readlink(f"/proc/{pid}/cwd") for pid in served.processes}
+    assert places == {os.path.join(served.folder, "home")}
+
+
+def test_the_working_directory_is_the_root_by_default(daemon: MakeDaemon) -> None:
+    """A daemon keeps no file system from being unmounted."""
+    served = daemon()
+    served.served()
+    assert {os.readlink(f"/proc/{pid}/cwd") for pid in served.processes} == {"/"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [("027", 0o640), ("077", 0o600), ("000", 0o666)])
+def test_the_umask_is_the_files(daemon: MakeDaemon, umask: str, mode: int) -> None:
+    """The log is made with what `umask` leaves, and every process has it."""
+    served = daemon(daemon={"umask": umask})
+    served.wait_for("server.started")
+    assert stat.S_IMODE(os.stat(served.log_file).st_mode) == mode
+    assert {int(status_of(pid)["Umask"], 8) for pid in served.processes} == {int(umask, 8)}
+
+
+def identities(pid: int) -> tuple[set[str], set[str], list[str]]:
+    """Return user ids, group ids and supplementary groups of a process."""
+    status = status_of(pid)
+    return set(status["Uid"].split()), set(status["Gid"].split()), status["Groups"].split()
+
+
+def test_privileges_are_dropped_for_good(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """With a user named, every process is theirs: uid, gid, groups, and no capability."""
+    served = daemon(folder=nobodys_folder, daemon={"user": "nobody"}, handlers={"spare": 1})
+    served.served()
+    groups = [str(group) for group in sorted(os.getgrouplist("nobody", NOBODY.pw_gid))]
+    assert len(served.processes) > 2
+    for pid in served.processes:
+        assert identities(pid) == ({str(NOBODY.pw_uid)}, {str(NOBODY.pw_gid)}, groups)
+        assert int(status_of(pid)["CapEff"], 16) == int(status_of(pid)["CapPrm"], 16) == 0
+        assert status_of(pid)["NoNewPrivs"] == "1"
+
+
+def test_files_are_the_users(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """Whom the daemon drops to owns pidfile, control socket and log, and can remove them."""
+    served = daemon(folder=nobodys_folder, daemon={"user": "nobody"})
+    served.wait_for("server.started")
+    names = ("tetrad.pid", "control.sock", "tetrad.log")
+    owners = {os.stat(os.path.join(nobodys_folder, name)).st_uid for name in names}
+    assert owners == {NOBODY.pw_uid}
+    served.stop()
+    assert not os.path.exists(served.pidfile)
+
+
+def test_a_low_port_is_bound_before_privileges_are_dropped(
+    daemon: MakeDaemon, nobodys_folder: str
+) -> None:
+    """Root's port is served by nobody's processes."""
+    port = free_low_port()
+    served = daemon(folder=nobodys_folder, daemon={"user": "nobody"}, listen=[{"port": port}])
+    assert served.port == port
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
+def test_a_group_may_be_another_than_the_users(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """`group` is the group of every process."""
+    served = daemon(folder=nobodys_folder, daemon={"user": "nobody", "group": "daemon"})
+    gids = {status_of(pid)["Gid"].split()[0] for pid in served.processes}
+    assert gids == {"1"}
+
+
+def test_a_privileged_daemon_stops_cleanly_after_dropping(
+    daemon: MakeDaemon, nobodys_folder: str
+) -> None:
+    """What root made before, the user can take away after: nothing is left."""
+    served = daemon(
+        folder=nobodys_folder, daemon={"user": "nobody"}, listen=[{"address": "unix:t.sock"}]
+    )
+    served.stop()
+    assert set(os.listdir(nobodys_folder)) == {"home", "tetrad.log", "tetrad.yaml"}
+
+
+def free_low_port() -> int:
+    """Return a port below 1024 at which nobody listens."""
+    for port in range(1023, 900, -1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    pytest.skip("no port below 1024 is free, or this user may not have one")

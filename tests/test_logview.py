@@ -1,0 +1,581 @@
+"""The log, read back: which lines, from which files, in which order, and how they look."""
+
+from __future__ import annotations
+
+import gzip
+import ipaddress
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tetrad import logview
+from tetrad.logview import Wanted, parse, render, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+START = 1795349914
+"""The moment of line 0, in seconds since 1970."""
+
+JUNK = [
+    b"",
+    b" ",
+    b"timestamp=2026-11-22T16:18:34Z level=info event=client.connected",
+    b"2026-11-22T16:18:34Z [info     ] client.connected",
+    b'{"timestamp":"2026-11-22T16:18:34.00',
+    b'{"level":"info","event":"x"}',
+    b'{"timestamp":"2026-11-22T16:18:34Z","event":"x"}',
+    b'{"timestamp":"2026-11-22T16:18:34Z","level":"info"}',
+    b'{"timestamp":"2026-11-22T16:18:34Z","level":[],"event":"x"}',
+    b'{"timestamp":"2026-11-22T16:18:34Z","level":"info","event":{}}',
+    b'{"timestamp":"2026-11-22T16:18:34Z","level":null,"event":"x"}',
+    b'{"timestamp":"yesterday","level":"info","event":"x"}',
+    b'{"timestamp":5,"level":"info","event":"x"}',
+    b'["timestamp"]',
+    b'"timestamp"',
+    b"null",
+    b"5" * 5000,
+    b"[" * 200_000,
+    b'{"a":' * 200_000,
+    b"\x00" * 64,
+    b"\xff\xfe{\x00}\x00",
+    bytes(set(range(256)) - {0x0A}),
+    "Grüße, 東京".encode(),
+    b"carriage\rreturns\r",
+]
+"""What is no event of ours."""
+
+
+class Quiet(Exception):  # noqa: N818 - an end, and no error
+    """Nothing more will happen to the log."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where the log is."""
+    return str(tmp_path / "tetrad.log")
+
+
+def line(number: int, **fields: object) -> bytes:
+    """Return one event's line; every number is a second later."""
+    stamp = f"{datetime.fromtimestamp(START + number, UTC):%Y-%m-%dT%H:%M:%S}.000000Z"
+    head = {"timestamp": stamp, "level": "info", "event": "client.command"}
+    return json.dumps({**head, "number": number, **fields}).encode()
+
+
+def write(path: str, *lines: bytes, age: int = 0, mode: str = "ab") -> None:
+    """Write lines to a file, or to a compressed one; `age` is in seconds."""
+    data = b"".join(one + b"\n" for one in lines)
+    with open(path, mode) as file:
+        file.write(gzip.compress(data) if path.endswith(".gz") else data)
+    if age:
+        os.utime(path, (START - age, START - age))
+
+
+def shown(path: str, count: int | None = None, **wanted: Any) -> list[bytes]:  # noqa: ANN401
+    """Return the lines that are shown."""
+    return list(show(path, Wanted(**wanted), count, following=False))
+
+
+def followed(
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    *happenings: Callable[[], object],
+    count: int = 0,
+    **wanted: Any,  # noqa: ANN401
+) -> list[bytes]:
+    """Return what is shown while one thing after the other happens to the log.
+
+    Each happens while there is nothing to read: in the place of a nap.
+    """
+    left = [*happenings, *[bool] * 3]
+
+    def nap(_seconds: float) -> None:
+        if not left:
+            raise Quiet
+        left.pop(0)()
+
+    monkeypatch.setattr(time, "sleep", nap)
+    lines: list[bytes] = []
+    with pytest.raises(Quiet):
+        lines.extend(collected(show(path, Wanted(**wanted), count, following=True), lines))
+    return lines
+
+
+def collected(source: Iterator[bytes], lines: list[bytes]) -> Iterator[bytes]:
+    """Put lines where they are still to be found when the source fails."""
+    for one in source:
+        lines.append(one)
+        yield from ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields"),
+    [
+        ({"event": "client.*"}, {"event": "client.command"}),
+        ({"event": "*.connected"}, {"event": "client.connected"}),
+        ({"event": "log.lost"}, {"event": "log.lost"}),
+        ({"event": "client.[ci]*"}, {"event": "client.invalid"}),
+        ({"connection": "1f-2"}, {"connection": "1f-2"}),
+        ({"level": "debug"}, {"level": "debug"}),
+        ({"level": "warning"}, {"level": "warning"}),
+        ({"level": "warning"}, {"level": "error"}),
+        ({"client": "192.0.2.0/24"}, {"client": "192.0.2.7:5"}),
+        ({"client": "192.0.2.7"}, {"client": "192.0.2.7:5"}),
+        ({"client": "2001:db8::/32"}, {"client": "[2001:db8::1]:5"}),
+        ({"client": "0.0.0.0/0"}, {"client": "192.0.2.7:5"}),
+        ({"client": "192.0.2.7", "level": "error"}, {"client": "192.0.2.7:5", "level": "error"}),
+    ],
+)
+def test_what_matches_is_shown(path: str, wanted: dict[str, Any], fields: dict[str, str]) -> None:
+    """An event that is asked for is shown."""
+    write(path, line(1, **fields))
+    assert shown(path, **networked(wanted)) == [line(1, **fields)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields"),
+    [
+        ({"event": "client.*"}, {"event": "server.started"}),
+        ({"event": "client"}, {"event": "client.command"}),
+        ({"event": "CLIENT.*"}, {"event": "client.command"}),
+        ({"connection": "1f-2"}, {"connection": "1f-22"}),
+        ({"connection": "1f-2"}, {}),
+        ({"level": "info"}, {"level": "debug"}),
+        ({"level": "error"}, {"level": "warning"}),
+        ({"level": "debug"}, {"level": "fatal"}),
+        ({"client": "192.0.2.0/24"}, {"client": "192.0.3.7:5"}),
+        ({"client": "192.0.2.7"}, {"client": "192.0.2.77:5"}),
+        ({"client": "0.0.0.0/0"}, {"client": "[2001:db8::1]:5"}),
+        ({"client": "::/0"}, {"client": "192.0.2.7:5"}),
+        ({"client": "0.0.0.0/0"}, {"client": "unix:1"}),
+        ({"client": "0.0.0.0/0"}, {"client": 5}),
+        ({"client": "0.0.0.0/0"}, {"client": "x"}),
+        ({"client": "0.0.0.0/0"}, {}),
+        ({"client": "192.0.2.7", "level": "error"}, {"client": "192.0.2.7:5"}),
+    ],
+)
+def test_what_does_not_match_is_not_shown(
+    path: str, wanted: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """One filter that does not fit is enough."""
+    write(path, line(1, **fields))
+    assert shown(path, **networked(wanted)) == []
+
+
+def networked(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return filters with their network as such."""
+    if "client" in wanted:
+        return {**wanted, "client": ipaddress.ip_network(wanted["client"])}
+    return wanted
+
+
+@pytest.mark.parametrize(("count", "first"), [(0, 9), (1, 8), (3, 6), (9, 0), (None, 0)])
+def test_the_last_lines_are_shown_the_oldest_first(
+    path: str, count: int | None, first: int
+) -> None:
+    """Of nine lines so many are shown, in the order in which they were written."""
+    write(path, *map(line, range(9)))
+    assert shown(path, count) == [*map(line, range(first, 9))]
+
+
+def test_lines_are_counted_after_the_filters(path: str) -> None:
+    """The last two that match are two, wherever they are."""
+    write(path, *(line(number, connection=f"{number % 10}") for number in range(100)))
+    assert shown(path, 2, connection="3") == [line(83, connection="3"), line(93, connection="3")]
+
+
+def test_what_is_too_old_is_not_shown(path: str) -> None:
+    """The moment itself still counts."""
+    write(path, *map(line, range(9)))
+    assert shown(path, since=START + 6.0) == [*map(line, range(6, 9))]
+    assert shown(path, 2, since=START + 6.0) == [*map(line, range(7, 9))]
+    assert shown(path, since=START + 8.5) == []
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_what_is_not_understood_is_no_event(junk: bytes) -> None:
+    """Other formats, torn lines, other people's JSON and binary data are no events of ours."""
+    assert parse(junk) is None
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_what_is_not_understood_is_shown_unchanged(path: str, junk: bytes) -> None:
+    """Such a line goes through whatever is asked for, byte for byte, into a file or a pipe."""
+    write(path, line(1), junk, line(2))
+    assert shown(path, 2, event="log.*", since=float(START)) == [junk]
+    assert render(junk, terminal=False, colour=False) == junk
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda one: one.replace(b"\n", b"")), max_size=20))
+def test_reading_backwards_is_reading_forwards(lines: list[bytes]) -> None:
+    """Wherever the file is cut into blocks, the lines are the same, with and without a last end."""
+    for data in (b"\n".join(lines), b"".join(one + b"\n" for one in lines)):
+        fd = os.memfd_create("log")
+        os.write(fd, data)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(logview, "_BLOCK_BYTES", 7)
+            forwards = data.removesuffix(b"\n").split(b"\n") if data else []
+            assert shown(f"/proc/self/fd/{fd}") == forwards
+        os.close(fd)
+
+
+def test_a_long_line_is_shown_whole(path: str) -> None:
+    """A line has no greatest length, and does not take its length's square to read."""
+    write(path, line(1), b"x" * 30_000_000, line(2))
+    lines = shown(path, 3)
+    assert [lines[0], len(lines[1]), lines[2]] == [line(1), 30_000_000, line(2)]
+
+
+def test_a_big_log_is_read_from_its_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For five lines of a hundred million bytes, hardly more than those is read."""
+    with open(path, "wb") as file:
+        file.truncate(100_000_000)
+    write(path, b"", *map(line, range(6)))
+    read, pread = [], os.pread
+
+    def counted(fd: int, size: int, position: int) -> bytes:
+        data = pread(fd, size, position)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert shown(path, 5) == [*map(line, range(1, 6))]
+    assert 0 < sum(read) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("tetrad.log.1", "tetrad.log.2", "tetrad.log.3"),
+        ("tetrad.log.1", "tetrad.log.2.gz", "tetrad.log.3.gz"),
+        ("tetrad.log-20261122", "tetrad.log-20261121.gz", "tetrad.log-20261119.gz"),
+        ("tetrad.log.9", "tetrad.log.10", "tetrad.log.11.gz"),
+    ],
+)
+def test_rotated_files_are_read_as_far_back_as_is_asked(
+    path: str, names: tuple[str, str, str]
+) -> None:
+    """Lines of several files, compressed ones too, are one log, the oldest first."""
+    write(path, *map(line, range(9, 12)))
+    for age, name in enumerate(names):
+        start = 6 - 3 * age
+        write(path.replace("tetrad.log", name), *map(line, range(start, start + 3)), age=age + 1)
+    everything = [*map(line, range(12))]
+    assert shown(path, 100) == everything
+    assert shown(path, 7) == everything[5:]
+    assert shown(path, since=float(START + 4)) == everything[4:]
+    assert shown(path, 100, since=float(START + 7)) == everything[7:]
+
+
+def test_only_what_is_needed_is_unpacked(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for less than what the live file has opens no other."""
+    minutes = [line(0), line(60), line(120)]
+    write(path, *minutes)
+    write(f"{path}.1.gz", line(0), age=1)
+    monkeypatch.setattr(gzip, "open", None)
+    assert shown(path, 2) == minutes[1:]
+    assert shown(path, 3) == shown(path) == minutes
+    assert shown(path, since=START + 60.0) == minutes[1:]
+
+
+def test_files_of_one_moment_are_told_apart_by_their_names(path: str) -> None:
+    """Where copying has made all files equally old, higher numbers and earlier dates are older."""
+    write(path, line(12))
+    numbers = (".2", ".9", ".10", ".11.gz")
+    dates = ("-20261122", "-20261121", "-20261119.gz", "-20261118")
+    for names in (numbers, dates):
+        for start, name in enumerate(reversed(names)):
+            write(f"{path}{name}", line(start), age=1)
+        assert shown(path, 100) == [*map(line, range(4)), line(12)]
+        for name in names:
+            os.unlink(f"{path}{name}")
+
+
+def test_a_log_that_is_renamed_while_it_is_read_is_read_once(path: str) -> None:
+    """What has another name now is known by more than its name: no line is shown twice."""
+    write(path, line(1), line(2))
+    os.link(path, f"{path}.1")
+    assert shown(path, 100) == [line(1), line(2)]
+
+
+def test_a_line_out_of_order_hides_none(path: str) -> None:
+    """Handlers write when they can: one line that is a little too old does not end the search."""
+    write(path, line(4), line(3), line(6), line(4), line(5))
+    assert shown(path, since=START + 5.0) == [line(6), line(5)]
+
+
+def test_other_peoples_files_are_not_the_log(path: str) -> None:
+    """What only begins like the log's name, or is a folder, is not read."""
+    write(path, line(1))
+    write(f"{path}.d"[:-2] + "x.1", b"another log", age=1)
+    os.mkdir(f"{path}.1")
+    assert shown(path, 100) == [line(1)]
+
+
+def test_a_name_is_no_pattern(tmp_path: Path) -> None:
+    """A log in a folder with brackets finds its own rotated files."""
+    folder = tmp_path / "[a]*"
+    folder.mkdir()
+    path = str(folder / "tetrad.log")
+    write(path, line(2))
+    write(f"{path}.1", line(1), age=1)
+    assert shown(path, 100) == [line(1), line(2)]
+
+
+def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
+    """While compressing goes on, both files are there, and only the one that is whole counts."""
+    write(path, line(3))
+    write(f"{path}.1", line(1), line(2), age=2)
+    write(f"{path}.1.gz", line(1), line(2), age=1)
+    assert shown(path, 100) == [line(1), line(2), line(3)]
+
+
+@pytest.mark.parametrize("data", [b"", b"not compressed", gzip.compress(b"x\n")[:10]])
+def test_a_broken_file_does_not_hide_the_others(path: str, data: bytes) -> None:
+    """What cannot be unpacked is left out."""
+    write(path, line(2))
+    write(f"{path}.2", line(1), age=2)
+    with open(f"{path}.1.gz", "wb") as file:
+        file.write(data)
+    assert shown(path, 100) == [line(1), line(2)]
+
+
+def test_what_can_be_unpacked_of_a_torn_file_is_shown(path: str) -> None:
+    """A disk that was full while a file was compressed costs only what did not fit."""
+    lines = [*map(line, range(30_000))]
+    data = gzip.compress(b"".join(one + b"\n" for one in lines))
+    write(path, line(30_000))
+    with open(f"{path}.1.gz", "wb") as file:
+        file.write(data[: len(data) // 2])
+    some = shown(path, 100_000)
+    assert some[:1000] == lines[:1000]
+    assert some[-1] == line(30_000)
+
+
+def test_no_log_is_an_error(path: str) -> None:
+    """Without a file there is nothing to read, and who asks hears it."""
+    with pytest.raises(FileNotFoundError):
+        shown(path, 5)
+
+
+def test_new_lines_follow_the_last_ones(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The past comes first, then what matches as it is written, in pieces or many at once."""
+    write(path, *map(line, range(5)))
+
+    def write_half() -> None:
+        with open(path, "ab") as file:
+            file.write(line(6)[:30])
+
+    def write_rest() -> None:
+        with open(path, "ab") as file:
+            file.write(line(6)[30:] + b"\n" + line(7, level="error") + b"\n\nmore\n")
+
+    lines = followed(
+        monkeypatch, path, lambda: write(path, line(5)), write_half, write_rest, count=2
+    )
+    assert lines == [*map(line, range(3, 7)), line(7, level="error"), b"", b"more"]
+
+
+def test_only_what_matches_follows(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filters hold for the future as for the past, and let junk through."""
+    write(path, line(1), line(2, level="error"))
+    more = [line(3), line(4, level="error"), b"junk"]
+    lines = followed(monkeypatch, path, lambda: write(path, *more), count=9, level="error")
+    assert lines == [line(2, level="error"), line(4, level="error"), b"junk"]
+
+
+def test_a_log_that_is_not_there_yet_is_waited_for(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lines of a file that appears later are shown."""
+    assert followed(monkeypatch, path, bool, lambda: write(path, line(1))) == [line(1)]
+
+
+def test_a_renamed_log_is_followed_to_its_end_and_then_the_next(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is missed of what is written just before, and just after, a rotation."""
+    write(path, line(0))
+
+    def rotate() -> None:
+        write(path, line(1))
+        os.rename(path, f"{path}.1")
+        write(f"{path}.1", line(2))
+        write(path, line(3))
+
+    assert followed(monkeypatch, path, rotate) == [line(1), line(2), line(3)]
+
+
+def test_the_old_log_is_read_while_there_is_no_new_one(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the renaming and the new file the writer goes on in the old one."""
+    write(path, line(0))
+    lines = followed(
+        monkeypatch,
+        path,
+        lambda: os.rename(path, f"{path}.1"),
+        lambda: write(f"{path}.1", line(1)),
+        lambda: write(path, line(2)),
+    )
+    assert lines == [line(1), line(2)]
+
+
+def test_a_truncated_log_is_read_from_its_beginning(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a copy and truncation, what is new is shown, even a torn line's remains."""
+    write(path, *map(line, range(9)))
+
+    def truncate() -> None:
+        os.truncate(path, 0)
+        write(path, line(10))
+
+    assert followed(monkeypatch, path, truncate) == [line(10)]
+
+
+def test_a_deleted_log_is_followed_where_it_comes_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that was taken away is waited for."""
+    write(path, line(0))
+    lines = followed(monkeypatch, path, lambda: os.unlink(path), bool, lambda: write(path, line(1)))
+    assert lines == [line(1)]
+
+
+def test_torn_lines_of_one_file_do_not_run_into_the_next(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never finished in the old file stands in a line of its own."""
+    write(path, line(0))
+
+    def tear() -> None:
+        with open(path, "ab") as file:
+            file.write(b"torn")
+
+    def rotate() -> None:
+        os.rename(path, f"{path}.1")
+        write(path, line(1))
+
+    assert followed(monkeypatch, path, tear, rotate) == [b"torn", line(1)]
+
+
+def test_following_begins_with_whole_lines(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is being written when following begins is shown once, and whole."""
+    write(path, line(0))
+    with open(path, "ab") as file:
+        file.write(line(1)[:20])
+    lines = followed(monkeypatch, path, lambda: write(path, line(1)[20:]), count=5)
+    assert lines == [line(0), line(1)]
+
+
+def test_following_keeps_no_file_open(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a log is rotated, its old files are closed."""
+    write(path, line(0))
+
+    def rotate() -> None:
+        os.rename(path, f"{path}.1")
+        write(path, line(0))
+
+    before = len(os.listdir("/proc/self/fd"))
+    followed(monkeypatch, path, *[rotate] * 5)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be in a time zone of nine hours."""
+    monkeypatch.setitem(os.environ, "TZ", "<KST>-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+def test_an_event_is_a_line_for_a_person() -> None:
+    """The time is local, and what a client's line says twice is left out."""
+    client = {"client": "192.0.2.7:5", "connection": "1f-2", "service": "echo", "listener": "x"}
+    text = render(line(0, pid=7, **client, duration=1.5), terminal=False, colour=False).decode()
+    assert text == (
+        "11-22 21:18:34.000 info    client.command      1f-2 192.0.2.7:5 number=0 duration=1.5"
+    )
+    text = render(line(0, pid=7, config=None), terminal=False, colour=False).decode()
+    assert text.endswith(" info    client.command      number=0 pid=7 config=null")
+
+
+@pytest.mark.usefixtures("far_east")
+@pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
+def test_times_at_the_end_of_all_days_do_no_harm(path: str, stamp: str) -> None:
+    """A time that this time zone does not have is somebody's joke, and ends nothing."""
+    joke = line(1, timestamp=stamp)
+    write(path, joke, line(2))
+    assert shown(path, 2) == [joke, line(2)]
+    assert render(joke, terminal=True, colour=True)
+
+
+def test_texts_with_blanks_are_quoted() -> None:
+    """It can be seen where a text begins and ends."""
+    text = render(line(0, command="a b", reason=""), terminal=False, colour=False).decode()
+    assert text.endswith(' command="a b" reason=""')
+
+
+@pytest.mark.parametrize(
+    ("level", "code"), [("debug", 2), ("info", 32), ("warning", 33), ("error", 31), ("odd", 0)]
+)
+def test_levels_have_colours(level: str, code: int) -> None:
+    """Only the level is coloured, and only if that is wanted."""
+    coloured = render(line(0, level=level), terminal=True, colour=True).decode()
+    assert f" \x1b[{code}m{level:<7}\x1b[0m " in coloured
+    plain = render(line(0, level=level), terminal=True, colour=False).decode()
+    assert plain == coloured.replace(f"\x1b[{code}m", "").replace("\x1b[0m", "")
+
+
+EVIL = "\x1b[2J\x1b]0;title\x07\r\n\t\b\x00\x7f\x9b2J\u2028\u202e\u200b\ud800"
+"""What a terminal obeys, what hides or turns text, and what cannot be encoded."""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"command": EVIL},
+        {"command": f"{EVIL} {EVIL}"},
+        {EVIL: 1},
+        {"event": EVIL},
+        {"level": EVIL},
+        {"client": EVIL},
+        {"connection": EVIL},
+        {"connection": [EVIL]},
+        {"errors": [EVIL, {EVIL: EVIL}]},
+    ],
+)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_event_commands_a_terminal(fields: dict[str, Any], *, terminal: bool) -> None:
+    """Forged escape sequences are shown, in one line, and not obeyed; through a pipe neither."""
+    for escaped in (True, False):
+        document = {**json.loads(line(0)), **fields}
+        forged = json.dumps(document, ensure_ascii=escaped).encode(errors="surrogatepass")
+        text = render(forged, terminal=terminal, colour=False)
+        if parse(forged) is not None or terminal:
+            assert text.decode().isprintable()
+
+
+@pytest.mark.parametrize("junk", [*JUNK, EVIL.encode(errors="surrogatepass")])
+def test_no_junk_commands_a_terminal(junk: bytes) -> None:
+    """On a terminal even what is not understood has no control characters."""
+    assert render(junk, terminal=True, colour=True).decode().isprintable()
+
+
+@pytest.mark.parametrize("depth", [10, 500, *range(900, 1000, 5), 2000])
+def test_nested_events_do_no_harm(depth: int) -> None:
+    """However deep a line's value is nested, the line is shown."""
+    nested = line(0)[:-1] + b',"a":' + b"[" * depth + b"]" * depth + b"}"
+    assert b"[[[" in render(nested, terminal=True, colour=False)

@@ -1,0 +1,84 @@
+"""Notices: what handlers say arrives whole, in order, whoever speaks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tetrad import notices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe whose reader does not wait, as the master's."""
+    heard, told = os.pipe()
+    os.set_blocking(heard, False)
+    yield heard, told
+    os.close(heard)
+    os.close(told)
+
+
+@given(
+    said=st.lists(
+        st.tuples(
+            st.integers(1, 4_194_304),
+            st.sampled_from([notices.IDLE, notices.GONE]),
+            st.integers(0, 9_999_999),
+        ),
+        max_size=40,
+    )
+)
+def test_what_is_said_is_heard_in_order(
+    pipe: tuple[int, int], said: list[tuple[int, str, int]]
+) -> None:
+    """Any pid that a kernel gives, either kind, and any count arrive as they were sent."""
+    heard, told = pipe
+    for pid, kind, lost in said:
+        notices.send(told, kind, pid, lost)
+    assert list(notices.receive(heard)) == said
+
+
+def test_silence_is_no_error(pipe: tuple[int, int]) -> None:
+    """Where nobody has said anything, nothing is heard."""
+    assert list(notices.receive(pipe[0])) == []
+
+
+def test_a_notice_is_of_a_size_that_no_pipe_tears(pipe: tuple[int, int]) -> None:
+    """Each notice is one write of 16 bytes, the smallest and the largest."""
+    heard, told = pipe
+    notices.send(told, notices.IDLE, 1, 0)
+    assert os.read(heard, 100) == b"0000001i0000000\n"
+    notices.send(told, notices.GONE, 4_194_304, 9_999_999)
+    assert os.read(heard, 100) == b"4194304g9999999\n"
+
+
+def test_more_losses_than_fit_are_as_many_as_fit(pipe: tuple[int, int]) -> None:
+    """A count that is too long for its place does not push the notice out of shape."""
+    heard, told = pipe
+    notices.send(told, notices.GONE, 77, 10_000_000)
+    assert list(notices.receive(heard)) == [(77, "g", 9_999_999)]
+
+
+def test_more_notices_than_one_reading_takes_are_heard_next_time(pipe: tuple[int, int]) -> None:
+    """A reading is bounded, and ends between two notices."""
+    heard, told = pipe
+    for pid in range(1, 1501):
+        notices.send(told, notices.IDLE, pid, 0)
+    first = list(notices.receive(heard))
+    assert len(first) == 1024
+    assert [pid for pid, _, _ in [*first, *notices.receive(heard)]] == list(range(1, 1501))
+
+
+def test_a_handler_without_a_master_goes_on() -> None:
+    """When nobody listens any more, nobody needs to hear."""
+    heard, told = os.pipe()
+    os.close(heard)
+    notices.send(told, notices.GONE, 1, 0)
+    os.close(told)

@@ -1,0 +1,278 @@
+"""The plan: plain data that says all that the configuration said."""
+
+from __future__ import annotations
+
+import ipaddress
+import marshal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tetrad import __version__, plan
+from tetrad.admission import AccessList
+from tetrad.config import (
+    Access,
+    Clock,
+    Close,
+    Command,
+    Config,
+    Daemon,
+    Handlers,
+    Limits,
+    Listener,
+    Log,
+    Session,
+)
+from tetrad.configfile import Loaded
+from tetrad.quantities import (
+    Address,
+    ClockFormat,
+    CommandName,
+    Duration,
+    Mode,
+    Network,
+    Path,
+    Rate,
+    SocketPath,
+    Timezone,
+)
+
+if TYPE_CHECKING:
+    from tetrad.plan import Plan
+
+COMMANDS: dict[CommandName, Command | None] = {
+    CommandName("date"): Clock(clock=ClockFormat("%F"), timezone=Timezone("UTC")),
+    CommandName("quit"): None,
+    CommandName("exit"): Close(close="bye"),
+}
+
+FULL = Config(
+    listen=[
+        Listener(address=Address("127.0.0.1"), port=0, service="echo", backlog=5),
+        Listener(address=Address("2001:db8::1")),
+        Listener(address=Address("unix:/x/y.sock")),
+    ],
+    daemon=Daemon(
+        pidfile=Path("/x/pid"),
+        control=SocketPath("/x/control"),
+        umask=Mode(0o077),
+        stop_timeout=Duration(2.5),
+    ),
+    log=Log(file=Path("/x/log"), level="debug", format="logfmt"),
+    handlers=Handlers(spare=2, clients_each=3),
+    limits=Limits(clients=7, clients_per_source=4, rate_per_source=Rate.parse("300/m")),
+    session=Session(
+        first_command_timeout=Duration(1),
+        idle_timeout=Duration(2),
+        max_duration=Duration(3),
+        send_timeout=None,
+    ),
+    access=Access(allow=[Network("10.0.0.0/8")], deny=[Network("2001:db8::/32")]),
+    commands=COMMANDS,
+)
+
+
+def make(
+    config: Config,
+    *given: str,
+    file: str | None = "/x/tetrad.yaml",
+    explicit: str | None = None,
+    foreground: bool = False,
+) -> Plan:
+    """Make the plan of a configuration, in which the keys `given` were in the file."""
+    loaded = Loaded(config, file, [], dict.fromkeys(given, 1))
+    return plan.make(loaded, explicit, foreground=foreground)
+
+
+def kinds(value: object) -> set[type]:
+    """Return the types of all that a value consists of."""
+    if isinstance(value, dict):
+        return {type(value)}.union(*(kinds(part) for item in value.items() for part in item))
+    if isinstance(value, list | tuple):
+        return {type(value)}.union(*map(kinds, value))
+    return {type(value)}
+
+
+@pytest.mark.parametrize("config", [Config(), FULL])
+@pytest.mark.parametrize("foreground", [True, False])
+def test_a_plan_is_plain_data(config: Config, *, foreground: bool) -> None:
+    """Nothing in a plan is of a class that a lean program would have to import."""
+    made = dict(make(config, explicit="/x/tetrad.yaml", foreground=foreground))
+    assert kinds(made) <= {dict, list, tuple, str, int, float, bool, type(None)}
+    assert marshal.loads(marshal.dumps(made)) == made  # noqa: S302 - our own
+
+
+def test_a_plan_says_what_the_configuration_says() -> None:
+    """Every setting that a lean program needs stands in the plan, as numbers and text."""
+    made = make(FULL)
+    assert made["version"] == __version__
+    assert made["file"] == "/x/tetrad.yaml"
+    assert (made["pidfile"], made["control"], made["stop_timeout"]) == ("/x/pid", "/x/control", 2.5)
+    assert made["log"] == {"file": "/x/log", "level": "debug", "format": "logfmt"}
+    assert (made["spare"], made["clients_each"]) == (2, 3)
+    assert made["limits"] == {"clients": 7, "clients_per_source": 4, "rate_per_source": (300, 60)}
+    assert made["session"] == {
+        "first_command_timeout": 1.0,
+        "idle_timeout": 2.0,
+        "max_duration": 3.0,
+        "send_timeout": None,
+    }
+
+
+def test_limits_that_are_not_set_are_none() -> None:
+    """Without limits of a source there is none."""
+    limits = make(Config())["limits"]
+    assert limits == {"clients": 1000, "clients_per_source": None, "rate_per_source": None}
+
+
+def test_listeners_are_told_by_family() -> None:
+    """A listener has a family, and what bind(2) wants: an address and a port, or a path."""
+    rest = {"service": "command", "backlog": 1024}
+    assert make(FULL)["listeners"] == [
+        {
+            "name": "127.0.0.1:0",
+            "family": "inet",
+            "address": "127.0.0.1",
+            "port": 0,
+            "service": "echo",
+            "backlog": 5,
+        },
+        {
+            "name": "[2001:db8::1]:65000",
+            "family": "inet6",
+            "address": "2001:db8::1",
+            "port": 65000,
+            **rest,
+        },
+        {"name": "unix:/x/y.sock", "family": "unix", "address": "/x/y.sock", "port": 0, **rest},
+    ]
+
+
+def test_commands_are_the_built_in_ones_and_the_operator_s() -> None:
+    """A plan has each command with its kind and text, and none that was taken away."""
+    assert make(FULL)["commands"] == {
+        "time": {"kind": "clock", "text": "%Y/%m/%d %H:%M:%S", "timezone": "local"},
+        "date": {"kind": "clock", "text": "%F", "timezone": "UTC"},
+        "exit": {"kind": "close", "text": "bye", "timezone": ""},
+    }
+
+
+@pytest.mark.parametrize(
+    ("network", "bits", "address", "prefix"),
+    [
+        ("192.0.2.0/24", 32, "192.0.2.0", 24),
+        ("0.0.0.0/0", 32, "0.0.0.0", 0),  # noqa: S104 - no listener
+        ("192.0.2.1/32", 32, "192.0.2.1", 32),
+        ("2001:db8::/32", 128, "2001:db8::", 32),
+        ("::/0", 128, "::", 0),
+        ("::fffe:0:0/95", 128, "::fffe:0:0", 95),
+        ("::192.0.2.0/120", 128, "::c000:200", 120),
+    ],
+)
+def test_an_access_rule_is_numbers(network: str, bits: int, address: str, prefix: int) -> None:
+    """A network is the bits of its kind of address, the first one as a number, and a prefix."""
+    (rule,) = make(Config(access=Access(deny=[Network(network)])))["access"]
+    number = int(ipaddress.ip_address(address))
+    assert rule == {"bits": bits, "network": number, "prefix": prefix, "allow": False}
+
+
+@given(st.ip_addresses(), st.integers(0, 127), st.integers(0, 127))
+def test_a_network_lets_its_own_addresses_in(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, prefix: int, bit: int
+) -> None:
+    """From the file's text to the decision: an address is in if no bit of the prefix differs."""
+    bits = address.max_prefixlen
+    prefix, bit = prefix % bits, bit % bits
+    assume(int(address) >> 32 != 0xFFFF)
+    network = Network.parse(str(ipaddress.ip_network(f"{address}/{prefix}", strict=False)))
+    rules = make(Config(access=Access(allow=[network])))["access"]
+    assert AccessList(rules).allows(bits, int(address) ^ (1 << bit)) is (bit < bits - prefix)
+
+
+def test_allow_and_deny_keep_their_meaning() -> None:
+    """Rules of both lists stand in the plan, each with its verdict."""
+    rules = make(FULL)["access"]
+    assert [(rule["bits"], rule["allow"]) for rule in rules] == [(32, True), (128, False)]
+
+
+@pytest.mark.parametrize(
+    ("log", "given", "foreground", "expected"),
+    [
+        (Log(file=Path("/x")), (), False, ("/x", "json")),
+        (Log(file=Path("/x")), (), True, (None, "console")),
+        (Log(file=Path("/x")), ("log.file",), True, ("/x", "json")),
+        (Log(file=Path("/x"), format="logfmt"), ("log.format",), True, (None, "logfmt")),
+        (Log(file=Path("/x"), format="json"), ("log.format",), True, (None, "json")),
+        (Log(file=None), ("log.file",), True, (None, "console")),
+        (Log(file=None), ("log.file",), False, (None, "console")),
+        (Log(file=None), ("log.file", "log.format"), True, (None, "json")),
+    ],
+)
+def test_the_log_of_the_foreground_is_the_terminal(
+    log: Log, given: tuple[str, ...], *, foreground: bool, expected: tuple[str | None, str]
+) -> None:
+    """In the foreground, lines go to the terminal, readable, unless the file says otherwise."""
+    made = make(Config(log=log), *given, foreground=foreground)["log"]
+    assert (made["file"], made["format"], made["level"]) == (*expected, "info")
+
+
+def test_every_setting_is_text_for_saying_what_changed() -> None:
+    """A reload tells what changed by these: each key with its value as an operator writes it."""
+    settings = make(FULL)["settings"]
+    assert settings["daemon.umask"] == "077"
+    assert settings["daemon.stop_timeout"] == "2s500ms"
+    assert settings["daemon.user"] == "null"
+    assert settings["session.max_duration"] == "3s"
+    assert settings["limits.rate_per_source"] == "300/m"
+    assert settings["limits.clients"] == "7"
+    assert settings["access.allow"] == '["10.0.0.0/8"]'
+    assert settings["listen[0].address"] == "127.0.0.1"
+    assert settings["listen[0].port"] == "0"
+    assert settings["listen[2].address"] == "unix:/x/y.sock"
+    assert settings["commands.date.timezone"] == "UTC"
+    assert settings["commands.quit"] == "null"
+    assert settings["commands.exit.close"] == "bye"
+
+
+def test_every_key_is_a_setting() -> None:
+    """No key of the model is missing among the settings, whatever its value."""
+    settings = make(Config())["settings"]
+    keys = {
+        f"{section}.{key}"
+        for section, value in Config().__rich_repr__()
+        if section not in {"listen", "commands"}
+        for key in value.__struct_fields__
+    }
+    keys |= {f"listen[0].{key}" for key in Listener.__struct_fields__}
+    keys |= {"commands.time.clock", "commands.time.timezone", "commands.quit.close"}
+    assert settings.keys() == keys
+
+
+def test_settings_that_cannot_change_are_settings() -> None:
+    """Every key that is fixed while the daemon runs is a key."""
+    made = make(Config())
+    assert set(made["fixed"]) <= made["settings"].keys()
+    assert {"daemon.user", "daemon.group", "daemon.pidfile", "daemon.control"} <= set(made["fixed"])
+
+
+@pytest.mark.parametrize(
+    ("foreground", "explicit", "arguments"),
+    [
+        (True, "/x/tetrad.yaml", ["run", "/x/tetrad.yaml"]),
+        (False, "/x/tetrad.yaml", ["start", "/x/tetrad.yaml"]),
+        (False, None, ["start", ""]),
+    ],
+)
+def test_the_plan_has_the_programs_to_run(
+    *, foreground: bool, explicit: str | None, arguments: list[str]
+) -> None:
+    """The master runs the logger, and the reloader as the daemon was started."""
+    made = make(Config(), explicit=explicit, foreground=foreground)
+    assert made["reloader"][-2:] == arguments
+    for program in ("logger", "reloader"):
+        command = made["logger"] if program == "logger" else made["reloader"]
+        assert command[0] == sys.executable
+        assert any(f"from tetrad.{program} import main" in word for word in command)

@@ -1,0 +1,319 @@
+"""What operators write as text: it is read, written back to the same, or refused with a way out."""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import pwd
+import zoneinfo
+from typing import Protocol
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tetrad.quantities import (
+    Address,
+    ClockFormat,
+    CommandName,
+    Duration,
+    Group,
+    Mode,
+    Network,
+    Path,
+    Rate,
+    SocketPath,
+    Timezone,
+    User,
+)
+
+DURATION = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
+SPAN = "expected a duration of at least 1ms and at most 3650d"
+RATE = "expected a rate such as 20/s, 300/m or 1000/h"
+MODE = 'expected three octal digits in quotes, such as "027"'
+NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/32"
+ADDRESS = "expected an IPv4 or IPv6 address, or unix:/path/to.sock"
+FORMAT = "expected a format of strftime(3) such as %H:%M:%S"
+NAME = "expected a name of exactly four printable ASCII characters other than space"
+ZONE = "expected local, UTC or a time zone's name such as Asia/Seoul"
+
+MILLISECONDS_IN_TEN_YEARS = 3650 * 86400 * 1000
+
+
+class Quantity(Protocol):
+    """What has a `parse`."""
+
+    def parse(self, value: object, /) -> object:
+        """Read a value."""
+
+
+addresses = st.ip_addresses()
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> str:
+    """Make any network, in canonical form."""
+    address = draw(addresses)
+    prefix = draw(st.integers(0, address.max_prefixlen))
+    assume(int(address) >> 32 != 0xFFFF)  # an IPv6 address that is an IPv4 one
+    return str(ipaddress.ip_network(f"{address}/{prefix}", strict=False))
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("10s", 10),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("1d2h3m4s5ms", 93784.005),
+        ("1.5h", 5400),
+        ("1h1h", 7200),
+        (90, 90),
+        (0.25, 0.25),
+        (0.001, 0.001),
+        ("1ms", 0.001),
+        (1.00049, 1),
+        ("3650d", 315_360_000),
+    ],
+)
+def test_a_duration_is_read_in_its_units(written: object, seconds: float) -> None:
+    """Text with units and bare numbers are seconds, to the millisecond."""
+    assert Duration.parse(written) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0.001, "1ms"), (0.5, "500ms"), (90, "1m30s"), (86400, "1d"), (93784.005, "1d2h3m4s5ms")],
+)
+def test_a_duration_is_written_in_the_largest_units(seconds: float, written: str) -> None:
+    """Each unit is used once, the largest first, and none that is zero."""
+    assert str(Duration(seconds)) == written
+
+
+@given(st.integers(1, MILLISECONDS_IN_TEN_YEARS))
+def test_a_duration_is_read_back_from_what_is_written(milliseconds: int) -> None:
+    """No millisecond is lost between a duration and its text."""
+    duration = Duration.parse(milliseconds / 1000)
+    assert Duration.parse(str(duration)) == duration
+    assert round(duration * 1000) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("written", "count", "seconds", "text"),
+    [
+        ("20/s", 20, 1, "20/s"),
+        ("300/m", 300, 60, "300/m"),
+        ("1000/h", 1000, 3600, "1000/h"),
+        ("007 / s", 7, 1, "7/s"),
+    ],
+)
+def test_a_rate_is_a_count_and_its_seconds(
+    written: str, count: int, seconds: int, text: str
+) -> None:
+    """A rate is read into numbers and kept as tidy text."""
+    rate = Rate.parse(written)
+    assert (rate.number, rate.seconds, str(rate)) == (count, seconds, text)
+
+
+@given(st.integers(1, 10**9), st.sampled_from("smh"))
+def test_a_rate_is_read_back_from_what_is_written(count: int, unit: str) -> None:
+    """A rate and its text are the same."""
+    rate = Rate.parse(f"{count}/{unit}")
+    again = Rate.parse(str(rate))
+    assert again == rate == f"{count}/{unit}"
+    assert (again.number, again.seconds) == (count, rate.seconds)
+
+
+@given(st.integers(0, 0o777))
+def test_a_mode_is_read_back_from_what_is_written(bits: int) -> None:
+    """A mode is three octal digits, and they give the same bits."""
+    written = str(Mode(bits))
+    assert len(written) == 3
+    assert Mode.parse(written) == bits
+
+
+@pytest.mark.parametrize(("written", "bits"), [("0", 0), ("27", 0o27), ("0777", 0o777)])
+def test_a_mode_is_octal_however_many_digits(written: str, bits: int) -> None:
+    """One to four digits are octal."""
+    assert Mode.parse(written) == bits
+
+
+@given(networks())
+def test_a_network_is_read_back_from_what_is_written(network: str) -> None:
+    """A network in canonical form is its own text."""
+    assert Network.parse(network) == network
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("2001:DB8:0::1", "2001:db8::1/128"),
+        ("2001:db8:0:0::/32", "2001:db8::/32"),
+        ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+        ("::ffff:8000:0/97", "128.0.0.0/1"),
+        ("::fffe:0:0/95", "::fffe:0:0/95"),
+        ("::192.0.2.0/120", "::c000:200/120"),
+    ],
+)
+def test_a_network_is_kept_in_canonical_form(written: str, canonical: str) -> None:
+    """An address is the smallest network, one spelling stands for all, and mapped IPv4 is IPv4."""
+    assert Network.parse(written) == canonical
+
+
+@given(addresses)
+def test_an_address_is_read_back_from_what_is_written(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    """An address is its own text, and has no path."""
+    assert Address.parse(str(address)) == str(address)
+    assert Address.parse(str(address)).path is None
+
+
+def test_an_address_of_a_unix_socket_has_a_path() -> None:
+    """What stands behind `unix:` is a path, whatever is in it."""
+    address = Address.parse("unix:/run/unix:1.sock")
+    assert address == "unix:/run/unix:1.sock"
+    assert address.path == "/run/unix:1.sock"
+
+
+def test_the_path_of_a_unix_socket_is_as_long_as_the_kernel_allows() -> None:
+    """107 bytes are taken, in an address too."""
+    assert SocketPath.parse("é" * 53 + "e") == "é" * 53 + "e"
+    assert Address.parse("unix:" + "s" * 107).path == "s" * 107
+
+
+@given(st.text("abc/. ~é", min_size=1))
+def test_a_path_is_any_text(text: str) -> None:
+    """A path is kept as it is."""
+    assert Path.parse(text) == text
+
+
+def test_users_and_groups_are_those_of_the_machine() -> None:
+    """Names that the machine knows are kept."""
+    user, group = pwd.getpwall()[0].pw_name, grp.getgrall()[0].gr_name
+    assert User.parse(user) == user
+    assert Group.parse(group) == group
+
+
+@pytest.mark.parametrize("name", ["local", "UTC"])
+def test_two_time_zones_need_no_database(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`local` and `UTC` are known on a machine without a time zone database."""
+    monkeypatch.setattr(zoneinfo, "ZoneInfo", None)
+    assert Timezone.parse(name) == name
+
+
+def test_a_time_zone_is_one_of_the_database() -> None:
+    """A name of the machine's database is kept."""
+    zones = sorted(zoneinfo.available_timezones() - {"UTC"})
+    if not zones:
+        pytest.skip("this machine has no time zone database")
+    assert Timezone.parse(zones[0]) == zones[0]
+
+
+@pytest.mark.parametrize("text", ["%H:%M:%S", "now", "%Y年", " "])
+def test_a_clock_format_is_any_that_gives_text(text: str) -> None:
+    """Text with and without conversions is kept as it is."""
+    assert ClockFormat.parse(text) == text
+
+
+@given(st.text([chr(code) for code in range(0x21, 0x7F)], min_size=4, max_size=4))
+def test_a_command_name_is_four_visible_characters(name: str) -> None:
+    """Any four of printable ASCII but the space are a name."""
+    assert CommandName.parse(name) == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (Duration, "soon", DURATION),
+        (Duration, "10", DURATION),
+        (Duration, "10 s", DURATION),
+        (Duration, "10S", DURATION),
+        (Duration, "-1s", DURATION),
+        (Duration, "1h,5m", DURATION),
+        (Duration, "10s\n", DURATION),
+        (Duration, "", DURATION),
+        (Duration, True, DURATION),
+        (Duration, None, DURATION),
+        (Duration, 0, SPAN),
+        (Duration, "0s", SPAN),
+        (Duration, -1, SPAN),
+        (Duration, 0.0009, SPAN),
+        (Duration, "3650d1ms", SPAN),
+        (Duration, float("inf"), SPAN),
+        (Duration, float("nan"), SPAN),
+        (Rate, "0/s", RATE),
+        (Rate, "20", RATE),
+        (Rate, "20/d", RATE),
+        (Rate, "-1/s", RATE),
+        (Rate, "1.5/s", RATE),
+        (Rate, "20/s\n", RATE),
+        (Rate, 20, RATE),
+        (Mode, 27, MODE),
+        (Mode, "", MODE),
+        (Mode, "028", MODE),
+        (Mode, "0o27", MODE),
+        (Mode, "1000", MODE),
+        (Mode, "00027", MODE),
+        (Mode, "027\n", MODE),
+        (Network, "example.org", NETWORK),
+        (Network, "10.0.0.0/33", NETWORK),
+        (Network, "10.0.0", NETWORK),
+        (Network, "", NETWORK),
+        (Network, 10, NETWORK),
+        (
+            Network,
+            "10.1.2.3/8",
+            "10.1.2.3/8 has bits set to the right of its prefix; write 10.0.0.0/8",
+        ),
+        (
+            Network,
+            "2001:db8::1/64",
+            "2001:db8::1/64 has bits set to the right of its prefix; write 2001:db8::/64",
+        ),
+        (Address, "localhost", ADDRESS),
+        (Address, "127.0.0.1:65000", ADDRESS),
+        (Address, "[::1]", ADDRESS),
+        (Address, "", ADDRESS),
+        (Address, 1, ADDRESS),
+        (Address, "unix:", "expected a path"),
+        (Address, "unix:" + "s" * 108, "the path of a Unix socket has at most 107 bytes"),
+        (SocketPath, "é" * 54, "the path of a Unix socket has at most 107 bytes"),
+        (SocketPath, "", "expected a path"),
+        (Path, "", "expected a path"),
+        (Path, "a\0b", "expected a path"),
+        (Path, 5, "expected a path"),
+        (User, "no body", "this machine has no user 'no body'"),
+        (User, "no\0body", "this machine has no user 'no\\x00body'"),
+        (User, 0, "expected the name of a user"),
+        (Group, "no body", "this machine has no group 'no body'"),
+        (Group, None, "expected the name of a group"),
+        (Timezone, "Mars/Base", "'Mars/Base' is not in this machine's time zone database"),
+        (Timezone, "../passwd", "'../passwd' is not in this machine's time zone database"),
+        (Timezone, "utc ", "'utc ' is not in this machine's time zone database"),
+        (Timezone, 9, ZONE),
+        (ClockFormat, "", FORMAT),
+        (ClockFormat, 9, FORMAT),
+        (CommandName, "tim", NAME),
+        (CommandName, "times", NAME),
+        (CommandName, "ti e", NAME),
+        (CommandName, "tim\x7f", NAME),
+        (CommandName, "timé", NAME),
+        (CommandName, "time\n", NAME),
+        (CommandName, 1234, NAME),
+    ],
+)
+def test_what_is_none_is_refused_with_the_way_out(
+    kind: Quantity, value: object, message: str
+) -> None:
+    """A value that is no such quantity is a ValueError that says what is expected."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
+        kind.parse(value)
+    assert str(refusal.value) == message

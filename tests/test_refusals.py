@@ -1,0 +1,81 @@
+"""Refusals: all of them are counted, and some of them are shown."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tetrad.refusals import Refusals
+
+
+def shown(refusals: Refusals, reason: str, count: int, now: float) -> list[bool]:
+    """Refuse `count` clients, and return which of them are to have a line."""
+    return [refusals.add(reason, now) for _ in range(count)]
+
+
+def test_ten_lines_a_second_are_shown_of_a_reason() -> None:
+    """The first ten have lines of their own, and the rest of that second have none."""
+    assert shown(Refusals(), "rate", 12, 100.0) == [True] * 10 + [False] * 2
+
+
+def test_a_new_second_brings_new_lines() -> None:
+    """A second after the first refusal, and not sooner, there are ten lines again."""
+    refusals = Refusals()
+    shown(refusals, "rate", 10, 100.0)
+    assert not refusals.add("rate", 100.999)
+    assert shown(refusals, "rate", 11, 101.0) == [True] * 10 + [False]
+
+
+def test_each_reason_has_lines_of_its_own() -> None:
+    """A flood of one reason hides no other."""
+    refusals = Refusals()
+    shown(refusals, "rate", 50, 100.0)
+    assert refusals.add("access", 100.5)
+
+
+def test_every_refusal_is_counted_by_its_reason() -> None:
+    """Counts have those with a line and those without, and a summary leaves them be."""
+    refusals = Refusals()
+    shown(refusals, "rate", 25, 100.0)
+    refusals.add("access", 100.0)
+    list(refusals.summary())
+    assert {reason: n for reason, n in refusals.counts.items() if n} == {"rate": 25, "access": 1}
+
+
+def test_every_reason_has_a_count_from_the_start() -> None:
+    """A reason that has not come up yet is counted, as none."""
+    reasons = ["access", "clients", "clients_per_source", "rate", "stopping", "resources"]
+    assert Refusals().counts == dict.fromkeys(reasons, 0)
+
+
+def test_those_without_a_line_are_summed_up_once() -> None:
+    """The summary tells how many were not shown, by reason, and then begins anew."""
+    refusals = Refusals()
+    shown(refusals, "rate", 13, 100.0)
+    shown(refusals, "access", 11, 100.0)
+    assert list(refusals.summary()) == [("rate", 3), ("access", 1)]
+    assert list(refusals.summary()) == []
+
+
+def test_a_summary_is_due_when_its_second_is_over() -> None:
+    """There is nothing to sum up until something was not shown, and nothing any more after."""
+    refusals = Refusals()
+    shown(refusals, "rate", 10, 100.0)
+    assert refusals.summary_due is None
+    refusals.add("rate", 100.5)
+    assert refusals.summary_due == 101.0
+    list(refusals.summary())
+    assert refusals.summary_due is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["rate", "access"]), st.sampled_from([0.0, 0.02, 0.7]))))
+def test_none_is_lost_between_lines_and_summaries(refused: list[tuple[str, float]]) -> None:
+    """What was counted is what had a line and what was summed up."""
+    refusals, now, lines, summed = Refusals(), 0.0, 0, 0
+    for reason, pause in refused:
+        now += pause
+        if refusals.summary_due is not None and now >= refusals.summary_due:
+            summed += sum(count for _, count in refusals.summary())
+        lines += refusals.add(reason, now)
+    summed += sum(count for _, count in refusals.summary())
+    assert lines + summed == sum(refusals.counts.values()) == len(refused)

@@ -1,0 +1,197 @@
+"""The status, as people, programs and Prometheus read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from tetrad import report
+from tetrad.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be in a time zone that is known."""
+    monkeypatch.setitem(os.environ, "TZ", "<UTC>0")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def session(client: str, age: float, pid: int = 4713) -> dict[str, Any]:
+    """Return a session."""
+    return {
+        "connection": f"1f-{pid}",
+        "client": client,
+        "service": "echo",
+        "listener": "127.0.0.1:65000",
+        "pid": pid,
+        "age": age,
+    }
+
+
+def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - a value of JSON
+    """Return the status of a daemon, as the master tells it."""
+    return {
+        "state": "running",
+        "pid": 4711,
+        "version": "1.2.3",
+        "config": "/etc/tetrad/tetrad.yaml",
+        "started": 1795349914.5,
+        "uptime": 93784.2,
+        "listeners": [
+            {"name": "127.0.0.1:65000", "address": "127.0.0.1", "port": 65000, "service": "echo"},
+            {"name": "unix:/x", "address": "/x", "port": None, "service": "command"},
+        ],
+        "clients": {"now": 1, "peak": 7, "limit": 1000},
+        "handlers": {"now": 3, "idle": 2, "lost": 5},
+        "accepted": 12,
+        "refused": {"access": 1, "clients": 0, "rate": 4},
+        "log": {
+            "file": "/var/log/tetrad/tetrad.log",
+            "level": "info",
+            "format": "json",
+            "logger": 4712,
+            "written": 40,
+            "lost": 6,
+        },
+        "sessions": [session("192.0.2.1:5", 61.4)],
+        **changes,
+    }
+
+
+def status(**changes: Any) -> Status:  # noqa: ANN401 - a value of JSON
+    """Return that status as its type."""
+    return msgspec.convert(document(**changes), Status)
+
+
+def test_people_read_it_line_by_line() -> None:
+    """Everything that an operator asks for stands in a line of its own."""
+    assert report.as_text(status()).splitlines() == [
+        "tetrad 1.2.3: running (pid 4711)",
+        "  since      2026-11-22 12:18:34 UTC, 1d2h3m4s ago",
+        "  config     /etc/tetrad/tetrad.yaml",
+        "  listening  127.0.0.1:65000 (echo)",
+        "  listening  unix:/x (command)",
+        "  clients    1 now, 7 at most, 1000 allowed",
+        "  handlers   3 now, 2 waiting, 5 lost",
+        "  accepted   12",
+        "  refused    1 access, 4 rate",
+        "  log        /var/log/tetrad/tetrad.log: 40 written, 6 lost",
+    ]
+
+
+def test_what_is_not_there_has_a_word() -> None:
+    """No file, no refusal and no log file are said in words."""
+    log = {**document()["log"], "file": None}
+    text = report.as_text(status(config=None, refused={"rate": 0}, log=log, sessions=[]))
+    assert "  config     built-in defaults\n" in text
+    assert "  refused    none\n" in text
+    assert text.endswith("  log        standard error: 40 written, 6 lost")
+
+
+def test_hosts_with_several_sessions_are_named() -> None:
+    """Who has the most sessions stands first, and who has one is not worth a word."""
+    clients = ["192.0.2.1:5", "[::1]:5", "192.0.2.1:6", "[::1]:6", "192.0.2.3:5", "[::1]:7"]
+    busy = status(sessions=[session(client, 1.0) for client in clients])
+    assert report.top_clients(busy) == [("[::1]", 3), ("192.0.2.1", 2)]
+    assert report.as_text(busy).endswith("\n  top        [::1] (3), 192.0.2.1 (2)")
+    assert "top" not in report.as_text(status())
+
+
+def test_five_hosts_are_named_at_most() -> None:
+    """The list of the busiest is short, however many there are."""
+    clients = [f"192.0.2.{host}:{port}" for host in range(9) for port in range(2)]
+    assert len(report.top_clients(status(sessions=[session(c, 1.0) for c in clients]))) == 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "1ms"),
+        (0.0004, "1ms"),
+        (0.3456, "346ms"),
+        (0.9996, "1s"),
+        (1.4, "1s"),
+        (59.6, "1m"),
+        (3600.2, "1h"),
+    ],
+)
+def test_a_span_is_as_exact_as_people_want(seconds: float, shown: str) -> None:
+    """From a second on there are no fractions, and no time at all is a millisecond."""
+    assert report.span(seconds) == shown
+
+
+def test_sessions_stand_in_columns_the_oldest_first() -> None:
+    """Each session has a line, under a head, without blanks at its end."""
+    sessions = [session("192.0.2.1:5", 5.0, 7), session("[2001:db8::1]:65000", 3600.0, 4713)]
+    assert report.as_sessions(status(sessions=sessions)).splitlines() == [
+        "CONNECTION  CLIENT               SERVICE  AGE  PID",
+        "1f-4713     [2001:db8::1]:65000  echo     1h   4713",
+        "1f-7        192.0.2.1:5          echo     5s   7",
+    ]
+    assert report.as_sessions(status(sessions=[])) == "CONNECTION  CLIENT  SERVICE  AGE  PID"
+
+
+def test_programs_read_one_document() -> None:
+    """As JSON, the status is what the master said, and so is anything else."""
+    assert json.loads(report.as_json(status())) == document()
+    assert json.loads(report.as_json({"state": "stopped"})) == {"state": "stopped"}
+
+
+def test_prometheus_reads_every_number() -> None:
+    """Each metric has its type and help, then its value; counters end as counters do."""
+    lines = report.as_openmetrics(status()).splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        "tetrad_up 1",
+        "tetrad_start_time_seconds 1795349914.5",
+        "tetrad_clients 1",
+        "tetrad_clients_peak 7",
+        "tetrad_clients_limit 1000",
+        "tetrad_handlers 3",
+        "tetrad_handlers_idle 2",
+        "tetrad_handlers_lost_total 5",
+        "tetrad_accepted_total 12",
+        'tetrad_refused_total{reason="access"} 1',
+        'tetrad_refused_total{reason="clients"} 0',
+        'tetrad_refused_total{reason="rate"} 4',
+        "tetrad_log_written_total 40",
+        "tetrad_log_lost_total 6",
+        'tetrad_build_info{version="1.2.3"} 1',
+    ]
+    assert lines[:2] == ["# TYPE tetrad_up gauge", "# HELP tetrad_up Whether the daemon runs."]
+    assert lines[-1] == "# EOF"
+    assert "# UNIT tetrad_start_time_seconds seconds" in lines
+
+
+@pytest.mark.parametrize("text", [report.as_openmetrics(status()), report.as_openmetrics_down()])
+def test_every_metric_is_announced_before_its_values(text: str) -> None:
+    """A value belongs to the family that was announced last, and is named as its type wants."""
+    ends = {"gauge": "", "counter": "_total", "info": "_info"}
+    name = ""
+    for line in text.splitlines()[:-1]:
+        announced = re.fullmatch("# TYPE (tetrad_[a-z_]+) ([a-z]+)", line)
+        if announced:
+            name = announced[1] + ends[announced[2]]
+        else:
+            assert re.match(rf"# (HELP|UNIT) tetrad_|{name}(\{{[^}}]*\}})? [0-9.]+$", line)
+
+
+def test_prometheus_hears_of_a_daemon_that_is_down() -> None:
+    """What does not run has one metric."""
+    assert report.as_openmetrics_down().splitlines() == [
+        "# TYPE tetrad_up gauge",
+        "# HELP tetrad_up Whether the daemon runs.",
+        "tetrad_up 0",
+        "# EOF",
+    ]

@@ -1,0 +1,125 @@
+"""The four deadlines of a session, each with its word in the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clients import ANSWER
+from processes import in_background
+
+if TYPE_CHECKING:
+    from conftest import MakeDaemon
+
+SHORT = "300ms"
+ECHO = [{"port": 0, "service": "echo"}]
+FLOOD = bytes(1 << 16)
+
+
+def deadlines(**given: object) -> dict[str, Any]:
+    """Return the section of a file that has only these deadlines."""
+    names = ("first_command_timeout", "idle_timeout", "max_duration", "send_timeout")
+    return {"session": dict.fromkeys(names) | given}
+
+
+def test_a_client_that_says_nothing_is_let_go(daemon: MakeDaemon) -> None:
+    """Whoever says nothing hears nothing, and is gone after `first_command_timeout`."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    assert served.connect().read_all() == b""
+    line = served.wait_for("client.disconnected")
+    assert line["reason"] == "first_command_timeout"
+    assert line["duration"] >= 0.3
+
+
+@pytest.mark.parametrize("words", [b"\r\n", b"\0 \t", b"t", b"tim"])
+def test_less_than_a_command_is_nothing(daemon: MakeDaemon, words: bytes) -> None:
+    """Line endings and the beginning of a command are not a first command."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    client = served.connect()
+    client.send(words)
+    assert client.read_all() == b""
+    assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"
+
+
+def test_line_endings_without_end_do_not_keep_a_session(daemon: MakeDaemon) -> None:
+    """A deadline is kept though there is always something to read."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    served.connect().flood(b"\n" * 65536)
+    assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"
+
+
+def test_a_client_that_falls_silent_is_let_go(daemon: MakeDaemon) -> None:
+    """After its first command a client has `idle_timeout` for each further one."""
+    served = daemon(**deadlines(idle_timeout=SHORT))
+    client = served.served()
+    assert client.read_all() == b""
+    line = served.wait_for("client.disconnected")
+    assert (line["reason"], line["commands"]) == ("idle_timeout", 1)
+
+
+def test_an_echo_client_that_falls_silent_is_let_go(daemon: MakeDaemon) -> None:
+    """For the echo service anything is a command."""
+    served = daemon(listen=ECHO, **deadlines(idle_timeout=SHORT))
+    client = served.connect()
+    client.send(b"x")
+    assert client.read_all() == b"x"
+    assert served.wait_for("client.disconnected")["reason"] == "idle_timeout"
+
+
+def test_who_has_spoken_has_only_the_idle_timeout(daemon: MakeDaemon) -> None:
+    """The first command ends `first_command_timeout`, and null is no deadline at all."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    speaker, silent = served.served(), served.connect()
+    assert silent.read_all() == b""
+    assert ANSWER.fullmatch(speaker.ask())
+
+
+def test_who_has_not_spoken_has_no_idle_timeout(daemon: MakeDaemon) -> None:
+    """`idle_timeout` begins with the first command."""
+    served = daemon(**deadlines(idle_timeout=SHORT))
+    silent, speaker = served.connect(), served.served()
+    assert speaker.read_all() == b""
+    assert ANSWER.fullmatch(silent.ask())
+
+
+def test_a_session_has_a_longest_duration(daemon: MakeDaemon) -> None:
+    """However busy it is, a session ends after `max_duration`."""
+    served = daemon(**deadlines(max_duration=SHORT))
+    client = served.served()
+    in_background(lambda: client.flood(b"time")).join()
+    line = served.wait_for("client.disconnected")
+    assert line["reason"] == "max_duration"
+    assert line["duration"] >= 0.3
+
+
+@pytest.mark.parametrize("words", [b"", b"ti", b"\n"])
+def test_the_longest_duration_is_for_idle_clients_too(daemon: MakeDaemon, words: bytes) -> None:
+    """A client between or within commands ends after `max_duration`."""
+    served = daemon(**deadlines(max_duration=SHORT))
+    client = served.connect()
+    client.send(words)
+    assert client.read_all() == b""
+    assert served.wait_for("client.disconnected")["reason"] == "max_duration"
+
+
+def test_an_echo_client_that_does_not_read_is_let_go(daemon: MakeDaemon) -> None:
+    """A client that takes nothing for `send_timeout` is gone, whatever it says."""
+    served = daemon(listen=ECHO, **deadlines(send_timeout=SHORT))
+    served.connect().flood(FLOOD)
+    assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
+
+
+def test_a_command_client_that_does_not_read_is_let_go(daemon: MakeDaemon) -> None:
+    """Answers that nobody reads are not waited with for longer than `send_timeout`."""
+    verbose = {"long": {"clock": "0123456789" * 90}}
+    served = daemon(commands=verbose, **deadlines(send_timeout=SHORT))
+    served.connect().flood(b"long" * 256)
+    assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
+
+
+def test_a_client_that_does_not_read_has_a_longest_duration(daemon: MakeDaemon) -> None:
+    """`max_duration` ends a session that is stuck in sending."""
+    served = daemon(listen=ECHO, **deadlines(max_duration=SHORT))
+    served.connect().flood(FLOOD)
+    assert served.wait_for("client.disconnected")["reason"] == "max_duration"

@@ -1,0 +1,309 @@
+"""What signals do, and what happens when a process is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clients import ANSWER
+from processes import in_background, status_of, stopped, until
+
+if TYPE_CHECKING:
+    from conftest import MakeDaemon
+    from daemons import Daemon
+    from processes import Process
+
+GONE_SECONDS = 2.0
+"""Within this time everything is gone when the master has died."""
+
+ECHO = [{"port": 0}, {"port": 0, "service": "echo"}]
+
+
+def children(daemon: Daemon) -> list[Process]:
+    """Return the master's children, to be waited for."""
+    return [daemon.watch(pid) for pid in daemon.processes[1:]]
+
+
+def last_event(daemon: Daemon) -> str:
+    """Return the log's last word."""
+    event: str = daemon.events()[-1]["event"]
+    return event
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_has_begun_is_finished(daemon: MakeDaemon, number: int) -> None:
+    """`ti` before the signal and `me` after it get their answer, and then the end."""
+    served = daemon()
+    client = served.connect()
+    client.say(b"ti")
+    served.signal(number)
+    served.wait_for("server.stopping")
+    client.send(b"me")
+    assert ANSWER.fullmatch(client.read_all())
+    assert served.is_gone()
+    assert served.events("client.disconnected")[0]["reason"] == "stopping"
+    assert last_event(served) == "server.stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_idle_clients_are_closed_at_once(daemon: MakeDaemon, number: int) -> None:
+    """Clients between commands, or before their first, are told with the end of the stream."""
+    served = daemon(listen=ECHO, daemon={"stop_timeout": "1h"})
+    clients = [served.served(), served.connect(), served.connect(1)]
+    served.signal(number)
+    assert [client.read_all() for client in clients] == [b"", b"", b""]
+    assert served.is_gone()
+    reasons = [line["reason"] for line in served.events("client.disconnected")]
+    assert reasons == ["stopping"] * 3
+
+
+def test_a_stop_waits_no_longer_than_its_timeout(daemon: MakeDaemon) -> None:
+    """A command that is never finished ends with `stop_timeout`."""
+    served = daemon(daemon={"stop_timeout": "200ms"})
+    client = served.connect()
+    client.say(b"ti")
+    served.signal(signal.SIGTERM)
+    assert client.read_all() == b""
+    assert served.is_gone()
+    assert served.events("client.disconnected")[0]["reason"] == "stopping"
+
+
+def test_a_client_that_does_not_read_is_not_waited_for(daemon: MakeDaemon) -> None:
+    """A session stuck in sending ends with `stop_timeout`, too."""
+    served = daemon(listen=ECHO, daemon={"stop_timeout": "200ms"}, session={"send_timeout": None})
+    client = served.connect(1)
+    flood = in_background(lambda: client.flood(bytes(65536)))
+    served.wait_for("client.connected")
+    served.signal(signal.SIGTERM)
+    assert served.is_gone()
+    flood.join()
+
+
+def test_a_handler_that_does_not_heed_is_killed(daemon: MakeDaemon) -> None:
+    """A handler that stands still is killed after `stop_timeout`, and missed in the log."""
+    served = daemon(daemon={"stop_timeout": "100ms"})
+    served.may_lose = True
+    served.served()
+    with stopped(served.handlers[0]):
+        served.signal(signal.SIGTERM)
+        assert served.is_gone()
+    assert last_event(served) == "server.stopped"
+
+
+def test_a_second_sigterm_changes_nothing(daemon: MakeDaemon) -> None:
+    """A stop stays graceful, however often it is asked for."""
+    served = daemon()
+    client = served.connect()
+    client.say(b"ti")
+    served.signal(signal.SIGTERM)
+    served.wait_for("server.stopping")
+    served.signal(signal.SIGTERM)
+    assert served.status()["state"] == "stopping"
+    client.send(b"me")
+    assert ANSWER.fullmatch(client.read_all())
+    assert served.is_gone()
+    assert len(served.events("server.stopping")) == 1
+
+
+def test_sigquit_waits_for_nobody(daemon: MakeDaemon) -> None:
+    """A command that has begun is not finished on SIGQUIT."""
+    served = daemon(daemon={"stop_timeout": "1h"})
+    client = served.connect()
+    client.say(b"ti")
+    served.signal(signal.SIGQUIT)
+    assert client.read_all() == b""
+    assert served.is_gone()
+    assert last_event(served) == "server.stopped"
+
+
+def test_sigquit_ends_a_stop_that_waits(daemon: MakeDaemon) -> None:
+    """Who has lost patience with a graceful stop can have the immediate one."""
+    served = daemon(daemon={"stop_timeout": "1h"})
+    client = served.connect()
+    client.say(b"ti")
+    served.signal(signal.SIGTERM)
+    served.wait_for("server.stopping")
+    served.signal(signal.SIGQUIT)
+    assert client.read_all() == b""
+    assert served.is_gone()
+
+
+def test_a_stopped_daemon_leaves_nothing_but_its_log(daemon: MakeDaemon) -> None:
+    """Pidfile and sockets are taken away, and the log ends with `server.stopped`."""
+    served = daemon()
+    served.served()
+    served.signal(signal.SIGTERM)
+    assert served.is_gone()
+    assert set(os.listdir(served.folder)) == {"home", "tetrad.log", "tetrad.yaml"}
+    assert last_event(served) == "server.stopped"
+
+
+def test_sighup_reloads(daemon: MakeDaemon) -> None:
+    """SIGHUP is `tetrad reload`: the file is applied and the log says what changed."""
+    served = daemon()
+    served.configure(limits={"clients": 1})
+    served.signal(signal.SIGHUP)
+    assert "limits.clients" in served.wait_for("server.reloaded")["changes"]
+    assert served.status()["clients"]["limit"] == 1
+
+
+def test_sighup_with_a_bad_file_changes_nothing(daemon: MakeDaemon) -> None:
+    """A file with a problem is logged, and the old configuration serves on."""
+    served = daemon()
+    served.configure(limits={"clients": "many"}, handlers={"spare": 3})
+    served.signal(signal.SIGHUP)
+    line = served.wait_for("server.reload_failed")
+    assert line["level"] == "error"
+    assert f"{served.file}:" in line["errors"][0]
+    assert served.status()["clients"]["limit"] == 1000
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
+def test_sigusr1_reopens_the_log(daemon: MakeDaemon) -> None:
+    """After a rename and SIGUSR1 the log goes on under its own name."""
+    served = daemon()
+    served.wait_for("server.listening")
+    os.rename(served.log_file, served.log_file + ".1")
+    served.signal(signal.SIGUSR1)
+    assert served.wait_for("log.reopened")["level"] == "info"
+    served.served()
+    served.wait_for("client.command")
+
+
+def test_no_line_is_lost_while_the_log_is_rotated(daemon: MakeDaemon) -> None:
+    """Each command is in one of the files, whole, however often they change."""
+    served = daemon()
+    served.wait_for("server.listening")
+    clients = [served.served() for _ in range(5)]
+    for turn in range(5):
+        os.rename(served.log_file, f"{served.log_file}.{turn}")
+        for client in clients:
+            client.send(b"time" * 20)
+        served.signal(signal.SIGUSR1)
+        assert all(ANSWER.match(client.read(19 * 20)) for client in clients)
+        until(lambda: os.path.exists(served.log_file), "the new log")
+    served.stop()
+    lines = served.events("client.command")
+    for turn in range(5):
+        served.log_file = f"{served.folder}/tetrad.log.{turn}"
+        lines += served.events("client.command")
+    assert len(lines) == 5 * (1 + 5 * 20)
+
+
+def test_a_log_that_was_moved_away_is_noticed(daemon: MakeDaemon) -> None:
+    """Without any signal, what is logged after a rename is in a new file."""
+    served = daemon()
+    served.wait_for("server.listening")
+    os.rename(served.log_file, served.log_file + ".1")
+    served.served()
+    served.wait_for("client.command")
+    assert served.events("log.reopened")
+
+
+def test_the_master_ignores_sigchld(daemon: MakeDaemon) -> None:
+    """The kernel reaps handlers by itself: SIGCHLD is ignored in the master."""
+    ignored = int(status_of(daemon().pid)["SigIgn"], 16)
+    assert ignored & 1 << (signal.SIGCHLD - 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
+def test_the_masters_signals_are_nothing_to_a_handler(daemon: MakeDaemon, number: int) -> None:
+    """What a terminal or a slip of the hand sends to a handler does not end its session."""
+    served = daemon()
+    client = served.served()
+    client.say(b"ti")
+    os.kill(served.handlers[0], number)
+    client.send(b"me")
+    assert ANSWER.fullmatch(client.read(19))
+
+
+def test_sigterm_to_a_handler_ends_its_session_only(daemon: MakeDaemon) -> None:
+    """An operator can end one session by its process, which finishes its command."""
+    served = daemon()
+    client, other = served.connect(), served.served()
+    client.say(b"ti")
+    pid = served.wait_for("client.connected", client=client.name)["pid"]
+    os.kill(pid, signal.SIGTERM)
+    client.send(b"me")
+    assert ANSWER.fullmatch(client.read_all())
+    assert ANSWER.fullmatch(other.ask())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+def test_the_logger_outlives_signals(daemon: MakeDaemon, number: int) -> None:
+    """A signal to the whole group does not cost the log its last lines."""
+    served = daemon()
+    logger = served.logger
+    os.kill(logger, number)
+    served.served()
+    served.wait_for("client.command")
+    assert served.logger == logger
+
+
+def test_everything_is_gone_when_the_master_is_killed(daemon: MakeDaemon) -> None:
+    """Handlers, whatever they are at, and the logger do not outlive their master."""
+    served = daemon(listen=ECHO, handlers={"spare": 1}, session={"send_timeout": None})
+    served.served().say(b"ti")
+    silent, busy = served.connect(), served.connect(1)
+    served.wait_for("client.connected", client=busy.name)
+    flood = in_background(lambda: busy.flood(bytes(65536)))
+    left = children(served)
+    assert len(left) >= 4
+    served.signal(signal.SIGKILL)
+    assert served.is_gone()
+    assert all(process.has_ended(GONE_SECONDS) for process in left)
+    assert silent.is_refused()
+    flood.join()
+
+
+def test_a_start_after_a_kill_just_works(daemon: MakeDaemon) -> None:
+    """What a master that was killed has left does not stand in the way."""
+    served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock"}])
+    served.signal(signal.SIGKILL)
+    assert served.is_gone()
+    assert served.tetrad("status").status == 1
+    served.start()
+    assert ANSWER.fullmatch(served.connect().ask())
+    assert ANSWER.fullmatch(served.connect_to_path("t.sock").ask())
+
+
+def test_a_logger_that_was_killed_is_replaced(daemon: MakeDaemon) -> None:
+    """The log goes on with another logger, and says that something may be missing."""
+    served = daemon()
+    client = served.served()
+    killed = served.watch(served.logger)
+    killed.signal(signal.SIGKILL)
+    assert killed.has_ended()
+    assert ANSWER.fullmatch(client.ask())
+    assert served.wait_for("log.lost")["level"] == "error"
+    client.quit()
+    assert served.wait_for("client.disconnected")["commands"] == 3
+    assert served.logger != killed.pid
+
+
+def test_nothing_is_lost_while_there_is_no_logger(daemon: MakeDaemon) -> None:
+    """What happens before the next logger is there is written by it."""
+    served = daemon()
+    client = served.served()
+    served.wait_for("client.command")
+    os.kill(served.logger, signal.SIGKILL)
+    client.send(b"time" * 100)
+    client.read(19 * 100)
+    served.wait_for("client.command", count=101)
+
+
+def test_a_handler_that_was_killed_is_missed(daemon: MakeDaemon) -> None:
+    """Its loss is logged with its client, which is gone, and its place is free."""
+    served = daemon(limits={"clients": 1})
+    served.may_lose = True
+    client = served.served()
+    handler = served.handlers[0]
+    os.kill(handler, signal.SIGKILL)
+    assert client.is_refused()
+    line = served.wait_for("handler.lost")
+    assert (line["handler"], line["client"], line["level"]) == (handler, client.name, "error")
+    assert ANSWER.fullmatch(served.connect().ask())
+    assert served.status()["handlers"]["lost"] == 1
