@@ -338,7 +338,10 @@ def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
     assert shown(path, 100) == [line(1), line(2), line(3)]
 
 
-@pytest.mark.parametrize("data", [b"", b"not compressed", gzip.compress(b"x\n")[:10]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not compressed", gzip.compress(b"")[:10], gzip.compress(b"")[:10] + b"\xff" * 9],
+)
 def test_a_broken_file_does_not_hide_the_others(path: str, data: bytes) -> None:
     """What cannot be unpacked is left out."""
     write(path, line(2))
@@ -412,6 +415,25 @@ def test_a_renamed_log_is_followed_to_its_end_and_then_the_next(
         write(path, line(3))
 
     assert followed(monkeypatch, path, rotate) == [line(1), line(2), line(3)]
+
+
+def test_what_is_written_at_the_last_moment_is_not_missed(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that is written to and renamed after it was read to its end is read once more."""
+    write(path, line(0))
+    pread = os.pread
+
+    def read_and_rotate(fd: int, size: int, position: int) -> bytes:
+        data = pread(fd, size, position)
+        if not data and not os.path.exists(f"{path}.1"):
+            write(path, line(1))
+            os.rename(path, f"{path}.1")
+            write(path, line(2))
+        return data
+
+    monkeypatch.setattr(os, "pread", read_and_rotate)
+    assert followed(monkeypatch, path) == [line(1), line(2)]
 
 
 def test_the_old_log_is_read_while_there_is_no_new_one(

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -252,6 +253,14 @@ def test_an_unfinished_request_is_let_go(daemon: MakeDaemon) -> None:
         ended.shutdown(socket.SHUT_WR)
         assert ended.recv(1) == b""
         assert waiting.recv(1) == b""
+
+
+def test_a_request_without_end_is_not_waited_for(daemon: MakeDaemon) -> None:
+    """What is too long for a request is hung up on before others have run out of time."""
+    served = daemon()
+    with control_of(served) as silent, control_of(served) as endless:
+        endless.sendall(b"x" * 65)
+        assert select.select([silent, endless], [], [], PATIENCE_SECONDS)[0] == [endless]
 
 
 def test_a_hundred_silent_operators_keep_nobody_out(daemon: MakeDaemon) -> None:

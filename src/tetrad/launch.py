@@ -124,6 +124,8 @@ class Front:
                 self._own(folder)
 
     def _bind(self) -> None:
+        # The permissions of a Unix socket are the same whether it comes now or with a reload.
+        os.umask(self._settings.umask)
         for plan in self._plan["listeners"]:
             try:
                 self._listeners.append(listeners.open_listener(plan))
