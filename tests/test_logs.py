@@ -63,8 +63,10 @@ class Following:
 
     def __init__(self, daemon: Daemon, *arguments: str) -> None:
         command = [sys.executable, "-m", "tetrad", "logs", "-f", *arguments, "-c", daemon.file]
+        # It has to hand over each line by itself.
+        environment = {k: v for k, v in daemon.environment.items() if k != "PYTHONUNBUFFERED"}
         self.process = subprocess.Popen(
-            command, env=daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self._data = b""
 

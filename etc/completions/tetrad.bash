@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/tetrad
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_tetrad_subparsers=(run start stop restart reload status logs explain check client)
+_shtab_tetrad_subparsers=(run start stop restart reload status logs explain check client install uninstall)
 
 _shtab_tetrad_run_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_start_option_strings=(-h --help -c --config --version)
@@ -17,6 +17,8 @@ _shtab_tetrad_logs_option_strings=(-h --help -c --config --version -f --follow -
 _shtab_tetrad_explain_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_check_option_strings=(-h --help -c --config --version --dump --schema)
 _shtab_tetrad_client_option_strings=(-h --help -c --config --version --host --port --service)
+_shtab_tetrad_install_option_strings=(-h --help -c --config --version --root --dry-run --socket --no-socket)
+_shtab_tetrad_uninstall_option_strings=(-h --help -c --config --version --root --dry-run)
 _shtab_tetrad_option_strings=(-h --help -c --config --version)
 
 _shtab_tetrad_run__c_COMPGEN=_shtab_compgen_files
@@ -40,13 +42,17 @@ _shtab_tetrad_check__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_check___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_client__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_client___config_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_install__c_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_install___config_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_uninstall__c_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_uninstall___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad___config_COMPGEN=_shtab_compgen_files
 
 _shtab_tetrad_status___format_choices=(text json openmetrics)
 _shtab_tetrad_logs___level_choices=(debug info warning error)
 _shtab_tetrad_client___service_choices=(command echo)
-_shtab_tetrad_pos_0_choices=(run start stop restart reload status logs explain check client)
+_shtab_tetrad_pos_0_choices=(run start stop restart reload status logs explain check client install uninstall)
 
 _shtab_tetrad_run__h_nargs=0
 _shtab_tetrad_run___help_nargs=0
@@ -86,6 +92,16 @@ _shtab_tetrad_client_pos_0_nargs='*'
 _shtab_tetrad_client__h_nargs=0
 _shtab_tetrad_client___help_nargs=0
 _shtab_tetrad_client___version_nargs=0
+_shtab_tetrad_install__h_nargs=0
+_shtab_tetrad_install___help_nargs=0
+_shtab_tetrad_install___version_nargs=0
+_shtab_tetrad_install___dry_run_nargs=0
+_shtab_tetrad_install___socket_nargs=0
+_shtab_tetrad_install___no_socket_nargs=0
+_shtab_tetrad_uninstall__h_nargs=0
+_shtab_tetrad_uninstall___help_nargs=0
+_shtab_tetrad_uninstall___version_nargs=0
+_shtab_tetrad_uninstall___dry_run_nargs=0
 _shtab_tetrad_pos_0_nargs=A...
 _shtab_tetrad__h_nargs=0
 _shtab_tetrad___help_nargs=0

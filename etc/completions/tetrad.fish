@@ -50,8 +50,8 @@ function _shtab_tetrad_using
   test "$_shtab_tetrad_cmdpath" = "$argv"
 end
 
-set -g _shtab_tetrad_commands run start stop restart reload status logs explain check client
-set -g _shtab_tetrad_opts_with_value --client --config --connection --event --format --host --level --lines --port --service --since -c -n
+set -g _shtab_tetrad_commands run start stop restart reload status logs explain check client install uninstall
+set -g _shtab_tetrad_opts_with_value --client --config --connection --event --format --host --level --lines --port --root --service --since -c -n
 
 complete -c tetrad -e
 complete -c tetrad -f
@@ -115,3 +115,16 @@ complete -c tetrad -n '_shtab_tetrad_using client' -l version -d 'show program'"
 complete -c tetrad -n '_shtab_tetrad_using client' -l host -x -d 'address, name or unix:PATH (default: 127.0.0.1)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l port -x -d 'TCP port (default: 65000)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l service -xka "command echo" -d 'what is served there (default: command)'
+complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a install -d 'put the files of the service in place'
+complete -c tetrad -n '_shtab_tetrad_using install' -s h -l help -d 'show this help message and exit'
+complete -c tetrad -n '_shtab_tetrad_using install' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)'
+complete -c tetrad -n '_shtab_tetrad_using install' -l version -d 'show program'"'"'s version number and exit'
+complete -c tetrad -n '_shtab_tetrad_using install' -l root -x -d 'what stands before every path (default: /)'
+complete -c tetrad -n '_shtab_tetrad_using install' -l dry-run -d 'only say what would be done'
+complete -c tetrad -n '_shtab_tetrad_using install' -l socket -l no-socket -d 'have clients come in through tetrad.socket alone (default: as it is)'
+complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a uninstall -d 'take the files of the service away'
+complete -c tetrad -n '_shtab_tetrad_using uninstall' -s h -l help -d 'show this help message and exit'
+complete -c tetrad -n '_shtab_tetrad_using uninstall' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)'
+complete -c tetrad -n '_shtab_tetrad_using uninstall' -l version -d 'show program'"'"'s version number and exit'
+complete -c tetrad -n '_shtab_tetrad_using uninstall' -l root -x -d 'what stands before every path (default: /)'
+complete -c tetrad -n '_shtab_tetrad_using uninstall' -l dry-run -d 'only say what would be done'

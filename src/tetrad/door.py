@@ -41,11 +41,22 @@ class Listener:
 
 
 class Door:
-    """Accepts clients, and hands them to the crew or turns them away."""
+    """Accepts clients, and hands them to the crew or turns them away.
+
+    Listeners that are `inherited` from a service manager are closed as they are: who waits there
+    waits for the next daemon.
+    """
 
     def __init__(
-        self, loop: Loop, journal: events.Journal, admission: Admission, crew: Crew
+        self,
+        loop: Loop,
+        journal: events.Journal,
+        admission: Admission,
+        crew: Crew,
+        *,
+        inherited: bool,
     ) -> None:
+        self.inherited = inherited
         self._loop = loop
         self._journal = journal
         self._admission = admission
@@ -75,11 +86,14 @@ class Door:
     def close(self, listener: Listener) -> None:
         """Accept no more clients here but those that the kernel has accepted already."""
         fd = listener.socket.fileno()
-        while self._accept(fd):
+        while not self.inherited and self._accept(fd):
             pass
         self._loop.unwatch(fd)
         del self._open[fd]
-        listeners.close(listener.socket, listener.plan)
+        if self.inherited:
+            listener.socket.close()
+        else:
+            listeners.close(listener.socket, listener.plan)
 
     def stop(self) -> None:
         """Close, and refuse whoever still waits at the door."""

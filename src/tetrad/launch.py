@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
 
-from tetrad import listeners, paths, pidfile, privileges
+from tetrad import activation, listeners, paths, pidfile, privileges
 from tetrad import plan as plans
 from tetrad.handover import Estate, become_master
 
@@ -47,7 +47,11 @@ class Front:
 
     def __init__(self, loaded: Loaded, explicit: str | None, *, foreground: bool) -> None:
         self._settings = loaded.config.daemon
-        self._plan: Plan = plans.make(loaded, explicit, foreground=foreground)
+        # Before anything forks: what is passed is for this very process.
+        self._activation = activation.take(os.environ, os.getpid())
+        self._plan: Plan = plans.make(
+            loaded, explicit, foreground=foreground, activation=self._activation
+        )
         try:
             self._identity = privileges.wanted(loaded.config.daemon)
         except PermissionError as error:
@@ -124,6 +128,19 @@ class Front:
                 self._own(folder)
 
     def _bind(self) -> None:
+        if self._activation.sockets:
+            self._inherit()
+        else:
+            self._listen()
+        self._open_control()
+
+    def _inherit(self) -> None:
+        try:
+            self._listeners += activation.adopt(self._plan["listeners"], self._activation.sockets)
+        except activation.MismatchError as error:
+            raise StartError(str(error)) from None
+
+    def _listen(self) -> None:
         # The permissions of a Unix socket are the same whether it comes now or with a reload.
         os.umask(self._settings.umask)
         for plan in self._plan["listeners"]:
@@ -133,6 +150,8 @@ class Front:
                 raise _bind_error(plan["name"], error) from None
             if plan["family"] == "unix":
                 self._own(plan["address"])
+
+    def _open_control(self) -> None:
         path = self._plan["control"]
         try:
             self._control = listeners.open_control(path, CONTROL_BACKLOG)

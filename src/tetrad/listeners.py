@@ -41,6 +41,14 @@ def adopt(fd: int, family: str) -> _socket.socket:
     return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd)
 
 
+def take_over(listener: _socket.socket, plan: ListenerPlan) -> None:
+    """Have a socket that a service manager opened listen as ours do. Raises OSError."""
+    os.set_blocking(listener.fileno(), False)
+    if plan["family"] != "unix":
+        _watch_peers(listener)
+    listener.listen(plan["backlog"])
+
+
 def accept(listener: _socket.socket) -> tuple[int, object]:
     """Accept a client: its descriptor and its address. Raises OSError."""
     accepted: tuple[int, object] = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -93,8 +101,15 @@ def port_of(listener: _socket.socket) -> int | None:
 
 
 def _prepare(listener: _socket.socket, plan: ListenerPlan) -> None:
-    """Set what accepted sockets inherit: a peer whose cable was pulled must not stay for ever."""
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    _watch_peers(listener)
+    if plan["family"] == "inet6":
+        only = plan["address"] != "::"
+        listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, only)
+
+
+def _watch_peers(listener: _socket.socket) -> None:
+    """Set what accepted sockets inherit: a peer whose cable was pulled must not stay for ever."""
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     tcp = _socket.IPPROTO_TCP
     listener.setsockopt(tcp, _socket.TCP_NODELAY, 1)
@@ -102,9 +117,6 @@ def _prepare(listener: _socket.socket, plan: ListenerPlan) -> None:
     listener.setsockopt(tcp, _socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
     listener.setsockopt(tcp, _socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
     listener.setsockopt(tcp, _socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
-    if plan["family"] == "inet6":
-        only = plan["address"] != "::"
-        listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, only)
 
 
 def _is_stale(path: str) -> bool:

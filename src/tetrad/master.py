@@ -34,6 +34,7 @@ from tetrad.lean import signal
 from tetrad.logkeeper import Logkeeper
 from tetrad.loop import Loop
 from tetrad.reloading import Reloading, same_place
+from tetrad.supervision import Supervision
 from tetrad.title import Title
 
 TYPE_CHECKING = False
@@ -57,9 +58,12 @@ class Master:
         self.journal = events.Journal(JOURNAL, plan["log"]["level"])
         self.admission = Admission(plan["limits"], plan["access"])
         self.crew = Crew(self.loop, self.journal, self.admission)
-        self.door = Door(self.loop, self.journal, self.admission, self.crew)
+        self.door = Door(
+            self.loop, self.journal, self.admission, self.crew, inherited=plan["inherited"]
+        )
         self.logkeeper = Logkeeper(self.loop, self.journal, plan["logger"])
         self.reloading = Reloading(self)
+        self.supervision = Supervision(self)
         self._control_socket = listeners.adopt(CONTROL, "unix")
         self.control = Control(self._control_socket, self)
         self._pid = os.getpid()
@@ -83,6 +87,7 @@ class Master:
         for listener in self.door.listeners:
             self._log_listener(listener)
         self._say_ready()
+        self.supervision.begin()
         gc.freeze()
         while not self._is_over():
             self._turn()
@@ -90,6 +95,7 @@ class Master:
 
     def _turn(self) -> None:
         self.journal.flush()
+        self.supervision.look()
         if self.journal.lost and "loss" not in self.loop.timers:
             when = time.monotonic() + LOSS_REPORT_SECONDS
             self.loop.timers.set("loss", when, self.journal.flush)
@@ -228,6 +234,7 @@ class Master:
         self.is_stopping = True
         self.journal.event("info", events.SERVER_STOPPING, clients=self.admission.clients)
         self.door.stop()
+        self.supervision.stopping()
         self.journal.flush()
         os.write(LIFELINE_HELD, b".")
         self.crew.retire()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 import msgspec
 
 from tetrad import __version__, programs
+from tetrad.activation import Activation
 from tetrad.config import Clock
 
 if TYPE_CHECKING:
@@ -86,11 +87,23 @@ class CommandPlan(TypedDict):
     timezone: str
 
 
+class SupervisionPlan(TypedDict):
+    """The service manager: where it listens, and after how many seconds of silence it acts.
+
+    `is_known`: whether the master is the very process that it started.
+    """
+
+    notify: str | None
+    watchdog: float | None
+    is_known: bool
+
+
 class Plan(TypedDict):
     """The whole.
 
     `file` is the configuration's, `settings` has every key with its value as text, `fixed` those
-    that a running daemon cannot change; `logger` and `reloader` are command lines.
+    that a running daemon cannot change; `logger` and `reloader` are command lines. `supervision`,
+    and whether the listeners are `inherited` from a service manager, hold from start to end.
     """
 
     version: str
@@ -111,9 +124,17 @@ class Plan(TypedDict):
     commands: dict[str, CommandPlan]
     logger: list[str]
     reloader: list[str]
+    supervision: SupervisionPlan
+    inherited: bool
 
 
-def make(loaded: Loaded, explicit: str | None, *, foreground: bool) -> Plan:
+def make(
+    loaded: Loaded,
+    explicit: str | None,
+    *,
+    foreground: bool,
+    activation: Activation = Activation(),  # noqa: B008 - immutable
+) -> Plan:
     """Make the plan of a configuration that has no problems; `explicit` is what -c named.
 
     In the foreground the log goes to the terminal, readable, unless the file says otherwise.
@@ -152,6 +173,10 @@ def make(loaded: Loaded, explicit: str | None, *, foreground: bool) -> Plan:
         commands=_commands(config),
         logger=programs.command("logger"),
         reloader=programs.command("reloader", "run" if foreground else "start", explicit or ""),
+        supervision=SupervisionPlan(
+            notify=activation.notify, watchdog=activation.watchdog, is_known=foreground
+        ),
+        inherited=bool(activation.sockets),
     )
 
 

@@ -43,6 +43,7 @@ class Reloading:
             self._begin()
 
     def _begin(self) -> None:
+        self._master.supervision.reloading()
         self._answered, self._waiting = self._waiting, []
         self._data = b""
         loop = self._master.loop
@@ -97,7 +98,9 @@ class Reloading:
             if key in old["fixed"]
         ]
         problems += _log_problem(plan)
-        opened, more = _open_new(self._master.door.listeners, plan["listeners"])
+        door = self._master.door
+        settle = _keep if door.inherited else _open_new
+        opened, more = settle(door.listeners, plan["listeners"])
         problems += more
         if problems:
             for listener, socket in opened:
@@ -114,6 +117,7 @@ class Reloading:
         else:
             journal.event("error", events.SERVER_RELOAD_FAILED, errors=result)
             outcome = {"errors": result}
+        self._master.supervision.ready()
         for answer in self._answered:
             answer(outcome)
         if self._waiting:
@@ -142,6 +146,15 @@ def _open_new(
         except OSError as error:
             problems.append(f"{plan['name']}: {error.strerror}")
     return opened, problems
+
+
+def _keep(
+    present: list[Listener], wanted: list[ListenerPlan]
+) -> tuple[list[tuple[ListenerPlan, _socket.socket]], list[str]]:
+    """Open nothing, as the listeners are the service manager's: there must be the same ones."""
+    if {plan["name"] for plan in wanted} == {listener.plan["name"] for listener in present}:
+        return [], []
+    return [], ["listen: systemd listens for us: change tetrad.socket, too, and restart both"]
 
 
 def _log_problem(plan: Plan) -> list[str]:

@@ -7,7 +7,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from tetrad import __version__
-from tetrad.cli import conversation, inspection, lifecycle
+from tetrad.cli import conversation, inspection, installation, lifecycle
 from tetrad.events import LEVELS
 from tetrad.quantities import Duration
 
@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     _add_explain(add("explain", inspection.explain, "tell whether a client would be let in"))
     _add_check(add("check", inspection.check, "validate the configuration"))
     _add_client(add("client", conversation.client, "talk to a tetrad, by hand or in words"))
+    _add_install(add("install", installation.install, "put the files of the service in place"))
+    _add_place(add("uninstall", installation.uninstall, "take the files of the service away"))
     return top
 
 
@@ -109,6 +111,22 @@ def _add_client(client: argparse.ArgumentParser) -> None:
         help="what is served there (default: %(default)s)",
     )
     client.add_argument("words", nargs="*", metavar="WORD", help="what to send")
+
+
+def _add_install(install: argparse.ArgumentParser) -> None:
+    _add_place(install)
+    install.add_argument(
+        "--socket",
+        action=argparse.BooleanOptionalAction,
+        help="have clients come in through tetrad.socket alone (default: as it is)",
+    )
+
+
+def _add_place(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--root", metavar="DIR", default="/", help="what stands before every path (default: /)"
+    )
+    command.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 
 def _port(text: str) -> int:

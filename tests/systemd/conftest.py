@@ -1,0 +1,63 @@
+"""What the tests of the service share: one container for all of them, and the service as new."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .container import BOOT_SECONDS, Container, obstacle
+from .service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROJECT = pathlib.Path(__file__).parents[2]
+
+BUILD_SECONDS = 120.0
+
+_HERE = os.path.dirname(__file__)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker by which these tests can be chosen or left out."""
+    config.addinivalue_line("markers", "systemd: boots a container; needs root and systemd-nspawn")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this folder; the first test of it waits for the container."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.systemd)
+            item.add_marker(pytest.mark.timeout(BUILD_SECONDS + BOOT_SECONDS))
+
+
+@pytest.fixture(scope="session")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """Boot a container in which this checkout is installed; skip where there can be none."""
+    if reason := obstacle():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("systemd")
+    with Container(str(folder), _wheel(folder)) as booted:
+        booted.do(*booted.tetrad_command("install"))
+        yield booted
+
+
+@pytest.fixture
+def service(container: Container) -> Iterator[Service]:
+    """Return the service, stopped, with the settings that it was installed with."""
+    fresh = Service(container)
+    fresh.reset()
+    yield fresh
+    fresh.finish()
+
+
+def _wheel(folder: pathlib.Path) -> str:
+    """Build what an operator would install."""
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
+    subprocess.run([*build, str(PROJECT)], check=True, timeout=BUILD_SECONDS)
+    return str(next(folder.glob("*.whl")))

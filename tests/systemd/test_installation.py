@@ -1,0 +1,46 @@
+"""`tetrad install` and `tetrad uninstall` on a system that runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .service import CONFIGURATION, LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .service import Service
+
+
+@pytest.fixture
+def reinstalled(service: Service) -> Iterator[Service]:
+    """Return the service; it is installed again after the test."""
+    yield service
+    service.container.do("rm", "-f", CONFIGURATION, f"{CONFIGURATION}.new")
+    service.container.do(*service.container.tetrad_command("install"))
+
+
+def test_a_second_installation_changes_nothing(reinstalled: Service) -> None:
+    """With the configuration as it was installed, there is nothing to do."""
+    reinstalled.container.do("rm", "-f", CONFIGURATION)
+    first = reinstalled.container.tetrad("install")
+    second = reinstalled.container.tetrad("install")
+    assert f"wrote {CONFIGURATION}" in first.out
+    assert "everything is in place already" in second.out
+    assert "wrote" not in second.out
+
+
+def test_what_was_installed_starts_and_is_taken_away(reinstalled: Service) -> None:
+    """Uninstalling stops the service; configuration, log and user are left."""
+    reinstalled.do("enable", "--now", "tetrad")
+    assert reinstalled.serves()
+    ran = reinstalled.container.tetrad("uninstall")
+    assert ran.status == 0
+    assert reinstalled.systemctl("status", "tetrad").status == 4  # no such unit
+    assert reinstalled.container.run("pgrep", "-u", "tetrad").out == ""
+    for left in (CONFIGURATION, LOG):
+        reinstalled.container.do("test", "-e", left)
+    reinstalled.container.do("id", "tetrad")
+    assert reinstalled.container.tetrad("uninstall").out == "tetrad: nothing of it is installed\n"

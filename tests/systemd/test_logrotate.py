@@ -1,0 +1,58 @@
+"""Rotating the log with logrotate itself, while it is being written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemons import until
+
+from .service import LOG, LOG_FOLDER, Load
+
+if TYPE_CHECKING:
+    from .service import Service
+
+ROTATIONS = 3
+
+
+def test_rotation_under_load_loses_no_line_and_tears_none(service: Service) -> None:
+    """Every command of every client is in one of the files, in a line that is whole."""
+    if shutil.which("logrotate") is None:
+        pytest.skip("logrotate: not installed")
+    service.do("start", "tetrad")
+    with Load(service, clients=4) as load:
+        for _ in range(ROTATIONS):
+            _rotate(service)
+            load.go_on()
+    service.do("stop", "tetrad")
+    assert not load.failures
+    assert service.commands() == 2 * load.answered
+    assert "log.lost" not in {event["event"] for event in service.events()}
+
+
+def test_rotated_files_are_packed_and_the_users_own(service: Service) -> None:
+    """The latest stays readable, older ones are compressed, and nobody else may read them."""
+    if shutil.which("logrotate") is None:
+        pytest.skip("logrotate: not installed")
+    service.do("start", "tetrad")
+    for _ in range(2):
+        _rotate(service)
+    folder = service.container.path(LOG_FOLDER)
+    assert sorted(os.listdir(folder)) == ["tetrad.log", "tetrad.log.1", "tetrad.log.2.gz"]
+    listed = service.container.do("stat", "--format=%U:%G %a", LOG)
+    assert listed == "tetrad:tetrad 640\n"
+
+
+def _rotate(service: Service) -> None:
+    """Rotate the log, which must not be empty for that, and wait until the daemon has noticed."""
+    until(service.events, "a log that is not empty")
+    before = _reopened(service)
+    service.container.do("logrotate", "--force", "/etc/logrotate.d/tetrad")
+    until(lambda: _reopened(service) > before, "the log's new file")
+
+
+def _reopened(service: Service) -> int:
+    return sum(event["event"] == "log.reopened" for event in service.events())

@@ -1,0 +1,135 @@
+"""What a service manager hands over: who it is meant for, and which listener each socket is."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tetrad import activation
+from tetrad.activation import Activation, MismatchError, Passed
+from tetrad.plan import ListenerPlan
+
+if TYPE_CHECKING:
+    import pathlib
+
+PID = 4711
+
+
+def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, ListenerPlan]:
+    """Return a bound socket, and the listener that it is for."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.bind((host, 0))
+    port = bound.getsockname()[1]
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return bound, plan(name, "inet6" if ":" in host else "inet", host, port)
+
+
+def plan(name: str, family: str, address: str, port: int) -> ListenerPlan:
+    """Return a listener's plan."""
+    return ListenerPlan(
+        name=name, family=family, address=address, port=port, service="command", backlog=7
+    )
+
+
+def passed(*sockets: socket.socket, name: str = "tetrad") -> tuple[Passed, ...]:
+    """Pass copies of sockets, which are then the receiver's."""
+    return tuple(Passed(os.dup(one.fileno()), name) for one in sockets)
+
+
+def test_what_is_meant_for_this_process_is_taken() -> None:
+    """All of it is read, and none of it is left for other processes to mistake for theirs."""
+    variables = {
+        "LISTEN_PID": f"{PID}",
+        "LISTEN_FDS": "2",
+        "LISTEN_FDNAMES": "tetrad:listen[1]",
+        "NOTIFY_SOCKET": "@notify",
+        "WATCHDOG_PID": f"{PID}",
+        "WATCHDOG_USEC": "30000000",
+        "HOME": "/",
+    }
+    taken = activation.take(variables, PID)
+    assert taken == Activation("@notify", 30.0, (Passed(3, "tetrad"), Passed(4, "listen[1]")))
+    assert variables == {"HOME": "/"}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"},
+        {"LISTEN_FDS": "2"},
+        {"WATCHDOG_PID": "1", "WATCHDOG_USEC": "30000000"},
+        {"LISTEN_PID": f"{PID}", "LISTEN_FDS": "many", "WATCHDOG_USEC": "soon"},
+    ],
+)
+def test_what_is_meant_for_others_is_not(variables: dict[str, str]) -> None:
+    """Variables that somebody else was started with, or that are garbage, say nothing."""
+    assert activation.take(variables, PID) == Activation()
+    assert not variables
+
+
+def test_sockets_may_have_no_names() -> None:
+    """Older managers pass none."""
+    taken = activation.take({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
+    assert taken.sockets == (Passed(3, ""), Passed(4, ""))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_socket_is_found_by_its_address_and_port(host: str) -> None:
+    """In whatever order they come, and each one then listens without blocking."""
+    (one, first), (other, second) = tcp(host), tcp(host)
+    with one, other:
+        found = activation.adopt([first, second], passed(other, one))
+        assert [s.getsockname() for s in found] == [one.getsockname(), other.getsockname()]
+        for adopted in found:
+            assert adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            assert adopted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert not os.get_blocking(adopted.fileno())
+            adopted.close()
+
+
+def test_a_unix_socket_is_found_by_its_path(tmp_path: pathlib.Path) -> None:
+    """Its name is its path."""
+    path = str(tmp_path / "t.sock")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(path)
+        (found,) = activation.adopt([plan(f"unix:{path}", "unix", path, 0)], passed(bound))
+        with found:
+            assert found.getsockname() == path
+
+
+def test_a_socket_is_found_by_the_listeners_place() -> None:
+    """A listener at any free port has no other name."""
+    bound, _ = tcp()
+    with bound:
+        anywhere = plan("127.0.0.1:0", "inet", "127.0.0.1", 0)
+        (found,) = activation.adopt([anywhere], passed(bound, name="listen[0]"))
+        with found:
+            assert found.getsockname() == bound.getsockname()
+
+
+def test_a_listener_without_a_socket_is_refused() -> None:
+    """Both ways out are told."""
+    (one, first), (other, second) = tcp(), tcp()
+    with one, other, pytest.raises(MismatchError, match=r"none for listen\[1\]: add it to"):
+        activation.adopt([first, second], passed(one))
+
+
+def test_a_socket_without_a_listener_is_refused() -> None:
+    """Clients would wait there for ever."""
+    (one, first), (other, second) = tcp(), tcp()
+    with one, other, pytest.raises(MismatchError, match=second["name"]):
+        activation.adopt([first], passed(one, other))
+
+
+def test_what_cannot_be_listened_at_is_refused() -> None:
+    """A datagram socket at the right place is none of ours."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        wanted = plan(f"127.0.0.1:{port}", "inet", "127.0.0.1", port)
+        with pytest.raises(MismatchError, match="none for"):
+            activation.adopt([wanted], passed(bound))
