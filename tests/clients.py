@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 
-from processes import PATIENCE_SECONDS, until
+from processes import PATIENCE_SECONDS, state_of, until
 
 ANSWER = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d")
 """What `time` is answered."""
@@ -19,10 +19,12 @@ ANSWER_BYTES = 19
 class Client:
     """A connection to a daemon, made by hand."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, find: Callable[[str], int]) -> None:
         self.socket = connected
         self.socket.settimeout(PATIENCE_SECONDS)
         self.name = _name_of(connected)
+        self._find = find
+        self._handler = 0
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -94,15 +96,20 @@ class Client:
         queues = [row[4] for row in rows if (row[1][-5:], row[2][-5:]) == wanted]
         return all(queue.endswith(":00000000") for queue in queues) and not self._unsent()
 
+    def _is_awaited(self) -> bool:
+        """Tell whether the handler sleeps: it does so only to wait for its client."""
+        self._handler = self._handler or self._find(self.name)
+        return state_of(self._handler) == "S" if self._handler else False
+
     def _unsent(self) -> int:
         siocoutq = 0x5411
         count: int = struct.unpack("i", fcntl.ioctl(self.socket, siocoutq, b"\0\0\0\0"))[0]
         return count
 
     def say(self, data: bytes) -> None:
-        """Send it, and wait until the server has read it, so that it is one read."""
+        """Send it, and wait until the server has done with it, and waits for more."""
         self.send(data)
-        until(self.was_read, "the server's read")
+        until(lambda: self.was_read() and self._is_awaited(), "the server's read")
 
     def close(self) -> None:
         """Leave."""

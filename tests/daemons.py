@@ -26,6 +26,7 @@ from processes import (
     files_below,
     in_background,
     run,
+    state_of,
     status_of,
     stopped,
     title_of,
@@ -52,6 +53,7 @@ __all__ = [
     "files_below",
     "in_background",
     "run",
+    "state_of",
     "status_of",
     "stopped",
     "title_of",
@@ -197,18 +199,22 @@ class Daemon:
         """Connect to a listener, by its place among those with a port."""
         where = (host, self.ports[listener])
         connected = socket.create_connection(where, PATIENCE_SECONDS, (source, 0))
-        return self.keep(Client(connected))
+        return self._keep(connected)
 
     def connect_to_path(self, name: str) -> Client:
         """Connect to a Unix socket in the daemon's folder."""
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(os.path.join(self.folder, name))
-        return self.keep(Client(connected))
+        return self._keep(connected)
 
-    def keep(self, client: Client) -> Client:
+    def _keep(self, connected: socket.socket) -> Client:
         """Take note of a connection, to be closed with the test."""
-        self._clients.append(client)
-        return client
+        self._clients.append(Client(connected, self._handler_of))
+        return self._clients[-1]
+
+    def _handler_of(self, client: str) -> int:
+        """Return the pid of a client's handler; 0 if there is none yet."""
+        return next(iter(self._titled(f"tetrad: handler {client}")), 0)
 
     def served(self, listener: int = 0, source: str = "") -> Client:
         """Return a client that has had its first answer, so that its handler is at work."""

@@ -118,6 +118,11 @@ def status_of(pid: int) -> dict[str, str]:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
 
 
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state, as `ps` shows it."""
+    return status_of(pid)["State"][0]
+
+
 def title_of(pid: int) -> str:
     """Return what `ps` shows; nothing of a process that is gone, or going."""
     try:
@@ -138,7 +143,7 @@ def stopped(pid: int) -> Iterator[None]:
     """Have a process stand still for a while."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        until(lambda: status_of(pid)["State"].startswith("T"), "its standstill")
+        until(lambda: state_of(pid) == "T", "its standstill")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):

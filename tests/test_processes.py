@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import MEASURED, children_of, descriptors_of, run, status_of, title_of, until
+from processes import (
+    MEASURED,
+    children_of,
+    descriptors_of,
+    run,
+    state_of,
+    status_of,
+    title_of,
+    until,
+)
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
     from daemons import Daemon
 
 unmeasured = pytest.mark.skipif(MEASURED, reason="coverage has descriptors of its own")
-
-
-def state_of(pid: int) -> str:
-    """Return the letter of a process's state."""
-    return status_of(pid)["State"][0]
 
 
 def stat_of(pid: int) -> list[str]:

@@ -192,6 +192,9 @@ class Front:
             [listener.fileno() for listener in self._listeners],
             ready,
         )
+        if self._identity is not None:
+            # python-daemon sets either the supplementary groups or the group, not both.
+            os.setgid(self._identity.gid)
         self._context(detach, [estate.pidfile, estate.control, *estate.listeners, ready]).open()
         if self._identity is not None:
             privileges.insist_on_program()
