@@ -7,8 +7,12 @@ import re
 import socket
 import struct
 import time
+from typing import TYPE_CHECKING
 
 from processes import PATIENCE_SECONDS, state_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ANSWER = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d")
 """What `time` is answered."""
@@ -19,7 +23,7 @@ ANSWER_BYTES = 19
 class Client:
     """A connection to a daemon, made by hand."""
 
-    def __init__(self, connected: socket.socket, find: Callable[[str], int]) -> None:
+    def __init__(self, connected: socket.socket, find: Callable[[str], int] | None = None) -> None:
         self.socket = connected
         self.socket.settimeout(PATIENCE_SECONDS)
         self.name = _name_of(connected)
@@ -97,9 +101,14 @@ class Client:
         return all(queue.endswith(":00000000") for queue in queues) and not self._unsent()
 
     def _is_awaited(self) -> bool:
-        """Tell whether the handler sleeps: it does so only to wait for its client."""
+        """Tell whether the handler, if we can know it, sleeps: only its client is waited for."""
+        if self._find is None:
+            return True
         self._handler = self._handler or self._find(self.name)
-        return state_of(self._handler) == "S" if self._handler else False
+        try:
+            return bool(self._handler) and state_of(self._handler) == "S"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
 
     def _unsent(self) -> int:
         siocoutq = 0x5411

@@ -34,6 +34,8 @@ def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECON
     """
     try:
         answer = _exchange(path, request.encode() + b"\n", patience)
+    except BlockingIOError:
+        raise NoAnswerError(f"{path}: no answer within {patience:.0f} s") from None
     except OSError as error:
         raise NoAnswerError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     if not answer:
