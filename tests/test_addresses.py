@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tetrad import addresses
+
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.mark.parametrize(

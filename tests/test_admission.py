@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad import admission
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from tetrad.admission import Source
     from tetrad.plan import AccessRule, LimitsPlan
+
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 UNIX = None
 """A client of a Unix socket has no address."""

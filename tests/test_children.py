@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.children import Child, Children
 from tetrad.handler import Admitted
+
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 CLIENT = Admitted("203.0.113.7:38276", "1f-1", "inet", "command", "127.0.0.1:65000")
 

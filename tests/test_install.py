@@ -21,6 +21,11 @@ INSTALLED = {
     install.SYSUSERS,
     install.TMPFILES,
     install.LOGROTATE,
+    "/usr/local/share/man/man8/tetrad.8",
+    "/usr/local/share/man/man5/tetrad.yaml.5",
+    "/usr/local/share/bash-completion/completions/tetrad",
+    "/usr/local/share/zsh/site-functions/_tetrad",
+    "/usr/local/share/fish/vendor_completions.d/tetrad.fish",
     paths.SYSTEM_CONFIGURATION,
 }
 

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad import logger as program
@@ -17,6 +17,9 @@ from tetrad.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 NOON = 1_795_349_914_123_456_789
 """2026-11-22T12:18:34.123456789Z, in nanoseconds."""

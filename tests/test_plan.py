@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tetrad import __version__, plan
@@ -42,6 +42,9 @@ from tetrad.quantities import (
 
 if TYPE_CHECKING:
     from tetrad.plan import Plan
+
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 COMMANDS: dict[CommandName, Command | None] = {
     CommandName("date"): Clock(clock=ClockFormat("%F"), timezone=Timezone("UTC")),

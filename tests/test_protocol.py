@@ -7,10 +7,13 @@ import string
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.protocol import Parser, printable
+
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 NAMES = (b"time", b"quit", b"tick", b"stop")
 

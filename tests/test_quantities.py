@@ -9,7 +9,7 @@ import zoneinfo
 from typing import Protocol
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tetrad.quantities import (
@@ -26,6 +26,9 @@ from tetrad.quantities import (
     Timezone,
     User,
 )
+
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 DURATION = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
 SPAN = "expected a duration of at least 1ms and at most 3650d"

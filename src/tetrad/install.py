@@ -1,4 +1,4 @@
-"""Putting the service in place: units, user, log rotation and a first configuration.
+"""Putting the service in place: units, user, log rotation, manual and a first configuration.
 
 What is installed are the files of `systemd/` and `etc/`, with the paths of the virtual environment
 that this program lives in. Doing it again changes nothing, and an operator's configuration is never
@@ -38,6 +38,11 @@ _FILES = {
     SYSUSERS: "systemd/sysusers.d/tetrad.conf",
     TMPFILES: "systemd/tmpfiles.d/tetrad.conf",
     LOGROTATE: "etc/logrotate.d/tetrad",
+    "/usr/local/share/man/man8/tetrad.8": "etc/man/tetrad.8",
+    "/usr/local/share/man/man5/tetrad.yaml.5": "etc/man/tetrad.yaml.5",
+    "/usr/local/share/bash-completion/completions/tetrad": "etc/completions/tetrad.bash",
+    "/usr/local/share/zsh/site-functions/_tetrad": "etc/completions/_tetrad",
+    "/usr/local/share/fish/vendor_completions.d/tetrad.fish": "etc/completions/tetrad.fish",
 }
 """Where each file goes, and where it lies in this package."""
 
