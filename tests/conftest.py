@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,10 @@ from daemons import Daemon
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator
+
+
+# A shell that starts the tests in the background has SIGINT ignored, which programs inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class MakeDaemon(Protocol):
