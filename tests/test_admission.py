@@ -382,11 +382,10 @@ def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyP
 def test_sources_at_rest_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the table is full, whoever is at rest makes room for those at work."""
     monkeypatch.setattr(admission, "MOST_BUCKETS", 3)
-    rates = Rates(1, 60)
+    rates, dave = Rates(1, 60), (32, 4)
     sizes = []
-    for source, when in ((ALICE, 0.0), (BOB, 30.0), (CAROL, 60.0), ((32, 4), 60.0)):
+    for source, when in ((BOB, 0.0), (ALICE, 0.0), (BOB, 60.0), (dave, 60.0), (CAROL, 60.0)):
         assert rates.take(source, when)
         sizes.append(len(rates))
-    assert sizes == [1, 2, 3, 3]
-    assert not rates.take(BOB, 60.0)
-    assert not rates.take(CAROL, 60.0)
+    assert sizes == [1, 2, 2, 3, 3]
+    assert not any(rates.take(source, 60.0) for source in (BOB, dave, CAROL))

@@ -77,7 +77,7 @@ def problems(file: Path, text: str) -> list[str]:
             "log: {level: info,\n level: debug}",
             "2:2: log.level: this key is there already, in line 1",
         ),
-        ("log: {}\nlog: {}", "2:1: log: this key is there already, in line 1"),
+        ("log:\n  {}\nlog: {}", "3:1: log: this key is there already, in line 1"),
         (
             "commands: {abcd: {close: a}, abcd: {close: b}}",
             "1:30: commands.abcd: this key is there already, in line 1",
