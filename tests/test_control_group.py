@@ -1,0 +1,53 @@
+"""`daemon.control_group`: a group that may look at the daemon, and not touch it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from conftest import MakeDaemon
+    from daemons import Daemon
+    from processes import Ran
+
+GROUP = "daemon"
+
+
+def asked_by_a_member(served: Daemon, *words: str) -> Ran:
+    """Run a command as a user whose one claim is the group."""
+    return served.tetrad(*words, user="nobody", group=GROUP, extra_groups=[])
+
+
+def test_the_socket_is_its_owners_alone_unless_asked(daemon: MakeDaemon) -> None:
+    """Without the key nobody else can even connect."""
+    served = daemon()
+    mode = os.stat(os.path.join(served.folder, "control.sock")).st_mode
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_the_socket_belongs_to_the_group(daemon: MakeDaemon) -> None:
+    """With the key its members can connect, and still nobody else."""
+    group = grp.getgrgid(os.getegid()).gr_name
+    served = daemon(daemon={"control_group": group})
+    status = os.stat(os.path.join(served.folder, "control.sock"))
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, os.getegid())
+
+
+def test_a_member_may_look(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """The status is answered to a member of the group who is neither root nor the daemon."""
+    served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
+    ran = asked_by_a_member(served, "status", "--json")
+    assert ran.status == 0
+    assert f'"pid": {served.pid}' in ran.out
+
+
+def test_a_member_may_not_touch(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """A reload is refused to a member, in words, and nothing is reloaded."""
+    served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
+    ran = asked_by_a_member(served, "reload")
+    assert ran.status not in {0, 78}
+    assert "reload for root" in ran.err
+    served.stop()
+    assert not served.events("server.reloaded")
