@@ -203,6 +203,17 @@ def test_a_log_that_was_moved_away_is_noticed(daemon: MakeDaemon) -> None:
     assert served.events("log.reopened")
 
 
+def test_a_log_that_was_replaced_is_noticed(daemon: MakeDaemon) -> None:
+    """Another file under the log's name, as logrotate makes one, is the log from then on."""
+    served = daemon()
+    served.wait_for("server.listening")
+    os.rename(served.log_file, served.log_file + ".1")
+    with open(served.log_file, "x", encoding="ascii"):
+        pass
+    served.served()
+    served.wait_for("client.command")
+
+
 def test_the_master_ignores_sigchld(daemon: MakeDaemon) -> None:
     """The kernel reaps handlers by itself: SIGCHLD is ignored in the master."""
     ignored = int(status_of(daemon().pid)["SigIgn"], 16)
