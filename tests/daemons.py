@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -228,16 +229,17 @@ class Daemon:
 
     def stop(self) -> None:
         """End it gracefully, if it runs, and see that all of it is gone."""
-        for pid in self.processes if self.pid else []:
-            try:
-                self.watch(pid)
-            except ProcessLookupError:
-                pass
-        for process in self._watched:
-            if process.pid == self.pid:
-                process.signal(signal.SIGTERM)
-                process.has_ended()
+        for master in self._watched[:]:
+            if master.pid == self.pid and not master.has_ended(0):
+                self._watch_children()
+                master.signal(signal.SIGTERM)
+                master.has_ended()
         self._see_off()
+
+    def _watch_children(self) -> None:
+        for pid in children_of(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                self.watch(pid)
 
     def _see_off(self) -> None:
         if self._foreground is not None:
@@ -253,10 +255,24 @@ class Daemon:
         """End everything, and fail if a session ended by a defect or a handler was lost."""
         for client in self._clients:
             client.close()
+        stray = self._stray()
+        if stray:
+            self.pid = self.watch(stray).pid
         self.stop()
+        assert not stray, "a start that failed has left a daemon behind"
         if self.settings["log"].get("format", "json") == "json":
             assert not self.events("client.disconnected", reason="error")
             assert self.may_lose or not self.events("handler.lost")
+
+    def _stray(self) -> int:
+        """Return the pid of a daemon of ours that runs though no test has taken note of it."""
+        try:
+            with open(self.pidfile, encoding="ascii") as file:
+                pid = int(file.read())
+        except (OSError, ValueError):
+            return 0
+        is_ours = title_of(pid) == f"tetrad: master {self.file}"
+        return pid if is_ours and pid not in [known.pid for known in self._watched] else 0
 
 
 def _hashable(line: Event) -> Event:

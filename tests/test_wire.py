@@ -262,10 +262,3 @@ def test_echo_knows_no_commands(daemon: MakeDaemon) -> None:
     assert client.read_all() == b"quitEND\r\n"
     line = served.wait_for("client.disconnected")
     assert (line["reason"], line["bytes_in"], line["bytes_out"]) == ("eof", 9, 9)
-
-
-def test_answers_are_not_held_back(daemon: MakeDaemon) -> None:
-    """Two answers to two commands both arrive while the client waits (no Nagle)."""
-    client = daemon().connect()
-    assert all(ANSWER.fullmatch(client.ask()) for _ in range(2))
-    assert client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
