@@ -94,6 +94,13 @@ def test_a_clock_of_another_zone_leaves_this_one_as_it_was(
     assert time.localtime(MOMENT) == before
 
 
+@pytest.mark.usefixtures("now")
+def test_a_clock_of_utc_changes_no_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """UTC needs neither the machine's zone nor another."""
+    monkeypatch.setattr(time, "tzset", None)
+    assert clock("UTC").answer() == b"2003/05/21 17:18:34"
+
+
 def test_a_clock_answers_a_new_time_each_second(now: Callable[[float], None]) -> None:
     """Within one second the answer is the same, and in the next it is another."""
     it = clock("UTC", "%S")

@@ -72,6 +72,30 @@ def names(lines: list[dict[str, Any]]) -> list[str]:
     return [line["event"] for line in lines]
 
 
+def test_the_names_of_events_are_what_operators_search_for() -> None:
+    """The vocabulary is fixed: scripts and dashboards depend on it."""
+    assert [events.SERVER_STARTED, events.SERVER_LISTENING] == [
+        "server.started",
+        "server.listening",
+    ]
+    assert [events.SERVER_STOPPING, events.SERVER_STOPPED] == ["server.stopping", "server.stopped"]
+    assert events.SERVER_RELOADED == "server.reloaded"
+    assert events.SERVER_RELOAD_FAILED == "server.reload_failed"
+    assert [events.CLIENT_CONNECTED, events.CLIENT_COMMAND] == [
+        "client.connected",
+        "client.command",
+    ]
+    assert [events.CLIENT_INVALID, events.CLIENT_REFUSED] == ["client.invalid", "client.refused"]
+    assert events.CLIENT_DISCONNECTED == "client.disconnected"
+    assert [events.HANDLER_LOST, events.LOG_LOST] == ["handler.lost", "log.lost"]
+    assert events.LOG_REOPENED == "log.reopened"
+
+
+def test_levels_are_in_order() -> None:
+    """The levels are those of the logging that the logger is made with."""
+    assert events.LEVELS == {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
 def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: Journal) -> None:
     """An event is a line of JSON, its time in nanoseconds, its own fields behind the common."""
     before = time.time_ns()
@@ -177,6 +201,29 @@ def test_what_does_not_fit_one_write_is_cut(pipe: Pipe, journal: Journal) -> Non
     assert (line["fits"], line["count"]) == ("z" * 400, 10)
 
 
+def test_what_just_fits_one_write_is_not_cut(pipe: Pipe, journal: Journal) -> None:
+    """An event of PIPE_BUF bytes is whole, and one of a byte more is cut."""
+    journal.event("info", "event", text="")
+    journal.flush()
+    room = select.PIPE_BUF - len(pipe.packets()[0])
+    for size in (room, room + 1):
+        journal.event("info", "event", text="x" * size)
+        journal.flush()
+    assert [len(line["text"]) for line in pipe.lines()] == [room, 403]
+
+
+def test_what_fits_one_write_once_it_is_cut_keeps_its_fields(pipe: Pipe, journal: Journal) -> None:
+    """Fields are left out only where cutting them was not enough, be it by one byte."""
+    long = {f"text{n}": "x" * 500 for n in range(9)}
+    journal.event("info", "event", **long, rest="")
+    journal.flush()
+    room = select.PIPE_BUF - len(pipe.packets()[0])
+    for size in (room, room + 1):
+        journal.event("info", "event", **long, rest="x" * size)
+        journal.flush()
+    assert [len(line.get("rest", "")) for line in pipe.lines()] == [room, 0]
+
+
 def test_a_list_that_has_few_items_is_kept(pipe: Pipe, journal: Journal) -> None:
     """Of six items none is left out, even where texts are cut."""
     journal.event("error", "event", text="x" * 4096, errors=list("abcdef"))
@@ -264,6 +311,15 @@ def test_somebody_else_may_report_losses(pipe: Pipe, journal: Journal) -> None:
     assert (journal.take_lost(), pipe.lines()) == (0, [])
 
 
+def test_all_losses_ever_are_counted(journal: Journal) -> None:
+    """What was reported, or taken to be reported by another, stays in the sum."""
+    journal.count_lost(2)
+    journal.flush()
+    journal.count_lost(3)
+    assert (journal.lost, journal.take_lost()) == (3, 3)
+    assert (journal.lost, journal.lost_in_all) == (0, 5)
+
+
 def test_a_journal_without_a_reader_loses_events_and_goes_on() -> None:
     """When the logger's pipe is gone altogether, events are lost and nothing is raised."""
     reads, writes = os.pipe()
@@ -280,10 +336,13 @@ def polling(monkeypatch: pytest.MonkeyPatch, while_waiting: Callable[[], object]
     waits: list[float] = []
 
     class Poll:
+        mask = 0
+
         def register(self, _fd: int, mask: int) -> None:
-            assert mask == select.POLLOUT
+            self.mask = mask
 
         def poll(self, milliseconds: float) -> None:
+            assert self.mask == select.POLLOUT
             waits.append(milliseconds / 1000)
             while_waiting()
 

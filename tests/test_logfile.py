@@ -104,6 +104,12 @@ def test_a_file_that_was_never_opened_counts_as_moved(path: Path) -> None:
     assert file.write([b"kept"]) == 1
 
 
+def test_a_file_that_is_not_open_yet_takes_no_lines(path: Path) -> None:
+    """Before a file is open, its lines go nowhere else."""
+    assert LogFile(str(path)).write([b"one"]) == 0
+    assert not path.exists()
+
+
 def test_a_file_that_cannot_be_opened_anew_is_written_on(path: Path) -> None:
     """While the renamed file exists, lines go there rather than nowhere."""
     folder = path.parent / "logs"
@@ -226,7 +232,7 @@ def test_a_torn_line_is_mended_at_the_start(path: Path, before: bytes, after: by
 def test_opening_anew_mends_nothing(path: Path) -> None:
     """Only the start mends: later on it could be somebody who is still writing."""
     path.write_bytes(OURS[:20])
-    opened(path)
+    assert LogFile(str(path)).open()
     assert path.read_bytes() == OURS[:20]
 
 

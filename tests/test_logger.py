@@ -143,6 +143,14 @@ def test_a_line_is_ascii_whatever_is_in_it(path: Path) -> None:
     assert lines(path)[0]["text"] == text
 
 
+@pytest.mark.parametrize("style", ["logfmt", "console"])
+def test_other_formats_are_ascii_too(path: Path, style: str) -> None:
+    """What is not ASCII is escaped in every format."""
+    Logger(orders(path, style=style)).take(event(text="é"))
+    assert b"xe9" in path.read_bytes()
+    assert path.read_bytes().isascii()
+
+
 def test_logfmt_is_pairs(path: Path) -> None:
     """In logfmt a line is keys and values, with quotes where they are needed."""
     Logger(orders(path, style="logfmt")).take(event(command="a b", more="\n"))
@@ -201,6 +209,14 @@ def test_a_file_that_was_moved_away_is_noticed(path: Path) -> None:
     path.unlink()
     logger.take(event("two"))
     assert names(path) == ["log.reopened", "two"]
+
+
+def test_without_a_line_there_is_nothing_to_be_written(path: Path) -> None:
+    """A file that was moved away is not made anew for a piece of a line."""
+    logger = Logger(orders(path))
+    path.unlink()
+    logger.take(event("one")[:-1])
+    assert not path.exists()
 
 
 def test_an_order_that_cannot_be_obeyed_says_nothing(path: Path) -> None:

@@ -32,6 +32,7 @@ from tetrad.quantities import (
     ClockFormat,
     CommandName,
     Duration,
+    Group,
     Mode,
     Network,
     Path,
@@ -61,6 +62,7 @@ FULL = Config(
     daemon=Daemon(
         pidfile=Path("/x/pid"),
         control=SocketPath("/x/control"),
+        control_group=Group("wheel"),
         umask=Mode(0o077),
         stop_timeout=Duration(2.5),
     ),
@@ -114,6 +116,7 @@ def test_a_plan_says_what_the_configuration_says() -> None:
     assert made["version"] == __version__
     assert made["file"] == "/x/tetrad.yaml"
     assert (made["pidfile"], made["control"], made["stop_timeout"]) == ("/x/pid", "/x/control", 2.5)
+    assert (made["control_group"], make(Config())["control_group"]) == ("wheel", None)
     assert made["log"] == {"file": "/x/log", "level": "debug", "format": "logfmt"}
     assert (made["spare"], made["clients_each"]) == (2, 3)
     assert made["limits"] == {"clients": 7, "clients_per_source": 4, "rate_per_source": (300, 60)}
