@@ -102,6 +102,13 @@ def test_the_most_specific_match_decides(
     assert access.allows(*address_of(client)) is allowed
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_deny_wins_a_tie_in_any_order(*, first: bool) -> None:
+    """Of two rules about one network, the one that denies decides, wherever it stands."""
+    tied = [rule("192.0.2.0/24", allow=first), rule("192.0.2.0/24", allow=not first)]
+    assert not AccessList(tied).allows(*ALICE)
+
+
 networks = st.builds(
     lambda number, prefix: str(ipaddress.ip_network((0xC0000200 | number, prefix), strict=False)),
     st.integers(0, 15),

@@ -55,6 +55,17 @@ def test_lines_are_appended(path: Path) -> None:
     assert path.read_bytes() == b"before\none\ntwo\nthree\n"
 
 
+def test_a_write_that_is_cut_short_is_gone_on_with(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little the system takes at a time, each byte is written once."""
+    file, write = opened(path), os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    assert file.write([b"one", b"two", b"three"]) == 3
+    monkeypatch.undo()
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
 def test_no_path_is_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     """Without a file, lines go to standard error, which is always open and never moved."""
     file = LogFile(None)
