@@ -24,6 +24,41 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+class Figure(Protocol):
+    """Takes note of what a test has measured, to be shown when all tests are over."""
+
+    def __call__(self, text: str) -> None:
+        """Take note of it."""
+        ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin without figures."""
+    config.stash[_FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured."""
+    figures = terminalreporter.config.stash[_FIGURES]
+    if figures:
+        terminalreporter.section("figures")
+        for text in figures:
+            terminalreporter.write_line(text)
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """Take note of a figure, under the name of the test."""
+
+    def add(text: str) -> None:
+        request.config.stash[_FIGURES].append(f"{request.node.name}: {text}")
+
+    return add
+
+
 class MakeDaemon(Protocol):
     """Makes a daemon with some settings, in a folder of its own or in one that is given."""
 
