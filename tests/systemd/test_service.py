@@ -82,9 +82,9 @@ def test_a_bad_file_fails_the_start(service: Service) -> None:
     """`systemctl start` fails with every problem, and the trying has an end."""
     service.configure(listen=[{"port": 70000, "servce": "echo"}])
     assert service.systemctl("start", "tetrad").status != 0
+    until(lambda: service.state == "failed", "the end of the trying")
     service.reports("listen[0].port")
     service.reports("did you mean service?")
-    until(lambda: service.state == "failed", "the end of the trying")
 
 
 def test_in_the_newer_style_a_bad_file_is_not_tried_again(service: Service) -> None:

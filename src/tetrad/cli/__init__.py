@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tetrad import configfile
 from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, INTERRUPTED, CommandError
 from tetrad.cli.parser import parser
+from tetrad.notify import Notifier
 
 if TYPE_CHECKING:
     import argparse
@@ -20,30 +21,30 @@ DEBUG_VARIABLE = "TETRAD_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status."""
     _open_standard_streams()
+    manager = Notifier(os.environ.get("NOTIFY_SOCKET"))
     options = parser().parse_args(arguments)
     try:
-        status = _run(options)
+        status = _run(options, manager)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:
         if DEBUG_VARIABLE in os.environ:
             raise
-        _complain(f"a defect in tetrad: {error!r}; set {DEBUG_VARIABLE}=1 to see where")
+        _complain(manager, f"a defect in tetrad: {error!r}; set {DEBUG_VARIABLE}=1 to see where")
         status = FAILURE
     sys.exit(status)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, manager: Notifier) -> int:
     """Run a command, and tell what went wrong, if anything did."""
     try:
         status: int = options.command(options)
         sys.stdout.flush()
     except CommandError as error:
-        _complain(str(error))
+        _complain(manager, str(error))
         return error.status
     except configfile.ConfigError as error:
-        for problem in error.problems:
-            _complain(problem)
+        _complain(manager, *error.problems)
         return BAD_CONFIGURATION
     except BrokenPipeError:
         # Whoever read our output has left; the interpreter must not complain about it at exit.
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
         return FAILURE
     except OSError as error:
         # What no command expects: standard output is full, the working directory is gone.
-        _complain(f"{error.filename or 'input or output'}: {(error.strerror or '').lower()}")
+        _complain(manager, f"{error.filename or 'input or output'}: {(error.strerror or '').lower()}")
         return FAILURE
     return status
 
@@ -67,5 +68,8 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def _complain(message: str) -> None:
-    print(f"tetrad: {message}", file=sys.stderr)
+def _complain(manager: Notifier, *messages: str) -> None:
+    """Say what is wrong: here, and in the service manager's status of what it had us do."""
+    for message in messages:
+        print(f"tetrad: {message}", file=sys.stderr)
+    manager.status("; ".join(messages))
