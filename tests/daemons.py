@@ -218,9 +218,10 @@ class Daemon:
         return next(iter(self._titled(f"tetrad: handler {client}")), 0)
 
     def served(self, listener: int = 0, source: str = "") -> Client:
-        """Return a client that has had its first answer, so that its handler is at work."""
+        """Return a client that has had its first answer, whose handler waits for more."""
         client = self.connect(listener, source=source)
         assert ANSWER.fullmatch(client.ask())
+        until(lambda: self._handler_of(client.name), f"a handler of {client.name}")
         return client
 
     def is_gone(self) -> bool:

@@ -7,45 +7,45 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-    from tetrad.admission import Source
-    from tetrad.handler import Admitted
+    from tetrad.handler import Client
 
 
 class Child:
-    """One handler. `client` is None while it waits for its next one, on `channel`."""
+    """One handler. `client` is None while it waits for its next one, on `channel`.
 
-    __slots__ = ("address", "channel", "client", "pid", "pidfd", "since")
+    Its number is its own for ever, unlike its pid, and is known before it is forked.
+    """
 
-    def __init__(self, pid: int, channel: _socket.socket | None) -> None:
+    __slots__ = ("channel", "client", "number", "pid", "since")
+
+    def __init__(self, number: int, pid: int, channel: _socket.socket | None) -> None:
+        self.number = number
         self.pid = pid
-        self.pidfd: int | None = None
         self.channel = channel
-        self.client: Admitted | None = None
-        self.address: Source | None = None
+        self.client: Client | None = None
         self.since = 0.0
 
-    def take(self, client: Admitted, address: Source | None, now: float) -> None:
+    def take(self, client: Client, now: float) -> None:
         """Have a client, since `now` in seconds of the monotonic clock."""
         self.client = client
-        self.address = address
         self.since = now
 
 
 class Children:
-    """All handlers, by pid and by pidfd, and those of them that wait, the latest last."""
+    """All handlers, by number, and those of them that wait, the latest last."""
 
     def __init__(self) -> None:
-        self._by_pid: dict[int, Child] = {}
-        self._by_pidfd: dict[int, Child] = {}
+        self._all: dict[int, Child] = {}
         self._idle: dict[int, Child] = {}
+        self._to_check: list[Child] = []
 
     def __len__(self) -> int:
         """How many handlers there are."""
-        return len(self._by_pid)
+        return len(self._all)
 
     def __iter__(self) -> Iterator[Child]:
         """Go through a copy, so that they may come and go meanwhile."""
-        return iter(list(self._by_pid.values()))
+        return iter(list(self._all.values()))
 
     @property
     def idle(self) -> int:
@@ -54,25 +54,16 @@ class Children:
 
     def register(self, child: Child) -> None:
         """Take note of a new handler."""
-        self._by_pid[child.pid] = child
+        self._all[child.number] = child
 
-    def track(self, child: Child) -> None:
-        """Take note of the descriptor that tells of a handler's end."""
-        if child.pidfd is not None:
-            self._by_pidfd[child.pidfd] = child
-
-    def by_pid(self, pid: int) -> Child | None:
+    def find(self, number: int) -> Child | None:
         """Find a handler."""
-        return self._by_pid.get(pid)
-
-    def by_pidfd(self, pidfd: int) -> Child | None:
-        """Find a handler by the descriptor that tells of its end."""
-        return self._by_pidfd.get(pidfd)
+        return self._all.get(number)
 
     def rest(self, child: Child) -> None:
         """Take note that a handler waits for its next client."""
         child.client = None
-        self._idle[child.pid] = child
+        self._idle[child.number] = child
 
     def wake(self) -> Child | None:
         """Return the handler that has waited least, whose memory is the warmest, if any waits."""
@@ -84,7 +75,13 @@ class Children:
 
     def forget(self, child: Child) -> None:
         """Take note that a handler is gone."""
-        del self._by_pid[child.pid]
-        self._idle.pop(child.pid, None)
-        if child.pidfd is not None:
-            del self._by_pidfd[child.pidfd]
+        del self._all[child.number]
+        self._idle.pop(child.number, None)
+
+    def next_to_check(self, most: int) -> list[Child]:
+        """Return up to `most` handlers, others each time until all have had their turn."""
+        if not self._to_check:
+            self._to_check = list(self._all.values())
+        chosen = self._to_check[-most:]
+        del self._to_check[-most:]
+        return [child for child in chosen if child.number in self._all]

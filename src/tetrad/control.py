@@ -12,7 +12,7 @@ import sys
 import time
 
 from tetrad import addresses, listeners
-from tetrad.descriptors import OWN, TALLY
+from tetrad.descriptors import TALLY
 from tetrad.jsonlines import encode
 from tetrad.tally import Tally
 
@@ -40,10 +40,10 @@ class Control:
     def accept(self, _fd: int) -> None:
         """Take a connection; of too many the one that has been silent longest has to go."""
         try:
-            fd, _ = listeners.accept(self._listener)
+            peer, _ = listeners.accept(self._listener, "unix")
         except OSError:
             return
-        peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+        fd = peer.fileno()
         is_trusted = _is_trusted(peer)
         may_look = is_trusted or self._master.plan["control_group"] is not None
         if not may_look:
@@ -97,9 +97,9 @@ class Control:
         tally = Tally(TALLY).read()
 
         def report() -> None:
-            client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, OWN)
-            client.settimeout(PATIENCE_SECONDS)
-            client.sendall(encode(self._master.status(*tally)).encode() + b"\n")
+            conversation.peer.settimeout(PATIENCE_SECONDS)
+            status = encode(self._master.status(*tally))
+            conversation.peer.sendall(status.encode() + b"\n")
 
         try:
             self._master.fork(report, conversation.fd)

@@ -10,31 +10,36 @@ from __future__ import annotations
 import _socket
 import errno
 import marshal
-import os
 import sys
 import time
 
 from tetrad import events, notices, spawn
 from tetrad.children import Child, Children
-from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES, NOTICES_HEARD
+from tetrad.descriptors import NOTICES_HEARD
 from tetrad.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.admission import Admission, Source
-    from tetrad.handler import Admitted, Handler
+    from tetrad.admission import Admission
+    from tetrad.handler import Client, Handler
     from tetrad.loop import Loop
+
+    Arrival = tuple[_socket.socket, Client]
+    """A client that was let in, and its socket."""
+
+CHECK_SECONDS = 0.05
+"""How often it is looked whether handlers are still there."""
+
+CHECKED_AT_ONCE = 1024
+"""How many handlers are looked after at a time: what that takes, clients wait."""
 
 SURPLUS_SECONDS = 10.0
 """How long more handlers wait for clients than `spare` asks for."""
 
 NO_SPARES_SECONDS = 1.0
 """How long no spare is forked after one could not be, or was lost."""
-
-RECHECK_SECONDS = 0.5
-"""How often a handler that could not be watched is tried again."""
 
 
 class Crew:
@@ -47,6 +52,7 @@ class Crew:
         self._children = Children()
         self._spare = 0
         self._clients_each = 1
+        self._hired = 0
         self.lost = 0
         loop.watch(NOTICES_HEARD, self._hear)
 
@@ -75,27 +81,33 @@ class Crew:
         """Whether fewer handlers wait than should."""
         return self._children.idle < self._spare and "spares" not in self._loop.timers
 
-    def serve(self, fd: int, client: Admitted, address: Source | None) -> None:
-        """Give a client that was let in to a handler. Raises OSError if there can be none."""
-        child = self._children.wake()
-        while child is not None and not _hand_over(child, fd, client):
-            child = self._children.wake()
-        if child is None:
-            child = self._hire_for(fd, client)
-        child.take(client, address, time.monotonic())
-        self._admission.enter(address)
-        self._track(child)
+    def serve(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
+        """Give clients that were let in to handlers.
+
+        Returns how many got one, and why the next did not. They are forked in a row, because each
+        page that is written between two forks has to be copied once more.
+        """
+        served = 0
+        self._handler.refresh()
+        try:
+            with spawn.SIGNALS_HELD:
+                for socket, client in arrivals:
+                    self._serve(socket, client)
+                    served += 1
+        except OSError as error:
+            return served, error
+        finally:
+            self._check_later()
+        return served, None
 
     def hire_spare(self) -> None:
         """Fork a handler ahead of its client."""
         try:
-            child = self._hire()
+            with spawn.SIGNALS_HELD:
+                self._children.rest(self._hire())
         except OSError:
             self._rest_from_hiring()
-            return
-        self._children.register(child)
-        self._children.rest(child)
-        self._track(child)
+        self._check_later()
 
     def retire(self) -> None:
         """Let go the handlers that wait for clients, and those that would come to."""
@@ -106,68 +118,80 @@ class Crew:
 
     def dismiss(self, child: Child) -> None:
         """Ask one handler to end its session."""
-        _kill(child, signal.SIGTERM)
+        spawn.send_signal(child.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End all handlers that are left, now."""
         for child in self._children:
-            _kill(child, signal.SIGKILL)
+            spawn.send_signal(child.pid, signal.SIGKILL)
 
-    def _hire_for(self, fd: int, client: Admitted) -> Child:
+    def _serve(self, socket: _socket.socket, client: Client) -> None:
+        """Give one client to a handler that waits, or else to a new one. Raises OSError."""
+        child = self._children.wake()
+        while child is not None and not _hand_over(child, socket, client):
+            child = self._children.wake()
+        if child is None:
+            child = self._hire_for(socket, client)
+        child.take(client, time.monotonic())
+
+    def _hire_for(self, socket: _socket.socket, client: Client) -> Child:
         if self._clients_each > 1:
             child = self._hire()
-            if not _hand_over(child, fd, client):
+            if not _hand_over(child, socket, client):
                 _release(child)
                 raise OSError(errno.EAGAIN, "a new handler could not be passed its client")
-        else:
-            handler = self._handler
-            pid = self._fork(lambda: handler.serve_one(client), fd)
-            child = Child(pid, None)
-        self._children.register(child)
-        return child
+            return child
+        self._hired += 1
+        number, farewell = self._hired, notices.record(notices.GONE, self._hired, 0)
+        fd, work = socket.fileno(), self._handler.serve_one
+        pid = spawn.fork(fd, self._loop.highest, work, socket, client, number, farewell)
+        return self._register(number, pid, None)
 
     def _hire(self) -> Child:
         """Fork a handler that gets its clients through a channel."""
+        self._hired += 1
+        number = self._hired
         ours, theirs = _pair()
-        handler, clients = self._handler, self._clients_each
+        fd, highest = theirs.fileno(), max(self._loop.highest, theirs.fileno(), ours.fileno())
+        work = self._handler.serve_many
         try:
-            pid = self._fork(lambda: handler.serve_many(clients), theirs.fileno())
+            pid = spawn.fork(fd, highest, work, theirs, self._clients_each, number)
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
-        return Child(pid, ours)
+        return self._register(number, pid, ours)
 
-    def _fork(self, work: spawn.Work, fd: int) -> int:
-        return spawn.fork(work, (JOURNAL, NOTICES, LIFELINE, fd), max(self._loop.highest, fd))
+    def _register(self, number: int, pid: int, channel: _socket.socket | None) -> Child:
+        child = Child(number, pid, channel)
+        self._children.register(child)
+        return child
 
-    def _track(self, child: Child) -> None:
-        """Watch for a handler's end. One that ended at once was reaped before we could ask."""
-        if child.pidfd is not None:
-            return
-        try:
-            child.pidfd = os.pidfd_open(child.pid)
-        except ProcessLookupError:
+    def _check_later(self) -> None:
+        if len(self) and "check" not in self._loop.timers:
+            self._loop.timers.set("check", time.monotonic() + CHECK_SECONDS, self._check)
+
+    def _check(self) -> None:
+        """Look for handlers that are gone.
+
+        Descriptors that tell of their ends would tell at once; but every fork copies all that the
+        master has open, and with thousands of clients that is most of what a fork takes.
+        """
+        gone = self._children.next_to_check(CHECKED_AT_ONCE)
+        gone = [child for child in gone if spawn.has_ended(child.pid)]
+        if gone:
             self._hear(NOTICES_HEARD)
-            if self._children.by_pid(child.pid) is child:
+        for child in gone:
+            if self._children.find(child.number) is child:
                 self._lose(child)
-        except OSError:
-            when = time.monotonic() + RECHECK_SECONDS
-            self._loop.timers.set("recheck", when, self._recheck)
-        else:
-            self._children.track(child)
-            self._loop.watch(child.pidfd, self._on_end)
-
-    def _recheck(self) -> None:
-        for child in self._children:
-            self._track(child)
+        self._check_later()
 
     def _hear(self, fd: int) -> None:
         """Listen to what handlers say."""
-        for pid, kind, lost in notices.receive(fd):
+        for number, kind, lost in notices.receive(fd):
             self._journal.count_lost(lost)
-            child = self._children.by_pid(pid)
+            child = self._children.find(number)
             if child is None:
                 continue
             self._end_client(child)
@@ -177,14 +201,8 @@ class Crew:
                 self._children.rest(child)
                 self._trim_later()
 
-    def _on_end(self, pidfd: int) -> None:
-        """A handler's process has ended; if it said so before, there is nothing left to do."""
-        self._hear(NOTICES_HEARD)
-        child = self._children.by_pidfd(pidfd)
-        if child is not None:
-            self._lose(child)
-
     def _lose(self, child: Child) -> None:
+        """A handler has ended without a word."""
         self.lost += 1
         fields = {} if child.client is None else child.client.fields()
         age = round(time.monotonic() - child.since, 6) if child.client else None
@@ -208,15 +226,12 @@ class Crew:
 
     def _end_client(self, child: Child) -> None:
         if child.client is not None:
-            self._admission.leave(child.address)
+            self._admission.leave(child.client.address)
             child.client = None
 
     def _forget(self, child: Child) -> None:
         self._children.forget(child)
         _release(child)
-        if child.pidfd is not None:
-            self._loop.unwatch(child.pidfd)
-            os.close(child.pidfd)
 
     def _trim_later(self) -> None:
         if self._children.idle > self._spare and "trim" not in self._loop.timers:
@@ -234,11 +249,11 @@ def _pair() -> tuple[_socket.socket, _socket.socket]:
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
-def _hand_over(child: Child, fd: int, client: Admitted) -> bool:
+def _hand_over(child: Child, socket: _socket.socket, client: Client) -> bool:
     """Pass a client to a handler that waits; False if it has gone meanwhile."""
     if child.channel is None:
         return False
-    descriptor = fd.to_bytes(4, sys.byteorder)
+    descriptor = socket.fileno().to_bytes(4, sys.byteorder)
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor)]
     try:
         child.channel.sendmsg([marshal.dumps(client.pack())], rights, _socket.MSG_DONTWAIT)
@@ -252,11 +267,3 @@ def _release(child: Child) -> None:
     if child.channel is not None:
         child.channel.close()
         child.channel = None
-
-
-def _kill(child: Child, number: int) -> None:
-    if child.pidfd is not None:
-        try:
-            signal.pidfd_send_signal(child.pidfd, number)
-        except ProcessLookupError:
-            pass  # it is gone already, and its notice is on the way

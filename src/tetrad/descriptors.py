@@ -1,6 +1,6 @@
 """Where the front leaves what the master needs: descriptors by number, as in s6 and inetd.
 
-The first three are what every handler keeps, so that a child closes all the others with one call.
+The first three are what every handler keeps, beside its client.
 """
 
 JOURNAL = 3
@@ -12,8 +12,8 @@ NOTICES = 4
 LIFELINE = 5
 """Where handlers hear that they are to stop, or that their master is gone."""
 
-OWN = 6
-"""A child's own: its client, or the channel by which it gets its clients."""
+FIRST_OF_MASTER = 6
+"""What stands here and above is closed in a handler, but for its client or its channel."""
 
 EVENTS = 6
 """The master's: the logger's end of the pipe, kept for the next logger."""

@@ -7,15 +7,15 @@ import os
 import time
 
 from tetrad import addresses, events, listeners
-from tetrad.handler import Admitted
+from tetrad.handler import Client
 from tetrad.refusals import Refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from tetrad.admission import Admission
-    from tetrad.crew import Crew
+    from tetrad.admission import Admission, Source
+    from tetrad.crew import Arrival, Crew
     from tetrad.loop import Loop
     from tetrad.plan import ListenerPlan
 
@@ -29,15 +29,27 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class Listener:
-    """A listening socket and its plan; `name` has the port that it really got."""
+    """A listening socket and its plan; `name` has the port that it really got.
 
-    __slots__ = ("name", "plan", "port", "socket")
+    From one that `is_forgetful` clients do not inherit the limit on how long their reads block: a
+    Unix socket, and one where clients may have come before we set it.
+    """
 
-    def __init__(self, plan: ListenerPlan, socket: _socket.socket) -> None:
+    __slots__ = ("is_forgetful", "name", "plan", "port", "socket")
+
+    @property
+    def of_clients(self) -> tuple[str, str, str]:
+        """What its clients have in common: family, service and the listener's name."""
+        return self.plan["family"], self.plan["service"], self.name
+
+    def __init__(
+        self, plan: ListenerPlan, socket: _socket.socket, *, inherited: bool = False
+    ) -> None:
         self.plan = plan
         self.socket = socket
         self.port = listeners.port_of(socket)
         self.name = listeners.real_name(plan, socket)
+        self.is_forgetful = inherited or plan["family"] == "unix"
 
 
 class Door:
@@ -104,9 +116,19 @@ class Door:
     def _accept(self, fd: int) -> bool:
         """Accept some clients; False once there is none left, or no room for one."""
         listener = self._open[fd]
+        arrivals: list[Arrival] = []
+        more = self._collect(listener, arrivals)
+        if arrivals:
+            self._admit(arrivals)
+        for socket, _ in arrivals:
+            socket.close()
+        return more and not self._shut
+
+    def _collect(self, listener: Listener, arrivals: list[Arrival]) -> bool:
+        """Add the clients that come in to `arrivals`; False once nobody is left at the door."""
         for _ in range(ACCEPTED_PER_TURN):
             try:
-                client, peer = listeners.accept(listener.socket)
+                socket, peer = listeners.accept(listener.socket, listener.plan["family"])
             except BlockingIOError:
                 return False
             except OSError as error:
@@ -114,37 +136,41 @@ class Door:
                     self._pause(error)
                     return False
                 continue  # it happened to that one client; there may be others
-            try:
-                self._receive(listener, client, peer)
-            finally:
-                os.close(client)
-            if self._shut:
-                return False
+            client = self._identify(listener, peer)
+            reason = self._refusal(client.address)
+            if reason is None:
+                self._admission.enter(client.address)
+                self._loop.saw(socket.fileno())
+                if listener.is_forgetful:
+                    listeners.limit_reads(socket)
+                arrivals.append((socket, client))
+            else:
+                socket.close()
+                self._refuse(client, reason)
         return True
 
-    def _receive(self, listener: Listener, fd: int, peer: object) -> None:
-        """Let a client in, or not. Its socket is the handler's from here on."""
-        family = listener.plan["family"]
+    def _identify(self, listener: Listener, peer: object) -> Client:
         self._serial += 1
         name, address = addresses.read(peer, self._serial)
-        connection = f"{self._run}-{self._serial:x}"
-        client = Admitted(name, connection, family, listener.plan["service"], listener.name)
-        reason = (
-            "stopping" if self._stopping else self._admission.refusal(address, time.monotonic())
-        )
-        if reason is not None:
-            self._refuse(client, reason)
-            return
-        try:
-            self._crew.serve(fd, client, address)
-        except OSError as error:
-            self._refuse(client, "resources")
-            self._pause(error)
-        else:
-            self.accepted += 1
-            self.peak = max(self.peak, self._admission.clients)
+        return Client(name, address, f"{self._run}-{self._serial:x}", listener.of_clients)
 
-    def _refuse(self, client: Admitted, reason: str) -> None:
+    def _refusal(self, address: Source | None) -> str | None:
+        if self._stopping:
+            return "stopping"
+        return self._admission.refusal(address, time.monotonic())
+
+    def _admit(self, arrivals: list[Arrival]) -> None:
+        """Give clients to handlers, which their sockets are for from here on."""
+        served, error = self._crew.serve(arrivals)
+        self.accepted += served
+        self.peak = max(self.peak, self._admission.clients - len(arrivals) + served)
+        for _, client in arrivals[served:]:
+            self._admission.leave(client.address)
+            self._refuse(client, "resources")
+        if error is not None:
+            self._pause(error)
+
+    def _refuse(self, client: Client, reason: str) -> None:
         if self.refusals.add(reason, time.monotonic()):
             self._journal.event("warning", events.CLIENT_REFUSED, reason=reason, **client.fields())
         due = self.refusals.summary_due

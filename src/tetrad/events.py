@@ -1,8 +1,12 @@
 """The vocabulary of the log, and how an event is put into the pipe that leads to the logger.
 
-One write of at most PIPE_BUF bytes holds whole events, so nothing tears and nothing is put together
-again. An event that finds no room is dropped and counted: what was sent is what was written and
-what `log.lost` reports.
+A write is a line of JSON that says who speaks, and a line for each thing it has to say: the time in
+nanoseconds, the level, the event and its fields, or an order to the logger. It has at most PIPE_BUF
+bytes, so nothing tears and nothing is put together again. What finds no room is dropped and
+counted: what was sent is what was written and what `log.lost` reports.
+
+    {"pid":4711,"client":"192.0.2.7:38276"}
+    1795328416880292123 info client.command {"command":"time"}
 """
 
 from __future__ import annotations
@@ -11,11 +15,7 @@ import os
 import select
 import time
 
-from tetrad.jsonlines import encode, members
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from tetrad.jsonlines import members
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -36,13 +36,16 @@ HANDLER_LOST = "handler.lost"
 LOG_REOPENED = "log.reopened"
 LOG_LOST = "log.lost"
 
-# Not events but orders to the logger; they travel in the pipe, so they keep their place.
+ORDER = "order"
+"""Stands in the place of the level of what is an order to the logger, which keeps its place."""
+
 REOPEN = "logger.reopen"
 CONFIGURE = "logger.configure"
 
 ROOM_SECONDS = 0.25
 """How long a handler waits for room in the pipe before it drops what it has to say."""
 
+_ENCODING = ("utf-8", "backslashreplace")
 _LONGEST_TEXT = 400
 _MOST_ITEMS = 6
 
@@ -55,10 +58,11 @@ class Journal:
 
     __slots__ = (
         "_blocked",
-        "_context",
+        "_count",
         "_fd",
         "_gathered",
         "_size",
+        "_speaker",
         "_threshold",
         "lost",
         "lost_in_all",
@@ -68,13 +72,13 @@ class Journal:
     def __init__(self, fd: int, level: str, patience: float = 0.0) -> None:
         self._fd = fd
         self._threshold = LEVELS[level]
-        self._context = f',"pid":{os.getpid()}'
         self._gathered: list[bytes] = []
-        self._size = 0
+        self._count = 0
         self._blocked = False
         self.patience = patience
         self.lost = 0
         self.lost_in_all = 0
+        self.speak_of("")
 
     @property
     def level(self) -> int:
@@ -95,32 +99,43 @@ class Journal:
         """Send events of this level and above from now on."""
         self._threshold = LEVELS[level]
 
-    def set_context(self, fields: Mapping[str, object]) -> None:
-        """Say what every event of this process has from now on, beside its pid."""
-        more = "".join([f",{encode(key)}:{encode(value)}" for key, value in fields.items()])
-        self._context = f',"pid":{os.getpid()}{more}'
+    def speak_of(self, context: str) -> None:
+        """Say what every event of this process has from now on, as JSON, beside its pid."""
+        self.flush()
+        pid = f'{{"pid":{os.getpid()}'
+        self._speaker = f"{pid},{context}}}\n".encode() if context else f"{pid}}}\n".encode()
+        self._size = len(self._speaker)
 
     def event(self, level: str, event: str, /, **fields: object) -> None:
-        """Gather one event."""
-        if LEVELS[level] < self._threshold:
-            return
-        head = f'{{"time":{time.time_ns()},"level":"{level}","event":"{event}"{self._context}'
-        line = _line(head, fields)
-        if len(line) > select.PIPE_BUF:
-            line = _line(head, {key: _shortened(value) for key, value in fields.items()})
-        if len(line) > select.PIPE_BUF:
-            line = _line(head, {})
-        self._gather(line)
+        """Gather one event, shortened if it would not fit a write."""
+        room = select.PIPE_BUF - len(self._speaker) - len(_line(level, event, ""))
+        text = members(fields)
+        if len(text.encode(*_ENCODING)) > room:
+            text = members({key: _shortened(value) for key, value in fields.items()})
+        if len(text.encode(*_ENCODING)) > room:
+            text = ""
+        self.tell(level, event, text)
+
+    def tell(self, level: str, event: str, fields: str = "") -> None:
+        """Gather one event; `fields` are JSON, and short."""
+        if LEVELS[level] >= self._threshold:
+            self._gather(_line(level, event, fields), 1)
 
     def order(self, name: str, /, **fields: object) -> None:
         """Gather an order to the logger."""
-        self._gather(_line(f'{{"order":"{name}"', fields))
+        self._gather(_line(ORDER, name, members(fields)), 1)
 
-    def _gather(self, line: bytes) -> None:
-        if self._size + len(line) > select.PIPE_BUF:
+    def retell(self, lines: bytes, count: int) -> None:
+        """Gather events that were written down elsewhere, of the level and all."""
+        if lines:
+            self._gather(lines, count)
+
+    def _gather(self, lines: bytes, count: int) -> None:
+        if self._size + len(lines) > select.PIPE_BUF:
             self.flush()
-        self._gathered.append(line)
-        self._size += len(line)
+        self._gathered.append(lines)
+        self._count += count
+        self._size += len(lines)
 
     def flush(self) -> None:
         """Send what was gathered, behind a report of what was lost before it."""
@@ -128,17 +143,18 @@ class Journal:
             self._report()
         if not self._gathered:
             return
-        if self._write(b"".join(self._gathered)):
+        if self._write(self._speaker + b"".join(self._gathered)):
             self._blocked = False
         else:
-            self.count_lost(len(self._gathered))
+            self.count_lost(self._count)
             self._blocked = True
         self._gathered.clear()
-        self._size = 0
+        self._count = 0
+        self._size = len(self._speaker)
 
     def _report(self) -> None:
-        head = f'{{"time":{time.time_ns()},"level":"error","event":"{LOG_LOST}"{self._context}'
-        if self._write(_line(head, {"count": self.lost})):
+        report = _line("error", LOG_LOST, f'"count":{self.lost}')
+        if self._write(self._speaker + report):
             self.lost = 0
 
     def _write(self, data: bytes) -> bool:
@@ -160,9 +176,8 @@ class Journal:
                 return True
 
 
-def _line(head: str, fields: dict[str, object]) -> bytes:
-    tail = f",{members(fields)}}}\n" if fields else "}\n"
-    return (head + tail).encode("utf-8", "backslashreplace")
+def _line(level: str, event: str, fields: str) -> bytes:
+    return f"{time.time_ns()} {level} {event} {{{fields}}}\n".encode(*_ENCODING)
 
 
 def _shortened(value: object) -> object:

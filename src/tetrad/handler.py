@@ -13,23 +13,67 @@ import select
 import sys
 
 from tetrad import events, notices, spawn
-from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES, OWN
+from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES
+from tetrad.jsonlines import members
 from tetrad.lifeline import Lifeline
 from tetrad.listeners import FAMILIES
+from tetrad.quick import Quick
 from tetrad.services import CommandService, EchoService, Service
 from tetrad.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tetrad.admission import Source
     from tetrad.commands import Clock, Close
     from tetrad.plan import Plan
+    from tetrad.quick import Begun
     from tetrad.title import Title
 
-_LONGEST_CLIENT = 1024
+    Packed = tuple[str, str, str, str]
+    """A client as its handler needs it: name, family, service and context."""
+
+_LONGEST_CLIENT = 2048
 _FD_BYTES = 4
 
-_REHEARSALS = 20
+_WAITING = "(waiting)"
+
+_REHEARSALS = 64
 """More than the interpreter wants to see before it specialises an instruction."""
+
+
+class Client:
+    """A client that was let in, as its handler, the log and the status know it.
+
+    `address` is what admission counts it by; `context` is what its events have in the log.
+    """
+
+    __slots__ = ("address", "connection", "context", "family", "listener", "name", "service")
+
+    def __init__(
+        self,
+        name: str,
+        address: Source | None,
+        connection: str,
+        listener: tuple[str, str, str],
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.connection = connection
+        self.family, self.service, self.listener = listener
+        self.context = members(self.fields())
+
+    def pack(self) -> Packed:
+        """Return what a handler has to know, to be sent to one that waits."""
+        return self.name, self.family, self.service, self.context
+
+    def fields(self) -> dict[str, object]:
+        """Return what every line about this client has."""
+        return {
+            "client": self.name,
+            "connection": self.connection,
+            "service": self.service,
+            "listener": self.listener,
+        }
 
 
 class Handler:
@@ -41,104 +85,119 @@ class Handler:
         self._grace = plan["stop_timeout"]
         self._commands = commands
         self._title = title
+        self._services: dict[str, Service] = {
+            "command": CommandService.of(commands),
+            "echo": EchoService(),
+        }
+        self._lifeline: Lifeline | None = None
+        self._tell(JOURNAL, NOTICES)
 
-    def serve_one(self, client: Admitted) -> None:
+    def refresh(self) -> None:
+        """Have the answers ready for clients that are about to be forked for."""
+        self._quick["command"].refresh()
+
+    def serve_one(
+        self, socket: _socket.socket, client: Client, number: int, farewell: bytes
+    ) -> None:
         """Serve the one client this process was forked for, and tell the master."""
-        journal, lifeline = self._begin()
-        self._serve(OWN, client, journal, lifeline)
-        notices.send(NOTICES, notices.GONE, os.getpid(), journal.lost)
+        begun = self._quick[client.service].serve(socket, client.context)
+        if begun is not None:
+            lifeline = self._settle(client.name)
+            self._go_on(socket, client.pack(), begun, lifeline)
+        if self._journal.lost:
+            farewell = notices.record(notices.GONE, number, self._journal.lost)
+        notices.send(self._notices, farewell)
 
-    def serve_many(self, clients: int) -> None:
+    def serve_many(self, channel: _socket.socket, clients: int, number: int) -> None:
         """Serve up to `clients` clients that come through the channel, then leave."""
-        journal, lifeline = self._begin()
-        channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, OWN)
+        lifeline = self._settle(_WAITING)
         while clients and not lifeline.stopping:
-            self._title.set("handler (waiting)")
-            fd, client = _next_client(channel, lifeline)
-            if client is None:
+            arrived = _next_client(channel, lifeline)
+            if arrived is None:
                 break
-            self._serve(fd, client, journal, lifeline)
+            self._serve_passed(*arrived, lifeline)
             clients -= 1
             if clients:
-                notices.send(NOTICES, notices.IDLE, os.getpid(), journal.take_lost())
-        notices.send(NOTICES, notices.GONE, os.getpid(), journal.take_lost())
+                self._notify(notices.IDLE, number)
+        self._notify(notices.GONE, number)
 
     def rehearse(self) -> None:
-        """Serve a client that is not there, so that every child finds the code warm.
+        """Serve clients that are not there, so that every child finds the code warm.
 
         What the interpreter learns about code while it runs (specialised instructions, cached
         attributes) is written into memory; learnt before the fork, it is not copied after it.
         """
         nowhere = os.open(os.devnull, os.O_WRONLY)
         hears, holds = os.pipe()
-        journal = events.Journal(nowhere, self._level)
-        client = Admitted("127.0.0.1:65535", "rehearsal", "unix", "command", "127.0.0.1:65000")
-        for _ in range(_REHEARSALS):
-            ours, theirs = _socket.socketpair()
-            for piece in (*self._commands, b"?\n"):
-                ours.send(piece)
-            ours.shutdown(_socket.SHUT_WR)
-            self._serve(theirs.detach(), client, journal, Lifeline(hears, self._grace))
-            ours.close()
+        self._lifeline = Lifeline(hears, self._grace)
+        self._tell(nowhere, nowhere)
+        client = Client("127.0.0.1:65535", None, "", ("unix", "command", ""))
+        for words in (list(self._commands), [b"t", b"ime"]) * _REHEARSALS:
+            socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            for word in words:
+                other.send(word)
+            other.shutdown(_socket.SHUT_WR)
+            self.refresh()
+            self.serve_one(socket, client, 0, b"")
+            other.close()
+        self._lifeline = None
+        self._tell(JOURNAL, NOTICES)
         for fd in (nowhere, hears, holds):
             os.close(fd)
 
-    def _begin(self) -> tuple[events.Journal, Lifeline]:
-        """Become a process of its own."""
-        lifeline = Lifeline(LIFELINE, self._grace)
-        spawn.accept_termination(lifeline.on_signal)
-        return events.Journal(JOURNAL, self._level, events.ROOM_SECONDS), lifeline
-
-    def _serve(
-        self, fd: int, client: Admitted, journal: events.Journal, lifeline: Lifeline
-    ) -> None:
-        self._title.set(f"handler {client.client}")
-        journal.set_context(client.fields())
-        connected = _socket.socket(FAMILIES[client.family], _socket.SOCK_STREAM, 0, fd)
-        session = Session(connected, self._session, lifeline, journal)
-        session.serve(self._service(client.service))
-
-    def _service(self, name: str) -> Service:
-        return EchoService() if name == "echo" else CommandService(self._commands)
-
-
-class Admitted:
-    """A client that was let in, as its handler and its log lines know it."""
-
-    __slots__ = ("client", "connection", "family", "listener", "service")
-
-    def __init__(
-        self, client: str, connection: str, family: str, service: str, listener: str
-    ) -> None:
-        self.client = client
-        self.connection = connection
-        self.family = family
-        self.service = service
-        self.listener = listener
-
-    def pack(self) -> tuple[str, str, str, str, str]:
-        """Return it as what the constructor takes, to be sent to a handler that waits."""
-        return self.client, self.connection, self.family, self.service, self.listener
-
-    def fields(self) -> dict[str, object]:
-        """Return what every line about this client has."""
-        return {
-            "client": self.client,
-            "connection": self.connection,
-            "service": self.service,
-            "listener": self.listener,
+    def _tell(self, journal: int, master: int) -> None:
+        """Have them told what happens, from now on."""
+        self._notices = master
+        self._journal = events.Journal(journal, self._level, events.ROOM_SECONDS)
+        self._quick = {
+            "command": Quick(self._commands, self._journal),
+            "echo": Quick({}, self._journal),
         }
 
+    def _settle(self, name: str) -> Lifeline:
+        """Become a process that lasts: one with a name, which hears its master."""
+        if self._lifeline is None:
+            self._title.set(f"handler {name}")
+            self._lifeline = Lifeline(LIFELINE, self._grace)
+            spawn.accept_termination(self._lifeline.on_signal)
+        return self._lifeline
 
-def _next_client(channel: _socket.socket, lifeline: Lifeline) -> tuple[int, Admitted | None]:
+    def _serve_passed(self, socket: _socket.socket, client: Packed, lifeline: Lifeline) -> None:
+        name, _, service, context = client
+        self.refresh()
+        begun = self._quick[service].serve(socket, context)
+        if begun is not None:
+            self._title.set(f"handler {name}")
+            self._go_on(socket, client, begun, lifeline)
+            self._title.set(f"handler {_WAITING}")
+
+    def _go_on(
+        self, socket: _socket.socket, client: Packed, begun: Begun, lifeline: Lifeline
+    ) -> None:
+        """Serve a client that takes longer."""
+        _, _, service, context = client
+        self._journal.speak_of(context)
+        self._journal.retell(begun.told, 1 + begun.commands)
+        session = Session(socket, self._session, lifeline, self._journal, begun)
+        session.serve(self._services[service].another())
+
+    def _notify(self, kind: str, number: int) -> None:
+        notices.send(self._notices, notices.record(kind, number, self._journal.take_lost()))
+
+
+def _next_client(
+    channel: _socket.socket, lifeline: Lifeline
+) -> tuple[_socket.socket, Packed] | None:
     """Wait for a client; None when there will be none."""
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     poll.register(lifeline.fd, select.POLLIN)
     ready = dict(lifeline.wait(poll, None))
     if lifeline.fd in ready or not ready:
-        return -1, None
+        return None
     data, rights, _, _ = channel.recvmsg(_LONGEST_CLIENT, _socket.CMSG_LEN(_FD_BYTES))
     if not rights:
-        return -1, None
-    return int.from_bytes(rights[0][2], sys.byteorder), Admitted(*marshal.loads(data))  # noqa: S302
+        return None
+    client: Packed = marshal.loads(data)  # noqa: S302 - our own
+    fd = int.from_bytes(rights[0][2], sys.byteorder)
+    return _socket.socket(FAMILIES[client[1]], _socket.SOCK_STREAM, 0, fd), client

@@ -6,12 +6,22 @@ import _socket
 import errno
 import os
 import stat
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.plan import ListenerPlan
 
 FAMILIES = {"inet": _socket.AF_INET, "inet6": _socket.AF_INET6, "unix": _socket.AF_UNIX}
+
+READ_SECONDS = 0.02
+"""How long a read from a client blocks."""
+
+_LONG_BYTES = 8 if sys.maxsize > 1 << 32 else 4
+_READ_TIMEOUT = bytes(_LONG_BYTES) + int(READ_SECONDS * 1_000_000).to_bytes(
+    _LONG_BYTES, sys.byteorder
+)
+"""The same as a struct timeval."""
 
 KEEPALIVE_IDLE_SECONDS = 60
 KEEPALIVE_INTERVAL_SECONDS = 15
@@ -49,10 +59,18 @@ def take_over(listener: _socket.socket, plan: ListenerPlan) -> None:
     listener.listen(plan["backlog"])
 
 
-def accept(listener: _socket.socket) -> tuple[int, object]:
-    """Accept a client: its descriptor and its address. Raises OSError."""
-    accepted: tuple[int, object] = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-    return accepted
+def accept(listener: _socket.socket, family: str) -> tuple[_socket.socket, object]:
+    """Accept a client: its socket and its address. Raises OSError."""
+    fd, address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+    return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd), address
+
+
+def limit_reads(socket: _socket.socket) -> None:
+    """Have a read that blocks give up after a moment.
+
+    What is accepted from a TCP listener inherits that, if the listener had it before.
+    """
+    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _READ_TIMEOUT)
 
 
 def bind_path(listener: _socket.socket, path: str) -> None:
@@ -110,6 +128,7 @@ def _prepare(listener: _socket.socket, plan: ListenerPlan) -> None:
 
 def _watch_peers(listener: _socket.socket) -> None:
     """Set what accepted sockets inherit: a peer whose cable was pulled must not stay for ever."""
+    limit_reads(listener)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     tcp = _socket.IPPROTO_TCP
     listener.setsockopt(tcp, _socket.TCP_NODELAY, 1)

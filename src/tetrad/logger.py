@@ -6,6 +6,7 @@ but SIGKILL, and ends at the end of the pipe.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
@@ -67,6 +68,7 @@ class Logger:
         self._lost = 0
         self._tally = Tally(TALLY)
         self._partial = b""
+        self._speaker: dict[str, Any] = {}
         self._configure(orders)
         self._file.open(repair=True)
 
@@ -88,16 +90,23 @@ class Logger:
         """Write what has come, but for a last line that has not come whole."""
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            fields = msgspec.json.decode(line)
-            order = fields.pop("order", None)
-            if order is None:
-                self._log(fields)
+            if line.startswith(b"{"):
+                self._speaker = _decode(line)
             else:
-                self._obey(order, fields)
+                self._heed(line.decode())
         self._write()
 
-    def _log(self, fields: dict[str, Any]) -> None:
-        getattr(self._log_line, fields.pop("level"))(fields.pop("event"), **fields)
+    def _heed(self, line: str) -> None:
+        """Log an event, or obey an order."""
+        moment, level, event, text = line.split(" ", 3)
+        fields = _decode(text)
+        if level == events.ORDER:
+            self._obey(event, fields)
+        else:
+            self._log(int(moment), level, event, self._speaker | fields)
+
+    def _log(self, moment: int, level: str, event: str, fields: dict[str, Any]) -> None:
+        self._methods[level](event, moment=moment, **fields)
 
     def _obey(self, order: str, fields: dict[str, Any]) -> None:
         self._write()
@@ -114,7 +123,8 @@ class Logger:
             wrapper_class=structlog.make_filtering_bound_logger(events.LEVELS[orders["level"]]),
             cache_logger_on_first_use=True,
         )
-        self._log_line = logger.bind()
+        bound = logger.bind()
+        self._methods = {level: getattr(bound, level) for level in events.LEVELS}
 
     def _write(self) -> None:
         """Write what was gathered; what cannot be is counted, and reported once it can."""
@@ -131,9 +141,7 @@ class Logger:
 
     def _say(self, level: str, event: str, **fields: object) -> bool:
         """Write a line of the logger's own, at once; True if it is written."""
-        self._log(
-            {"time": time.time_ns(), "level": level, "event": event, "pid": os.getpid(), **fields}
-        )
+        self._log(time.time_ns(), level, event, {"pid": os.getpid(), **fields})
         lines = self._sink.take()
         return self._file.write(lines) == len(lines)
 
@@ -149,10 +157,14 @@ def main() -> None:
 
 def _stamp(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
     """Put time, level and event first, in that order."""
-    seconds, nanoseconds = divmod(fields.pop("time"), _NANOSECONDS)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    stamp = f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+    seconds, nanoseconds = divmod(fields.pop("moment"), _NANOSECONDS)
+    stamp = f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
     return {"timestamp": stamp, "level": level, "event": fields.pop("event"), **fields}
+
+
+@functools.lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _renderer(style: str) -> Callable[[WrappedLogger, str, EventDict], str | bytes]:
@@ -163,6 +175,7 @@ def _renderer(style: str) -> Callable[[WrappedLogger, str, EventDict], str | byt
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
 
 
+_decode: Callable[[str | bytes], dict[str, Any]] = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 

@@ -12,17 +12,15 @@ import marshal
 import os
 import time
 
-from tetrad import commands, events, listeners, spawn
+from tetrad import commands, events, listeners, pagetables, spawn
 from tetrad.admission import Admission
 from tetrad.control import Control
 from tetrad.crew import Crew
 from tetrad.descriptors import (
     CONTROL,
     JOURNAL,
-    LIFELINE,
     LIFELINE_HELD,
     LISTENERS,
-    NOTICES,
     PIDFILE,
     PLAN,
     READY,
@@ -39,6 +37,8 @@ from tetrad.title import Title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tetrad.plan import Plan
 
 LOSS_REPORT_SECONDS = 1.0
@@ -79,8 +79,8 @@ class Master:
         self.loop.watch(CONTROL, self.control.accept)
         self.logkeeper.start(self.plan["log"])
         for index, plan in enumerate(self.plan["listeners"]):
-            listener = Listener(plan, listeners.adopt(LISTENERS + index, plan["family"]))
-            self.door.open(listener)
+            socket = listeners.adopt(LISTENERS + index, plan["family"])
+            self.door.open(Listener(plan, socket, inherited=self.plan["inherited"]))
         self.journal.event(
             "info", events.SERVER_STARTED, version=self.plan["version"], config=self.plan["file"]
         )
@@ -88,6 +88,7 @@ class Master:
             self._log_listener(listener)
         self._say_ready()
         self.supervision.begin()
+        pagetables.have_text_copied()
         gc.freeze()
         while not self._is_over():
             self._turn()
@@ -121,7 +122,7 @@ class Master:
             self.logkeeper.configure(plan["log"])
         self._set_up_crew()
         for child in self.crew:
-            if child.client is not None and not self.admission.allows(child.address):
+            if child.client is not None and not self.admission.allows(child.client.address):
                 self.crew.dismiss(child)
 
     def status(self, written: int, lost: int) -> dict[str, object]:
@@ -164,10 +165,10 @@ class Master:
             ],
         }
 
-    def fork(self, work: spawn.Work, fd: int) -> int:
+    def fork(self, work: Callable[[], object], fd: int) -> int:
         """Fork a child that tells what the master knows, with one descriptor of its own."""
-        keep = (JOURNAL, NOTICES, LIFELINE, fd)
-        return spawn.fork(work, keep, max(self.loop.highest, fd))
+        with spawn.SIGNALS_HELD:
+            return spawn.fork(fd, max(self.loop.highest, fd), work)
 
     def fail(self, error: Exception) -> None:
         """Say what defect ends the daemon."""

@@ -1,4 +1,4 @@
-"""What handlers tell their master, in records of 16 bytes through one pipe.
+"""What handlers tell their master, in records of 20 bytes through one pipe.
 
 SIGCHLD is ignored, so no exit status tells a handler that finished from one that was killed: the
 one that finished has said so before it went.
@@ -18,25 +18,33 @@ IDLE = "i"
 GONE = "g"
 """The client, if there was one, is gone, and the handler leaves."""
 
-_BYTES = 16
+_BYTES = 20
 _BATCH = 1024
-_MOST_LOST = 9_999_999
+_MOST_LOST = 999_999
 
 
-def send(fd: int, kind: str, pid: int, lost: int) -> None:
-    """Tell the master; `lost` is how many events this handler could not log."""
+def record(kind: str, number: int, lost: int) -> bytes:
+    """Write a notice of handler `number`; `lost` is how many events it could not log."""
+    return b"%012d%b%06d\n" % (number, kind.encode(), min(lost, _MOST_LOST))
+
+
+def send(fd: int, notice: bytes) -> None:
+    """Tell the master."""
     try:
-        os.write(fd, b"%07d%b%07d\n" % (pid, kind.encode(), min(lost, _MOST_LOST)))
+        os.write(fd, notice)
     except OSError:
         pass  # no master, no need
 
 
 def receive(fd: int) -> Iterator[tuple[int, str, int]]:
-    """Return what is there as pid, kind and lost. A pipe tears no record of this size."""
-    try:
-        data = os.read(fd, _BYTES * _BATCH)
-    except BlockingIOError:
-        return
-    for at in range(0, len(data), _BYTES):
-        record = data[at : at + _BYTES].decode()
-        yield int(record[:7]), record[7], int(record[8:15])
+    """Return what is there as number, kind and lost. A pipe tears no record of this size."""
+    while True:
+        try:
+            data = os.read(fd, _BYTES * _BATCH)
+        except BlockingIOError:
+            return
+        for at in range(0, len(data), _BYTES):
+            notice = data[at : at + _BYTES].decode()
+            yield int(notice[:12]), notice[12], int(notice[13:19])
+        if len(data) < _BYTES * _BATCH:
+            return

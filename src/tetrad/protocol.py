@@ -28,10 +28,14 @@ class Parser:
 
     __slots__ = ("_names", "_prefixes", "_unfinished")
 
-    def __init__(self, names: Iterable[bytes]) -> None:
+    def __init__(self, names: Iterable[bytes], prefixes: frozenset[bytes] | None = None) -> None:
         self._names = frozenset(names)
-        self._prefixes = frozenset(name[:n] for name in self._names for n in range(1, LENGTH))
+        self._prefixes = _prefixes(self._names) if prefixes is None else prefixes
         self._unfinished = b""
+
+    def another(self) -> Parser:
+        """Return a parser of the same commands, for another client."""
+        return Parser(self._names, self._prefixes)
 
     @property
     def unfinished(self) -> bytes:
@@ -71,6 +75,10 @@ class Parser:
 def printable(command: bytes) -> str:
     r"""Return a command as the log shows it: printable ASCII as it is, the rest as ``\xNN``."""
     return "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in command.decode("latin-1"))
+
+
+def _prefixes(names: frozenset[bytes]) -> frozenset[bytes]:
+    return frozenset(name[:n] for name in names for n in range(1, LENGTH))
 
 
 def _first_line(word: bytes) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tetrad import events
+from tetrad.jsonlines import members
 from tetrad.protocol import Parser, printable
-from tetrad.session import Ended
+from tetrad.session import DISCARD, GO_ON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,71 +16,96 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """Serves a session's input."""
+    """Serves one session's input."""
 
     @property
     def unfinished(self) -> bool:
         """Whether the client is in the middle of something."""
         return False
 
-    def take(self, session: Session, data: bytes) -> bool:
-        """Serve some input; True if what else is there already is to be thrown away."""
+    def another(self) -> Service:
+        """Return the same service for another client."""
         raise NotImplementedError
 
-    def finish(self, session: Session) -> None:
-        """The client has said all it will say."""
+    def take(self, session: Session, data: bytes) -> str:
+        """Serve some input: GO_ON, DISCARD, or why the session is to end."""
+        raise NotImplementedError
+
+    def finish(self, _session: Session) -> str:
+        """The client has said all it will say: why the session ends."""
+        return "eof"
 
 
 class CommandService(Service):
     """Answers four-byte commands."""
 
-    def __init__(self, commands: Mapping[bytes, Clock | Close]) -> None:
+    __slots__ = ("_commands", "_parser", "_told")
+
+    def __init__(
+        self, commands: Mapping[bytes, Clock | Close], parser: Parser, told: Mapping[bytes, str]
+    ) -> None:
         self._commands = commands
-        self._parser = Parser(commands)
+        self._parser = parser
+        self._told = told
+
+    @classmethod
+    def of(cls, commands: Mapping[bytes, Clock | Close]) -> CommandService:
+        """Make it from its commands, with what the log says of each of them."""
+        told = {name: members({"command": name.decode()}) for name in commands}
+        return cls(commands, Parser(commands), told)
+
+    def another(self) -> CommandService:
+        """Return the same service for another client."""
+        return CommandService(self._commands, self._parser.another(), self._told)
 
     @property
     def unfinished(self) -> bool:
         """Whether a command has begun and not ended."""
         return bool(self._parser.unfinished)
 
-    def take(self, session: Session, data: bytes) -> bool:
+    def take(self, session: Session, data: bytes) -> str:
         """Answer the commands in `data` with one write, then log them."""
-        commands, invalid = self._parser.feed(data)
+        names, invalid = self._parser.feed(data)
         answers = []
-        closing = False
-        for name in commands:
+        verdict = GO_ON
+        for name in names:
             command = self._commands[name]
             answers.append(command.answer())
-            closing = command.closes
-            if closing:
+            if command.closes:
+                verdict = "quit"
                 break
         if answers:
             session.send(b"".join(answers))
-        for name in commands[: len(answers)]:
-            session.count_command()
-            session.log("info", events.CLIENT_COMMAND, command=name.decode())
-        if closing:
-            raise Ended("quit")
-        if invalid is not None:
+            session.count_commands(len(answers))
+            for name in names[: len(answers)]:
+                session.tell("info", events.CLIENT_COMMAND, self._told[name])
+        if verdict == GO_ON and invalid is not None:
             self._refuse(session, invalid)
-        return invalid is not None
+            return DISCARD
+        return verdict
 
-    def finish(self, session: Session) -> None:
+    def finish(self, session: Session) -> str:
         """Log what never became a command."""
         invalid = self._parser.finish()
         if invalid is not None:
             self._refuse(session, invalid)
+        return "eof"
 
     def _refuse(self, session: Session, invalid: bytes) -> None:
         session.count_activity()
-        session.log("warning", events.CLIENT_INVALID, command=printable(invalid))
+        fields = members({"command": printable(invalid)})
+        session.tell("warning", events.CLIENT_INVALID, fields)
 
 
 class EchoService(Service):
     """Sends every byte back."""
 
-    def take(self, session: Session, data: bytes) -> bool:
+    def another(self) -> EchoService:
+        """Return itself: it remembers nothing."""
+        return self
+
+    def take(self, session: Session, data: bytes) -> str:
         """Send it back."""
         session.count_activity()
         session.send(data)
-        return False
+        return GO_ON

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 
+from tetrad.descriptors import FIRST_OF_MASTER
 from tetrad.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVarTuple
 
-    Work = Callable[[], object]
+    Ts = TypeVarTuple("Ts")
 
 ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1}
 """The signals that mean something to the master; a handler knows only SIGTERM."""
@@ -26,59 +28,100 @@ _FIRST = 3
 _FOR_THE_MASTER = ORDERS - {signal.SIGTERM}
 
 
-def fork(work: Work, keep: Sequence[int], highest: int) -> int:
-    """Fork a child that does `work` with the descriptors `keep`, and return its pid.
+class SignalsHeld:
+    """While in this context the master's signals wait, so that no child ever takes one for it.
 
-    `keep` stands at 3 and above in the child; everything else up to `highest` is closed.
-    Raises OSError.
+    A signal that arrived in a child would be told to the master: its wakeup pipe is the child's,
+    too, until the child has seen to its own signals.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _be_child(work, keep, highest)
-        return pid
-    finally:
+
+    def __enter__(self) -> None:
+        """Block them."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+
+    def __exit__(self, *_: object) -> None:
+        """Let them through."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+
+
+SIGNALS_HELD = SignalsHeld()
+
+
+def fork(own: int, highest: int, work: Callable[[*Ts], object], *arguments: *Ts) -> int:
+    """Fork a child that does `work` with some arguments, and return its pid.
+
+    It keeps its `own` descriptor beside those of every child (`tetrad.descriptors`); the others, up
+    to `highest`, are closed. To be called with SIGNALS_HELD; in the child they stay so. Raises
+    OSError.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.closerange(FIRST_OF_MASTER, own)
+            os.closerange(own + 1, highest + 1)
+            work(*arguments)
+            os._exit(0)
+        finally:
+            os._exit(FAILED)
+    return pid
 
 
 def accept_termination(on_signal: Callable[[int, object], None]) -> None:
     """Be a process of its own: SIGTERM is ours now, the master's other signals stay blocked."""
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, on_signal)
     signal.pthread_sigmask(signal.SIG_SETMASK, _FOR_THE_MASTER)
 
 
 def run_program(command: list[str], keep: Sequence[int], highest: int) -> int:
-    """Fork and exec a program of ours, and return its pid. Raises OSError if it cannot fork."""
+    """Fork and exec a program of ours, and return its pid. Raises OSError if it cannot fork.
 
-    def execute() -> None:
-        for number in ORDERS | {signal.SIGCHLD}:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        for fd in range(_FIRST, _FIRST + len(keep)):
-            os.set_inheritable(fd, True)
-        os.execv(command[0], command)
-
-    return fork(execute, keep, highest)
-
-
-def _be_child(work: Work, keep: Sequence[int], highest: int) -> None:
-    try:
-        # Signals sent to the child must not be told to the parent, whose pipe this still is.
-        signal.set_wakeup_fd(-1)
-        _keep_only(keep, highest)
-        work()
-        os._exit(0)
-    finally:
-        os._exit(FAILED)
-
-
-def _keep_only(keep: Sequence[int], highest: int) -> None:
-    """Move `keep` to 3 and above, in order, and close the rest.
-
-    No descriptor stands below its place, so moving one down never hits another to be moved.
+    It finds the descriptors `keep` at 3 and above.
     """
+    with SIGNALS_HELD:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _execute(command, keep, highest)
+            finally:
+                os._exit(FAILED)
+    return pid
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a child of ours has. Nobody else can have its pid as long as it has not."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a child of ours, if it has not ended; never to who may have its pid then."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        # What we hold is the process that has the pid now; it is ours if it is our child.
+        if not has_ended(pid):
+            signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _execute(command: list[str], keep: Sequence[int], highest: int) -> None:
+    # No descriptor stands below its place, so moving one down never hits another to be moved.
     for place, fd in enumerate(keep, _FIRST):
         if fd != place:
-            os.dup2(fd, place, inheritable=False)
+            os.dup2(fd, place)
+        os.set_inheritable(place, True)
     os.closerange(_FIRST + len(keep), highest + 1)
+    signal.set_wakeup_fd(-1)
+    for number in ORDERS | {signal.SIGCHLD}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.execv(command[0], command)

@@ -17,15 +17,17 @@ _START, _END = 47, 48
 class Title:
     """The title of this process and of its children; `width` is how many bytes it has room for."""
 
-    __slots__ = ("_start", "width")
+    __slots__ = ("_shown", "_start", "width")
 
     def __init__(self) -> None:
+        self._shown = ""
         self._start, self.width = _arguments()
         _write("/proc/self/comm", NAME.encode())
 
     def set(self, text: str) -> None:
         """Show `tetrad: TEXT`. Where the kernel does not let us, nothing is shown."""
-        if self.width:
+        if self.width and text != self._shown:
+            self._shown = text
             room = self.width - 2
             title = f"{NAME}: {text}".encode("ascii", "backslashreplace")[:room]
             _write("/proc/self/mem", title.ljust(room + 1, b"\0") + b".", self._start)

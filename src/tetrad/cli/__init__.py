@@ -52,7 +52,8 @@ def _run(options: argparse.Namespace, manager: Notifier) -> int:
         return FAILURE
     except OSError as error:
         # What no command expects: standard output is full, the working directory is gone.
-        _complain(manager, f"{error.filename or 'input or output'}: {(error.strerror or '').lower()}")
+        what = error.filename or "input or output"
+        _complain(manager, f"{what}: {(error.strerror or '').lower()}")
         return FAILURE
     return status
 

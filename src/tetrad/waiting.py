@@ -1,0 +1,88 @@
+"""Waiting for a client: until it speaks, until it reads, and never beyond a deadline.
+
+Runs in a handler, once its session has turned out to be one that takes a while. While it waits it
+hears the master, too: an order to stop, or the end of it.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.lifeline import Lifeline
+
+NEVER = float("inf")
+
+
+class Ended(Exception):  # noqa: N818 - the end of a session is no error
+    """The session is over; `reason` is the log's word for why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Waiting:
+    """Waits for the socket `fd`. All moments are in seconds of the monotonic clock.
+
+    Every wait raises Ended at its deadline, when the session has lasted until `leave_by`, and when
+    the master is gone.
+    """
+
+    __slots__ = ("_fd", "_leave_by", "_leave_reason", "_lifeline", "_poll")
+
+    def __init__(self, fd: int, lifeline: Lifeline, leave_by: float) -> None:
+        self._fd = fd
+        self._lifeline = lifeline
+        self._leave_by = leave_by
+        self._leave_reason = "max_duration"
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._poll.register(lifeline.fd, select.POLLIN)
+
+    def for_input(self, deadline: float, reason: str) -> bool:
+        """Wait for the client to speak or leave; False when something else has happened."""
+        now = time.monotonic()
+        if now >= deadline:
+            raise Ended(reason)
+        last = min(deadline, self._leave_by)
+        return self._hear(None if last == NEVER else last - now)
+
+    def for_room(self, deadline: float, reason: str) -> None:
+        """Wait for the client to read."""
+        self._poll.modify(self._fd, select.POLLOUT)
+        while not self.for_input(deadline, reason):
+            self.is_stopping()
+        self._poll.modify(self._fd, select.POLLIN)
+
+    def look(self) -> None:
+        """Do not wait, but end if it is time to."""
+        self._hear(0.0)
+
+    def is_stopping(self) -> bool:
+        """Tell whether we are to finish; from the first time on there is a last moment for it."""
+        if self._lifeline.stopping and self._leave_reason != "stopping":
+            by = time.monotonic() + self._lifeline.grace
+            self._leave_by, self._leave_reason = min(self._leave_by, by), "stopping"
+            # Its byte stays in the lifeline: listen for nothing but its end.
+            self._poll.modify(self._lifeline.fd, 0)
+        return self._lifeline.stopping
+
+    def _hear(self, seconds: float | None) -> bool:
+        """Listen to client and master; True if the client is ready."""
+        ready = dict(self._lifeline.wait(self._poll, seconds))
+        heard = ready.pop(self._lifeline.fd, 0)
+        if heard & ~select.POLLIN:
+            raise Ended("stopping")
+        if heard:
+            self._lifeline.stopping = True
+        if time.monotonic() >= self._leave_by:
+            raise Ended(self._leave_reason)
+        return bool(ready)
+
+
+def after(moment: float, seconds: float | None) -> float:
+    """Return the moment so many seconds later; with None there is none."""
+    return NEVER if seconds is None else moment + seconds
