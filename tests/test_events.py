@@ -54,8 +54,8 @@ class Pipe:
 def read(packet: bytes) -> list[dict[str, Any]]:
     """Read a write: what its first line says, and then what happened."""
     assert packet.endswith(b"\n")
-    first, *lines = packet.splitlines()
-    speaker = json.loads(first or b"{}")
+    first, *lines = packet.split(b"\n")[:-1]
+    speaker = json.loads(first.removeprefix(b"\x1e") or b"{}")
     return [_parsed(speaker, line) for line in lines]
 
 
@@ -262,14 +262,40 @@ def test_an_order_keeps_its_place_among_events(pipe: Pipe) -> None:
     """Orders travel with the events, whatever the level."""
     journal = Journal(pipe.writes, "error")
     journal.event("error", "before")
-    journal.order(events.CONFIGURE, level="debug", file=None)
-    journal.order(events.REOPEN)
+    journal.insist(events.ORDER, events.CONFIGURE, level="debug", file=None)
+    journal.insist(events.ORDER, events.REOPEN)
     journal.event("error", "behind")
     journal.flush()
     before, configure, reopen, behind = pipe.lines()
     assert configure == {"order": "logger.configure", "level": "debug", "file": None}
     assert reopen == {"order": "logger.reopen"}
     assert names([before, behind]) == ["before", "behind"]
+
+
+def test_what_must_not_be_lost_waits_for_room(pipe: Pipe, journal: Journal) -> None:
+    """An order that finds no room is no loss: each flush tries again, and it is sent once."""
+    pipe.fill()
+    for level in ("debug", "error"):
+        journal.insist(events.ORDER, events.CONFIGURE, level=level)
+    journal.insist(events.ORDER, events.REOPEN)
+    assert (journal.is_behind, journal.lost) == (True, 0)
+    pipe.packets()
+    fcntl.fcntl(pipe.writes, fcntl.F_SETPIPE_SZ, 1 << 16)
+    journal.flush()
+    journal.flush()
+    assert not journal.is_behind
+    assert pipe.lines() == [
+        {"order": "logger.configure", "level": "error"},
+        {"order": "logger.reopen"},
+    ]
+
+
+def test_each_write_begins_with_a_mark_that_is_nowhere_else(pipe: Pipe, journal: Journal) -> None:
+    """Whoever takes over in the middle finds the next beginning, whatever the fields say."""
+    journal.event("info", "event", text="\x1e{}\n\x1e")
+    journal.flush()
+    (packet,) = pipe.packets()
+    assert (packet[:1], packet.count(b"\x1e")) == (b"\x1e", 1)
 
 
 def test_what_finds_no_room_is_counted_and_reported(pipe: Pipe, journal: Journal) -> None:

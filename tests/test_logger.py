@@ -49,7 +49,7 @@ def event(
     name: str = "client.command", level: str = "info", moment: int = NOON, **fields: object
 ) -> bytes:
     """Return an event as it comes through the pipe."""
-    return f'{{"pid":5}}\n{moment} {level} {name} {json.dumps(fields)}\n'.encode()
+    return f'\x1e{{"pid":5}}\n{moment} {level} {name} {json.dumps(fields)}\n'.encode()
 
 
 def order(name: str, **fields: object) -> bytes:

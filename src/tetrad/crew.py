@@ -129,6 +129,7 @@ class Crew:
         """Give one client to a handler that waits, or else to a new one. Raises OSError."""
         child = self._children.wake()
         while child is not None and not _hand_over(child, socket, client):
+            _release(child)
             child = self._children.wake()
         if child is None:
             child = self._hire_for(socket, client)

@@ -23,9 +23,22 @@ ACCEPTED_PER_TURN = 16
 """Clients accepted from one listener before the loop looks at everything else."""
 
 PAUSE_SECONDS = 0.1
-"""How long the door stays shut when the machine has no descriptors, memory or processes left."""
+"""How long the door stays shut when there are no descriptors, memory or processes left."""
 
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_ITS_OWN = {
+    errno.ECONNABORTED,
+    errno.EINTR,
+    errno.EPROTO,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENONET,
+}
+"""What accept(2) tells of one client, which is gone; the next one may be well."""
 
 
 class Listener:
@@ -132,10 +145,10 @@ class Door:
             except BlockingIOError:
                 return False
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(error)
-                    return False
-                continue  # it happened to that one client; there may be others
+                if error.errno in _ITS_OWN:
+                    continue
+                self._pause(error)
+                return False
             client = self._identify(listener, peer)
             reason = self._refusal(client.address)
             if reason is None:

@@ -1,12 +1,15 @@
-"""The vocabulary of the log, and how an event is put into the pipe that leads to the logger.
+r"""The vocabulary of the log, and how an event is put into the pipe that leads to the logger.
 
 A write is a line of JSON that says who speaks, and a line for each thing it has to say: the time in
 nanoseconds, the level, the event and its fields, or an order to the logger. It has at most PIPE_BUF
 bytes, so nothing tears and nothing is put together again. What finds no room is dropped and
 counted: what was sent is what was written and what `log.lost` reports.
 
-    {"pid":4711,"client":"192.0.2.7:38276"}
+    \x1e{"pid":4711,"client":"192.0.2.7:38276"}
     1795328416880292123 info client.command {"command":"time"}
+
+The record separator at the head stands nowhere else, so a logger that takes over in the middle of
+a write, because another was killed, finds where the next one begins.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ HANDLER_LOST = "handler.lost"
 LOG_REOPENED = "log.reopened"
 LOG_LOST = "log.lost"
 
+SPEAKER = "\x1e"
+"""Stands at the head of a write."""
+
 ORDER = "order"
 """Stands in the place of the level of what is an order to the logger, which keeps its place."""
 
@@ -59,6 +65,7 @@ class Journal:
     __slots__ = (
         "_blocked",
         "_count",
+        "_due",
         "_fd",
         "_gathered",
         "_size",
@@ -74,6 +81,7 @@ class Journal:
         self._threshold = LEVELS[level]
         self._gathered: list[bytes] = []
         self._count = 0
+        self._due: dict[str, bytes] = {}
         self._blocked = False
         self.patience = patience
         self.lost = 0
@@ -102,7 +110,7 @@ class Journal:
     def speak_of(self, context: str) -> None:
         """Say what every event of this process has from now on, as JSON, beside its pid."""
         self.flush()
-        pid = f'{{"pid":{os.getpid()}'
+        pid = f'{SPEAKER}{{"pid":{os.getpid()}'
         self._speaker = f"{pid},{context}}}\n".encode() if context else f"{pid}}}\n".encode()
         self._size = len(self._speaker)
 
@@ -121,9 +129,19 @@ class Journal:
         if LEVELS[level] >= self._threshold:
             self._gather(_line(level, event, fields), 1)
 
-    def order(self, name: str, /, **fields: object) -> None:
-        """Gather an order to the logger."""
-        self._gather(_line(ORDER, name, members(fields)), 1)
+    def insist(self, level: str, event: str, /, **fields: object) -> None:
+        """Gather what must not be lost: an order, or what cannot be counted. Twice is once.
+
+        It keeps its place, and if there is no room, every flush tries again.
+        """
+        self.flush()
+        self._due[event] = _line(level, event, members(fields))
+        self.flush()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits for room in the pipe."""
+        return bool(self.lost or self._due)
 
     def retell(self, lines: bytes, count: int) -> None:
         """Gather events that were written down elsewhere, of the level and all."""
@@ -138,7 +156,10 @@ class Journal:
         self._size += len(lines)
 
     def flush(self) -> None:
-        """Send what was gathered, behind a report of what was lost before it."""
+        """Send what was gathered, behind what is due and a report of what was lost before it."""
+        for event, line in list(self._due.items()):
+            if self._write(self._speaker + line):
+                del self._due[event]
         if self.lost:
             self._report()
         if not self._gathered:

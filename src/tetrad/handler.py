@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 _LONGEST_CLIENT = 2048
 _FD_BYTES = 4
 
+YIELDS = 5
+"""How much more important than a client that takes its time the next one is, in nice(2)'s scale.
+
+Handlers that are kept busy would leave the master so little of the processors that newcomers wait.
+"""
+
 _WAITING = "(waiting)"
 
 _REHEARSALS = 64
@@ -158,6 +164,7 @@ class Handler:
         """Become a process that lasts: one with a name, which hears its master."""
         if self._lifeline is None:
             self._title.set(f"handler {name}")
+            os.nice(YIELDS)
             self._lifeline = Lifeline(LIFELINE, self._grace)
             spawn.accept_termination(self._lifeline.on_signal)
         return self._lifeline

@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     import select
 
 
+_LONGEST = 86400.0
+"""Seconds. The kernel counts a wait in milliseconds, in 31 bits; who waits looks at the clock."""
+
+
 class Stopping(Exception):  # noqa: N818 - an order, not an error
     """Raised out of a wait by the signal that ends this handler."""
 
@@ -39,7 +43,7 @@ class Lifeline:
             self._waiting = not before
             if self.stopping != before:
                 return []
-            return poll.poll(None if seconds is None else max(0.0, seconds) * 1000)
+            return poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST) * 1000)
         except Stopping:
             return []
         finally:

@@ -68,7 +68,7 @@ class Logger:
         self._lost = 0
         self._tally = Tally(TALLY)
         self._partial = b""
-        self._speaker: dict[str, Any] = {}
+        self._speaker: dict[str, Any] | None = None
         self._configure(orders)
         self._file.open(repair=True)
 
@@ -90,19 +90,24 @@ class Logger:
         """Write what has come, but for a last line that has not come whole."""
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            if line.startswith(b"{"):
-                self._speaker = _decode(line)
-            else:
+            try:
                 self._heed(line.decode())
+            except ValueError:  # half of it went down with another logger
+                self._lost += self._speaker is not None
         self._write()
 
     def _heed(self, line: str) -> None:
-        """Log an event, or obey an order."""
+        """Log an event, obey an order, or take note of who speaks. Raises ValueError."""
+        if line.startswith(events.SPEAKER):
+            self._speaker = _decode(line.removeprefix(events.SPEAKER))
+            return
         moment, level, event, text = line.split(" ", 3)
         fields = _decode(text)
         if level == events.ORDER:
             self._obey(event, fields)
-        else:
+        elif event == events.LOG_LOST and fields["count"]:
+            self._lost += fields["count"]  # one report for all that was lost, wherever it was
+        elif self._speaker is not None:
             self._log(int(moment), level, event, self._speaker | fields)
 
     def _log(self, moment: int, level: str, event: str, fields: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from tetrad.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tetrad.loop import Loop
     from tetrad.plan import LogPlan
 
@@ -34,37 +36,46 @@ class Logkeeper:
         self._started = -RESTART_SECONDS
         self.pid: int | None = None
 
-    def start(self, plan: LogPlan, *, replaces: bool = False) -> None:
+    def start(self, plan: LogPlan) -> None:
         """Start a logger; what the pipe holds by then is the first that it reads."""
         self._plan = plan
         self._started = time.monotonic()
-        orders = encode({**plan, "replaces": replaces})
+        orders = encode(plan)
         try:
             self.pid = spawn.run_program(
                 [*self._command, orders], (EVENTS, TALLY), self._loop.highest
             )
-            self._pidfd = os.pidfd_open(self.pid)
         except OSError:
-            self.pid = self._pidfd = None
-            self._restart_later()
+            self._again_later(self._restart)
         else:
-            self._loop.watch(self._pidfd, self._on_end)
+            self._watch(self.pid)
+
+    def _watch(self, pid: int) -> None:
+        """Have its end told; if that cannot be now, then later."""
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._on_end()
+        except OSError:
+            self._again_later(lambda: self._watch(pid))
+        else:
+            self._loop.watch(self._pidfd, lambda _pidfd: self._on_end())
 
     def configure(self, plan: LogPlan) -> None:
         """Have lines written like this from here on."""
         self._plan = plan
         self._journal.set_level(plan["level"])
-        self._journal.order(events.CONFIGURE, **plan)
+        self._journal.insist(events.ORDER, events.CONFIGURE, **plan)
 
     def reopen(self) -> None:
         """Have the file opened anew."""
-        self._journal.order(events.REOPEN)
+        self._journal.insist(events.ORDER, events.REOPEN)
 
     def see_off(self) -> None:
         """Close the pipe, after which the logger writes what is in it and ends; wait for that."""
         self._journal.flush()
         if self._pidfd is None:
-            self.start(self._plan, replaces=True)
+            self._restart()
         os.close(JOURNAL)
         if self._pidfd is not None:
             poll = select.poll()
@@ -72,16 +83,20 @@ class Logkeeper:
             if not poll.poll(FAREWELL_SECONDS * 1000):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def _on_end(self, pidfd: int) -> None:
-        self._loop.unwatch(pidfd)
-        os.close(pidfd)
+    def _on_end(self) -> None:
+        if self._pidfd is not None:
+            self._loop.unwatch(self._pidfd)
+            os.close(self._pidfd)
         self.pid = self._pidfd = None
         # What it had read and not written, nobody can count.
-        self._journal.event(
+        self._journal.insist(
             "error", events.LOG_LOST, count=None, why="the logger ended; it is replaced"
         )
-        self._restart_later()
+        self._again_later(self._restart)
 
-    def _restart_later(self) -> None:
+    def _restart(self) -> None:
+        self.start(self._plan)
+
+    def _again_later(self, action: Callable[[], None]) -> None:
         when = max(time.monotonic(), self._started + RESTART_SECONDS)
-        self._loop.timers.set("logger", when, lambda: self.start(self._plan, replaces=True))
+        self._loop.timers.set("logger", when, action)

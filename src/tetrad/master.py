@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from tetrad.plan import Plan
 
-LOSS_REPORT_SECONDS = 1.0
-"""How soon after a loss of events the master tries to report it."""
+CATCH_UP_SECONDS = 1.0
+"""How often the master tries to say what found no room in the journal."""
 
 KILLED_AFTER_SECONDS = 1.0
 """How long handlers get beyond their own last moment before they are killed."""
@@ -68,6 +68,7 @@ class Master:
         self.control = Control(self._control_socket, self)
         self._pid = os.getpid()
         self._started = time.time()
+        self._began = time.monotonic()
         self._is_ready = False
         self.is_stopping = False
         self._gone = False
@@ -75,7 +76,7 @@ class Master:
     def run(self) -> None:
         """Serve until told to stop."""
         self._hear_signals()
-        self._set_up_crew()
+        self._set_up_crew().rehearse()
         self.loop.watch(CONTROL, self.control.accept)
         self.logkeeper.start(self.plan["log"])
         for index, plan in enumerate(self.plan["listeners"]):
@@ -97,9 +98,9 @@ class Master:
     def _turn(self) -> None:
         self.journal.flush()
         self.supervision.look()
-        if self.journal.lost and "loss" not in self.loop.timers:
-            when = time.monotonic() + LOSS_REPORT_SECONDS
-            self.loop.timers.set("loss", when, self.journal.flush)
+        if self.journal.is_behind and "behind" not in self.loop.timers:
+            when = time.monotonic() + CATCH_UP_SECONDS
+            self.loop.timers.set("behind", when, self.journal.flush)
         chore = self.crew.wants_spare and not self.is_stopping
         if not self.loop.turn(has_chore=chore) and chore:
             self.crew.hire_spare()
@@ -134,7 +135,7 @@ class Master:
             "version": self.plan["version"],
             "config": self.plan["file"],
             "started": round(self._started, 6),
-            "uptime": round(time.time() - self._started, 3),
+            "uptime": round(now - self._began, 3),
             "listeners": [
                 {
                     "name": listener.name,
@@ -178,12 +179,12 @@ class Master:
             failure = {"error": f"a defect in tetrad: {error!r}", "permission": False}
             os.write(READY, encode(failure).encode())
 
-    def _set_up_crew(self) -> None:
+    def _set_up_crew(self) -> Handler:
         plan = self.plan
         handler = Handler(plan, commands.make(plan["commands"]), self.title)
-        handler.rehearse()
         self.crew.configure(handler, plan["spare"], plan["clients_each"])
         self.title.set(f"master {plan['file'] or ''}".rstrip())
+        return handler
 
     def _log_listener(self, listener: Listener) -> None:
         self.journal.event(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import sys
 import time
 
 from tetrad import events
@@ -29,6 +30,9 @@ DISCARD = "discard"
 """What a service may want instead of an end: that the rest of what has arrived is thrown away."""
 
 _RECEIVE_BYTES = 16384
+
+_RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
+"""A struct linger: on, for no time."""
 
 _GONE = {
     errno.ECONNRESET,
@@ -137,7 +141,12 @@ class Session:
             data = data[sent:]
             self._journal.flush()
             deadline = after(time.monotonic(), self._plan["send_timeout"])
-            self._waiting.for_room(deadline, "send_timeout")
+            try:
+                self._waiting.for_room(deadline, "send_timeout")
+            except Ended:
+                # What it did not read would stay in the kernel for minutes: reset the connection.
+                self._client.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+                raise
 
     def _receive(self) -> bytes | None:
         """Return what is there: b"" at the end, None if there is nothing yet."""
