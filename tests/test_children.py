@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.children import Child, Children
-from tetrad.handler import Client
+from tetrad.clients import Client, Listener
+from tetrad.plan import ListenerPlan
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
-CLIENT = Client("203.0.113.7:38276", None, "1f-1", ("inet", "command", "127.0.0.1:65000"))
+
+@pytest.fixture
+def client() -> Client:
+    """A client of a listener."""
+    plan = ListenerPlan(
+        name="127.0.0.1:0", family="inet", address="127.0.0.1", port=0, service="echo", backlog=1
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return Client("203.0.113.7:38276", None, "1f-1", Listener(plan, listening))
 
 
 @pytest.fixture
@@ -43,11 +54,11 @@ def test_a_new_handler_has_nobody() -> None:
     assert child.since == 0.0
 
 
-def test_a_handler_has_its_client_since_it_took_it() -> None:
+def test_a_handler_has_its_client_since_it_took_it(client: Client) -> None:
     """The client and the moment are remembered."""
     child = Child(1, 7, None)
-    child.take(CLIENT, 12.5)
-    assert (child.client, child.since) == (CLIENT, 12.5)
+    child.take(client, 12.5)
+    assert (child.client, child.since) == (client, 12.5)
 
 
 def test_handlers_are_found_by_number(children: Children) -> None:
@@ -64,10 +75,10 @@ def test_handlers_may_go_while_they_are_gone_through(children: Children) -> None
     assert (len(children), numbers(children)) == (0, [])
 
 
-def test_a_handler_that_waits_has_no_client(children: Children) -> None:
+def test_a_handler_that_waits_has_no_client(children: Children, client: Client) -> None:
     """Who takes a rest is done with its client, and is counted among those that wait."""
     child = get(children, 2)
-    child.take(CLIENT, 1.0)
+    child.take(client, 1.0)
     children.rest(child)
     assert (child.client, children.idle, len(children)) == (None, 1, 3)
 

@@ -128,9 +128,9 @@ def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: Journa
 
 def test_every_event_of_a_client_says_whose_it_is(pipe: Pipe, journal: Journal) -> None:
     """A context stands in every event from then on, and a new one takes its place."""
-    journal.speak_of('"client":"192.0.2.1:5","connection":"1"')
+    journal.speak_of(b'"client":"192.0.2.1:5","connection":"1"')
     journal.event("info", events.CLIENT_CONNECTED)
-    journal.speak_of('"client":"192.0.2.1:6"')
+    journal.speak_of(b'"client":"192.0.2.1:6"')
     journal.event("info", events.CLIENT_CONNECTED)
     journal.flush()
     first, second = pipe.lines()
@@ -335,7 +335,7 @@ def test_losses_add_up_while_there_is_no_room(pipe: Pipe, journal: Journal) -> N
 
 def test_a_report_of_losses_bears_the_client_s_fields(pipe: Pipe, journal: Journal) -> None:
     """What a handler lost, it lost for its client."""
-    journal.speak_of('"client":"192.0.2.1:5"')
+    journal.speak_of(b'"client":"192.0.2.1:5"')
     journal.lost = 1
     journal.flush()
     assert pipe.lines()[0]["client"] == "192.0.2.1:5"

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-    from tetrad.handler import Client
+    from tetrad.clients import Client
 
 
 class Child:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tetrad.admission import Admission
-    from tetrad.handler import Client, Handler
+    from tetrad.clients import Client
+    from tetrad.handler import Handler
     from tetrad.loop import Loop
 
     Arrival = tuple[_socket.socket, Client]
@@ -82,23 +83,19 @@ class Crew:
         return self._children.idle < self._spare and "spares" not in self._loop.timers
 
     def serve(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
-        """Give clients that were let in to handlers.
+        """Give clients that were let in to handlers: those that wait, then new ones.
 
-        Returns how many got one, and why the next did not. They are forked in a row, because each
-        page that is written between two forks has to be copied once more.
+        Returns how many got one, and why the next did not.
         """
-        served = 0
         self._handler.refresh()
-        try:
-            with spawn.SIGNALS_HELD:
-                for socket, client in arrivals:
-                    self._serve(socket, client)
-                    served += 1
-        except OSError as error:
-            return served, error
-        finally:
-            self._check_later()
-        return served, None
+        given = 0
+        while given < len(arrivals) and self._give(*arrivals[given]):
+            given += 1
+        hire = self._hire_each if self._clients_each > 1 else self._fork_each
+        with spawn.SIGNALS_HELD:
+            hired, error = hire(arrivals[given:])
+        self._check_later()
+        return given + hired, error
 
     def hire_spare(self) -> None:
         """Fork a handler ahead of its client."""
@@ -125,47 +122,70 @@ class Crew:
         for child in self._children:
             spawn.send_signal(child.pid, signal.SIGKILL)
 
-    def _serve(self, socket: _socket.socket, client: Client) -> None:
-        """Give one client to a handler that waits, or else to a new one. Raises OSError."""
-        child = self._children.wake()
-        while child is not None and not _hand_over(child, socket, client):
+    def _give(self, socket: _socket.socket, client: Client) -> bool:
+        """Give a client to a handler that waits; False if none is left."""
+        while child := self._children.wake():
+            if _hand_over(child, socket, client):
+                child.take(client, time.monotonic())
+                return True
             _release(child)
-            child = self._children.wake()
-        if child is None:
-            child = self._hire_for(socket, client)
-        child.take(client, time.monotonic())
+        return False
 
-    def _hire_for(self, socket: _socket.socket, client: Client) -> Child:
-        if self._clients_each > 1:
-            child = self._hire()
-            if not _hand_over(child, socket, client):
-                _release(child)
-                raise OSError(errno.EAGAIN, "a new handler could not be passed its client")
-            return child
-        self._hired += 1
-        number, farewell = self._hired, notices.record(notices.GONE, self._hired, 0)
-        fd, work = socket.fileno(), self._handler.serve_one
-        pid = spawn.fork(fd, self._loop.highest, work, socket, client, number, farewell)
-        return self._register(number, pid, None)
+    def _fork_each(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
+        """Give each client a handler of its own.
+
+        They are forked in a row, with nothing between the forks: each page that is written there
+        has to be copied once more.
+        """
+        handler, first = self._handler, self._hired + 1
+        self._hired += len(arrivals)
+        jobs = [
+            (
+                socket.fileno(),
+                (
+                    handler.quick(client.service),
+                    socket,
+                    client.pack(),
+                    notices.record(notices.GONE, number, 0),
+                ),
+            )
+            for number, (socket, client) in enumerate(arrivals, first)
+        ]
+        pids, error = spawn.fork_each(jobs, self._loop.highest, handler.serve_one)
+        now = time.monotonic()
+        for number, (pid, (_, client)) in enumerate(zip(pids, arrivals, strict=False), first):
+            child = Child(number, pid, None)
+            child.take(client, now)
+            self._children.register(child)
+        return len(pids), error
+
+    def _hire_each(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
+        """Give each client a handler that will serve others after it."""
+        hired = 0
+        try:
+            for socket, client in arrivals:
+                self._children.rest(self._hire())
+                if not self._give(socket, client):
+                    break
+                hired += 1
+        except OSError as error:
+            return hired, error
+        if hired < len(arrivals):
+            return hired, OSError(errno.EAGAIN, "a new handler could not be passed its client")
+        return hired, None
 
     def _hire(self) -> Child:
-        """Fork a handler that gets its clients through a channel."""
+        """Fork a handler that gets its clients through a channel. Raises OSError."""
         self._hired += 1
-        number = self._hired
         ours, theirs = _pair()
-        fd, highest = theirs.fileno(), max(self._loop.highest, theirs.fileno(), ours.fileno())
-        work = self._handler.serve_many
-        try:
-            pid = spawn.fork(fd, highest, work, theirs, self._clients_each, number)
-        except OSError:
+        self._loop.saw(max(ours.fileno(), theirs.fileno()))
+        work, arguments = self._handler.serve_many, (theirs, self._clients_each, self._hired)
+        pids, error = spawn.fork_each([(theirs.fileno(), arguments)], self._loop.highest, work)
+        theirs.close()
+        if error is not None:
             ours.close()
-            raise
-        finally:
-            theirs.close()
-        return self._register(number, pid, ours)
-
-    def _register(self, number: int, pid: int, channel: _socket.socket | None) -> Child:
-        child = Child(number, pid, channel)
+            raise error
+        child = Child(self._hired, pids[0], ours)
         self._children.register(child)
         return child
 

@@ -7,17 +7,15 @@ import os
 import time
 
 from tetrad import addresses, events, listeners
-from tetrad.handler import Client
+from tetrad.clients import Client
 from tetrad.refusals import Refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
-
     from tetrad.admission import Admission, Source
+    from tetrad.clients import Listener
     from tetrad.crew import Arrival, Crew
     from tetrad.loop import Loop
-    from tetrad.plan import ListenerPlan
 
 ACCEPTED_PER_TURN = 16
 """Clients accepted from one listener before the loop looks at everything else."""
@@ -39,30 +37,6 @@ _ITS_OWN = {
     errno.ENONET,
 }
 """What accept(2) tells of one client, which is gone; the next one may be well."""
-
-
-class Listener:
-    """A listening socket and its plan; `name` has the port that it really got.
-
-    From one that `is_forgetful` clients do not inherit the limit on how long their reads block: a
-    Unix socket, and one where clients may have come before we set it.
-    """
-
-    __slots__ = ("is_forgetful", "name", "plan", "port", "socket")
-
-    @property
-    def of_clients(self) -> tuple[str, str, str]:
-        """What its clients have in common: family, service and the listener's name."""
-        return self.plan["family"], self.plan["service"], self.name
-
-    def __init__(
-        self, plan: ListenerPlan, socket: _socket.socket, *, inherited: bool = False
-    ) -> None:
-        self.plan = plan
-        self.socket = socket
-        self.port = listeners.port_of(socket)
-        self.name = listeners.real_name(plan, socket)
-        self.is_forgetful = inherited or plan["family"] == "unix"
 
 
 class Door:
@@ -165,7 +139,7 @@ class Door:
     def _identify(self, listener: Listener, peer: object) -> Client:
         self._serial += 1
         name, address = addresses.read(peer, self._serial)
-        return Client(name, address, f"{self._run}-{self._serial:x}", listener.of_clients)
+        return Client(name, address, f"{self._run}-{self._serial:x}", listener)
 
     def _refusal(self, address: Source | None) -> str | None:
         if self._stopping:

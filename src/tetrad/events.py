@@ -86,7 +86,7 @@ class Journal:
         self.patience = patience
         self.lost = 0
         self.lost_in_all = 0
-        self.speak_of("")
+        self.speak_of(b"")
 
     @property
     def level(self) -> int:
@@ -107,11 +107,11 @@ class Journal:
         """Send events of this level and above from now on."""
         self._threshold = LEVELS[level]
 
-    def speak_of(self, context: str) -> None:
+    def speak_of(self, context: bytes) -> None:
         """Say what every event of this process has from now on, as JSON, beside its pid."""
         self.flush()
-        pid = f'{SPEAKER}{{"pid":{os.getpid()}'
-        self._speaker = f"{pid},{context}}}\n".encode() if context else f"{pid}}}\n".encode()
+        more = b"," + context if context else b""
+        self._speaker = b'%b{"pid":%d%b}\n' % (SPEAKER.encode(), os.getpid(), more)
         self._size = len(self._speaker)
 
     def event(self, level: str, event: str, /, **fields: object) -> None:
@@ -143,10 +143,19 @@ class Journal:
         """Whether something waits for room in the pipe."""
         return bool(self.lost or self._due)
 
-    def retell(self, lines: bytes, count: int) -> None:
-        """Gather events that were written down elsewhere, of the level and all."""
+    def gather(self, lines: bytes, count: int) -> None:
+        """Gather events that were written down elsewhere, in the form that is at the head."""
         if lines:
             self._gather(lines, count)
+
+    def send(self, whole: bytes, count: int) -> None:
+        """Send a write that was put together elsewhere, with `count` events in it."""
+        try:
+            os.write(self._fd, whole)
+        except OSError:
+            if not self._write(whole):
+                self.count_lost(count)
+                self._blocked = True
 
     def _gather(self, lines: bytes, count: int) -> None:
         if self._size + len(lines) > select.PIPE_BUF:

@@ -14,7 +14,6 @@ import sys
 
 from tetrad import events, notices, spawn
 from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES
-from tetrad.jsonlines import members
 from tetrad.lifeline import Lifeline
 from tetrad.listeners import FAMILIES
 from tetrad.quick import Quick
@@ -23,14 +22,11 @@ from tetrad.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.admission import Source
+    from tetrad.clients import Packed
     from tetrad.commands import Clock, Close
     from tetrad.plan import Plan
     from tetrad.quick import Begun
     from tetrad.title import Title
-
-    Packed = tuple[str, str, str, str]
-    """A client as its handler needs it: name, family, service and context."""
 
 _LONGEST_CLIENT = 2048
 _FD_BYTES = 4
@@ -45,41 +41,6 @@ _WAITING = "(waiting)"
 
 _REHEARSALS = 64
 """More than the interpreter wants to see before it specialises an instruction."""
-
-
-class Client:
-    """A client that was let in, as its handler, the log and the status know it.
-
-    `address` is what admission counts it by; `context` is what its events have in the log.
-    """
-
-    __slots__ = ("address", "connection", "context", "family", "listener", "name", "service")
-
-    def __init__(
-        self,
-        name: str,
-        address: Source | None,
-        connection: str,
-        listener: tuple[str, str, str],
-    ) -> None:
-        self.name = name
-        self.address = address
-        self.connection = connection
-        self.family, self.service, self.listener = listener
-        self.context = members(self.fields())
-
-    def pack(self) -> Packed:
-        """Return what a handler has to know, to be sent to one that waits."""
-        return self.name, self.family, self.service, self.context
-
-    def fields(self) -> dict[str, object]:
-        """Return what every line about this client has."""
-        return {
-            "client": self.name,
-            "connection": self.connection,
-            "service": self.service,
-            "listener": self.listener,
-        }
 
 
 class Handler:
@@ -102,16 +63,19 @@ class Handler:
         """Have the answers ready for clients that are about to be forked for."""
         self._quick["command"].refresh()
 
+    def quick(self, service: str) -> Quick:
+        """Return what serves a new client of a service, as far as it can."""
+        return self._quick[service]
+
     def serve_one(
-        self, socket: _socket.socket, client: Client, number: int, farewell: bytes
+        self, quick: Quick, socket: _socket.socket, client: Packed, farewell: bytes
     ) -> None:
         """Serve the one client this process was forked for, and tell the master."""
-        begun = self._quick[client.service].serve(socket, client.context)
+        begun = quick.serve(socket, client[3])
         if begun is not None:
-            lifeline = self._settle(client.name)
-            self._go_on(socket, client.pack(), begun, lifeline)
+            self._go_on(socket, client, begun, self._settle(client[0]))
         if self._journal.lost:
-            farewell = notices.record(notices.GONE, number, self._journal.lost)
+            farewell = notices.with_lost(farewell, self._journal.lost)
         notices.send(self._notices, farewell)
 
     def serve_many(self, channel: _socket.socket, clients: int, number: int) -> None:
@@ -137,14 +101,14 @@ class Handler:
         hears, holds = os.pipe()
         self._lifeline = Lifeline(hears, self._grace)
         self._tell(nowhere, nowhere)
-        client = Client("127.0.0.1:65535", None, "", ("unix", "command", ""))
+        client = ("", "unix", "command", b'"client":"127.0.0.1:65535"')
         for words in (list(self._commands), [b"t", b"ime"]) * _REHEARSALS:
             socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             for word in words:
                 other.send(word)
             other.shutdown(_socket.SHUT_WR)
             self.refresh()
-            self.serve_one(socket, client, 0, b"")
+            self.serve_one(self._quick["command"], socket, client, b"")
             other.close()
         self._lifeline = None
         self._tell(JOURNAL, NOTICES)
@@ -184,7 +148,7 @@ class Handler:
         """Serve a client that takes longer."""
         _, _, service, context = client
         self._journal.speak_of(context)
-        self._journal.retell(begun.told, 1 + begun.commands)
+        self._journal.gather(begun.told, 1 + begun.commands)
         session = Session(socket, self._session, lifeline, self._journal, begun)
         session.serve(self._services[service].another())
 

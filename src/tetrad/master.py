@@ -14,6 +14,7 @@ import time
 
 from tetrad import commands, events, listeners, pagetables, spawn
 from tetrad.admission import Admission
+from tetrad.clients import Listener
 from tetrad.control import Control
 from tetrad.crew import Crew
 from tetrad.descriptors import (
@@ -25,7 +26,7 @@ from tetrad.descriptors import (
     PLAN,
     READY,
 )
-from tetrad.door import Door, Listener
+from tetrad.door import Door
 from tetrad.handler import Handler
 from tetrad.jsonlines import encode
 from tetrad.lean import signal
@@ -111,7 +112,7 @@ class Master:
         for listener in self.door.listeners:
             match = [new for new in plan["listeners"] if same_place(new, listener.plan)]
             if match:
-                listener.plan = match[0]
+                listener.configure(match[0])
                 listener.socket.listen(match[0]["backlog"])
             else:
                 self.door.close(listener)
@@ -166,10 +167,12 @@ class Master:
             ],
         }
 
-    def fork(self, work: Callable[[], object], fd: int) -> int:
-        """Fork a child that tells what the master knows, with one descriptor of its own."""
+    def fork(self, work: Callable[[], object], fd: int) -> None:
+        """Fork a child that tells what the master knows, through `fd`. Raises OSError."""
         with spawn.SIGNALS_HELD:
-            return spawn.fork(fd, max(self.loop.highest, fd), work)
+            _, error = spawn.fork_each([(fd, ())], self.loop.highest, work)
+        if error is not None:
+            raise error
 
     def fail(self, error: Exception) -> None:
         """Say what defect ends the daemon."""

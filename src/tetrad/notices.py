@@ -19,6 +19,7 @@ GONE = "g"
 """The client, if there was one, is gone, and the handler leaves."""
 
 _BYTES = 20
+_KIND_AT, _COUNT_AT = 12, 13
 _BATCH = 1024
 _MOST_LOST = 999_999
 
@@ -26,6 +27,11 @@ _MOST_LOST = 999_999
 def record(kind: str, number: int, lost: int) -> bytes:
     """Write a notice of handler `number`; `lost` is how many events it could not log."""
     return b"%012d%b%06d\n" % (number, kind.encode(), min(lost, _MOST_LOST))
+
+
+def with_lost(notice: bytes, lost: int) -> bytes:
+    """Return a notice with another count of lost events."""
+    return notice[:_COUNT_AT] + b"%06d\n" % min(lost, _MOST_LOST)
 
 
 def send(fd: int, notice: bytes) -> None:
@@ -44,7 +50,7 @@ def receive(fd: int) -> Iterator[tuple[int, str, int]]:
         except BlockingIOError:
             return
         for at in range(0, len(data), _BYTES):
-            notice = data[at : at + _BYTES].decode()
-            yield int(notice[:12]), notice[12], int(notice[13:19])
+            notice = data[at : at + _BYTES]
+            yield int(notice[:_KIND_AT]), chr(notice[_KIND_AT]), int(notice[_COUNT_AT:])
         if len(data) < _BYTES * _BATCH:
             return

@@ -30,8 +30,10 @@ _LONGEST_ANSWER = 256
 _READ_BYTES = 448
 """Small enough to be read into memory of the interpreter's own, where a page is at hand."""
 
+_MICROSECONDS = 1_000_000
 _NANOSECONDS = 1_000_000_000
 
+_BEGIN = f'{events.SPEAKER}{{"pid":%d,%b}}\n'.encode()
 _CONNECTED = f"%d info {events.CLIENT_CONNECTED} {{}}\n".encode()
 _DISCONNECTED = (
     f'%d info {events.CLIENT_DISCONNECTED} {{"reason":"%b","duration":%d.%06d,'
@@ -82,10 +84,12 @@ class Quick:
             if len(answer) <= _LONGEST_ANSWER:
                 self._answers[name] = (answer, _line_of(name), command.closes)
 
-    def serve(self, client: _socket.socket, context: str) -> Begun | None:
+    def serve(self, client: _socket.socket, context: bytes) -> Begun | None:
         """Serve a client and close it; or return what has begun, for a session to go on with."""
         since = time.monotonic_ns()
-        told = _CONNECTED % time.time_ns()
+        # What is told, and with which numbers, is put together at the very end.
+        told = _CONNECTED
+        numbers: tuple[int, ...] = (time.time_ns(),)
         fd = client.fileno()
         commands = bytes_out = 0
         reason, pending, error = b"eof", None, None
@@ -101,7 +105,8 @@ class Quick:
                 pending = None
                 bytes_out += len(answer)
                 commands += 1
-                told += line % now
+                told += line
+                numbers += (now,)
                 if closes:
                     reason = b"quit"
                     client.shutdown(SHUT_WR)
@@ -111,21 +116,21 @@ class Quick:
             pass
         except OSError as failed:
             error = failed
+        bytes_in = LENGTH * commands
         if pending == b"":  # the client's end
             client.close()
-            seconds, rest = divmod(time.monotonic_ns() - since, _NANOSECONDS)
-            took, counts = (seconds, rest // 1000), (LENGTH * commands, bytes_out, commands)
-            told += _DISCONNECTED % (time.time_ns(), reason, *took, *counts)
+            took = (time.monotonic_ns() - since) // 1000
+            ended = (time.time_ns(), reason, took // _MICROSECONDS, took % _MICROSECONDS)
+            counts = (bytes_in, bytes_out, commands)
             if self._is_told:
-                self._journal.speak_of(context)
-                self._journal.retell(told, commands + 2)
-                self._journal.flush()
+                whole = (os.getpid(), context) + numbers + ended + counts  # noqa: RUF005 - no list
+                self._journal.send((_BEGIN + told + _DISCONNECTED) % whole, commands + 2)
             return None
         begun = Begun(since / _NANOSECONDS)
         begun.data = pending or b""
-        begun.told = told if self._is_told else b""
+        begun.told = told % numbers if self._is_told else b""
         begun.commands = commands
-        begun.bytes_in = LENGTH * commands + len(begun.data)
+        begun.bytes_in = bytes_in + len(begun.data)
         begun.bytes_out = bytes_out
         begun.is_over = reason == b"quit"
         begun.error = error

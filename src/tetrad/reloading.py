@@ -7,7 +7,7 @@ import os
 import time
 
 from tetrad import events, listeners, spawn
-from tetrad.door import Listener
+from tetrad.clients import Listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tetrad.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeVarTuple
 
     Ts = TypeVarTuple("Ts")
@@ -47,23 +47,31 @@ class SignalsHeld:
 SIGNALS_HELD = SignalsHeld()
 
 
-def fork(own: int, highest: int, work: Callable[[*Ts], object], *arguments: *Ts) -> int:
-    """Fork a child that does `work` with some arguments, and return its pid.
+def fork_each(
+    jobs: Iterable[tuple[int, tuple[*Ts]]], highest: int, work: Callable[[*Ts], object]
+) -> tuple[list[int], OSError | None]:
+    """Fork children that `work` with arguments of their own; return their pids.
 
-    It keeps its `own` descriptor beside those of every child (`tetrad.descriptors`); the others, up
-    to `highest`, are closed. To be called with SIGNALS_HELD; in the child they stay so. Raises
-    OSError.
+    A child keeps the descriptor that stands before its arguments, beside those of every child
+    (`tetrad.descriptors`); the others, up to `highest`, are closed. To be called with SIGNALS_HELD;
+    in the child they stay so. When there cannot be another child, the reason is returned, too.
     """
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.closerange(FIRST_OF_MASTER, own)
-            os.closerange(own + 1, highest + 1)
-            work(*arguments)
-            os._exit(0)
-        finally:
-            os._exit(FAILED)
-    return pid
+    pids: list[int] = []
+    try:
+        for own, arguments in jobs:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os.closerange(FIRST_OF_MASTER, own)
+                    os.closerange(own + 1, highest + 1)
+                    work(*arguments)
+                    os._exit(0)
+                finally:
+                    os._exit(FAILED)
+            pids.append(pid)
+    except OSError as error:
+        return pids, error
+    return pids, None
 
 
 def accept_termination(on_signal: Callable[[int, object], None]) -> None:
