@@ -131,6 +131,12 @@ def _children(pid: int) -> list[int]:
         return []
 
 
+def title(pid: int) -> str:
+    """Return what `ps` shows of a process."""
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
+        return file.read().rstrip("\0")
+
+
 def free_port() -> int:
     """Return a TCP port nobody listens on: the kernel does not hand one out twice running."""
     with socket.create_server((LOOPBACK, 0)) as probe:

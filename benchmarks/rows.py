@@ -139,3 +139,10 @@ def _operation(scale: Scale) -> Iterator[Row]:
         (at_most(50),),
         rounds=3,
     )
+    yield Row(
+        "logger",
+        "events/s that the logger writes on one processor, of all those sent",
+        "/s",
+        samples.events_logged(scale),
+        (at_least(100_000),),
+    )

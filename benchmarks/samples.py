@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from benchmarks.events import logged_per_second
 from benchmarks.processes import MeasureError, private_kib, system_kib
 from benchmarks.servers import CROWD, Handlers, configure_tetrad
 
@@ -40,6 +41,7 @@ class Scale:
     memory_crowd: int
     idle_crowd: int
     full_crowd: int
+    logged_sessions: int
 
 
 FULL = Scale(
@@ -50,6 +52,7 @@ FULL = Scale(
     memory_crowd=2_000,
     idle_crowd=5_000,
     full_crowd=10_000,
+    logged_sessions=100_000,
 )
 QUICK = Scale(
     rounds=1,
@@ -59,6 +62,7 @@ QUICK = Scale(
     memory_crowd=50,
     idle_crowd=100,
     full_crowd=200,
+    logged_sessions=2_000,
 )
 
 
@@ -156,6 +160,17 @@ def slowest_under_reload(scale: Scale) -> Sample:
         finally:
             done.set()
             reloader.join()
+
+    return sample
+
+
+def events_logged(scale: Scale) -> Sample:
+    """Events a second that reach the log, when the logger has a processor and all it can take."""
+
+    def sample(_load: Load, server: Instance) -> float:
+        logger = server.child_titled("tetrad: logger")
+        log = server.site.folder / "tetrad.log"
+        return logged_per_second(server.leader.pid, logger, log, scale.logged_sessions)
 
     return sample
 

@@ -184,6 +184,15 @@ class Instance:
         """Return the ids of all its processes but the first."""
         return processes.descendants(self.leader.pid)
 
+    def child_titled(self, title: str) -> int:
+        """Return the process that `ps` shows under a title that begins so, once there is one."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for pid in self.children():
+                if processes.title(pid).startswith(title):
+                    return pid
+        raise MeasureError(f"{self.server.name} has no process {title}")
+
     def wait_for_children(self, most: int) -> None:
         """Wait until no more than so many children are left."""
         deadline = time.monotonic() + FAREWELL_SECONDS
