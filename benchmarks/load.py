@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,19 @@ class Load:
         """Run whole sessions, at most `count` and for at most so many seconds."""
         report = self._ask("sessions", port, count=count, at_once=AT_ONCE, seconds=seconds)
         return float(report["per_second"])
+
+    def spent_per_session(self, port: int, pid: int, event: str, count: int) -> float:
+        """Run whole sessions, and return how much of a perf event a process and its children spend.
+
+        Children that it had before, as a logger, do not count.
+        """
+        sessions = self._command("sessions", port, count=count, at_once=AT_ONCE, seconds=60)
+        if shutil.which("perf") is None:
+            raise MeasureError("perf is not installed: apt-get install linux-perf")
+        watch = ["perf", "stat", "-x,", "--log-fd=1", "-e", event, "-p", str(pid), "--"]
+        report, _, figures = run([*watch, *sessions], PATIENCE_SECONDS).partition("\n")
+        _checked(report)
+        return float(figures.partition(",")[0]) / count
 
     def first_answer_ms(self, port: int, rate: int, seconds: int) -> dict[str, float]:
         """Send `rate` new clients a second; return percentiles of the first answer's time.

@@ -41,6 +41,23 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
         peers=(C, XINETD, TCPSERVER, SOCAT, PYTHON, PHP),
     )
     yield Row(
+        "faults",
+        "page faults a session, in the one that accepts and in the handler",
+        "faults",
+        samples.page_faults(scale),
+        (),
+        peers=(C, PYTHON, PHP),
+        rounds=3,
+    )
+    yield Row(
+        "effort",
+        "processor time a session, in the one that accepts and in the handler",
+        "µs",
+        samples.cpu_time(scale),
+        (),
+        peers=(C, PYTHON, PHP),
+    )
+    yield Row(
         "reuse",
         "the same with `clients_each: 1000`",
         "/s",

@@ -71,6 +71,26 @@ def sessions(scale: Scale) -> Sample:
     return lambda load, server: load.sessions_per_second(server.port, scale.sessions, scale.seconds)
 
 
+def page_faults(scale: Scale) -> Sample:
+    """Page faults that a session costs, in the one that accepts and in the handler."""
+
+    def sample(load: Load, server: Instance) -> float:
+        pid, count = server.leader.pid, scale.sessions // 4
+        return load.spent_per_session(server.port, pid, "page-faults", count)
+
+    return sample
+
+
+def cpu_time(scale: Scale) -> Sample:
+    """Microseconds of a processor that a session costs, in the same two."""
+
+    def sample(load: Load, server: Instance) -> float:
+        pid, count = server.leader.pid, scale.sessions // 4
+        return 1000 * load.spent_per_session(server.port, pid, "task-clock", count)
+
+    return sample
+
+
 def first_answer(rate: int, scale: Scale) -> Sample:
     """Milliseconds from connect() to the first answer's last byte, at a rate of new clients."""
     return lambda load, server: load.first_answer_ms(server.port, rate, scale.seconds)["p50"]
