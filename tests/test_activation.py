@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from processes import run
 from tetrad import activation
 from tetrad.activation import Activation, MismatchError, Passed
 from tetrad.plan import ListenerPlan
 
 if TYPE_CHECKING:
     import pathlib
+
+    from conftest import MakeDaemon
 
 PID = 4711
 
@@ -133,3 +137,36 @@ def test_what_cannot_be_listened_at_is_refused() -> None:
         wanted = plan(f"127.0.0.1:{port}", "inet", "127.0.0.1", port)
         with pytest.raises(MismatchError, match="none for"):
             activation.adopt([wanted], passed(bound))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_who_waited_for_the_daemon_is_served_and_has_deadlines(
+    prepared: MakeDaemon, host: str
+) -> None:
+    """Clients may come before the daemon: one gets its answer, a silent one has to go."""
+    listening, _ = tcp(host)
+    listening.listen()
+    port = listening.getsockname()[1]
+    daemon = prepared(
+        listen=[{"address": host, "port": port}], session={"first_command_timeout": "300ms"}
+    )
+    with listening, socket.create_connection((host, port)) as silent:
+        with socket.create_connection((host, port)) as talkative:
+            talkative.sendall(b"quit")
+            fd = listening.fileno()
+            command = [sys.executable, "-c", _AS_A_MANAGER_STARTS_IT, f"{fd}", daemon.file]
+            ran = run(command, daemon.environment, pass_fds=[fd])
+            assert ran.status == 0, ran.err
+            daemon.adopt(ran.out)
+            assert talkative.recv(9) == b"quit"
+        assert silent.recv(1) == b""
+        reasons = {daemon.wait_for("client.disconnected", count=n)["reason"] for n in (1, 2)}
+    assert reasons == {"quit", "first_command_timeout"}
+
+
+_AS_A_MANAGER_STARTS_IT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.executable, [sys.executable, "-m", "tetrad", "start", "-c", sys.argv[2]])
+"""

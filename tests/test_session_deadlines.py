@@ -123,3 +123,10 @@ def test_a_client_that_does_not_read_has_a_longest_duration(daemon: MakeDaemon) 
     served = daemon(listen=ECHO, **deadlines(max_duration=SHORT))
     served.connect().flood(FLOOD)
     assert served.wait_for("client.disconnected")["reason"] == "max_duration"
+
+
+def test_deadlines_hold_for_unix_sockets(daemon: MakeDaemon) -> None:
+    """A silent client of a Unix socket is let go like the others."""
+    served = daemon(listen=[{"address": "unix:t.sock"}], **deadlines(first_command_timeout=SHORT))
+    assert served.connect_to_path("t.sock").read_all() == b""
+    assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"
