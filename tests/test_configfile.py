@@ -84,6 +84,7 @@ def problems(file: Path, text: str) -> list[str]:
         ),
         ("? [a]\n: 1", "1:3: ?: there is no such key"),
         ("log: {<<: {level: debug}}", "1:7: log.<<: there is no such key"),
+        (r'"a\nb\e[2J": 1', r"1:1: a\nb\x1b[2J: there is no such key"),
         # Shapes
         ("[]", "1:1: expected keys and values, got a list"),
         ("5", "1:1: expected keys and values, got 5"),
@@ -188,6 +189,10 @@ def problems(file: Path, text: str) -> list[str]:
         (
             "commands: {abcd: {close: x, timezone: UTC}}",
             "1:29: commands.abcd.timezone: there is no such key",
+        ),
+        (
+            "commands: {abcd: {? [close] : x}}",
+            "1:18: commands.abcd: expected one of the keys clock, close, got keys and values",
         ),
         ("commands: {abcd: {close: 1}}", "1:26: commands.abcd.close: expected a text, got 1"),
         (
@@ -311,18 +316,22 @@ def test_a_file_may_have_a_byte_order_mark(file: Path, encoding: str) -> None:
     assert load(str(file)).checked().config.log.level == "debug"
 
 
-@pytest.mark.parametrize("text", ["[" * 2000, "{a: " * 2000, "- " * 2000 + "x"])
-def test_a_file_that_is_nested_deeply_is_refused(file: Path, text: str) -> None:
-    """Thousands of levels are one problem."""
-    assert len(problems(file, text)) == 1
-
-
-def test_without_the_library_in_c_depth_has_a_limit(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("loader", [configfile._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
+@pytest.mark.parametrize(
+    ("text", "column"), [("[" * 100_000, 65), ("{a: " * 9999, 257), ("- " * 9999 + "x", 129)]
+)
+def test_a_file_that_is_nested_deeply_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, loader: object, text: str, column: int
 ) -> None:
-    """What is nested too deeply to be read says so."""
-    monkeypatch.setattr(configfile, "_LOADER", yaml.BaseLoader)
-    assert problems(file, "[" * 1000) == ["1:1: not YAML: nested too deeply"]
+    """More than 64 levels are one problem, with and without the library in C."""
+    monkeypatch.setattr(configfile, "_LOADER", loader)
+    assert problems(file, text) == [f"1:{column}: not YAML: nested too deeply"]
+
+
+def test_a_file_may_be_nested_as_deeply_as_makes_no_sense(file: Path) -> None:
+    """64 levels are read, and refused for what they are."""
+    text = "[" * 64 + "]" * 64
+    assert problems(file, text) == ["1:1: expected keys and values, got a list"]
 
 
 @pytest.mark.parametrize(

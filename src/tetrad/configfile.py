@@ -6,7 +6,6 @@ walked along the types of `tetrad.config`, so that one run finds everything that
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import types
@@ -18,8 +17,10 @@ import yaml
 from msgspec import UNSET
 
 from tetrad import paths
+from tetrad.complaints import did_you_mean, explain, show, without_annotation
 from tetrad.config import Config, KeyProblemError, Section
 from tetrad.quantities import Address, Path, SocketPath
+from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,7 @@ _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")}
 _INTEGER = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?")
 _LONGEST_NUMBER = 40
+_MOST_NESTED = 64
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
@@ -94,29 +96,40 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.start = yaml.Mark(file, 0, 0, 0, None, 0)
         self.problems: list[str] = []
         self.given: dict[str, int] = {}
 
     def problem(self, mark: yaml.Mark, path: str, message: str) -> None:
         place = f"{self.file}:{mark.line + 1}:{mark.column + 1}"
-        self.problems.append(f"{place}: {path}: {message}" if path else f"{place}: {message}")
+        text = f"{path}: {message}" if path else message
+        self.problems.append(f"{place}: {harmless(text)}")
 
     def compose(self, data: bytes) -> yaml.Node | None:
         try:
+            self.insist_on_depth(data)
             return yaml.compose(data, Loader=_LOADER)
         except yaml.reader.ReaderError as error:
-            self.problems.append(f"{self.file}:1:1: not a text file in UTF-8: {error.reason}")
+            self.problem(self.start, "", f"not a text file in UTF-8: {error.reason}")
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            mark = error.problem_mark or error.context_mark or self.start
             what = ", ".join(part for part in (error.context, error.problem) if part)
-            self.problem(mark or yaml.Mark(self.file, 0, 0, 0, None, 0), "", f"not YAML: {what}")
-        except RecursionError:
-            self.problems.append(f"{self.file}:1:1: not YAML: nested too deeply")
+            self.problem(mark, "", f"not YAML: {what}")
         return None
+
+    def insist_on_depth(self, data: bytes) -> None:
+        """Refuse what the library would descend into until the stack is full."""
+        depth = 0
+        for event in yaml.parse(data, Loader=_LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MOST_NESTED:
+                mark = typing.cast("yaml.Mark", event.start_mark)
+                raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
 
     def value(self, node: yaml.Node, kind: Any, path: str) -> Any:
         """Read a node as a `kind`; UNSET where it is none, which is noted, or where it is empty."""
-        plain = _without_annotation(kind)
+        plain = without_annotation(kind)
         origin, arguments = typing.get_origin(plain), typing.get_args(plain)
         if origin is list:
             return self.sequence(node, arguments[0], path)
@@ -137,7 +150,7 @@ class _Reader:
                 self.given[_join(path, name)] = key.start_mark.line + 1
                 values[name] = self.value(child, fields[name].type, _join(path, name))
             else:
-                hint = _did_you_mean(name, fields)
+                hint = did_you_mean(name, fields)
                 self.problem(key.start_mark, _join(path, name), f"there is no such key{hint}")
         required = {name for name, field in fields.items() if field.required}
         for name in sorted(required - values.keys()):
@@ -186,8 +199,8 @@ class _Reader:
         }
         if isinstance(node, yaml.MappingNode):
             for key, _ in node.value:
-                if key.value in sections:
-                    return self.section(node, sections[key.value], path)
+                if _name(key) in sections:
+                    return self.section(node, sections[_name(key)], path)
         self.problem(
             node.start_mark, path, f"expected one of the keys {', '.join(sections)}, {_got(node)}"
         )
@@ -208,7 +221,7 @@ class _Reader:
         try:
             result = msgspec.convert(value, kind, dec_hook=_parse)
         except msgspec.ValidationError as error:
-            self.problem(node.start_mark, path, _explain(error, value, kind))
+            self.problem(node.start_mark, path, explain(error, value, kind))
             return UNSET
         return self.absolute(result)
 
@@ -230,7 +243,7 @@ class _Reader:
             return []
         pairs: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
         for key, child in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            name = _name(key)
             if name in pairs:
                 first = pairs[name][1].start_mark.line + 1
                 self.problem(
@@ -259,41 +272,9 @@ def _scalar(node: yaml.ScalarNode) -> object:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def _explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
-    """Say what was wrong with a value, and what was expected."""
-    choices = [choice for choice in _members(kind) if isinstance(choice, str)]
-    if choices:
-        expected = " or ".join((", ".join(choices[:-1]), choices[-1]))
-        return f"expected {expected}, got {_show(value)}{_did_you_mean(str(value), choices)}"
-    message = str(error).partition(" - at ")[0].replace("`", "")
-    message = message.replace("Expected int", "expected a whole number").replace(
-        "Expected str", "expected a text"
-    )
-    message = message.partition(", got ")[0]
-    return f"{message}, got {_show(value)}" if message.startswith("expected") else message
-
-
-def _members(kind: Any) -> list[object]:
-    plain = _without_annotation(kind)
-    if typing.get_origin(plain) is types.UnionType:
-        return [member for part in typing.get_args(plain) for member in _members(part)]
-    return list(typing.get_args(plain)) if typing.get_origin(plain) is typing.Literal else []
-
-
-def _did_you_mean(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _show(value: object) -> str:
-    shown = {None: "nothing (null)", True: "true", False: "false"}
-    text = shown[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a terminal's width
-
-
 def _got(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return f"got {_show(_scalar(node))}"
+        return f"got {show(_scalar(node))}"
     return "got a list" if isinstance(node, yaml.SequenceNode) else "got keys and values"
 
 
@@ -305,13 +286,14 @@ def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
-def _without_annotation(kind: Any) -> Any:
-    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+def _name(key: yaml.Node) -> str:
+    """Return a key's name; one that is a list, or keys itself, has none."""
+    return typing.cast("str", key.value) if isinstance(key, yaml.ScalarNode) else "?"
 
 
 def _place(node: yaml.Node, name: str) -> yaml.Mark:
     for key, child in node.value if isinstance(node, yaml.MappingNode) else ():
-        if key.value == name:
+        if _name(key) == name:
             return typing.cast("yaml.Mark", child.start_mark)
     return node.start_mark
 

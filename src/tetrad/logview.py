@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tetrad.events import LEVELS
+from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,34 +113,27 @@ def render(line: bytes, *, terminal: bool, colour: bool) -> bytes:
     """Return a line for a person; one not understood as it is, but harmless to a terminal."""
     event = parse(line)
     if event is None:
-        return _harmless(line.decode(errors="backslashreplace")).encode() if terminal else line
-    level = f"{_harmless(event.level):<7}"
+        return harmless(line.decode(errors="backslashreplace")).encode() if terminal else line
+    level = f"{harmless(event.level):<7}"
     if colour:
         level = f"\x1b[{_COLOURS.get(event.level, '0')}m{level}\x1b[0m"
     milliseconds = event.moment.microsecond // 1000
     who = [event.fields[key] for key in ("connection", "client") if key in event.fields]
     rest = [
-        f"{_harmless(key)}={_shown(value)}"
+        f"{harmless(key)}={_shown(value)}"
         for key, value in event.fields.items()
         if key not in _HEAD and not (who and key in _DULL)
     ]
     stamp = f"{event.moment:%m-%d %H:%M:%S}.{milliseconds:03d}"
-    words = [stamp, level, f"{_harmless(event.name):<19}", *map(_shown, who), *rest]
+    words = [stamp, level, f"{harmless(event.name):<19}", *map(_shown, who), *rest]
     return " ".join(words).encode()
 
 
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        plain = _harmless(value)
+        plain = harmless(value)
         return f'"{plain}"' if " " in plain or not plain else plain
-    return _harmless(json.dumps(value))
-
-
-def _harmless(text: str) -> str:
-    """Return a text in which nothing is left that a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return harmless(json.dumps(value))
 
 
 def _is_from(client: object, network: Network) -> bool:

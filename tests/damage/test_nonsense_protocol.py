@@ -1,0 +1,245 @@
+"""Whatever bytes clients send, in whatever pieces: commands, invalid commands, and nothing else.
+
+The rules of the framing are told a second time here, without a thought for speed, and both have to
+say the same of millions of inputs: streams put together from commands and what is nearly one, cut
+anywhere, spoilt, and remembered when they led to something new.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import random
+import re
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from clients import ANSWER
+from tetrad.protocol import Parser, printable
+
+from .nonsense import patience, seeded, spoilt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Figure, MakeDaemon
+    from daemons import Daemon
+
+PROCESSES = 2
+BATCH = 20_000
+"""Inputs for parsers that know the same commands."""
+
+ALPHABET = b"timequh\xff%"
+
+CORPUS = 64
+"""How many inputs are kept to be spoilt."""
+
+LONGEST = 256
+"""Bytes of an input that was spoilt: pieces that are doubled again and again grow."""
+
+
+class Step(NamedTuple):
+    """What came of a piece."""
+
+    commands: list[bytes]
+    invalid: bytes | None
+    unfinished: bytes
+
+
+def naive(names: list[bytes], pieces: list[bytes]) -> Iterator[Step]:
+    """Say what comes of each piece, by the rules as they are written down."""
+    at_hand = b""
+    for piece in pieces:
+        at_hand += piece
+        commands, invalid = [], None
+        while at_hand and invalid is None:
+            if at_hand[:1] in {b"\r", b"\n", b" ", b"\t", b"\0"}:
+                at_hand = at_hand[1:]
+            elif at_hand[:4] in names:
+                commands.append(at_hand[:4])
+                at_hand = at_hand[4:]
+            elif any(name.startswith(at_hand) for name in names):
+                break
+            else:
+                invalid, at_hand = re.split(rb"[\r\n]", at_hand[:4])[0], b""
+        yield Step(commands, invalid, at_hand)
+
+
+def some_names(chance: random.Random) -> list[bytes]:
+    """Return the built-in commands, or some that are easily taken for each other."""
+    if chance.random() < 1 / 2:
+        return [b"time", b"quit"]
+    letters = chance.choice((b"tim", b"aA", bytes(range(0x21, 0x7F))))
+    return [bytes(chance.choices(letters, k=4)) for _ in range(chance.randint(0, 5))]
+
+
+def a_stream(chance: random.Random, names: list[bytes]) -> bytes:
+    """Put together commands, beginnings of commands, what stands between them, and noise."""
+    parts: list[bytes] = []
+    for _ in range(chance.choice((1, 2, 3, 5, 9))):
+        kind = chance.random()
+        if kind < 0.5 and names:
+            parts.append(chance.choice(names))
+        elif kind < 0.6 and names:
+            parts.append(chance.choice(names)[: chance.randrange(4)])
+        elif kind < 0.85:
+            parts.append(chance.choice((b"\r\n", b"\n", b" ", b"\t", b"\0", b"\r")))
+        else:
+            parts.append(bytes(chance.choices(ALPHABET, k=chance.randrange(5))))
+    return b"".join(parts)
+
+
+def cut(chance: random.Random, stream: bytes) -> list[bytes]:
+    """Cut a stream anywhere, as TCP may."""
+    pieces = []
+    for _ in range(chance.randrange(5)):
+        at = chance.randint(0, min(6, len(stream)))
+        pieces.append(stream[:at])
+        stream = stream[at:]
+    return [*pieces, stream]
+
+
+def compare(names: list[bytes], pieces: list[bytes]) -> int:
+    """Hold the parser against the rules; return what tells one way through them from another."""
+    parser = Parser(names)
+    way = 0
+    for piece, expected in zip(pieces, naive(names, pieces), strict=True):
+        found = Step(*parser.feed(piece), parser.unfinished)
+        assert found == expected, (names, pieces, piece)
+        way = hash((way, len(found.commands), found.invalid and len(found.invalid)))
+    rest = parser.unfinished
+    assert (parser.finish(), parser.unfinished) == (rest or None, b""), (names, pieces)
+    return way
+
+
+def batch(seed: int) -> int:
+    """Compare the two on a batch of inputs, and return how many ways through them were seen."""
+    chance = random.Random(seed)  # noqa: S311 - it is to be repeated
+    names = some_names(chance)
+    corpus = [b"".join(names), b"\r\n"]
+    ways: set[int] = set()
+    with patience() as begin:
+        for number in range(BATCH):
+            if not number % 256:
+                begin()
+            if chance.random() < 2 / 3:
+                stream = a_stream(chance, names)
+            else:
+                stream = spoilt(chance, chance.choice(corpus), corpus)[:LONGEST]
+            way = compare(names, cut(chance, stream))
+            if way not in ways:
+                ways.add(way)
+                corpus = [*corpus, stream][-CORPUS:]
+    return len(ways)
+
+
+def test_the_parser_keeps_the_rules(figure: Figure) -> None:
+    """Thousands of spoilt inputs give what the rules say, piece by piece."""
+    ways = batch(seeded(figure).getrandbits(32))
+    figure(f"{BATCH} inputs, {ways} ways through the parser")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_ten_million_inputs_keep_the_rules(figure: Figure) -> None:
+    """Ten million inputs, over two processes, give what the rules say."""
+    chance = seeded(figure)
+    seeds = [chance.getrandbits(32) for _ in range(10_000_000 // BATCH)]
+    began = time.monotonic()
+    with concurrent.futures.ProcessPoolExecutor(
+        PROCESSES, multiprocessing.get_context("spawn")
+    ) as pool:
+        ways = sum(pool.map(batch, seeds))
+    seconds = time.monotonic() - began
+    figure(f"{len(seeds) * BATCH} inputs, {ways} ways, in {seconds:.0f} s")
+
+
+NAMES = [b"time", b"quit"]
+
+
+class Heard(NamedTuple):
+    """What a client gets for a stream that arrives whole, and what the log has of it."""
+
+    times: int
+    shown: list[str]
+    reason: str
+
+
+def expected_of(stream: bytes) -> Heard:
+    """Say what a session is to come to; the log has each command and each invalid one."""
+    step = next(naive(NAMES, [stream]))
+    if b"quit" in step.commands:
+        answered = step.commands[: step.commands.index(b"quit") + 1]
+        return Heard(len(answered) - 1, [*map(printable, answered)], "quit")
+    wrong = [word for word in (step.invalid, step.unfinished) if word]
+    shown = [printable(word) for word in (*step.commands, *wrong)]
+    return Heard(len(step.commands), shown, "eof")
+
+
+def send_nonsense(daemon: Daemon, streams: list[bytes]) -> None:
+    """Send each stream in a session of its own, and see that it gets what it is to get."""
+    clients = [daemon.connect() for _ in streams]
+    for client, stream in zip(clients, streams, strict=True):
+        client.send(stream)
+        client.end()
+    for client, stream in zip(clients, streams, strict=True):
+        expected, answers = expected_of(stream), client.read_all()
+        goodbye = b"quit" if expected.reason == "quit" else b""
+        wanted = rb"(?:%b){%d}%b" % (ANSWER.pattern, expected.times, goodbye)
+        assert re.fullmatch(wanted, answers), (stream, answers)
+        client.close()
+
+
+def check_log(daemon: Daemon, streams: list[bytes]) -> None:
+    """See that the log has each session's commands and its end, and no defect."""
+    daemon.wait_for("client.disconnected", count=len(streams))
+    expected = Counter((tuple(heard.shown), heard.reason) for heard in map(expected_of, streams))
+    shown: dict[str, list[str]] = {}
+    ends: dict[str, str] = {}
+    for line in daemon.events():
+        if line["event"] in {"client.command", "client.invalid"}:
+            shown.setdefault(line["connection"], []).append(line["command"])
+        if line["event"] == "client.disconnected":
+            ends[line["connection"]] = line["reason"]
+    found = Counter((tuple(shown.get(one, [])), reason) for one, reason in ends.items())
+    assert found == expected
+    assert {line["level"] for line in daemon.events()} <= {"info", "warning"}
+
+
+def run_sessions(daemon: Daemon, chance: random.Random, count: int) -> None:
+    """Have so many clients talk nonsense, a few at a time."""
+    streams: list[bytes] = []
+    while len(streams) < count:
+        some = [spoilt(chance, a_stream(chance, NAMES), [b"time\r\nquit\r\n"]) for _ in range(20)]
+        some = [stream for stream in some if len(stream) < 1000]
+        send_nonsense(daemon, some)
+        streams += some
+    check_log(daemon, streams)
+
+
+def test_clients_that_talk_nonsense_get_what_the_rules_say(
+    daemon: MakeDaemon, figure: Figure
+) -> None:
+    """Each gets the answers that are due to it, the log says the rest, and nothing breaks."""
+    run_sessions(daemon(), seeded(figure), 200)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_ten_thousand_clients_that_talk_nonsense(daemon: MakeDaemon, figure: Figure) -> None:
+    """Ten thousand sessions of nonsense are served, with handlers of their own and with spares."""
+    chance = seeded(figure)
+    for handlers in ({}, {"spare": 4, "clients_each": 100}):
+        run_sessions(daemon(handlers=handlers), chance, 5000)
+
+
+def test_echo_takes_nonsense_for_what_it_is(daemon: MakeDaemon, figure: Figure) -> None:
+    """Whatever is sent comes back, byte for byte."""
+    chance, served = seeded(figure), daemon(listen=[{"port": 0, "service": "echo"}])
+    client = served.connect()
+    for _ in range(500):
+        data = spoilt(chance, chance.randbytes(chance.choice((1, 30, 3000))), [b"END\n", b"\0"])
+        assert client.echo(data) == data
