@@ -170,3 +170,28 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.executable, [sys.executable, "-m", "tetrad", "start", "-c", sys.argv[2]])
 """
+
+
+def test_a_descriptor_that_is_no_socket_is_named() -> None:
+    """What was passed is something else, which is told by its number."""
+    reads, writes = os.pipe()
+    refused = pytest.raises(MismatchError, match=f"descriptor {reads}, .*non-socket")
+    with open(reads, "rb"), open(writes, "wb"), refused:
+        activation.adopt([], (Passed(reads, ""),))
+
+
+def test_a_descriptor_that_is_not_open_is_named() -> None:
+    """Nothing was passed there."""
+    with pytest.raises(MismatchError, match=r"descriptor 99999, .*bad file descriptor"):
+        activation.adopt([], (Passed(99999, ""),))
+
+
+@pytest.mark.parametrize(
+    ("variable", "most", "too_many"),
+    [("LISTEN_FDS", "65536", "65537"), ("WATCHDOG_USEC", f"{2**64 - 1}", f"{2**64}")],
+)
+def test_numbers_have_an_end(variable: str, most: str, too_many: str) -> None:
+    """What no manager can mean is not reckoned with: it would take all memory, or more."""
+    for number, is_taken in ((most, True), (too_many, False), ("9" * 5000, False)):
+        taken = activation.take({"LISTEN_PID": f"{PID}", variable: number}, PID)
+        assert (taken != Activation()) is is_taken

@@ -258,6 +258,8 @@ def test_a_command_name_is_four_visible_characters(name: str) -> None:
         (Rate, "-1/s", RATE),
         (Rate, "1.5/s", RATE),
         (Rate, "20/s\n", RATE),
+        (Rate, "1" + "0" * 18 + "/s", RATE),
+        (Rate, "9" * 5000 + "/s", RATE),
         (Rate, 20, RATE),
         (Mode, 27, MODE),
         (Mode, "", MODE),

@@ -54,6 +54,14 @@ def test_a_timer_set_again_replaces_the_first() -> None:
     assert done == ["black"]
 
 
+def test_nothing_is_waited_for_longer_than_a_day() -> None:
+    """A moment that is years away is looked at again every day: the kernel cannot wait so long."""
+    timers = Timers()
+    timers.set("tea", 1e9, lambda: None)
+    assert timers.timeout(0.0) == 86400.0
+    assert timers.timeout(1e9 - 86399.0) == 86399.0
+
+
 def test_a_cancelled_timer_does_not_go_off() -> None:
     """What was cancelled is not done, and to cancel what is not there is no error."""
     timers = Timers()

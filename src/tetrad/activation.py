@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _FIRST_FD = 3
 _MICROSECONDS = 1_000_000
 
+_MOST_SOCKETS = 1 << 16
+_LONGEST_MICROSECONDS = (1 << 64) - 1
+"""More of either is a slip of somebody's pen."""
+
 
 class MismatchError(Exception):
     """The sockets that were passed are not those of the configuration; the text says which."""
@@ -52,11 +56,11 @@ def take(environment: MutableMapping[str, str], pid: int) -> Activation:
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if environment.pop("LISTEN_PID", "") != str(pid):
         count = ""
-    fds = range(_FIRST_FD, _FIRST_FD + _number(count))
+    fds = range(_FIRST_FD, _FIRST_FD + _number(count, _MOST_SOCKETS))
     names += [""] * len(fds)
     return Activation(
         notify=environment.pop("NOTIFY_SOCKET", "") or None,
-        watchdog=_number(watchdog) / _MICROSECONDS or None,
+        watchdog=_number(watchdog, _LONGEST_MICROSECONDS) / _MICROSECONDS or None,
         sockets=tuple(Passed(fd, name) for fd, name in zip(fds, names, strict=False)),
     )
 
@@ -68,12 +72,22 @@ def adopt(plans: list[ListenerPlan], passed: tuple[Passed, ...]) -> list[socket.
     one socket for each listener and one listener for each socket; OSError for what cannot listen.
     """
     with contextlib.ExitStack() as stack:
-        named = [(name, stack.enter_context(socket.socket(fileno=fd))) for fd, name in passed]
+        named = [(name, stack.enter_context(_socket(fd))) for fd, name in passed]
         found = _match(plans, named)
         for listener, plan in zip(found, plans, strict=True):
             listeners.take_over(listener, plan)
         stack.pop_all()
     return found
+
+
+def _socket(fd: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise MismatchError(
+            f"LISTEN_FDS names descriptor {fd}, which is no socket: "
+            f"{(error.strerror or str(error)).lower()}"
+        ) from None
 
 
 def _match(
@@ -112,5 +126,7 @@ def _place(passed: socket.socket) -> str:
     return f"[{host}]:{port}" if passed.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+def _number(text: str, most: int) -> int:
+    """Return a number of at most that size; 0 for anything else."""
+    number = int(text) if text.isdecimal() and len(text) <= len(str(most)) else 0
+    return number if number <= most else 0

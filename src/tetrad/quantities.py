@@ -22,7 +22,7 @@ _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms]))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])")
 _SHORTEST, _LONGEST = 0.001, 3650 * 86400.0
 
-_RATE = re.compile(r"([0-9]+)\s*/\s*(s|m|h)")
+_RATE = re.compile(r"([0-9]{1,18})\s*/\s*(s|m|h)")
 _RATE_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _UNIX = "unix:"

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +16,12 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 5.0
 """How long an answer may take."""
+
+LONGEST_ANSWER = 1 << 26
+"""Bytes, enough for some hundred thousand sessions. Who says more is no daemon of ours."""
+
+LONGEST_WAIT_SECONDS = 86400.0
+"""The kernel counts a wait in milliseconds, which have 32 bits."""
 
 
 class NoAnswerError(Exception):
@@ -45,12 +52,12 @@ def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECON
         if refusal is not None:
             raise NoAnswerError(f"{path}: {refusal}")
         return msgspec.json.decode(answer, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise NoAnswerError(f"{path}: the answer cannot be read: {error}") from None
 
 
 def _exchange(path: str, request: bytes, patience: float) -> bytes:
-    answer = b""
+    answer = bytearray()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         # Not Python's own timeout: with it, a full backlog is an error at once.
         timeout = struct.pack("@ll", int(patience), 0)
@@ -58,9 +65,14 @@ def _exchange(path: str, request: bytes, patience: float) -> bytes:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         peer.connect(path)
         peer.sendall(request)
+        deadline = time.monotonic() + patience
         while data := peer.recv(1 << 16):
             answer += data
-    return answer
+            if time.monotonic() > deadline:
+                raise BlockingIOError
+            if len(answer) > LONGEST_ANSWER:
+                raise NoAnswerError(f"{path}: the answer is too long")
+    return bytes(answer)
 
 
 def terminate(pid: int, seconds: float) -> bool:
@@ -76,7 +88,7 @@ def terminate(pid: int, seconds: float) -> bool:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return bool(poll.poll(min(seconds, LONGEST_WAIT_SECONDS) * 1000))
     except ProcessLookupError:
         return True
     finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tetrad.quantities import Duration
+from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def as_text(status: Status) -> str:
     top = top_clients(status)
     if top:
         lines.append("  top        " + ", ".join(f"{host} ({count})" for host, count in top))
-    return "\n".join(lines)
+    return "\n".join(map(harmless, lines))
 
 
 def as_sessions(status: Status) -> str:
@@ -62,7 +63,7 @@ def as_sessions(status: Status) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     padded = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(padded)
+    return "\n".join(map(harmless, padded))
 
 
 def as_openmetrics(status: Status) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+Seconds = Annotated[float, Meta(ge=-(2.0**36), le=2.0**36)]
+"""What fits a calendar. A span is negative where somebody has set the clock."""
 
 
 class Listener(Struct, frozen=True):
@@ -52,7 +55,7 @@ class Session(Struct, frozen=True):
     service: str
     listener: str
     pid: int
-    age: float
+    age: Seconds
 
 
 class Status(Struct, frozen=True):
@@ -62,8 +65,8 @@ class Status(Struct, frozen=True):
     pid: int
     version: str
     config: str | None
-    started: float
-    uptime: float
+    started: Seconds
+    uptime: Seconds
     listeners: list[Listener]
     clients: Clients
     handlers: Handlers
@@ -71,6 +74,18 @@ class Status(Struct, frozen=True):
     refused: dict[str, int]
     log: Log
     sessions: list[Session]
+
+
+class Reloaded(Struct, frozen=True):
+    """What came of a reload: the settings that changed, or why all is as it was."""
+
+    changes: dict[str, str] | None = None
+    errors: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Insist on one of the two."""
+        if (self.changes is None) is (self.errors is None):
+            raise ValueError("expected either changes or errors")
 
 
 State = Literal["dead", "stopped", "unknown"]

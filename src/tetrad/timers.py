@@ -6,6 +6,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LONGEST_WAIT_SECONDS = 86400.0
+"""The kernel counts a wait in milliseconds, which have 32 bits: of a month there are too many."""
+
 
 class Timers:
     """Moments of the monotonic clock, in seconds, and what is to be done at them."""
@@ -28,10 +31,11 @@ class Timers:
         self._set.pop(name, None)
 
     def timeout(self, now: float) -> float | None:
-        """Return the seconds until the next one, or None if there is none."""
+        """Return the seconds until the next one, or a day, or None if there is none."""
         if not self._set:
             return None
-        return max(0.0, min(when for when, _ in self._set.values()) - now)
+        wait = min(when for when, _ in self._set.values()) - now
+        return min(max(0.0, wait), LONGEST_WAIT_SECONDS)
 
     def run(self, now: float) -> None:
         """Do what is due."""

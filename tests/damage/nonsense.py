@@ -10,6 +10,11 @@ import secrets
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from processes import Ran, complain_of_defects
+from tetrad import cli
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -152,6 +157,16 @@ def _renamed(
     rest = {name: value for name, value in tree.items() if name != key}
     name = chance.choice((None, f"{key}x", str(key)[:-1], chance.choice(list(tree)), "\x1b", "1"))
     return rest if name is None else {**rest, name: tree[key]}
+
+
+def tetrad(captured: pytest.CaptureFixture[bytes], *arguments: str) -> Ran:
+    """Run a command in this process, which is a hundred times faster than in one of its own."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    out, err = (text.decode(errors="backslashreplace") for text in captured.readouterr())
+    complain_of_defects(err)
+    assert isinstance(ended.value.code, int)
+    return Ran(ended.value.code, out, err)
 
 
 class TooSlow(BaseException):

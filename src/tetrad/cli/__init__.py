@@ -10,6 +10,7 @@ from tetrad import configfile
 from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, INTERRUPTED, CommandError
 from tetrad.cli.parser import parser
 from tetrad.notify import Notifier
+from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
@@ -72,5 +73,5 @@ def _open_standard_streams() -> None:
 def _complain(manager: Notifier, *messages: str) -> None:
     """Say what is wrong: here, and in the service manager's status of what it had us do."""
     for message in messages:
-        print(f"tetrad: {message}", file=sys.stderr)
+        print(harmless(f"tetrad: {message}"), file=sys.stderr)
     manager.status("; ".join(messages))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tetrad import configfile
 from tetrad.cli.configuration import explicit, load, running_pid
 from tetrad.cli.outcome import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError
+from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
@@ -59,22 +60,25 @@ def restart(options: argparse.Namespace) -> int:
 def reload(options: argparse.Namespace) -> int:
     """Have the daemon apply its file, and say what came of it."""
     from tetrad import remote
+    from tetrad.status import Reloaded
 
     loaded = load(options).checked()
     if running_pid(loaded) is None:
         raise CommandError("not running", NOT_RUNNING)
     try:
-        outcome = remote.ask(loaded.config.daemon.control, "reload", dict, RELOAD_PATIENCE_SECONDS)
+        outcome = remote.ask(
+            loaded.config.daemon.control, "reload", Reloaded, RELOAD_PATIENCE_SECONDS
+        )
     except remote.NoAnswerError as error:
         raise CommandError(str(error), _no_answer_status(error)) from None
-    if "errors" in outcome:
+    if outcome.errors is not None:
         raise configfile.ConfigError(
-            ["not reloaded; the old configuration serves on", *outcome["errors"]]
+            ["not reloaded; the old configuration serves on", *outcome.errors]
         )
-    changes = outcome["changes"]
+    changes = outcome.changes or {}
     print("tetrad: reloaded;", "changed:" if changes else "nothing has changed")
     for key, change in changes.items():
-        print(f"  {key}: {change}")
+        print(harmless(f"  {key}: {change}"))
     return OK
 
 
