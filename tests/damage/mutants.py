@@ -1,0 +1,350 @@
+"""Mutation testing: small changes to a module, each of which its own tests have to notice.
+
+    python tests/damage/mutants.py [MODULE...]
+
+Each mutant lives in a process of its own, forked from one that has imported all but tetrad, and
+lives on if every test passes that the table below names. Names in the listing are `file:line`, what
+stood there, and what stood there then. Nothing is written to the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import pathlib
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import hypothesis
+import msgspec
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterator, Sequence
+
+TESTS = pathlib.Path(__file__).parents[1]
+SOURCE = TESTS.parent / "src" / "tetrad"
+
+MODULES = {
+    "protocol": ["protocol"],
+    "admission": ["admission"],
+    "quantities": ["quantities", "configfile"],
+    "complaints": ["configfile"],
+    "configfile": ["configfile"],
+    "config": ["configfile", "plan", "etc", "paper"],
+    "children": ["children"],
+}
+"""The modules, and the tests that are theirs."""
+
+PATIENCE_SECONDS = 120.0
+"""How long a mutant may keep its tests busy; one that takes longer is caught, too."""
+
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""The first test that fails will do; hypothesis is imported already, which pytest warns of."""
+
+PRELOADED = (msgspec, yaml)
+"""What is imported once for all mutants."""
+
+COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+}
+
+
+class Place(NamedTuple):
+    """Where a node hangs in the tree."""
+
+    parent: ast.AST
+    field: str
+    at: int | None
+    node: ast.AST
+
+    def put(self, other: ast.AST) -> None:
+        """Hang another node there."""
+        ast.copy_location(other, self.node)
+        ast.fix_missing_locations(other)
+        if self.at is None:
+            setattr(self.parent, self.field, other)
+        else:
+            getattr(self.parent, self.field)[self.at] = other
+
+
+class Mutant(NamedTuple):
+    """A change to a module."""
+
+    place: Place
+    other: ast.AST
+
+    def __str__(self) -> str:
+        """Where it is, and what it does."""
+        line = getattr(self.place.node, "lineno", 0)
+        before, after = (_text(node) for node in (self.place.node, self.other))
+        return f"{line}: {before}  ->  {after}"
+
+
+def mutants(tree: ast.Module) -> list[Mutant]:
+    """Return every change that we know to make."""
+    return [Mutant(place, other) for place in _places(tree) for other in _others(place)]
+
+
+def _places(node: ast.AST) -> Iterator[Place]:
+    """Go through what runs: no docstrings, no imports, no types of functions."""
+    for field, value in ast.iter_fields(node):
+        if field in {"returns", "type_comment"}:
+            continue
+        if field == "annotation" and not _is_read(value):
+            continue
+        items = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
+        for index, item in items:
+            if isinstance(item, ast.AST) and not _is_silent(item):
+                yield Place(node, field, index, item)
+                yield from _places(item)
+
+
+def _is_silent(node: ast.AST) -> bool:
+    """Tell whether nothing of it can be seen from outside."""
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.Import() | ast.ImportFrom():
+            return True
+        case ast.Assign(targets=[ast.Name(id="__slots__" | "TYPE_CHECKING")]):
+            return True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return True
+        case ast.Assign(value=ast.Subscript(value=ast.Name(id="tuple"))):
+            return True
+    return False
+
+
+def _is_read(annotation: ast.AST | None) -> bool:
+    """Tell whether a type is looked at while the program runs."""
+    return annotation is not None and ast.unparse(annotation).startswith("Annotated")
+
+
+def _others(place: Place) -> Iterator[ast.AST]:
+    node = place.node
+    if isinstance(node, ast.stmt):
+        yield from _other_statements(node)
+    elif isinstance(node, ast.Constant):
+        yield from _other_constants(place)
+    elif isinstance(node, ast.expr):
+        yield from _other_expressions(node)
+    elif isinstance(node, ast.comprehension):
+        for index in range(len(node.ifs)):
+            rest = [*node.ifs[:index], *node.ifs[index + 1 :]]
+            yield ast.comprehension(node.target, node.iter, rest, node.is_async)
+
+
+def _other_statements(node: ast.stmt) -> Iterator[ast.stmt]:
+    match node:
+        case ast.Return(value=value) if value is not None:
+            if not (isinstance(value, ast.Constant) and value.value is None):
+                yield ast.Return(ast.Constant(None))
+        case ast.Assign() | ast.AugAssign() | ast.Expr() | ast.Raise() | ast.Delete():
+            yield ast.Pass()
+        case ast.If() | ast.While():
+            kind = type(node)
+            if not isinstance(node.test, ast.Constant):
+                yield kind(ast.Constant(value=True), node.body, node.orelse)
+                yield kind(ast.Constant(value=False), node.body, node.orelse)
+        case ast.For():
+            yield ast.For(node.target, ast.Tuple([], ast.Load()), node.body, node.orelse)
+        case ast.Break():
+            yield ast.Continue()
+        case ast.Continue():
+            yield ast.Break()
+        case ast.FunctionDef() if node.decorator_list:
+            fields = {**dict(ast.iter_fields(node)), "decorator_list": []}
+            yield ast.FunctionDef(**fields)
+
+
+def _other_constants(place: Place) -> Iterator[ast.Constant]:
+    value: Any = place.node.value  # type: ignore[attr-defined]
+    if isinstance(value, bool):
+        yield ast.Constant(not value)
+    elif isinstance(value, int | float):
+        yield ast.Constant(value + 1)
+        yield ast.Constant(value - 1)
+    elif isinstance(value, str) and not isinstance(place.parent, ast.FormattedValue):
+        yield ast.Constant(value + "X")
+        if value and not isinstance(place.parent, ast.JoinedStr):
+            yield ast.Constant("")
+    elif isinstance(value, bytes):
+        yield ast.Constant(value + b"X")
+        if value:
+            yield ast.Constant(b"")
+    elif value is None and not isinstance(place.parent, ast.Compare | ast.Subscript | ast.BinOp):
+        yield ast.Constant("X")
+
+
+def _other_expressions(node: ast.expr) -> Iterator[ast.expr]:
+    match node:
+        case ast.Compare():
+            for index, op in enumerate(node.ops):
+                for other in COMPARISONS[type(op)]:
+                    ops = [*node.ops[:index], other(), *node.ops[index + 1 :]]
+                    yield ast.Compare(node.left, ops, node.comparators)
+        case ast.BoolOp(op=op):
+            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), node.values)
+        case ast.UnaryOp():
+            yield node.operand
+        case ast.BinOp(op=op) if type(op) in OPERATORS and not _is_type(node):
+            yield ast.BinOp(node.left, OPERATORS[type(op)](), node.right)
+        case ast.IfExp():
+            yield from (node.body, node.orelse)
+        case ast.Slice():
+            yield from _other_slices(node)
+        case ast.Call():
+            yield from _other_calls(node)
+
+
+def _other_slices(node: ast.Slice) -> Iterator[ast.expr]:
+    if node.lower is not None:
+        yield ast.Slice(None, node.upper, node.step)
+    if node.upper is not None:
+        yield ast.Slice(node.lower, None, node.step)
+
+
+def _is_type(node: ast.BinOp) -> bool:
+    """Tell whether it is a type such as `str | None`."""
+    ends = (node.left, node.right)
+    return isinstance(node.op, ast.BitOr) and any(
+        isinstance(end, ast.Constant) or (isinstance(end, ast.Name) and end.id[0].isupper())
+        for end in ends
+    )
+
+
+def _other_calls(node: ast.Call) -> Iterator[ast.expr]:
+    arguments = node.args
+    for index in range(len(arguments) - 1):
+        swapped = [*arguments]
+        swapped[index], swapped[index + 1] = swapped[index + 1], swapped[index]
+        yield ast.Call(node.func, swapped, node.keywords)
+    for index in range(len(node.keywords)):
+        rest = [*node.keywords[:index], *node.keywords[index + 1 :]]
+        yield ast.Call(node.func, arguments, rest)
+    if len(arguments) > 1:
+        yield ast.Call(node.func, arguments[:-1], node.keywords)
+    if len(arguments) == 1 and not node.keywords:
+        yield arguments[0]
+
+
+def _text(node: ast.AST) -> str:
+    """Return the first line of a node's source, or what there is of it."""
+    if isinstance(node, ast.Slice | ast.comprehension):
+        node = ast.Subscript(ast.Name("_"), node) if isinstance(node, ast.Slice) else node
+    text = ast.unparse(node).strip()
+    return text if len(text) <= 100 and "\n" not in text else f"{text.splitlines()[0][:100]} ..."
+
+
+class MutantFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds one module, as it is in a tree."""
+
+    def __init__(self, name: str, path: pathlib.Path, tree: ast.Module) -> None:
+        self._name = name
+        self._path = path
+        self._code = compile(tree, str(path), "exec")
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find it before anybody else does."""
+        del path, target
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self._path, loader=self)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run it."""
+        exec(self._code, module.__dict__)  # noqa: S102 - that is what importing is
+
+
+def survives(name: str, mutant: Mutant | None, tree: ast.Module) -> bool:
+    """Run a module's tests over a mutant, or over the module as it is, in a process of its own."""
+    child = os.fork()
+    if not child:
+        os._exit(_run(name, mutant, tree))
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status == 0
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _run(name: str, mutant: Mutant | None, tree: ast.Module) -> int:
+    os.setpgid(0, 0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    try:
+        if mutant is not None:
+            mutant.place.put(mutant.other)
+        sys.meta_path.insert(0, MutantFinder(f"tetrad.{name}", SOURCE / f"{name}.py", tree))
+        tests = [str(TESTS / f"test_{test}.py") for test in MODULES[name]]
+        return int(pytest.main([*OPTIONS, *tests]))
+    except BaseException:  # noqa: BLE001 - whatever it is, it was noticed
+        return 1
+
+
+def judge(name: str) -> None:
+    """Try every mutant of a module, and list those that nobody noticed."""
+    source = (SOURCE / f"{name}.py").read_text("utf-8")
+    tree = ast.parse(source)
+    found = mutants(tree)
+    assert survives(name, None, tree), f"the tests of {name} fail without a mutant"
+    began = time.monotonic()
+    alive = [mutant for mutant in found if survives(name, mutant, tree)]
+    seconds = time.monotonic() - began
+    caught = len(found) - len(alive)
+    share = 100 * caught / len(found)
+    lines = [f"{name}: {caught} of {len(found)} caught, {share:.1f} % ({seconds:.0f} s)"]
+    lines += [f"  {name}.py:{mutant}" for mutant in alive]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Judge the modules that are named, or all that are in the table."""
+    # Examples are the same for every mutant, and one that fails need not be made pretty.
+    phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+    quick = hypothesis.settings(phases=phases, derandomize=True, database=None)
+    hypothesis.settings.register_profile("mutants", quick)
+    hypothesis.settings.load_profile("mutants")
+    os.chdir(TESTS.parent)
+    for name in sys.argv[1:] or MODULES:
+        judge(name)
+
+
+if __name__ == "__main__":
+    main()
