@@ -6,6 +6,7 @@ walked along the types of `tetrad.config`, so that one run finds everything that
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import types
@@ -75,7 +76,11 @@ def load(file: str | None) -> Loaded:
     if file is None:
         return Loaded(Config(), None, [], {})
     with open(file, "rb") as stream:
-        data = stream.read()
+        return read(stream.read(), file)
+
+
+def read(data: bytes, file: str) -> Loaded:
+    """Read what a file contains."""
     reader = _Reader(file)
     root = reader.compose(data)
     config = UNSET if root is None else reader.section(root, Config, "")
@@ -143,7 +148,7 @@ class _Reader:
 
     def section(self, node: yaml.Node, kind: type[Section], path: str) -> Any:
         """Read a mapping whose keys are the fields of `kind`."""
-        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        fields = _fields(kind)
         values: dict[str, Any] = {}
         for name, key, child in self.pairs(node, path):
             if name in fields:
@@ -194,9 +199,7 @@ class _Reader:
         """Read the section whose first key is there."""
         if _is_null(node):
             return None
-        sections = {
-            msgspec.structs.fields(kind)[0].name: kind for kind in kinds if _is_section(kind)
-        }
+        sections = {next(iter(_fields(kind))): kind for kind in kinds if _is_section(kind)}
         if isinstance(node, yaml.MappingNode):
             for key, _ in node.value:
                 if _name(key) in sections:
@@ -252,6 +255,12 @@ class _Reader:
             else:
                 pairs[name] = (name, key, child)
         return list(pairs.values())
+
+
+@functools.cache
+def _fields(kind: type[Section]) -> dict[str, msgspec.structs.FieldInfo]:
+    """Return a section's fields by their names; to ask the library for them takes its time."""
+    return {field.name: field for field in msgspec.structs.fields(kind)}
 
 
 def _parse(kind: Any, value: object) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import multiprocessing
 import os
 import random
 import re
 import secrets
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,6 +170,15 @@ def tetrad(captured: pytest.CaptureFixture[bytes], *arguments: str) -> Ran:
     complain_of_defects(err)
     assert isinstance(ended.value.code, int)
     return Ran(ended.value.code, out, err)
+
+
+def in_batches(chance: random.Random, batch: Callable[[int], int], count: int) -> tuple[int, float]:
+    """Work on so many batches, by their seeds, in two processes; return the sum, and the seconds."""
+    seeds = [chance.getrandbits(32) for _ in range(count)]
+    began = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, context) as pool:
+        return sum(pool.map(batch, seeds)), time.monotonic() - began
 
 
 class TooSlow(BaseException):

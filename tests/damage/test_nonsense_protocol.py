@@ -7,11 +7,8 @@ anywhere, spoilt, and remembered when they led to something new.
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
 import random
 import re
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +17,7 @@ import pytest
 from clients import ANSWER
 from tetrad.protocol import Parser, printable
 
-from .nonsense import patience, seeded, spoilt
+from .nonsense import in_batches, patience, seeded, spoilt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from conftest import Figure, MakeDaemon
     from daemons import Daemon
 
-PROCESSES = 2
 BATCH = 20_000
 """Inputs for parsers that know the same commands."""
 
@@ -102,9 +98,8 @@ def cut(chance: random.Random, stream: bytes) -> list[bytes]:
     return [*pieces, stream]
 
 
-def compare(names: list[bytes], pieces: list[bytes]) -> int:
+def compare(parser: Parser, names: list[bytes], pieces: list[bytes]) -> int:
     """Hold the parser against the rules; return what tells one way through them from another."""
-    parser = Parser(names)
     way = 0
     for piece, expected in zip(pieces, naive(names, pieces), strict=True):
         found = Step(*parser.feed(piece), parser.unfinished)
@@ -119,6 +114,7 @@ def batch(seed: int) -> int:
     """Compare the two on a batch of inputs, and return how many ways through them were seen."""
     chance = random.Random(seed)  # noqa: S311 - it is to be repeated
     names = some_names(chance)
+    parser = Parser(names)
     corpus = [b"".join(names), b"\r\n"]
     ways: set[int] = set()
     with patience() as begin:
@@ -129,7 +125,7 @@ def batch(seed: int) -> int:
                 stream = a_stream(chance, names)
             else:
                 stream = spoilt(chance, chance.choice(corpus), corpus)[:LONGEST]
-            way = compare(names, cut(chance, stream))
+            way = compare(parser, names, cut(chance, stream))
             if way not in ways:
                 ways.add(way)
                 corpus = [*corpus, stream][-CORPUS:]
@@ -146,15 +142,8 @@ def test_the_parser_keeps_the_rules(figure: Figure) -> None:
 @pytest.mark.timeout(900)
 def test_ten_million_inputs_keep_the_rules(figure: Figure) -> None:
     """Ten million inputs, over two processes, give what the rules say."""
-    chance = seeded(figure)
-    seeds = [chance.getrandbits(32) for _ in range(10_000_000 // BATCH)]
-    began = time.monotonic()
-    with concurrent.futures.ProcessPoolExecutor(
-        PROCESSES, multiprocessing.get_context("spawn")
-    ) as pool:
-        ways = sum(pool.map(batch, seeds))
-    seconds = time.monotonic() - began
-    figure(f"{len(seeds) * BATCH} inputs, {ways} ways, in {seconds:.0f} s")
+    ways, seconds = in_batches(seeded(figure), batch, 10_000_000 // BATCH)
+    figure(f"10000000 inputs, {ways} ways through the parser, in {seconds:.0f} s")
 
 
 NAMES = [b"time", b"quit"]
