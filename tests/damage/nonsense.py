@@ -173,7 +173,7 @@ def tetrad(captured: pytest.CaptureFixture[bytes], *arguments: str) -> Ran:
 
 
 def in_batches(chance: random.Random, batch: Callable[[int], int], count: int) -> tuple[int, float]:
-    """Work on so many batches, by their seeds, in two processes; return the sum, and the seconds."""
+    """Work on so many batches in two processes; return the sum, and the seconds it took."""
     seeds = [chance.getrandbits(32) for _ in range(count)]
     began = time.monotonic()
     context = multiprocessing.get_context("spawn")
