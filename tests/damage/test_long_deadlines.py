@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from clients import ANSWER
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ LONGEST = "3650d"
 DEADLINES = ("first_command_timeout", "idle_timeout", "max_duration", "send_timeout")
 
 
-@pytest.mark.xfail(strict=True, reason="poll(2) takes 31 bits of milliseconds")
 def test_sessions_may_last_for_years(daemon: MakeDaemon) -> None:
     """With the longest deadlines that the file may have, clients are served and waited for."""
     served = daemon(session=dict.fromkeys(DEADLINES, LONGEST))
