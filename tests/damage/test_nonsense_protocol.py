@@ -7,6 +7,7 @@ anywhere, spoilt, and remembered when they led to something new.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections import Counter
@@ -22,6 +23,7 @@ from .nonsense import in_batches, patience, seeded, spoilt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from clients import Client
     from conftest import Figure, MakeDaemon
     from daemons import Daemon
 
@@ -157,35 +159,35 @@ class Heard(NamedTuple):
     reason: str
 
 
-def expected_of(stream: bytes) -> Heard:
+def expected_of(pieces: list[bytes]) -> Heard:
     """Say what a session is to come to; the log has each command and each invalid one."""
-    step = next(naive(NAMES, [stream]))
-    if b"quit" in step.commands:
-        answered = step.commands[: step.commands.index(b"quit") + 1]
-        return Heard(len(answered) - 1, [*map(printable, answered)], "quit")
-    wrong = [word for word in (step.invalid, step.unfinished) if word]
-    shown = [printable(word) for word in (*step.commands, *wrong)]
-    return Heard(len(step.commands), shown, "eof")
+    shown: list[str] = []
+    times = 0
+    for step in naive(NAMES, pieces):
+        for name in step.commands:
+            shown.append(printable(name))
+            if name == b"quit":
+                return Heard(times, shown, "quit")
+            times += 1
+        shown += [printable(step.invalid)] if step.invalid else []
+    return Heard(times, [*shown, *([printable(step.unfinished)] if step.unfinished else [])], "eof")
 
 
-def send_nonsense(daemon: Daemon, streams: list[bytes]) -> None:
-    """Send each stream in a session of its own, and see that it gets what it is to get."""
-    clients = [daemon.connect() for _ in streams]
-    for client, stream in zip(clients, streams, strict=True):
-        client.send(stream)
+def check_answers(client: Client, pieces: list[bytes]) -> None:
+    """End a session, which must have got what was due to it."""
+    with contextlib.suppress(OSError):  # the server has ended it already
         client.end()
-    for client, stream in zip(clients, streams, strict=True):
-        expected, answers = expected_of(stream), client.read_all()
-        goodbye = b"quit" if expected.reason == "quit" else b""
-        wanted = rb"(?:%b){%d}%b" % (ANSWER.pattern, expected.times, goodbye)
-        assert re.fullmatch(wanted, answers), (stream, answers)
-        client.close()
+    answers, expected = client.read_all(), expected_of(pieces)
+    goodbye = b"quit" if expected.reason == "quit" else b""
+    wanted = rb"(?:%b){%d}%b" % (ANSWER.pattern, expected.times, goodbye)
+    assert re.fullmatch(wanted, answers), (pieces, answers)
+    client.close()
 
 
-def check_log(daemon: Daemon, streams: list[bytes]) -> None:
+def check_log(daemon: Daemon, sessions: list[list[bytes]]) -> None:
     """See that the log has each session's commands and its end, and no defect."""
-    daemon.wait_for("client.disconnected", count=len(streams))
-    expected = Counter((tuple(heard.shown), heard.reason) for heard in map(expected_of, streams))
+    daemon.wait_for("client.disconnected", count=len(sessions))
+    expected = Counter((tuple(heard.shown), heard.reason) for heard in map(expected_of, sessions))
     shown: dict[str, list[str]] = {}
     ends: dict[str, str] = {}
     for line in daemon.events():
@@ -198,15 +200,22 @@ def check_log(daemon: Daemon, streams: list[bytes]) -> None:
     assert {line["level"] for line in daemon.events()} <= {"info", "warning"}
 
 
+def a_session(chance: random.Random) -> bytes:
+    """Return what a client that talks nonsense says."""
+    return spoilt(chance, a_stream(chance, NAMES), [b"time\r\nquit\r\n"])[:1000]
+
+
 def run_sessions(daemon: Daemon, chance: random.Random, count: int) -> None:
-    """Have so many clients talk nonsense, a few at a time."""
-    streams: list[bytes] = []
-    while len(streams) < count:
-        some = [spoilt(chance, a_stream(chance, NAMES), [b"time\r\nquit\r\n"]) for _ in range(20)]
-        some = [stream for stream in some if len(stream) < 1000]
-        send_nonsense(daemon, some)
-        streams += some
-    check_log(daemon, streams)
+    """Have so many clients talk nonsense, each all at once, and some of them side by side."""
+    sessions = [[a_session(chance)] for _ in range(count)]
+    for start in range(0, count, 20):
+        some = sessions[start : start + 20]
+        clients = [daemon.connect() for _ in some]
+        for client, pieces in zip(clients, some, strict=True):
+            client.send(pieces[0])
+        for client, pieces in zip(clients, some, strict=True):
+            check_answers(client, pieces)
+    check_log(daemon, sessions)
 
 
 def test_clients_that_talk_nonsense_get_what_the_rules_say(
@@ -214,6 +223,24 @@ def test_clients_that_talk_nonsense_get_what_the_rules_say(
 ) -> None:
     """Each gets the answers that are due to it, the log says the rest, and nothing breaks."""
     run_sessions(daemon(), seeded(figure), 200)
+
+
+@pytest.mark.parametrize(
+    "count", [20, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+)
+def test_what_is_at_hand_is_what_a_client_has_sent_so_far(
+    daemon: MakeDaemon, figure: Figure, count: int
+) -> None:
+    """Whoever sends nonsense in pieces gets what the rules say of these pieces."""
+    chance, served = seeded(figure), daemon()
+    sessions = [cut(chance, a_session(chance)) for _ in range(count)]
+    for pieces in sessions:
+        client = served.connect()
+        with contextlib.suppress(ConnectionError):  # it has quit
+            for piece in filter(None, pieces):
+                client.say(piece)
+        check_answers(client, pieces)
+    check_log(served, sessions)
 
 
 @pytest.mark.long
