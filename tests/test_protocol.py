@@ -159,6 +159,23 @@ def test_the_end_of_input_makes_an_unfinished_command_invalid(begun: bytes) -> N
     assert parser.finish() is None
 
 
+def test_commands_may_come_from_anywhere() -> None:
+    """Names that can be gone through once are known for good."""
+    parser = Parser(iter(NAMES))
+    assert parser.feed(b"timeti") == ([b"time"], None)
+    assert parser.feed(b"ckstop") == ([b"tick", b"stop"], None)
+
+
+def test_another_parser_knows_the_same_and_begins_anew() -> None:
+    """What one client has begun is nothing to the next one."""
+    parser = Parser(NAMES)
+    parser.feed(b"ti")
+    another = parser.another()
+    assert another.feed(b"me") == ([], b"me")
+    assert another.feed(b"stopti") == ([b"stop"], None)
+    assert (parser.unfinished, another.unfinished) == (b"ti", b"ti")
+
+
 def test_a_parser_that_knows_no_command_refuses_everything() -> None:
     """Where an operator has taken all commands away, whatever comes is invalid."""
     assert Parser([]).feed(b" time") == ([], b"time")
