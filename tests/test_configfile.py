@@ -70,6 +70,11 @@ def problems(file: Path, text: str) -> list[str]:
         ("lissten: []", "1:1: lissten: there is no such key; did you mean listen?"),
         ("Log: {}", "1:1: Log: there is no such key; did you mean log?"),
         (
+            "limits: {clients_persource: 5}",
+            "1:10: limits.clients_persource: there is no such key"
+            "; did you mean clients_per_source?",
+        ),
+        (
             "session:\n  idle_timout: 5",
             "2:3: session.idle_timout: there is no such key; did you mean idle_timeout?",
         ),

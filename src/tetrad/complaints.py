@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import types
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,12 @@ if TYPE_CHECKING:
 
 def explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     """Say what was wrong with a value, and what was expected."""
-    choices = [choice for choice in _members(kind) if isinstance(choice, str)]
-    if choices:
+    plain = without_annotation(kind)
+    if typing.get_origin(plain) is typing.Literal:
+        choices = typing.get_args(plain)
         expected = " or ".join((", ".join(choices[:-1]), choices[-1]))
         return f"expected {expected}, got {show(value)}{did_you_mean(str(value), choices)}"
-    message = str(error).partition(" - at ")[0].replace("`", "")
+    message = str(error).replace("`", "")
     message = message.replace("Expected int", "expected a whole number").replace(
         "Expected str", "expected a text"
     )
@@ -27,16 +27,9 @@ def explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     return f"{message}, got {show(value)}" if message.startswith("expected") else message
 
 
-def _members(kind: Any) -> list[object]:
-    plain = without_annotation(kind)
-    if typing.get_origin(plain) is types.UnionType:
-        return [member for part in typing.get_args(plain) for member in _members(part)]
-    return list(typing.get_args(plain)) if typing.get_origin(plain) is typing.Literal else []
-
-
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return a hint at the word that is nearest, if one is near."""
-    close = difflib.get_close_matches(word, list(words), n=1)
+    close = difflib.get_close_matches(word, words)
     return f"; did you mean {close[0]}?" if close else ""
 
 
