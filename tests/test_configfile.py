@@ -70,9 +70,8 @@ def problems(file: Path, text: str) -> list[str]:
         ("lissten: []", "1:1: lissten: there is no such key; did you mean listen?"),
         ("Log: {}", "1:1: Log: there is no such key; did you mean log?"),
         (
-            "limits: {clients_persource: 5}",
-            "1:10: limits.clients_persource: there is no such key"
-            "; did you mean clients_per_source?",
+            "limits: {client_per_sorc: 5}",
+            "1:10: limits.client_per_sorc: there is no such key; did you mean clients_per_source?",
         ),
         (
             "session:\n  idle_timout: 5",
