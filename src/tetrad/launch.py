@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
 
-from tetrad import activation, listeners, paths, pidfile, privileges
+from tetrad import activation, listeners, paths, pidfile, privileges, remote
 from tetrad import plan as plans
 from tetrad.handover import Estate, become_master
+from tetrad.interruptions import Interrupted, Interruptions
 
 if TYPE_CHECKING:
     import _socket
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from tetrad.plan import Plan
 
 CONTROL_BACKLOG = 64
+
+TAKE_BACK_SECONDS = 10.0
+"""How long beyond `daemon.stop_timeout` a daemon may take to end that was started in vain."""
 
 
 class StartError(Exception):
@@ -56,6 +60,7 @@ class Front:
             self._identity = privileges.wanted(loaded.config.daemon)
         except PermissionError as error:
             raise StartError(str(error), permission=True) from None
+        self._interruptions = Interruptions()
         self._listeners: list[_socket.socket] = []
         self._made: list[str] = []
 
@@ -68,50 +73,71 @@ class Front:
     def start(self) -> dict[str, Any]:
         """Start a daemon, and return what it says once it accepts: `pid` and `listening`.
 
-        Raises StartError or AlreadyRunning.
+        Raises StartError, AlreadyRunning or Interrupted.
         """
         if self._plan["log"]["file"] is None:
             raise StartError(
                 "log.file is null, but a daemon has no terminal: name a file, or use tetrad run"
             )
-        with self._prepared():
+        with self._interruptions, self._prepared():
+            self._interruptions.check()
             hear, tell = os.pipe()
             child = os.fork()
             if child == 0:
                 os.close(hear)
                 self._become_daemon(tell)
             os.close(tell)
-            os.waitpid(child, 0)
+            with contextlib.suppress(ChildProcessError):  # whoever started us ignores SIGCHLD
+                os.waitpid(child, 0)
             with os.fdopen(hear, "rb") as ready:
-                return _outcome(ready.read())
+                return self._conclude(ready.read())
+
+    def _conclude(self, answer: bytes) -> dict[str, Any]:
+        """Return what came of the start; take it back if it was interrupted meanwhile."""
+        try:
+            outcome = _outcome(answer)
+        except StartError:
+            self._interruptions.check()
+            raise
+        try:
+            self._interruptions.check()
+        except Interrupted:
+            seconds = self._settings.stop_timeout + TAKE_BACK_SECONDS
+            if not remote.terminate(outcome["pid"], seconds):
+                raise StartError(f"interrupted, but pid {outcome['pid']} is still there") from None
+            raise
+        return outcome
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
         """Prepare to serve in this very process; at the end of the block it becomes the master.
 
-        Raises StartError or AlreadyRunning.
+        Raises StartError, AlreadyRunning or Interrupted.
         """
-        with self._prepared():
+        with self._interruptions, self._prepared():
             yield
             self._become_master(os.open(os.devnull, os.O_WRONLY), detach=False)
 
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[None]:
         """Do all that needs no daemon yet; undo it should the start fail."""
+        path = self._plan["pidfile"]
         try:
             self._make_folders()
-            with pidfile.turn_to_start(self._plan["pidfile"]) as fd:
-                running = pidfile.is_held(fd)
+            with pidfile.turn_to_start(path) as fd:
+                running = pidfile.holder(fd, path)
                 if running is not None:
-                    self._made.clear()
                     raise AlreadyRunning(f"already running (pid {running})")
                 self._pidfile = fd
-                self._own(self._plan["pidfile"])
-                self._bind()
-                yield
-        except StartError:
-            self._undo()
-            raise
+                self._own(path)
+                try:
+                    self._bind()
+                    yield
+                except BaseException:
+                    if pidfile.may_undo(fd, path):
+                        self._undo()
+                    self._made.clear()
+                    raise
         except OSError as error:
             self._undo()
             raise StartError(_say(error), permission=isinstance(error, PermissionError)) from None
@@ -186,6 +212,7 @@ class Front:
             os._exit(1)
 
     def _become_master(self, ready: int, *, detach: bool) -> NoReturn:
+        self._interruptions.pass_on()
         estate = Estate(
             self._pidfile,
             self._control.fileno(),
@@ -195,10 +222,9 @@ class Front:
         if self._identity is not None:
             # python-daemon sets either the supplementary groups or the group, not both.
             os.setgid(self._identity.gid)
-        self._context(detach, [estate.pidfile, estate.control, *estate.listeners, ready]).open()
-        if self._identity is not None:
-            privileges.insist_on_program()
-            privileges.renounce()
+        keep = [estate.pidfile, estate.control, *estate.listeners, ready]
+        with privileges.dropping(self._identity):
+            self._context(detach, keep).open()
         _try_log(self._plan["log"]["file"])
         become_master(self._plan, estate)
 

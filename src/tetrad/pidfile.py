@@ -2,7 +2,8 @@
 
 A lock decides whether the daemon runs, never what the file says, and never `kill(pid, 0)`. It is a
 record lock (fcntl(2)): it belongs to the master alone, its children do not inherit it, the kernel
-lets go of it when the master dies, however it dies, and tells whose it is.
+lets go of it when the master dies, however it dies, and tells whose it is. It is on one byte
+that no other program would think of, so that none is taken for a daemon of ours by its lock.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _FLOCK = struct.Struct("@hhqqi4x")
 """struct flock: type, whence, start, length, pid."""
+
+_PLACE, _LENGTH = int.from_bytes(b"tetrad"), 1
+"""Which byte is locked: one far behind the text."""
 
 _LONGEST = 64
 _CONTENT = re.compile(rb"[\x20-\x7e\0]*\n?")
@@ -47,7 +51,7 @@ def look(path: str) -> State:
         raise _explained(error, path) from None
     try:
         _insist_on_file(fd, path)
-        return State(_holder(fd), left=os.fstat(fd).st_size > 0)
+        return State(holder(fd, path), left=os.fstat(fd).st_size > 0)
     finally:
         os.close(fd)
 
@@ -69,9 +73,19 @@ def turn_to_start(path: str) -> Iterator[int]:
             os.close(fd)
 
 
-def is_held(fd: int) -> int | None:
-    """Return the pid of the daemon that holds an open pidfile, or None."""
-    return _holder(fd)
+def holder(fd: int, path: str) -> int | None:
+    """Return the pid of the daemon that holds an open pidfile, or None.
+
+    Raises NotAPidfileError if the lock is not a daemon's.
+    """
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _PLACE, _LENGTH, 0)
+    kind, _, start, length, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
+    if kind == fcntl.F_UNLCK:
+        return None
+    if (start, length) != (_PLACE, _LENGTH) or pid <= 0:
+        who = f"pid {pid}" if pid > 0 else "which cannot be seen from here"
+        raise NotAPidfileError(errno.EBUSY, f"locked by another program ({who})", path)
+    return int(pid)
 
 
 def take(fd: int) -> None:
@@ -80,10 +94,16 @@ def take(fd: int) -> None:
     No copy of the descriptor may be closed by this process from here on: the lock would be lost.
     Raises BlockingIOError if another daemon holds it.
     """
-    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LENGTH, _PLACE)
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def may_undo(fd: int, path: str) -> bool:
+    """Have the turn again that `take` gave away; tell whether no other daemon has come since."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return _is_still_there(fd, path) and holder(fd, path) is None
 
 
 def _open(path: str) -> int:
@@ -113,13 +133,6 @@ def _explained(error: OSError, path: str) -> OSError:
     if error.errno == errno.ELOOP:
         return NotAPidfileError(errno.ELOOP, "a symbolic link, which is not followed", path)
     return error
-
-
-def _holder(fd: int) -> int | None:
-    """Ask the kernel who holds the lock. Only a writer can: asking as a reader sees no readers."""
-    question = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
-    return None if kind == fcntl.F_UNLCK else pid
 
 
 def _is_still_there(fd: int, path: str) -> bool:

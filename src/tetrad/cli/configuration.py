@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from tetrad import configfile, pidfile
@@ -30,6 +31,18 @@ def load(options: argparse.Namespace) -> Loaded:
 def explicit(options: argparse.Namespace) -> str | None:
     """Return the path that -c names."""
     return os.path.abspath(options.config) if options.config else None
+
+
+def warn(loaded: Loaded) -> None:
+    """Say what is allowed, and hardly what anybody wants."""
+    from tetrad import privileges
+
+    if privileges.are_kept(loaded.config.daemon):
+        print(
+            "tetrad: warning: daemon.user is not set, so clients are served as root:"
+            " name a user, e.g. nobody",
+            file=sys.stderr,
+        )
 
 
 def running_pid(loaded: Loaded) -> int | None:

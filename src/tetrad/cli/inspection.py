@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tetrad import configfile, pidfile
-from tetrad.cli.configuration import load, running_pid
+from tetrad.cli.configuration import load, running_pid, warn
 from tetrad.cli.outcome import (
     FAILURE,
     OK,
@@ -74,6 +74,7 @@ def check(options: argparse.Namespace) -> int:
         print(configfile.dump(loaded.config), end="")
     else:
         print(f"{loaded.file or 'built-in defaults'}: configuration OK")
+    warn(loaded)
     return OK
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tetrad import configfile
-from tetrad.cli.configuration import explicit, load, running_pid
-from tetrad.cli.outcome import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError
+from tetrad.cli.configuration import explicit, load, running_pid, warn
+from tetrad.cli.outcome import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError, of_signal
 from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ STOP_MARGIN_SECONDS = 10.0
 def run(options: argparse.Namespace) -> int:
     """Serve in the foreground: this process becomes the master."""
     from tetrad import launch
+    from tetrad.interruptions import Interrupted
 
     loaded = load(options).checked()
     try:
@@ -32,10 +33,13 @@ def run(options: argparse.Namespace) -> int:
             for name, service in front.listening:
                 print(f"tetrad: {service} service at {name}; {_how_to_talk(name, service)}")
             print("tetrad: Ctrl-C stops it", flush=True)
+            warn(loaded)
     except launch.AlreadyRunning as running:
         raise CommandError(str(running), FAILURE) from None
     except launch.StartError as error:
         raise CommandError(str(error), PERMISSION if error.permission else FAILURE) from None
+    except Interrupted as interrupted:
+        raise CommandError(str(interrupted), of_signal(interrupted.number)) from None
     return FAILURE
 
 
@@ -84,6 +88,7 @@ def reload(options: argparse.Namespace) -> int:
 
 def _start(loaded: Loaded, explicit: str | None) -> int:
     from tetrad import launch
+    from tetrad.interruptions import Interrupted
 
     try:
         outcome = launch.Front(loaded, explicit, foreground=False).start()
@@ -92,8 +97,11 @@ def _start(loaded: Loaded, explicit: str | None) -> int:
         return OK
     except launch.StartError as error:
         raise CommandError(str(error), PERMISSION if error.permission else FAILURE) from None
+    except Interrupted as interrupted:
+        raise CommandError(str(interrupted), of_signal(interrupted.number)) from None
     places = ", ".join(f"{name} ({service})" for name, service in outcome["listening"])
     print(f"tetrad: started (pid {outcome['pid']}), listening on {places}")
+    warn(loaded)
     return OK
 
 

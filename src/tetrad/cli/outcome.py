@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+
 OK = 0
 FAILURE = 1
 USAGE = 2
 PERMISSION = 4
 NOT_RUNNING = 7
 BAD_CONFIGURATION = 78
-INTERRUPTED = 130
-
 STATUS_RUNNING, STATUS_DEAD, STATUS_STOPPED, STATUS_UNKNOWN = 0, 1, 3, 4
 """As the Linux Standard Base has them."""
+
+
+def of_signal(number: int) -> int:
+    """Return the status of a command that a signal has ended, as shells have it."""
+    return 128 + number
+
+
+HUNG_UP, INTERRUPTED, TERMINATED = map(of_signal, (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
 
 
 class CommandError(Exception):

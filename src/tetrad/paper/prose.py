@@ -88,7 +88,9 @@ STATUSES: dict[int, str] = {
     outcome.PERMISSION: "Permission is missing.",
     outcome.NOT_RUNNING: "`tetrad reload`: the daemon does not run.",
     outcome.BAD_CONFIGURATION: "The configuration is bad; every mistake is on standard error.",
-    outcome.INTERRUPTED: "It was interrupted by Ctrl-C.",
+    outcome.HUNG_UP: "A start was interrupted by the end of its terminal, and is undone.",
+    outcome.INTERRUPTED: "It was interrupted by Ctrl-C; a start is undone.",
+    outcome.TERMINATED: "A start was interrupted by SIGTERM, and is undone.",
 }
 
 STATUSES_OF_STATUS: dict[int, str] = {
