@@ -21,7 +21,7 @@ class Interrupted(Exception):  # noqa: N818 - an order, not an error
     """The start was interrupted, and is undone; `number` is the signal's."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}: nothing was started")
+        super().__init__(f"interrupted by {signal.Signals(number).name}: the start is undone")
         self.number = number
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,7 +16,7 @@ from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 DEBUG_VARIABLE = "TETRAD_DEBUG"
 
@@ -25,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     manager = Notifier(os.environ.get("NOTIFY_SOCKET"))
     options = parser().parse_args(arguments)
     try:
-        status = _run(options, manager)
+        with _interruptible():
+            status = _run(options, manager)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:
@@ -34,6 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _complain(manager, f"a defect in tetrad: {error!r}; set {DEBUG_VARIABLE}=1 to see where")
         status = FAILURE
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt, where it would end us without a word."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run(options: argparse.Namespace, manager: Notifier) -> int:
