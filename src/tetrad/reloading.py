@@ -8,6 +8,7 @@ import time
 
 from tetrad import events, listeners, spawn
 from tetrad.clients import Listener
+from tetrad.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 30.0
 """How long reading a file may take."""
 
+STOPPING = "the daemon is stopping"
+
 _READ_BYTES = 65536
 
 
@@ -31,16 +34,22 @@ class Reloading:
         self._waiting: list[Callable[[dict[str, object]], None]] = []
         self._answered: list[Callable[[dict[str, object]], None]] = []
         self._pipe: int | None = None
+        self._reader = 0
         self._data = b""
 
     def ask(self, answer: Callable[[dict[str, object]], None]) -> None:
         """Reload, and call `answer` with the outcome: `changes`, or `errors`."""
         if self._master.is_stopping:
-            answer({"errors": ["the daemon is stopping"]})
+            answer({"errors": [STOPPING]})
             return
         self._waiting.append(answer)
         if self._pipe is None:
             self._begin()
+
+    def stop(self) -> None:
+        """Read and apply nothing any more, and say so to those who have asked."""
+        if self._pipe is not None:
+            self._give_up(STOPPING)
 
     def _begin(self) -> None:
         self._master.supervision.reloading()
@@ -50,7 +59,7 @@ class Reloading:
         ours, theirs = os.pipe()
         try:
             command = self._master.plan["reloader"]
-            spawn.run_program(command, (theirs,), max(loop.highest, ours, theirs))
+            self._reader = spawn.run_program(command, (theirs,), max(loop.highest, ours, theirs))
         except OSError as error:
             os.close(ours)
             self._conclude([f"no process to read the file: {error.strerror}"])
@@ -59,18 +68,22 @@ class Reloading:
             os.close(theirs)
         self._pipe = ours
         loop.watch(ours, self._hear)
-        loop.timers.set("reload", time.monotonic() + PATIENCE_SECONDS, self._give_up)
+        late = f"reading the file took longer than {PATIENCE_SECONDS:.0f} s"
+        when = time.monotonic() + PATIENCE_SECONDS
+        loop.timers.set("reload", when, lambda: self._give_up(late))
 
     def _hear(self, fd: int) -> None:
         data = os.read(fd, _READ_BYTES)
         self._data += data
         if not data:
             self._hang_up()
-            self._conclude(self._apply())
+            self._conclude([STOPPING] if self._master.is_stopping else self._apply())
 
-    def _give_up(self) -> None:
+    def _give_up(self, why: str) -> None:
+        """End the program that reads, and what it was to do."""
+        spawn.send_signal(self._reader, signal.SIGKILL)
         self._hang_up()
-        self._conclude([f"reading the file took longer than {PATIENCE_SECONDS:.0f} s"])
+        self._conclude([why])
 
     def _hang_up(self) -> None:
         if self._pipe is not None:
@@ -117,8 +130,12 @@ class Reloading:
         else:
             journal.event("error", events.SERVER_RELOAD_FAILED, errors=result)
             outcome = {"errors": result}
-        self._master.supervision.ready()
-        for answer in self._answered:
+        answered, self._answered = self._answered, []
+        if self._master.is_stopping:
+            answered, self._waiting = answered + self._waiting, []
+        else:
+            self._master.supervision.ready()
+        for answer in answered:
             answer(outcome)
         if self._waiting:
             self._begin()
@@ -162,8 +179,10 @@ def _log_problem(plan: Plan) -> list[str]:
     file = plan["log"]["file"]
     if file is None:
         return []
+    # To read and write: a named pipe that nobody reads must not hold up the master.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        os.close(os.open(file, flags, 0o666))
     except OSError as error:
         return [f"log.file: {file}: {error.strerror}"]
     return []

@@ -94,7 +94,6 @@ def test_a_full_disk_costs_lines_that_are_counted(cramped: Daemon, figure: Figur
     assert_adds_up(cramped, sessions, figure)
 
 
-@pytest.mark.xfail(strict=True, reason="a report that cannot be written is counted as one line")
 def test_a_report_of_a_loss_is_not_lost_itself(cramped: Daemon, figure: Figure) -> None:
     """A full pipe and then a full disk: what one could not take is in the account of the other."""
     sessions = Sessions(cramped)
@@ -243,7 +242,6 @@ def test_a_logger_that_stands_still_is_not_waited_for(daemon: MakeDaemon, figure
     assert_adds_up(served, sessions, figure)
 
 
-@pytest.mark.xfail(strict=True, reason="an order that finds no room in the pipe is dropped")
 def test_an_order_to_a_logger_that_stands_still_is_kept_for_it(
     daemon: MakeDaemon, figure: Figure
 ) -> None:
@@ -338,7 +336,6 @@ def most_in_a_batch(served: Daemon, sessions: Sessions) -> float:
     return 1.2 * BATCH_BYTES / size
 
 
-@pytest.mark.xfail(strict=True, reason="its successors die of the beginning that they find torn")
 def test_a_logger_that_is_killed_at_work_costs_one_batch(
     daemon: MakeDaemon, figure: Figure
 ) -> None:
@@ -359,15 +356,20 @@ def test_a_logger_that_is_killed_at_work_costs_one_batch(
 
 
 def kill_at_work(served: Daemon) -> None:
-    """Kill the logger once it has written something."""
+    """Kill the logger once it has written something, and wait until the next one has told."""
     before = served.status()["log"]["written"]
-    logger = served.watch(served.logger)
     until(lambda: served.status()["log"]["written"] > before, "a line")
-    logger.signal(signal.SIGKILL)
-    assert logger.has_ended()
+    told = unknown(served)
+    os.kill(served.logger, signal.SIGKILL)
+    until(lambda: unknown(served) > told, "the report")
 
 
-@pytest.mark.xfail(strict=True, reason="its successors die of the beginning that they find torn")
+def unknown(served: Daemon) -> int:
+    """Return how many losses were reported without a number; the log is too long to be parsed."""
+    with open(served.log_file, "rb") as file:
+        return file.read().count(b'"count":null')
+
+
 @pytest.mark.long
 def test_loggers_that_are_killed_twenty_times_under_load(
     daemon: MakeDaemon, figure: Figure
@@ -376,7 +378,7 @@ def test_loggers_that_are_killed_twenty_times_under_load(
     served = daemon()
     sessions = Sessions(served)
     most = most_in_a_batch(served, sessions)
-    with sessions.meanwhile(clients=4, commands=50):
+    with sessions.meanwhile(clients=2, commands=50):
         for _ in range(20):
             kill_at_work(served)
     assert assert_told(served, sessions, 20, figure) <= 20 * most
