@@ -94,18 +94,26 @@ def daemon(prepared: MakeDaemon) -> MakeDaemon:
     return start
 
 
+@pytest.fixture(scope="session")
+def public_folder() -> Iterator[str]:
+    """Return a folder that everybody can look into; it goes when all daemons have gone."""
+    folder = tempfile.mkdtemp(prefix="tetrad-test-")
+    os.chmod(folder, 0o755)  # noqa: S103 - to be looked into by everybody
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def nobodys_folder() -> Iterator[str]:
+def nobodys_folder(public_folder: str) -> str:
     """Return a folder of the user nobody; only root can give one away."""
     if os.geteuid():
         pytest.skip("only root can become another user")
     if not all(map(_nobody_can_read, (os.__file__, tetrad.__file__))):
         pytest.skip("nobody cannot read this Python or tetrad: install both where everybody can")
-    folder = tempfile.mkdtemp(prefix="tetrad-test-")
+    folder = tempfile.mkdtemp(dir=public_folder)
     os.chown(folder, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
     os.chmod(folder, 0o755)  # noqa: S103 - to be looked into by everybody
-    yield folder
-    shutil.rmtree(folder)
+    return folder
 
 
 def _nobody_can_read(path: str) -> bool:

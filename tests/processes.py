@@ -64,6 +64,12 @@ def complain_of_defects(text: str) -> None:
     assert "a defect in" not in text, text
 
 
+def first_port_for_everybody() -> int:
+    """Return the first port that is not root's alone."""
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
+        return int(file.read())
+
+
 def environment(home: str) -> dict[str, str]:
     """Return an environment with a home of its own, and with nothing about another tetrad."""
     os.makedirs(home, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients import ANSWER
-from processes import PATIENCE_SECONDS, Ran, files_below, until
+from processes import PATIENCE_SECONDS, Ran, files_below, first_port_for_everybody, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,7 +197,7 @@ def test_a_bad_file_starts_nothing(prepared: MakeDaemon) -> None:
 def test_an_ordinary_user_has_no_low_ports(prepared: MakeDaemon, nobodys_folder: str) -> None:
     """Want of permission has a status of its own, 4."""
     asked = prepared(folder=nobodys_folder, listen=[{"port": 80}])
-    if privileged_ports() <= 80:
+    if first_port_for_everybody() <= 80:
         pytest.skip("everybody may have port 80 here")
     ran = asked.tetrad("start", **nobody())
     assert ran.status == 4
@@ -225,12 +225,6 @@ def test_a_folder_of_somebody_else_is_a_matter_of_permission(
 def nobody() -> dict[str, Any]:
     """Return how to run a program as an ordinary user."""
     return {"user": "nobody", "group": "nogroup", "extra_groups": []}
-
-
-def privileged_ports() -> int:
-    """Return the first port that everybody may have."""
-    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
-        return int(file.read())
 
 
 def test_a_restart_has_another_pid(daemon: MakeDaemon) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import pwd
 import sys
 
 from tetrad import configfile, plan
@@ -28,6 +29,9 @@ def _read(explicit: str | None, *, foreground: bool) -> dict[str, object]:
         loaded = configfile.load(file).checked()
     except configfile.ConfigError as error:
         return {"errors": error.problems}
+    except PermissionError:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        return {"errors": [f"{file}: the daemon's user, {user}, has no permission to read it"]}
     except OSError as error:
         return {"errors": [f"{file}: {error.strerror}"]}
     return {"plan": plan.make(loaded, explicit, foreground=foreground)}
