@@ -293,7 +293,7 @@ def test_root_is_warned_that_it_serves_as_root(prepared: MakeDaemon, nobodys_fol
         assert file.read().count(WARNING) == 1
     asked.stop()
     for user in ("nobody", "root"):
-        asked.configure(daemon={"user": user})
+        asked.configure(daemon={"user": user}, log={"file": f"{user}.log"})
         assert warnings_of(asked, "check") == warnings_of(asked, "start") == ""
         assert warnings_of(asked, "stop") == ""
 
