@@ -153,7 +153,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(
     prepared: MakeDaemon, figure: Figure, number: int
 ) -> None:
     """Whenever the signal comes, there is a daemon and status 0, or nothing and another."""
-    interrupt_at_many_moments(prepared, figure, number, 8)
+    interrupt_at_many_moments(prepared, figure, number, 5)
 
 
 @pytest.mark.long
