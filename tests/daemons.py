@@ -209,6 +209,14 @@ class Daemon:
         connected = socket.create_connection(where, PATIENCE_SECONDS, (source, 0))
         return self._keep(connected)
 
+    def connect_with_little_room(self) -> Client:
+        """Connect with small buffers at both ends, so that few unread answers fill them."""
+        connected = socket.socket()
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        connected.connect(("127.0.0.1", self.port))
+        return self._keep(connected)
+
     def connect_to_path(self, name: str) -> Client:
         """Connect to a Unix socket in the daemon's folder."""
         connected = socket.socket(socket.AF_UNIX)

@@ -129,6 +129,13 @@ def state_of(pid: int) -> str:
     return status_of(pid)["State"][0]
 
 
+def memory_of(pid: int) -> dict[str, int]:
+    """Return a process's memory in KiB, by the names of /proc/PID/smaps_rollup."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    return {row[0].rstrip(":"): int(row[1]) for row in rows if row[-1] == "kB"}
+
+
 def title_of(pid: int) -> str:
     """Return what `ps` shows; nothing of a process that is gone, or going."""
     try:

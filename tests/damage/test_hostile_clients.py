@@ -1,0 +1,125 @@
+"""Hostile clients, alone and in crowds: each is served or ended by its deadline, and no other."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from damage import hostile
+from damage.hostile import Hostile
+from damage.regulars import Regulars
+from processes import memory_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clients import Client
+    from conftest import Figure, MakeDaemon
+    from daemons import Daemon, Event
+
+TOLERANCE_SECONDS = 0.5
+LATE_SECONDS = 2.0
+"""A good client that waited as long as this was kept waiting by the bad ones."""
+
+MASTER_GROWTH_KIB = 1024
+HANDLER_GROWTH_KIB = 2048
+"""What a handler may have beyond the memory of the master that it was forked from."""
+
+HOSTILE = {
+    "silent": Hostile(hostile.say_nothing, "first_command_timeout", 1.5),
+    "slow": Hostile(hostile.send_a_byte_a_second, "first_command_timeout", 1.5),
+    "deaf": Hostile(hostile.never_read, "send_timeout", 1.0),
+    "resets": Hostile(hostile.reset_in_the_middle_of_an_answer, "reset"),
+    "no newline": Hostile(hostile.never_end_the_line, "max_duration", 1.5),
+    "comes and goes": Hostile(hostile.come_and_go, "eof"),
+    "quits at length": Hostile(hostile.quit_and_go_on, "quit"),
+    "random bytes": Hostile(hostile.send_random_bytes, "idle_timeout", 1.0),
+    "TLS": Hostile(hostile.say_hello_in_tls, "idle_timeout", 1.0),
+}
+
+
+class Memory:
+    """The most memory, in KiB, that master and handlers have had since it was first looked at."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.before = memory_of(daemon.pid)["Rss"]
+        self.master = self.handler = 0
+
+    def look(self) -> bool:
+        """Look once more; true, to be used where something is waited for."""
+        self.master = max(self.master, memory_of(self._daemon.pid)["Rss"])
+        for pid in self._daemon.handlers:
+            try:
+                self.handler = max(self.handler, memory_of(pid)["Rss"])
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # it has served its client
+        return True
+
+    def check(self) -> None:
+        """Fail where it was not flat."""
+        assert self.master - self.before <= MASTER_GROWTH_KIB
+        assert self.handler - self.before <= HANDLER_GROWTH_KIB
+
+
+def misbehave(
+    daemon: Daemon, count: int, behave: Callable[[Client], None]
+) -> tuple[list[Client], Memory]:
+    """Have so many clients be hostile at once; return them, and what it took to bear them."""
+    memory = Memory(daemon)
+    crowd = [daemon.connect_with_little_room() for _ in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        ends = [pool.submit(behave, client) for client in crowd]
+        until(lambda: memory.look() and all(end.done() for end in ends), "the end of the crowd")
+    for end in ends:
+        end.result()
+    return crowd, memory
+
+
+def sessions_of(daemon: Daemon, crowd: list[Client], others: int) -> list[list[Event]]:
+    """Wait for the end of all sessions; return the log's lines about each of these clients."""
+    until(lambda: daemon.status()["accepted"] == len(crowd) + others, "all of them")
+    until(lambda: not daemon.status()["clients"]["now"], "the end of all sessions")
+    daemon.stop()
+    lines: dict[str, list[Event]] = {client.name: [] for client in crowd}
+    for line in daemon.events():
+        if line.get("client") in lines:
+            lines[line["client"]].append(line)
+    return list(lines.values())
+
+
+def lifetime(reason: str, session: list[Event]) -> float:
+    """Return for how long a session's end was put off, from what was logged before it, in s."""
+    if reason == "max_duration":
+        duration: float = session[-1]["duration"]
+        return duration
+    before, last = (datetime.fromisoformat(line["timestamp"]) for line in session[-2:])
+    return (last - before).total_seconds()
+
+
+@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_clients_are_borne(
+    daemon: MakeDaemon, figure: Figure, kind: str, count: int
+) -> None:
+    """They end as they should, when they should; memory is flat, and good clients are in time."""
+    behave, reason, seconds = HOSTILE[kind]
+    served = daemon(session=HOSTILE[kind].session, commands=hostile.LONG_COMMAND)
+    with Regulars(served.port) as good:
+        crowd, memory = misbehave(served, count, behave)
+    sessions = sessions_of(served, crowd, good.sessions)
+    assert [session[-1]["reason"] for session in sessions] == [reason] * count
+    lasted = [lifetime(reason, session) for session in sessions]
+    if seconds is not None:
+        assert min(lasted) >= seconds - TOLERANCE_SECONDS
+        assert max(lasted) <= seconds + TOLERANCE_SECONDS
+    memory.check()
+    assert good.slowest < LATE_SECONDS
+    figure(
+        f"ended by {reason} after {min(lasted):.2f} to {max(lasted):.2f} s; master "
+        f"{memory.master - memory.before:+} KiB, handlers {memory.handler - memory.before:+} KiB; "
+        f"the slowest of {good.sessions} good clients took {good.slowest * 1000:.0f} ms"
+    )
