@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import random
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from clients import Client
 
-LONG_ANSWER_BYTES = 190
+LONG_ANSWER_BYTES = 8000
 LONG_COMMAND = {"long": {"clock": "0123456789" * (LONG_ANSWER_BYTES // 10)}}
-"""A command of which a few hundred fill every buffer of a client with little room."""
 
-BYTE_SECONDS = 1.0
-"""How long the slow one takes for a byte."""
+TOO_MUCH = b"long" * 32
+"""More than there is room for on the way to a client with little of it."""
 
 MEGABYTE = 1 << 20
+
+
+def _tls_hello() -> bytes:
+    said = ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    session = context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        session.do_handshake()
+    return said.read()
+
+
+_TLS_HELLO = _tls_hello()
 
 
 class Hostile(NamedTuple):
@@ -48,29 +58,39 @@ def say_nothing(client: Client) -> None:
 
 def send_a_byte_a_second(client: Client) -> None:
     """Take a second for each byte of a command."""
-    client.socket.settimeout(BYTE_SECONDS)
-    for byte in itertools.cycle(b"time"):
-        client.send(bytes([byte]))
-        with contextlib.suppress(TimeoutError):
+    _go_on(client, (bytes([byte]) for byte in itertools.cycle(b"time")), 1.0)
+
+
+def never_end_the_line(client: Client) -> None:
+    """Send letters, and never a line ending."""
+    _go_on(client, itertools.repeat(b"abcdefgh" * 1024), 0.01)
+
+
+def _go_on(client: Client, pieces: Iterable[bytes], pause_seconds: float) -> None:
+    """Send one piece after another, until the server ends it."""
+    client.socket.settimeout(pause_seconds)
+    for piece in pieces:
+        try:
+            client.send(piece)
             if not client.read(1):
                 return
+        except TimeoutError:
+            pass  # the server is still there
+        except ConnectionError:
+            return
 
 
 def never_read(client: Client) -> None:
-    """Ask, and ask, and take no answer."""
-    client.flood(b"long" * 256)
+    """Take one answer, ask for more than there is room for, and take none of that."""
+    client.ask()
+    client.send(TOO_MUCH)
 
 
 def reset_in_the_middle_of_an_answer(client: Client) -> None:
     """Ask for more than there is room for, read a little of it, and tear the connection down."""
-    client.send(b"long" * 256)
+    client.send(TOO_MUCH)
     client.read(LONG_ANSWER_BYTES // 2)
     client.reset()
-
-
-def never_end_the_line(client: Client) -> None:
-    """Send letters, as fast as they go, and never a line ending."""
-    client.flood(b"abcdefgh" * 8192)
 
 
 def come_and_go(client: Client) -> None:
@@ -93,18 +113,8 @@ def send_random_bytes(client: Client) -> None:
 
 def say_hello_in_tls(client: Client) -> None:
     """Begin a TLS session, as a browser does that was given the wrong port."""
-    client.send(_tls_hello())
+    client.send(_TLS_HELLO)
     client.read_all()
-
-
-@functools.cache
-def _tls_hello() -> bytes:
-    said = ssl.MemoryBIO()
-    context = ssl.create_default_context()
-    session = context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
-    with contextlib.suppress(ssl.SSLWantReadError):
-        session.do_handshake()
-    return said.read()
 
 
 def send(data: bytes, times: int) -> Callable[[Client], None]:

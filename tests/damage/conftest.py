@@ -1,0 +1,26 @@
+"""What the tests of damage share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from damage.networks import Cable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    """Connect two networks of the test's own."""
+    if os.geteuid():
+        pytest.skip("only root can make networks")
+    if shutil.which("ip") is None:
+        pytest.skip("ip is not installed: install iproute2")
+    connected = Cable()
+    yield connected
+    connected.close()
