@@ -363,7 +363,7 @@ def test_an_outlook_without_limits_has_none() -> None:
 
 
 def test_the_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flood of sources makes the table no larger than it may be."""
+    """A flood of sources makes the tables no larger than they may be."""
     monkeypatch.setattr(admission, "MOST_BUCKETS", 8)
     rates = Rates(1, 60)
     sizes = []
@@ -376,7 +376,7 @@ def test_the_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyP
 
 
 def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the table is full of sources at work, the half that is known longest is forgotten."""
+    """When the tables are full, the half that was let in longest ago is forgotten."""
     monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
     rates = Rates(1, 60)
     for number in range(5):
@@ -386,13 +386,10 @@ def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyP
     assert rates.take((32, 0), 0.0)
 
 
-def test_sources_at_rest_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the table is full, whoever is at rest makes room for those at work."""
-    monkeypatch.setattr(admission, "MOST_BUCKETS", 3)
-    rates, dave = Rates(1, 60), (32, 4)
-    sizes = []
-    for source, when in ((BOB, 0.0), (ALICE, 0.0), (BOB, 60.0), (dave, 60.0), (CAROL, 60.0)):
-        assert rates.take(source, when)
-        sizes.append(len(rates))
-    assert sizes == [1, 2, 2, 3, 3]
-    assert not any(rates.take(source, 60.0) for source in (BOB, dave, CAROL))
+def test_who_comes_again_is_remembered_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that was let in once more is not forgotten with those that came when it did."""
+    monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
+    rates, dave = Rates(2, 60), (32, 4)
+    assert all(rates.take(source, 0.0) for source in (ALICE, BOB, ALICE, CAROL, dave))
+    assert not rates.take(ALICE, 0.0)
+    assert [rates.take(BOB, 0.0) for _ in range(3)] == [True, True, False]

@@ -13,7 +13,7 @@ SOURCE_PREFIX = 64
 """An IPv6 source is a /64: whoever has one address there has them all."""
 
 MOST_BUCKETS = 65536
-"""How many sources' rates are remembered; when it is full, those at rest are forgotten."""
+"""How many sources' rates are remembered at most: of those that were let in last, at least half."""
 
 Source = tuple[int, int]
 """Where a client comes from: the bits of its kind of address, and the address as a number."""
@@ -117,41 +117,41 @@ class AccessList:
 class Rates:
     """How fast each source may come: `count` in `seconds`, all at once or spread out.
 
-    A source's bucket is kept as the one moment at which it will be full again, so that what is at
-    rest needs no memory.
+    A source's bucket is kept as the one moment at which it will be full again. There are two tables
+    of them: when the recent one has grown to half of what there may be, it takes the place of the
+    one before, which is forgotten. So a flood of sources costs each of them the same little.
     """
 
     def __init__(self, count: int, seconds: int) -> None:
         self._interval = seconds / count
         self._burst = float(seconds)
-        self._full_at: dict[Source, float] = {}
+        self._recent: dict[Source, float] = {}
+        self._before: dict[Source, float] = {}
 
     def wait(self, source: Source, now: float) -> float:
         """Return the seconds until a source may come again, which is 0 if it may."""
-        full_at = max(self._full_at.get(source, now), now) + self._interval
         # A millionth of leeway: a burst is a sum of intervals, which are not exact.
-        return max(0.0, full_at - now - self._burst - self._interval * 1e-6)
+        full_in = self._full_at(source, now) - now
+        return max(0.0, full_in - self._burst - self._interval * 1e-6)
 
     def take(self, source: Source, now: float) -> bool:
         """Let one more in, if its source has not come too fast."""
         if self.wait(source, now) > 0:
             return False
-        full_at = max(self._full_at.get(source, now), now) + self._interval
-        if len(self._full_at) >= MOST_BUCKETS:
-            self._forget(now)
-        self._full_at[source] = full_at
+        full_at = self._full_at(source, now)
+        if len(self._recent) >= MOST_BUCKETS // 2:
+            self._before, self._recent = self._recent, {}
+        self._recent[source] = full_at
         return True
 
     def __len__(self) -> int:
-        """How many sources are remembered."""
-        return len(self._full_at)
+        """How many sources are remembered; one that came again may count twice."""
+        return len(self._recent) + len(self._before)
 
-    def _forget(self, now: float) -> None:
-        """Forget who is at rest, or else the longest known half."""
-        self._full_at = {source: at for source, at in self._full_at.items() if at > now}
-        if len(self._full_at) >= MOST_BUCKETS:
-            newest = list(self._full_at.items())[MOST_BUCKETS // 2 :]
-            self._full_at = dict(newest)
+    def _full_at(self, source: Source, now: float) -> float:
+        """Return when a source's bucket would be full again if one more came in now."""
+        known = self._recent.get(source) or self._before.get(source, now)
+        return max(known, now) + self._interval
 
 
 def source_of(address: Source | None) -> Source | None:

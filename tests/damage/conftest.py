@@ -8,19 +8,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.networks import Cable
+from damage.networks import Cable, Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
+def network() -> Iterator[Network]:
+    """Make a network of the test's own."""
+    _needs_networks()
+    made = Network()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def cable() -> Iterator[Cable]:
     """Connect two networks of the test's own."""
+    _needs_networks()
+    connected = Cable()
+    yield connected
+    connected.close()
+
+
+def _needs_networks() -> None:
     if os.geteuid():
         pytest.skip("only root can make networks")
     if shutil.which("ip") is None:
         pytest.skip("ip is not installed: install iproute2")
-    connected = Cable()
-    yield connected
-    connected.close()
