@@ -140,7 +140,7 @@ EVERYONE = IPV4 | MAPPED | {ADDRESSES[0]}
         ({"deny": ["::ffff:127.0.1.2"]}, {"127.0.1.2", "::ffff:127.0.1.2"}),
         (
             {"deny": ["127.0.0.0/8"], "allow": ["127.0.1.2"]},
-            EVERYONE - {"127.0.1.2", "::ffff:127.0.1.2"} - {ADDRESSES[0]},
+            EVERYONE - {"127.0.1.2", "::ffff:127.0.1.2"},
         ),
         ({"deny": ["::/0"]}, {ADDRESSES[0]}),
         ({"deny": ["0.0.0.0/0", "::/0"]}, EVERYONE),
