@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import ssl
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ TOO_MUCH = b"long" * 32
 """More than there is room for on the way to a client with little of it."""
 
 MEGABYTE = 1 << 20
+
+_turn = threading.Lock()
 
 
 def _tls_hello() -> bytes:
@@ -82,8 +85,9 @@ def _go_on(client: Client, pieces: Iterable[bytes], pause_seconds: float) -> Non
 
 def never_read(client: Client) -> None:
     """Take one answer, ask for more than there is room for, and take none of that."""
-    client.ask()
-    client.send(TOO_MUCH)
+    with _turn:  # the answers are to fill their room at once, however many wait for theirs
+        client.ask()
+        client.send(TOO_MUCH)
 
 
 def reset_in_the_middle_of_an_answer(client: Client) -> None:
