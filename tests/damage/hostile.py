@@ -9,6 +9,9 @@ import ssl
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from clients import ANSWER_BYTES
+from processes import in_background
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -121,13 +124,27 @@ def say_hello_in_tls(client: Client) -> None:
     client.read_all()
 
 
-def send(data: bytes, times: int) -> Callable[[Client], None]:
-    """Return how to send something many times, whatever is answered, and then to leave."""
+def send_garbage(megabytes: int) -> Callable[[Client], None]:
+    """Return how to send what is no command, more than any buffer holds."""
 
     def behave(client: Client) -> None:
-        for _ in range(times):
-            client.send(data)
+        for _ in range(megabytes):
+            client.send(b"?" * MEGABYTE)
         client.end()
-        client.read_all()
+        assert client.read_all() == b""
+
+    return behave
+
+
+def send_commands(count: int) -> Callable[[Client], None]:
+    """Return how to send commands one behind the other, waiting for no answer."""
+
+    def behave(client: Client) -> None:
+        sender = in_background(lambda: client.send(b"time" * count + b"quit"))
+        heard = 0
+        while piece := client.socket.recv(MEGABYTE):
+            heard += len(piece)
+        sender.join()
+        assert heard == count * ANSWER_BYTES + len(b"quit")
 
     return behave

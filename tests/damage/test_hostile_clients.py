@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import select
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+import processes
 from damage import hostile
 from damage.hostile import Hostile
 from damage.regulars import Regulars
@@ -72,6 +74,13 @@ class Memory:
         return f"master {master:+} KiB, handlers {handler:+} KiB"
 
 
+def handlers_of(daemon: Daemon, crowd: list[Client]) -> list[int]:
+    """Return the handlers of these clients, once all of them have one."""
+    names = {client.name for client in crowd}
+    pids = [line["pid"] for line in daemon.status()["sessions"] if line["client"] in names]
+    return pids if len(pids) == len(crowd) else []
+
+
 def misbehave(
     daemon: Daemon, count: int, behave: Callable[[Client], None]
 ) -> tuple[list[Client], Memory]:
@@ -81,8 +90,7 @@ def misbehave(
     """
     memory = Memory(daemon.pid)
     crowd = [daemon.connect_with_little_room() for _ in range(count)]
-    connected = [daemon.wait_for("client.connected", client=client.name) for client in crowd]
-    handlers = [line["pid"] for line in connected]
+    handlers = until(lambda: handlers_of(daemon, crowd), "a handler for each of them")
     with ThreadPoolExecutor(count) as pool:
         ends = [pool.submit(behave, client) for client in crowd]
         until(lambda: not memory.look(handlers), "the end of their sessions")
@@ -145,3 +153,33 @@ def test_nothing_is_left_of_a_client_that_does_not_read(daemon: MakeDaemon) -> N
     poll = select.poll()
     poll.register(client.socket, 0)
     assert poll.poll(1000), "the connection is still there"
+
+
+MUCH = {
+    "a gibibyte of garbage": (1, hostile.send_garbage(1024)),
+    "a hundred times 100 MiB of garbage": (100, hostile.send_garbage(100)),
+    "a million commands": (1, hostile.send_commands(1_000_000)),
+    "a hundred times 50,000 commands": (100, hostile.send_commands(50_000)),
+}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", MUCH)
+def test_clients_that_send_much_are_served(
+    daemon: MakeDaemon, figure: Figure, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """However much it is, it is heard to its end, in no more memory than a little needs."""
+    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 300.0)
+    count, behave = MUCH[kind]
+    served = daemon(session={"max_duration": None}, log={"level": "error"})
+    began = time.monotonic()
+    with Regulars(served.port) as good:
+        _, memory = misbehave(served, count, behave)
+    seconds = time.monotonic() - began
+    memory.check()
+    assert good.slowest < LATE_SECONDS
+    figure(
+        f"served in {seconds:.1f} s; {memory}; "
+        f"the slowest of {good.sessions} good clients took {good.slowest * 1000:.0f} ms"
+    )
