@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks import report, rows
 from benchmarks.load import Load
 from benchmarks.measure import Outcome, interleave
-from benchmarks.processes import MeasureError, run
+from benchmarks.processes import MeasureError, build
 from benchmarks.samples import FULL, QUICK
 from benchmarks.servers import ALL_PEERS, TETRAD, running, tetrad
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SOURCES = (HERE / "load.c", HERE / "peers" / "fork.c", HERE / "peers" / "handler.c")
-BUILD_SECONDS = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _raise_descriptor_limit()
     with tempfile.TemporaryDirectory(prefix="tetrad-benchmarks-") as folder:
         scratch = Path(folder)
-        build(scratch)
+        for source in SOURCES:
+            build(source, scratch)
         rounds = options.rounds or scale.rounds
         outcomes = [_measure(row, options, rounds, scratch) for row in chosen]
     report.write(outcomes, options.output)
@@ -97,13 +97,6 @@ def _absolute(executable: str) -> str:
     """Return a program's whole path, if there is one: servers run in folders of their own."""
     found = shutil.which(executable)
     return str(Path(found).absolute()) if found else executable
-
-
-def build(folder: Path) -> None:
-    """Compile the C programs into a folder."""
-    for source in SOURCES:
-        flags = ["-O2", "-Wall", "-Wextra", "-Werror"]
-        run(["cc", *flags, "-o", str(folder / source.stem), str(source)], BUILD_SECONDS)
 
 
 def _raise_descriptor_limit() -> None:

@@ -26,6 +26,10 @@ ORPHAN_SECONDS = 3.0
 """What a server's children get to follow it in."""
 
 
+BUILD_SECONDS = 60.0
+"""What the compiler gets for a program of ours."""
+
+
 class MeasureError(Exception):
     """A figure could not be taken; the text says of what and why."""
 
@@ -43,6 +47,15 @@ def run(command: Sequence[str], seconds: float) -> str:
             done.stderr.strip() or f"{command[0]} ended with status {done.returncode}"
         )
     return done.stdout
+
+
+def build(source: Path, folder: Path) -> Path:
+    """Compile a C program into a folder; return where it is."""
+    program = folder / source.stem
+    run(
+        ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)], BUILD_SECONDS
+    )
+    return program
 
 
 def start(command: Sequence[str], output: Path) -> subprocess.Popen[bytes]:

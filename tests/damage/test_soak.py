@@ -1,0 +1,33 @@
+"""Very many sessions, after which the daemon is what it was before."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Figure
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+SESSIONS = 50_000
+"""For a million: `python -m benchmarks.soak`."""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: install gcc and libc6-dev")
+def test_many_sessions_leave_the_daemon_as_it_was(figure: Figure) -> None:
+    """The same descriptors, processes and memory, no zombie, and a log that tells of all."""
+    command = [sys.executable, "-m", "benchmarks.soak", "--sessions", str(SESSIONS)]
+    ran = subprocess.run(
+        command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    figure(ran.stdout.splitlines()[-1])
