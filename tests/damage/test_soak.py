@@ -25,7 +25,7 @@ SESSIONS = 50_000
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: install gcc and libc6-dev")
 def test_many_sessions_leave_the_daemon_as_it_was(figure: Figure) -> None:
     """The same descriptors, processes and memory, no zombie, and a log that tells of all."""
-    command = [sys.executable, "-m", "benchmarks.soak", "--sessions", str(SESSIONS)]
+    command = [sys.executable, "-m", "benchmarks.soak", f"--sessions={SESSIONS}", "--seconds=240"]
     ran = subprocess.run(
         command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
     )
