@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -136,6 +137,12 @@ def memory_of(pid: int) -> dict[str, int]:
     return {row[0].rstrip(":"): int(row[1]) for row in rows if row[-1] == "kB"}
 
 
+def stat_of(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat behind the name; the first is the state."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(") ")[2].split()
+
+
 def title_of(pid: int) -> str:
     """Return what `ps` shows; nothing of a process that is gone, or going."""
     try:
@@ -148,7 +155,16 @@ def title_of(pid: int) -> str:
 def descriptors_of(pid: int) -> dict[int, str]:
     """Return a process's open descriptors, and what they lead to."""
     folder = f"/proc/{pid}/fd"
-    return {int(fd): os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder)}
+    found = {}
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found[int(fd)] = os.readlink(os.path.join(folder, fd))
+    return found
+
+
+def kinds_of(descriptors: dict[int, str]) -> dict[int, str]:
+    """Return descriptors by what they are, without the kernel's numbers."""
+    return {fd: re.sub(r":?\[.*", "", name) for fd, name in descriptors.items()}
 
 
 @contextlib.contextmanager

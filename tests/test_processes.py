@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,9 @@ from processes import (
     MEASURED,
     children_of,
     descriptors_of,
+    kinds_of,
     run,
+    stat_of,
     state_of,
     status_of,
     title_of,
@@ -25,17 +26,6 @@ if TYPE_CHECKING:
     from daemons import Daemon
 
 unmeasured = pytest.mark.skipif(MEASURED, reason="coverage has descriptors of its own")
-
-
-def stat_of(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat behind the name; the first is the state."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        return file.read().rpartition(") ")[2].split()
-
-
-def kinds_of(descriptors: dict[int, str]) -> dict[int, str]:
-    """Return descriptors by what they are, without the kernel's numbers."""
-    return {fd: re.sub(r":?\[.*", "", name) for fd, name in descriptors.items()}
 
 
 def until_alone(daemon: Daemon) -> None:

@@ -37,11 +37,12 @@ class Control:
         self._master = master
         self._conversations: dict[int, Conversation] = {}
 
-    def accept(self, _fd: int) -> None:
+    def accept(self, listener: int) -> None:
         """Take a connection; of too many the one that has been silent longest has to go."""
         try:
             peer, _ = listeners.accept(self._listener, "unix")
         except OSError:
+            self._master.loop.rest(listener)
             return
         fd = peer.fileno()
         is_trusted = _is_trusted(peer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -33,18 +34,17 @@ class LogFile:
         if self._path is None:
             return True
         try:
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-            fd = os.open(self._path, flags, 0o666)
+            fd, status = _open(self._path)
         except OSError:
-            if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
+            if self._is_deleted():
                 self._close()
             return False
         self._close()
         self._fd = fd
-        status = os.fstat(fd)
         self._identity = (status.st_dev, status.st_ino)
         if repair and stat.S_ISREG(status.st_mode):
-            self._cut(status.st_size)
+            with contextlib.suppress(OSError):  # a full disk: the next line begins behind the piece
+                _cut(fd, status.st_size)
         return True
 
     def was_moved(self) -> bool:
@@ -53,8 +53,10 @@ class LogFile:
             return False
         try:
             status = os.stat(self._path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return True
+        except OSError:
+            return self._fd < 0  # nobody can tell: what is open is as good as ever
         return (status.st_dev, status.st_ino) != self._identity
 
     def write(self, lines: list[bytes]) -> int:
@@ -78,16 +80,34 @@ class LogFile:
                 pass  # not a file that can be cut; the next line begins behind the piece
         return written.count(b"\n")
 
-    def _cut(self, size: int) -> None:
-        """Take away the torn line that a logger killed in the middle of a write has left."""
-        tail = os.pread(self._fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-        torn = tail[tail.rfind(b"\n") + 1 :]
-        if torn.startswith(_OWN_LINE):
-            os.ftruncate(self._fd, size - len(torn))
-        elif torn:
-            os.write(self._fd, b"\n")
+    def _is_deleted(self) -> bool:
+        try:
+            return self._fd >= 0 and os.fstat(self._fd).st_nlink == 0
+        except OSError:
+            return False
 
     def _close(self) -> None:
         if self._fd not in {-1, STANDARD_ERROR}:
             os.close(self._fd)
         self._fd = -1
+
+
+def _open(path: str) -> tuple[int, os.stat_result]:
+    """Open a file for appending, and look what it is. Raises OSError."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    fd = os.open(path, flags, 0o666)
+    try:
+        return fd, os.fstat(fd)
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _cut(fd: int, size: int) -> None:
+    """Take away the torn line that a logger killed in the middle of a write has left."""
+    tail = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    torn = tail[tail.rfind(b"\n") + 1 :]
+    if torn.startswith(_OWN_LINE):
+        os.ftruncate(fd, size - len(torn))
+    elif torn:
+        os.write(fd, b"\n")

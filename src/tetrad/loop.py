@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+RETRY_SECONDS = 0.1
+"""How soon something is tried again for which the machine has no room."""
+
+
 class Loop:
     """Calls back who watches a descriptor that can be read, with the descriptor."""
 
@@ -24,15 +28,20 @@ class Loop:
 
     def watch(self, fd: int, watcher: Callable[[int], object]) -> None:
         """Call `watcher` whenever there is something to read, or the other end is gone."""
-        self._epoll.register(fd, select.EPOLLIN)
         self._watchers[fd] = watcher
         self.saw(fd)
+        self._register(fd)
 
     def unwatch(self, fd: int) -> None:
         """Call no more. To be done before closing: a copy in a child would keep it firing."""
         if self._watchers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            self._unregister(fd)
             self._unwatched.add(fd)
+
+    def rest(self, fd: int) -> None:
+        """Look away for a moment: something is there, and no room to take it."""
+        self._unregister(fd)
+        self._register_soon(fd)
 
     def saw(self, fd: int) -> None:
         """Take note of a descriptor that children are to close."""
@@ -53,3 +62,20 @@ class Loop:
                 watcher(fd)
         self.timers.run(time.monotonic())
         return bool(happened)
+
+    def _register(self, fd: int) -> None:
+        """Have the kernel watch it; what it has no room to watch now, it may have soon."""
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError:
+            self._register_soon(fd)
+
+    def _register_soon(self, fd: int) -> None:
+        when = time.monotonic() + RETRY_SECONDS
+        self.timers.set(f"watch {fd}", when, lambda: self._register(fd))
+
+    def _unregister(self, fd: int) -> None:
+        if f"watch {fd}" in self.timers:
+            self.timers.cancel(f"watch {fd}")
+        else:
+            self._epoll.unregister(fd)

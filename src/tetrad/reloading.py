@@ -55,22 +55,30 @@ class Reloading:
         self._master.supervision.reloading()
         self._answered, self._waiting = self._waiting, []
         self._data = b""
-        loop = self._master.loop
-        ours, theirs = os.pipe()
         try:
-            command = self._master.plan["reloader"]
-            self._reader = spawn.run_program(command, (theirs,), max(loop.highest, ours, theirs))
+            self._pipe = self._start_reader()
         except OSError as error:
-            os.close(ours)
             self._conclude([f"no process to read the file: {error.strerror}"])
             return
-        finally:
-            os.close(theirs)
-        self._pipe = ours
-        loop.watch(ours, self._hear)
+        loop = self._master.loop
+        loop.watch(self._pipe, self._hear)
         late = f"reading the file took longer than {PATIENCE_SECONDS:.0f} s"
         when = time.monotonic() + PATIENCE_SECONDS
         loop.timers.set("reload", when, lambda: self._give_up(late))
+
+    def _start_reader(self) -> int:
+        """Start the program that reads the file, and return the pipe through which it answers."""
+        ours, theirs = os.pipe()
+        try:
+            highest = max(self._master.loop.highest, ours, theirs)
+            command = self._master.plan["reloader"]
+            self._reader = spawn.run_program(command, (theirs,), highest)
+        except OSError:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return ours
 
     def _hear(self, fd: int) -> None:
         data = os.read(fd, _READ_BYTES)
