@@ -35,7 +35,7 @@ from processes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ANSWER",
@@ -124,9 +124,9 @@ class Daemon:
         self.watch(self.pid)
         self.ports = [int(port) for port in _PORT.findall(message)]
 
-    def run(self, output: str) -> subprocess.Popen[bytes]:
-        """Serve in the foreground, in a group of its own as at a terminal."""
-        command = [sys.executable, "-m", "tetrad", "run", "-c", self.file]
+    def run(self, output: str, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Serve in the foreground, in a group of its own as at a terminal; `under` a program."""
+        command = [*under, sys.executable, "-m", "tetrad", "run", "-c", self.file]
         with open(output, "wb") as out:
             self._foreground = subprocess.Popen(
                 command,
@@ -226,7 +226,11 @@ class Daemon:
     def connect_to_path(self, name: str) -> Client:
         """Connect to a Unix socket in the daemon's folder."""
         connected = socket.socket(socket.AF_UNIX)
-        connected.connect(os.path.join(self.folder, name))
+        try:
+            connected.connect(os.path.join(self.folder, name))
+        except OSError:
+            connected.close()
+            raise
         return self._keep(connected)
 
     def _keep(self, connected: socket.socket) -> Client:

@@ -65,10 +65,13 @@ def an_outlook(daemon: Daemon, _bystander: Client) -> None:
 
 
 def a_reload(daemon: Daemon, _bystander: Client) -> None:
-    """The file is read again."""
+    """The file is read again, by a master that may die of it."""
     count = len(reloads(daemon)) + 1
     daemon.signal(signal.SIGHUP)
-    until(lambda: len(reloads(daemon)) >= count, "the outcome of a reload")
+    until(
+        lambda: len(reloads(daemon)) >= count or daemon.master.has_ended(0),
+        "the outcome of a reload",
+    )
 
 
 def a_new_listener(daemon: Daemon, bystander: Client) -> None:
