@@ -46,7 +46,8 @@ def chosen(points: Sequence[Point], count: int) -> list[Point]:
         telling = [p for p in points if p.ordinal <= few or p.ordinal > last[p.call] - few]
         if len(telling) >= min(count, len(points)):
             break
-    return [telling[i * len(telling) // count] for i in range(min(count, len(telling)))]
+    count = min(count, len(telling))
+    return [telling[(2 * place + 1) * len(telling) // (2 * count)] for place in range(count)]
 
 
 class Trace:

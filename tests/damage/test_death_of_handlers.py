@@ -43,9 +43,8 @@ ASKED = 24
 def converse(client: Client) -> None:
     """Ask a lot and leave, with a handler that may die of it."""
     with hopeful(client):
-        for _ in range(ASKED):
-            assert ANSWER.fullmatch(client.ask())
-        client.quit()
+        if all(client.ask() for _ in range(ASKED)):
+            client.quit()
 
 
 def insist_on_losses(daemon: Daemon, count: int, bystander: Client) -> None:
@@ -96,14 +95,14 @@ def test_a_handler_may_die_at_any_call(daemon: MakeDaemon, figure: Figure, count
 
 @needs_strace
 def test_a_handler_may_die_as_it_is_born(daemon: MakeDaemon, figure: Figure) -> None:
-    """At the first of each of its calls, which no master makes meanwhile."""
+    """At the first of each of its calls that the master does not make meanwhile."""
     served = daemon(**SETTINGS)
     bystander = served.served()
     with attached(served.pid, follow=True) as trace:
         a_client(served, bystander)
         born = served.wait_for("client.disconnected")["pid"]
-        masters = {point.call for point in trace.points(served.pid)}
-        calls = {point.call for point in trace.points(born)} - masters - {"exit_group"}
+        masters = {point.call for point in trace.points(served.pid)} | {"write", "exit_group"}
+        calls = {point.call for point in trace.points(born)} - masters
     for deaths, call in enumerate(sorted(calls), 1):
         with attached(served.pid, call, "signal=KILL:when=1", follow=True):
             a_client(served, bystander)

@@ -27,8 +27,15 @@ WITHOUT_IMPORTS = (
 )
 """What a program does as it starts, but for the finding and reading of its modules."""
 
-LAUNCHING = ["flock", "bind", "listen", "clone", "wait4", "setsid", "memfd_create", "socketpair"]
-"""What the launcher does first, or the daemon-to-be, one after another."""
+LAUNCHING = [
+    "setsid",
+    "socketpair",
+    *(
+        pytest.param(call, marks=pytest.mark.long)
+        for call in ("flock", "bind", "listen", "clone", "wait4", "memfd_create", "ftruncate")
+    ),
+]
+"""What the launcher does, or the daemon-to-be, which dies of it."""
 
 
 def kill_the_master(daemon: Daemon, point: Point) -> float | None:
@@ -42,7 +49,7 @@ def kill_the_master(daemon: Daemon, point: Point) -> float | None:
     return seconds if was_killed else None
 
 
-@pytest.mark.parametrize("count", [4, many(70)])
+@pytest.mark.parametrize("count", [3, many(70)])
 def test_a_master_may_die_at_any_call(
     daemon: MakeDaemon, prepared: MakeDaemon, figure: Figure, count: int
 ) -> None:
