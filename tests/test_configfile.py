@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import pwd
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -385,6 +387,13 @@ def test_a_number_is_decimal(file: Path, written: str, clients: int | None) -> N
 def test_a_number_of_seconds_may_have_a_point(file: Path, written: str, seconds: float) -> None:
     """Numbers are those of YAML 1.2."""
     assert config(file, f"session: {{idle_timeout: {written}}}").session.idle_timeout == seconds
+
+
+def test_users_and_groups_are_those_of_the_machine(file: Path) -> None:
+    """Names that the machine knows can be used."""
+    user, group = pwd.getpwall()[0].pw_name, grp.getgrall()[0].gr_name
+    daemon = config(file, f"daemon: {{user: {user}, group: {group}}}").daemon
+    assert (daemon.user, daemon.group) == (user, group)
 
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE", "false", "False", "FALSE"])

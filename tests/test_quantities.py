@@ -269,6 +269,9 @@ def test_a_command_name_is_four_visible_characters(name: str) -> None:
         (Mode, "00027", MODE),
         (Mode, "027\n", MODE),
         (Network, "example.org", NETWORK),
+        (Network, "50%", NETWORK),
+        (Network, "fe80::%eth0/64", "a network has no zone (the part after %)"),
+        (Network, "fe80::1%1", "a network has no zone (the part after %)"),
         (Network, "10.0.0.0/33", NETWORK),
         (Network, "10.0.0", NETWORK),
         (Network, "", NETWORK),
@@ -306,6 +309,8 @@ def test_a_command_name_is_four_visible_characters(name: str) -> None:
         (Timezone, 9, ZONE),
         (ClockFormat, "", FORMAT),
         (ClockFormat, 9, FORMAT),
+        (ClockFormat, "a\0b", FORMAT),
+        (ClockFormat, "%9999Y", FORMAT),  # more than strftime(3) is given room for
         (CommandName, "tim", NAME),
         (CommandName, "times", NAME),
         (CommandName, "ti e", NAME),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import ipaddress
+import os
 import pwd
 import re
 import time
@@ -52,7 +53,7 @@ class Duration(float):
         if isinstance(value, bool):
             raise ValueError(_expected(cls))  # noqa: TRY004 - a value's error, like the others
         if isinstance(value, (int, float)):
-            seconds = float(value)
+            seconds: float = value
         elif isinstance(value, str) and _DURATION.fullmatch(value):
             parts = _DURATION_PART.findall(value)
             seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
@@ -108,7 +109,7 @@ class Mode(int):
 
     def __str__(self) -> str:
         """Write three octal digits."""
-        return f"{int(self):03o}"
+        return f"{self:03o}"
 
 
 class Network(str):
@@ -125,11 +126,11 @@ class Network(str):
             network = ipaddress.ip_network(value, strict=False)
         except ValueError:
             raise ValueError(_expected(cls)) from None
+        if "%" in value:
+            message = "a network has no zone (the part after %)"
+            raise ValueError(message)
         if network.network_address != ipaddress.ip_interface(value).ip:
             message = f"{value} has bits set to the right of its prefix; write {network}"
-            raise ValueError(message)
-        if isinstance(network, ipaddress.IPv6Network) and network.network_address.scope_id:
-            message = "a network has no zone (the part after %)"
             raise ValueError(message)
         return cls(_unmapped(network))
 
@@ -166,7 +167,7 @@ class SocketPath(str):
     def parse(cls, value: object) -> Self:
         """Read a path of at most 107 bytes."""
         path = Path.parse(value)
-        if len(path.encode(errors="surrogateescape")) > _UNIX_PATH_BYTES:
+        if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
             message = f"the path of a Unix socket has at most {_UNIX_PATH_BYTES} bytes"
             raise ValueError(message)
         return cls(path)
@@ -259,10 +260,11 @@ def _unmapped(
 ) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Return ::ffff:192.0.2.0/120 as 192.0.2.0/24: clients of dual-stack sockets are IPv4."""
     address = getattr(network.network_address, "ipv4_mapped", None)
+    if address is None:
+        return network
+    # The 96th bit of such an address is set, so its prefix has at least that many.
     prefix = network.prefixlen - (network.max_prefixlen - ipaddress.IPV4LENGTH)
-    return (
-        network if address is None or prefix < 0 else ipaddress.ip_network((int(address), prefix))
-    )
+    return ipaddress.ip_network((address, prefix))
 
 
 def _known(value: object, what: str, look_up: Callable[[str], object]) -> str:
