@@ -203,7 +203,8 @@ def test_a_file_that_is_moved_under_load_loses_nothing(daemon: MakeDaemon, figur
         for path in moved:
             served.wait_for("client.disconnected")
             os.rename(served.log_file, path)
-            until(lambda: os.path.exists(served.log_file), "the new log")
+            with open(served.log_file, "a", encoding="ascii"):
+                pass  # as logrotate does, who may be faster than the logger
     assert_adds_up(served, sessions, figure, *moved)
 
 
@@ -343,16 +344,19 @@ def test_a_logger_that_is_killed_at_work_costs_one_batch(
     served = daemon()
     sessions = Sessions(served)
     most = most_in_a_batch(served, sessions)
-    for turn in range(1, 4):
+    killed = in_time = 0
+    while in_time < 3:
         with stopped(served.logger):
             while waiting(served) < 2 * BATCH_BYTES:
                 sessions.one(commands=200)
             size = waiting(served)
         until_less_than(served, size)
         os.kill(served.logger, signal.SIGKILL)
-        served.wait_for("log.lost", count=turn)
+        killed += 1
+        in_time += waiting(served) > 0  # where it is empty, its work was done
+        served.wait_for("log.lost", count=killed)
         until_idle(served)
-    assert assert_told(served, sessions, 3, figure) <= 3 * most
+    assert assert_told(served, sessions, killed, figure) <= killed * most
 
 
 def kill_at_work(served: Daemon) -> None:

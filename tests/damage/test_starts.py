@@ -27,6 +27,12 @@ INTERRUPTED = 128
 WAIT = 'read -r _; exec "$@"'
 """A shell's script that stands at the line until its input ends."""
 
+IGNORE_CHILDREN = (
+    "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+    " os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""A program that does what a shell would not: ignore SIGCHLD, and become another one."""
+
 KEPT = {"home", "tetrad.log", "tetrad.yaml"}
 """What may be left of a daemon that is gone."""
 
@@ -240,7 +246,7 @@ def test_a_stop_during_a_start_is_obeyed(prepared: MakeDaemon) -> None:
 def test_a_start_does_not_mind_that_sigchld_is_ignored(prepared: MakeDaemon) -> None:
     """What whoever started us ignores is inherited, and with it the deaths of our children."""
     asked = prepared()
-    with starting(asked, "/bin/sh", "-c", 'trap "" CHLD; exec "$@"', "sh") as starter:
+    with starting(asked, sys.executable, "-c", IGNORE_CHILDREN) as starter:
         status, said = ended(starter)
     assert status == 0, said
     asked.adopt(said)
