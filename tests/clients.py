@@ -48,9 +48,9 @@ class Client:
             data += more
         return data
 
-    def ask(self) -> bytes:
+    def ask(self, command: bytes = b"time") -> bytes:
         """Ask for the time, and return the answer."""
-        self.send(b"time")
+        self.send(command)
         return self.read(ANSWER_BYTES)
 
     def echo(self, data: bytes) -> bytes:

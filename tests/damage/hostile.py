@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from clients import Client
 
+MEGABYTE = 1 << 20
+
 LONG_ANSWER_BYTES = 8000
 LONG_COMMAND = {"long": {"clock": "0123456789" * (LONG_ANSWER_BYTES // 10)}}
+"""A command of which a few hundred are more than there is room for on the way to a client."""
 
-TOO_MUCH = b"long" * 32
-"""More than there is room for on the way to a client with little of it."""
-
-MEGABYTE = 1 << 20
+TOO_MUCH = 5 * MEGABYTE // LONG_ANSWER_BYTES
+"""So many: the kernel's own limit is at four megabytes."""
 
 _turn = threading.Lock()
 
@@ -88,14 +89,17 @@ def _go_on(client: Client, pieces: Iterable[bytes], pause_seconds: float) -> Non
 
 def never_read(client: Client) -> None:
     """Take one answer, ask for more than there is room for, and take none of that."""
-    with _turn:  # the answers are to fill their room at once, however many wait for theirs
+    asked = b"long".ljust(128) * TOO_MUCH  # so that no single read is answered at such length
+    client.socket.settimeout(0.1)
+    with _turn, contextlib.suppress(TimeoutError, ConnectionError):
+        # The answers are to fill their room at once, however many wait for theirs.
         client.ask()
-        client.send(TOO_MUCH)
+        client.send(asked)
 
 
 def reset_in_the_middle_of_an_answer(client: Client) -> None:
     """Ask for more than there is room for, read a little of it, and tear the connection down."""
-    client.send(TOO_MUCH)
+    client.send(b"long" * 64)
     client.read(LONG_ANSWER_BYTES // 2)
     client.reset()
 

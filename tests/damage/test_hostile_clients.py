@@ -148,7 +148,7 @@ def test_nothing_is_left_of_a_client_that_does_not_read(daemon: MakeDaemon) -> N
     """With the session ends the connection: the kernel does not keep what nobody will read."""
     served = daemon(session={"send_timeout": "200ms"}, commands=hostile.LONG_COMMAND)
     client = served.connect_with_little_room()
-    hostile.never_read(client)
+    client.send(b"long" * hostile.TOO_MUCH)
     assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
     poll = select.poll()
     poll.register(client.socket, 0)

@@ -85,7 +85,7 @@ def site(cable: Cable, prepared: MakeDaemon) -> Iterator[Site]:
 
 def ask_too_much(client: Client) -> None:
     """Ask for answers that are still on their way when the cable is pulled."""
-    client.send(hostile.TOO_MUCH * 16)
+    client.send(b"long" * hostile.TOO_MUCH)
     until(lambda: unread(client) >= 16384, "the first of the answers")
 
 
