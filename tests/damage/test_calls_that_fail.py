@@ -43,9 +43,16 @@ MOST_COMPLAINTS = 2
 """How many lines of the log an episode may cost."""
 
 SPARE = {"handlers": {"spare": 1}}
+SLOW = {"session": {"idle_timeout": "3s"}}
+"""A look that outlasts the second in which a logger is not tried again."""
 
 TABLE = (
-    Row("master", "accept4", "ECONNABORTED EPROTO EINTR EAGAIN", "EMFILE ENFILE ENOMEM ENOBUFS"),
+    Row(
+        "master",
+        "accept4",
+        "ECONNABORTED EPROTO EINTR EAGAIN",
+        "EMFILE ENFILE ENOMEM ENOBUFS EPERM",
+    ),
     Row("master", "accept4", "EINTR ECONNABORTED", "EMFILE ENFILE ENOMEM", a_status),
     Row("master", "clone", "", "EAGAIN ENOMEM EPERM"),
     Row("master", "clone", "", "EAGAIN ENOMEM", a_status),
@@ -57,13 +64,12 @@ TABLE = (
     Row("master", "write", "EINTR EAGAIN", "ENOMEM", a_refusal),
     Row("master", "recvfrom", "EINTR EAGAIN", "ENOMEM", a_status),
     Row("master", "sendto", "EINTR EAGAIN", "ENOMEM ENOBUFS", an_outlook),
-    Row("master", "pipe2", "", "EMFILE ENFILE ENOMEM", a_reload, ONCE),
-    Row("master", "openat", "EINTR", "EMFILE ENFILE ENOMEM ENOSPC EIO EPERM", a_reload, ONCE),
+    Row("master", "pipe2", "", "EMFILE ENFILE ENOMEM", a_reload),
+    Row("master", "openat", "EINTR", "EMFILE ENFILE ENOMEM ENOSPC EIO EPERM", a_reload),
     Row("master", "socket", "", "EMFILE ENFILE ENOMEM ENOBUFS EPERM", a_new_listener, ONCE),
     Row("master", "bind", "", "ENOMEM ENOSPC EIO", a_new_listener, ONCE),
     Row("master", "socketpair", "", "EMFILE ENFILE ENOMEM", when=ONCE, settings=SPARE),
-    Row("master", "sendmsg", "EINTR", "", settings=SPARE),
-    Row("a newborn", "dup3", "EINTR EBUSY", "EMFILE", when=ONCE),
+    Row("master", "sendmsg", "EINTR EAGAIN", "ENOMEM ENOBUFS", settings=SPARE),
     Row("a newborn", "close_range", "", "ENOMEM EPERM ENOSYS", when=ONCE),
     Row("a newborn", "openat", "EINTR", "EMFILE ENFILE ENOMEM EPERM", when=ONCE),
     Row("a newborn", "pwrite64", "EINTR", "EIO EPERM", when=ONCE),
@@ -82,13 +88,7 @@ TABLE = (
     Row("logger", "pwrite64", "EINTR", "ENOSPC ENOMEM"),
 )
 
-UNMENDED = (
-    Row("master", "accept4", "", "EPERM"),
-    Row("master", "pidfd_open", "", "EMFILE", a_new_logger, ONCE),
-    Row("master", "openat", "", "EMFILE", a_reload),
-    Row("master", "pipe2", "", "EMFILE", a_reload),
-    Row("master", "sendmsg", "", "ENOMEM", settings=SPARE),
-)
+UNMENDED = Row("master", "pidfd_open", "", "EMFILE ENFILE ENOMEM", a_new_logger, ONCE, SLOW)
 
 PAIRS = {str(pair): pair for row in TABLE for pair in row.pairs}
 
@@ -98,7 +98,7 @@ BY_DEFAULT = (
     "master, accept4, a_status, EMFILE",
     "master, clone, a_client, EAGAIN",
     "master, epoll_ctl, a_status, ENOSPC",
-    "a newborn, dup3, a_client, EMFILE",
+    "a newborn, close_range, a_client, ENOSYS",
     "the handler, recvfrom, a_command, EIO",
     "logger, write, a_client, ENOSPC",
 )
@@ -133,7 +133,7 @@ def problems_of(outcome: Mapping[str, Episode]) -> list[str]:
 def test_a_call_that_fails_costs_little(prepared: MakeDaemon, name: str) -> None:
     """The daemon serves on, does not spin, says so in a line or two, and is then as before."""
     pair = PAIRS[name]
-    assert not problems_of(suffer(prepared(**SETTINGS, **pair.row.settings), [pair]))
+    assert not problems_of(suffer(prepared(**{**SETTINGS, **pair.row.settings}), [pair]))
 
 
 @pytest.mark.long
@@ -141,7 +141,7 @@ def test_a_call_that_fails_costs_little(prepared: MakeDaemon, name: str) -> None
 def test_every_call_that_fails_costs_little(prepared: MakeDaemon, figure: Figure) -> None:
     """Each pair of a call and an error of the table, early, in the middle, and late."""
     assert len(PAIRS) >= 60
-    daemons = [prepared(**SETTINGS, **row.settings) for row in TABLE]
+    daemons = [prepared(**{**SETTINGS, **row.settings}) for row in TABLE]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = pool.map(suffer, daemons, [row.pairs for row in TABLE])
     outcome = {name: episode for one in outcomes for name, episode in one.items()}
@@ -155,8 +155,7 @@ def test_every_call_that_fails_costs_little(prepared: MakeDaemon, figure: Figure
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="a lasting error spins, leaks, or ends the master")
-@pytest.mark.parametrize("pair", [pair for row in UNMENDED for pair in row.pairs], ids=str)
-def test_a_call_that_fails_costs_too_much(prepared: MakeDaemon, pair: Pair) -> None:
+@pytest.mark.xfail(strict=True, reason="a logger that cannot be watched is tried without a pause")
+def test_a_call_that_fails_costs_too_much(prepared: MakeDaemon) -> None:
     """To be moved into the table."""
-    assert not problems_of(suffer(prepared(**SETTINGS, **pair.row.settings), [pair]))
+    assert not problems_of(suffer(prepared(**{**SETTINGS, **SLOW}), UNMENDED.pairs))
