@@ -46,7 +46,7 @@ class Logkeeper:
                 [*self._command, orders], (EVENTS, TALLY), self._loop.highest
             )
         except OSError:
-            self._again_later(self._restart)
+            self._later(self._started, self._restart)
         else:
             self._watch(self.pid)
 
@@ -57,7 +57,7 @@ class Logkeeper:
         except ProcessLookupError:
             self._on_end()
         except OSError:
-            self._again_later(lambda: self._watch(pid))
+            self._later(time.monotonic(), lambda: self._watch(pid))
         else:
             self._loop.watch(self._pidfd, lambda _pidfd: self._on_end())
 
@@ -74,8 +74,10 @@ class Logkeeper:
     def see_off(self) -> None:
         """Close the pipe, after which the logger writes what is in it and ends; wait for that."""
         self._journal.flush()
-        if self._pidfd is None:
+        if self.pid is None:
             self._restart()
+        elif self._pidfd is None:
+            self._watch(self.pid)
         os.close(JOURNAL)
         if self._pidfd is not None:
             poll = select.poll()
@@ -92,11 +94,11 @@ class Logkeeper:
         self._journal.insist(
             "error", events.LOG_LOST, count=None, why="the logger ended; it is replaced"
         )
-        self._again_later(self._restart)
+        self._later(self._started, self._restart)
 
     def _restart(self) -> None:
         self.start(self._plan)
 
-    def _again_later(self, action: Callable[[], None]) -> None:
-        when = max(time.monotonic(), self._started + RESTART_SECONDS)
+    def _later(self, since: float, action: Callable[[], None]) -> None:
+        when = max(time.monotonic(), since + RESTART_SECONDS)
         self._loop.timers.set("logger", when, action)

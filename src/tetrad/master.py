@@ -240,6 +240,7 @@ class Master:
         self.journal.event("info", events.SERVER_STOPPING, clients=self.admission.clients)
         self.door.stop()
         self.supervision.stopping()
+        self.reloading.stop()
         self.journal.flush()
         os.write(LIFELINE_HELD, b".")
         self.crew.retire()
@@ -261,10 +262,11 @@ class Master:
         """Go, with nothing left behind and the log complete."""
         self.door.sum_up()
         self.journal.event("info", events.SERVER_STOPPED, accepted=self.door.accepted)
-        # Emptied, too: the folder may not be ours to take files away from.
+        # The pidfile last: who finds none takes everything else for free, too. And emptied, for the
+        # folder may not be ours to take files away from.
+        _unlink(self.plan["control"])
         os.ftruncate(PIDFILE, 0)
         _unlink(self.plan["pidfile"])
-        _unlink(self.plan["control"])
         self.logkeeper.see_off()
 
 

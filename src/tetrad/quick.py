@@ -64,21 +64,22 @@ class Begun:
 class Quick:
     """Serves clients of commands, whose answers are made before they are forked for."""
 
-    __slots__ = ("_answers", "_commands", "_is_told", "_journal", "_until")
+    __slots__ = ("_answers", "_commands", "_is_told", "_journal", "_since", "_until")
 
     def __init__(self, commands: dict[bytes, Clock | Close], journal: events.Journal) -> None:
         self._commands = commands
         self._journal = journal
         self._is_told = journal.level <= events.LEVELS["info"]
         self._answers: dict[bytes, tuple[bytes, bytes, bool]] = {}
-        self._until = 0
+        self._since = self._until = 0
 
     def refresh(self) -> None:
         """Have answers that hold for the second that we are in."""
         now = time.time_ns()
-        if now < self._until:
+        if self._since <= now < self._until:
             return
-        self._until = (now // _NANOSECONDS + 1) * _NANOSECONDS
+        self._since = now // _NANOSECONDS * _NANOSECONDS
+        self._until = self._since + _NANOSECONDS
         for name, command in self._commands.items():
             answer = command.answer()
             if len(answer) <= _LONGEST_ANSWER:
@@ -98,7 +99,7 @@ class Quick:
                 pending = os.read(fd, _READ_BYTES)
                 now = time.time_ns()
                 prepared = self._answers.get(pending)
-                if prepared is None or now >= self._until:
+                if prepared is None or not self._since <= now < self._until:
                     break
                 answer, line, closes = prepared
                 os.write(fd, answer)

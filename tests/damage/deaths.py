@@ -68,7 +68,11 @@ def live(daemon: Daemon, bystander: Client) -> None:
 def handler_of(daemon: Daemon, client: Client) -> int:
     """Return the handler of a client that is served."""
     title = f"tetrad: handler {client.name}"
-    return next(pid for pid in daemon.handlers if title_of(pid) == title)
+
+    def find() -> list[int]:
+        return [pid for pid in daemon.handlers if title_of(pid) == title]
+
+    return until(find, title)[0]
 
 
 def processes_of(daemon: Daemon) -> list[int]:

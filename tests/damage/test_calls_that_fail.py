@@ -85,10 +85,9 @@ TABLE = (
     Row("logger", "openat", "EINTR", "EMFILE ENFILE ENOMEM ENOSPC EIO EPERM", a_reopening),
     Row("logger", "newfstatat", "", "ENOMEM EIO EACCES"),
     Row("logger", "pread64", "EINTR", "EIO"),
+    Row("master", "pidfd_open", "", "EMFILE ENFILE ENOMEM", a_new_logger, ONCE, SLOW),
     Row("logger", "pwrite64", "EINTR", "ENOSPC ENOMEM"),
 )
-
-UNMENDED = Row("master", "pidfd_open", "", "EMFILE ENFILE ENOMEM", a_new_logger, ONCE, SLOW)
 
 PAIRS = {str(pair): pair for row in TABLE for pair in row.pairs}
 
@@ -152,10 +151,3 @@ def test_every_call_that_fails_costs_little(prepared: MakeDaemon, figure: Figure
         f"{max(shares):.1%} of a core, {max(complaints)} complaints"
     )
     assert not problems_of(outcome)
-
-
-@pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="a logger that cannot be watched is tried without a pause")
-def test_a_call_that_fails_costs_too_much(prepared: MakeDaemon) -> None:
-    """To be moved into the table."""
-    assert not problems_of(suffer(prepared(**{**SETTINGS, **SLOW}), UNMENDED.pairs))

@@ -41,11 +41,12 @@ COMMANDS = (
 """What asks a daemon, and the exit statuses that it may then have."""
 
 HOLD_LOCK = """\
-import fcntl, sys
-file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
+import sys
+from tetrad import pidfile
+with pidfile.turn_to_start(sys.argv[1]) as fd:
+    pidfile.take(fd)
+    print("held", flush=True)
+    sys.stdin.read()
 """
 
 

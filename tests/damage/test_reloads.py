@@ -194,7 +194,6 @@ def assert_left_nothing(served: Daemon) -> None:
     assert served.events()[-1]["event"] == "server.stopped"
 
 
-@pytest.mark.xfail(strict=True, reason="the master does not tell the reading that it stops")
 def test_a_stop_ends_the_reading_of_a_file(daemon: MakeDaemon) -> None:
     """Who asked is told so, and the program that reads does not outlive its master."""
     served = daemon()
