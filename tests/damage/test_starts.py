@@ -99,6 +99,8 @@ def test_of_twenty_starts_at_the_same_instant_one_wins(
         os.close(line)
         os.close(gun)
         told = [starter.communicate(timeout=PATIENCE_SECONDS)[0] for starter in starters]
+    for pid in masters_of(asked):
+        asked.watch(pid)
     asked.adopt(next(text for text in told if "started" in text))
     assert [starter.returncode for starter in starters] == [0] * 20
     others = [text for text in told if "started" not in text]
