@@ -35,8 +35,8 @@ The log is readable lines on standard error, unless the file names a log file. C
 """,
     "start": """
 It becomes a daemon: a session of its own, no terminal, a pidfile. If it runs already, that is said,
-and the status is 0. If it is interrupted, nothing is left. Root is warned where `daemon.user` is not
-set.
+and the status is 0. If it is interrupted, nothing is left. Root is warned where `daemon.user` is
+not set.
 """,
     "stop": """
 Sessions have `daemon.stop_timeout` to finish in. If it does not run, that is said, and the status
