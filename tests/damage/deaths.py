@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from processes import title_of, until
+from processes import until
 from tetrad import pidfile
 
 from .rousing import (
@@ -63,16 +63,6 @@ def live(daemon: Daemon, bystander: Client) -> None:
             step(daemon, bystander)
     daemon.signal(signal.SIGTERM)
     assert daemon.is_gone()
-
-
-def handler_of(daemon: Daemon, client: Client) -> int:
-    """Return the handler of a client that is served."""
-    title = f"tetrad: handler {client.name}"
-
-    def find() -> list[int]:
-        return [pid for pid in daemon.handlers if title_of(pid) == title]
-
-    return until(find, title)[0]
 
 
 def processes_of(daemon: Daemon) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from processes import descriptors_of, kinds_of, stat_of, title_of, until
 
-from .rousing import DENIED, a_client
+from .rousing import DENIED, a_client, handler_of
 from .strace import attached
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ class Patient:
 
     def _target(self, process: str, bystander: Client) -> int:
         if process == "the handler":
-            title = f"tetrad: handler {bystander.name}"
-            return next(pid for pid in self._daemon.handlers if title_of(pid) == title)
+            return handler_of(self._daemon, bystander)
         return self._daemon.logger if process == "logger" else self._daemon.pid
 
     def _share_of_a_core(self, witness: Client) -> float:

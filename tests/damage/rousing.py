@@ -7,7 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from processes import until
+from processes import title_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +92,12 @@ def a_new_logger(daemon: Daemon, _bystander: Client) -> None:
     """The logger dies, and has to be replaced."""
     for pid in daemon.loggers:
         os.kill(pid, signal.SIGKILL)
+
+
+def handler_of(daemon: Daemon, client: Client) -> int:
+    """Return the handler of a client, which has its title soon after the first answer."""
+    title = f"tetrad: handler {client.name}"
+    return until(lambda: [pid for pid in daemon.handlers if title_of(pid) == title], title)[0]
 
 
 def reloads(daemon: Daemon) -> list[Event]:

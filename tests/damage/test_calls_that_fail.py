@@ -26,7 +26,7 @@ from .rousing import (
 from .strace import needs_strace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from conftest import Figure, MakeDaemon
     from daemons import Daemon
@@ -107,12 +107,20 @@ AT_ONCE = 3
 """How many daemons suffer at the same time: most of it is waiting."""
 
 
-def suffer(daemon: Daemon, pairs: Iterable[Pair]) -> dict[str, Episode]:
+ENDS_A_LOGGER = {"read", "poll", "pread64", "pwrite64"}
+"""The calls without which a logger cannot go on: another one does."""
+
+
+def suffer(daemon: Daemon, pairs: Sequence[Pair]) -> dict[str, Episode]:
     """Have a daemon suffer all of this, one after another."""
     patient = Patient(daemon.start())
+    logger = daemon.logger
     episodes = {f"{pair}, {when}": (pair, when) for pair in pairs for when in pair.episodes}
     outcome = {name: patient.suffer(*episode) for name, episode in episodes.items()}
     assert not daemon.events("server.failed")
+    row = pairs[0].row
+    if row.call not in ENDS_A_LOGGER and row.rouse is not a_new_logger:
+        assert daemon.logger == logger
     daemon.stop()
     return outcome
 

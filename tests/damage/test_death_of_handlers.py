@@ -19,11 +19,10 @@ from .deaths import (
     GONE_SECONDS,
     SETTINGS,
     die_everywhere,
-    handler_of,
     many,
     stop_and_see_off,
 )
-from .rousing import a_client, hopeful
+from .rousing import a_client, handler_of, hopeful
 from .strace import attached, chosen, needs_strace
 
 if TYPE_CHECKING:
