@@ -146,9 +146,11 @@ def test_hostile_clients_are_borne(
 
 def test_nothing_is_left_of_a_client_that_does_not_read(daemon: MakeDaemon) -> None:
     """With the session ends the connection: the kernel does not keep what nobody will read."""
-    served = daemon(session={"send_timeout": "200ms"}, commands=hostile.LONG_COMMAND)
+    # Answers so long that there is room for them nowhere, but for few commands, read all at once.
+    huge = {"huge": {"clock": "0123456789" * 6000}}
+    served = daemon(session={"send_timeout": "200ms"}, commands=huge)
     client = served.connect_with_little_room()
-    client.send(b"long" * hostile.TOO_MUCH)
+    client.send(b"huge" * 100)
     assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
     poll = select.poll()
     poll.register(client.socket, 0)
