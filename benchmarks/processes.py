@@ -173,6 +173,14 @@ def private_kib(pid: int) -> int:
     return fields["Private_Clean"] + fields["Private_Dirty"]
 
 
+def own_kib(pid: int) -> int:
+    """Return the memory in KiB that a process has made itself, not read from files.
+
+    Unlike what is private it does not grow when another process that had mapped the same files ends.
+    """
+    return _kib_fields(f"/proc/{pid}/smaps_rollup")["Anonymous"]
+
+
 def system_kib() -> int:
     """Return the memory in KiB that processes and their connections take in the whole system.
 

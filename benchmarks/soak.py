@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.load import Load
-from benchmarks.processes import MeasureError, build, descendants, private_kib
+from benchmarks.processes import MeasureError, build, descendants, own_kib
 from benchmarks.servers import TETRAD, Handlers, running, tetrad
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ class Soak:
             descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (master, logger)),
             processes=1 + len(children),
             zombies=sum(_state(pid) == "Z" for pid in children),
-            master_kib=private_kib(master),
-            logger_kib=private_kib(logger),
+            master_kib=own_kib(master),
+            logger_kib=own_kib(logger),
         )
 
     def rotate(self) -> None:
