@@ -176,7 +176,7 @@ def private_kib(pid: int) -> int:
 def own_kib(pid: int) -> int:
     """Return the memory in KiB that a process has made itself, not read from files.
 
-    Unlike what is private it does not grow when another process that had mapped the same files ends.
+    Unlike what is private, it does not grow when others that had mapped the same files end.
     """
     return _kib_fields(f"/proc/{pid}/smaps_rollup")["Anonymous"]
 
