@@ -90,8 +90,6 @@ class Place(NamedTuple):
 
     def put(self, other: ast.AST) -> None:
         """Hang another node there."""
-        ast.copy_location(other, self.node)
-        ast.fix_missing_locations(other)
         if self.at is None:
             setattr(self.parent, self.field, other)
         else:
@@ -113,7 +111,10 @@ class Mutant(NamedTuple):
 
 def mutants(tree: ast.Module) -> list[Mutant]:
     """Return every change that we know to make."""
-    return [Mutant(place, other) for place in _places(tree) for other in _others(place)]
+    found = [Mutant(place, other) for place in _places(tree) for other in _others(place)]
+    for mutant in found:
+        ast.fix_missing_locations(ast.copy_location(mutant.other, mutant.place.node))
+    return found
 
 
 def _places(node: ast.AST) -> Iterator[Place]:
@@ -327,13 +328,20 @@ def judge(name: str) -> None:
     assert unchanged.passed, f"the tests of {name} fail without a mutant"
     most = PATIENCE * (unchanged.seconds + 1)
     began = time.monotonic()
-    alive = [mutant for mutant in found if trial(name, tree, mutant, most).passed]
+    caught = 0
+    for mutant in found:
+        if trial(name, tree, mutant, most).passed:
+            tell(f"  {name}.py:{mutant}")
+        else:
+            caught += 1
     seconds = time.monotonic() - began
-    caught = len(found) - len(alive)
     share = 100 * caught / len(found)
-    lines = [f"{name}: {caught} of {len(found)} caught, {share:.1f} % ({seconds:.0f} s)"]
-    lines += [f"  {name}.py:{mutant}" for mutant in alive]
-    sys.stdout.write("\n".join(lines) + "\n")
+    tell(f"{name}: {caught} of {len(found)} caught, {share:.1f} % ({seconds:.0f} s)")
+
+
+def tell(line: str) -> None:
+    """Write a line of the outcome, at once."""
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
