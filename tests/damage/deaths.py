@@ -79,7 +79,11 @@ def processes_of(daemon: Daemon) -> list[int]:
 def seconds_until_gone(daemon: Daemon) -> float:
     """Wait until nothing is left of a daemon whose master is dead, the lock included."""
     began = time.monotonic()
-    until(lambda: not processes_of(daemon), "the end of all others")
+    try:
+        until(lambda: not processes_of(daemon), "the end of all others")
+    finally:
+        for pid in processes_of(daemon):
+            os.kill(pid, signal.SIGKILL)
     assert pidfile.look(daemon.pidfile).pid is None
     return time.monotonic() - began
 
