@@ -128,7 +128,7 @@ class Handler:
         """Become a process that lasts: one with a name, which hears its master."""
         if self._lifeline is None:
             self._title.set(f"handler {name}")
-            os.nice(YIELDS)
+            _yield()
             self._lifeline = Lifeline(LIFELINE, self._grace)
             spawn.accept_termination(self._lifeline.on_signal)
         return self._lifeline
@@ -154,6 +154,14 @@ class Handler:
 
     def _notify(self, kind: str, number: int) -> None:
         notices.send(self._notices, notices.record(kind, number, self._journal.take_lost()))
+
+
+def _yield() -> None:
+    """Be less important from now on; where that is forbidden, nothing is lost but a courtesy."""
+    try:
+        os.nice(YIELDS)
+    except OSError:
+        pass
 
 
 def _next_client(
