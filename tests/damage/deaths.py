@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 GONE_SECONDS = 2.0
 """Within this time everything is gone when the master has died."""
 
-ENOUGH = 0.95
-"""Which part of the moments has to be met: no two lives are quite the same."""
-
 AT_ONCE = 3
 """How many daemons die at the same time: much of it is waiting."""
 
@@ -54,6 +51,11 @@ SERVING = (a_client, a_refusal, a_status, an_outlook, a_new_listener, a_reopenin
 def many(count: int) -> ParameterSet:
     """Return a number of deaths that takes a while."""
     return pytest.param(count, marks=[pytest.mark.long, pytest.mark.timeout(300)])
+
+
+def enough(count: int) -> int:
+    """Return how many of so many moments have to be met: no two lives are quite the same."""
+    return max(1, count * 95 // 100)
 
 
 def live(daemon: Daemon, bystander: Client) -> None:
@@ -106,16 +108,24 @@ def die_everywhere(
     daemons = [make(**SETTINGS) for _ in shares]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = pool.map(
-            lambda daemon, share: [die(daemon, point) for point in share], daemons, shares
+            lambda daemon, share: [_at_last(die, daemon, point) for point in share], daemons, shares
         )
     seconds = [one for outcome in outcomes for one in outcome if one is not None]
-    assert len(seconds) >= ENOUGH * len(points)
+    assert len(seconds) >= enough(len(points))
     for daemon in daemons:
         daemon.may_lose = True
         daemon.start().served().quit()
         daemon.stop()
         _insist_on_whole_lines(daemon)
     return seconds
+
+
+def _at_last(
+    die: Callable[[Daemon, Point], float | None], daemon: Daemon, point: Point
+) -> float | None:
+    """Try again, once, if a point was not met."""
+    seconds = die(daemon, point)
+    return die(daemon, point) if seconds is None else seconds
 
 
 def _insist_on_whole_lines(daemon: Daemon) -> None:

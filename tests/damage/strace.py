@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="install strace")
 
 _BEGUN = re.compile(r"^(?:(\d+) +)?(\w+)\(", re.MULTILINE)
-_RETURNED = re.compile(r"^.* = .*$", re.MULTILINE)
+_RETURNED = re.compile(r"^(.* = .*)\n", re.MULTILINE)
+_FAILED = "(INJECTED)"
 
 
 class Point(NamedTuple):
@@ -75,13 +76,13 @@ class Trace:
     @property
     def faults(self) -> int:
         """How many calls strace has made fail."""
-        return self._text.count("(INJECTED)")
+        return self._text.count(_FAILED)
 
     @property
     def is_over(self) -> bool:
         """Whether a call has failed, and what comes after it has not, or will never come."""
-        returned = _RETURNED.findall(self._text)
-        return self.faults > 0 and (not returned[-1].endswith("(INJECTED)") or self.has_ended)
+        failed = [line.endswith(_FAILED) for line in _RETURNED.findall(self._text)]
+        return any(failed) and (not failed[-1] or self.has_ended)
 
     @property
     def has_ended(self) -> bool:

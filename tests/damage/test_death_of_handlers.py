@@ -15,10 +15,10 @@ from clients import ANSWER
 from processes import until
 
 from .deaths import (
-    ENOUGH,
     GONE_SECONDS,
     SETTINGS,
     die_everywhere,
+    enough,
     many,
     stop_and_see_off,
 )
@@ -89,7 +89,7 @@ def test_a_handler_may_die_at_any_call(daemon: MakeDaemon, figure: Figure, count
         insist_on_losses(served, deaths, bystander)
     insist_on_one_client(served)
     figure(f"{deaths} deaths")
-    assert deaths >= ENOUGH * len(points)
+    assert deaths >= enough(len(points))
 
 
 @needs_strace
