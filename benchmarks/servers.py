@@ -32,6 +32,7 @@ XINETD = "xinetd"
 TCPSERVER = "tcpserver"
 SOCAT = "socat"
 PYTHON = "ForkingTCPServer"
+BARE = "bare Python"
 PHP = "PHP"
 
 _XINETD_CONF = """\
@@ -145,6 +146,10 @@ def _forking(site: Site) -> list[str]:
     return [sys.executable, str(PEERS / "forking.py"), str(site.port)]
 
 
+def _bare(site: Site) -> list[str]:
+    return [sys.executable, "-I", "-S", str(PEERS / "bare.py"), str(site.port)]
+
+
 def _php(site: Site) -> list[str]:
     return ["php", str(PEERS / "fork.php"), str(site.port)]
 
@@ -155,6 +160,7 @@ ALL_PEERS = (
     Server(TCPSERVER, "tcpserver", _tcpserver),
     Server(SOCAT, "socat", _socat),
     Server(PYTHON, sys.executable, _forking),
+    Server(BARE, sys.executable, _bare),
     Server(PHP, "php", _php),
 )
 
