@@ -1,0 +1,162 @@
+"""The first moments of a session: what ends in them, and what goes on, with nothing forgotten."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clients import ANSWER
+from tetrad import commands, events, listeners
+from tetrad.quick import Quick
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tetrad.quick import Begun
+
+CONTEXT = b'"client":"192.0.2.7:38276"'
+
+
+class Meeting:
+    """A client and a server that are connected, and a pipe in the place of the logger's."""
+
+    def __init__(self, level: str = "info", close: str = "quit") -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listeners.limit_reads(listening)
+            self.client = socket.create_connection(listening.getsockname())
+            self.server, _ = listening.accept()
+        self.server.setblocking(True)  # noqa: FBT003 - its only argument
+        self._hears, self._tells = os.pipe()
+        os.set_blocking(self._hears, False)
+        plan: dict[str, Any] = {
+            "time": {"kind": "clock", "text": "%Y/%m/%d %H:%M:%S", "timezone": "UTC"},
+            "quit": {"kind": "close", "text": close, "timezone": ""},
+        }
+        self._quick = Quick(commands.make(plan), events.Journal(self._tells, level))
+
+    def close(self) -> None:
+        """Close everything."""
+        self.client.close()
+        self.server.close()
+        os.close(self._hears)
+        os.close(self._tells)
+
+    def serve(self, *said: bytes) -> Begun | None:
+        """Have the client say something, a write each, and serve it."""
+        for words in said:
+            self.client.sendall(words)
+        self._quick.refresh()
+        return self._quick.serve(self.server, CONTEXT)
+
+    def told(self) -> list[str]:
+        """Return what the logger would read: who speaks, then a line for each event."""
+        try:
+            return os.read(self._hears, 65536).decode().split("\n")[:-1]
+        except BlockingIOError:
+            return []
+
+
+@pytest.fixture
+def meeting(request: pytest.FixtureRequest) -> Iterator[Meeting]:
+    """A meeting, closed in the end; the test may say what is different in it."""
+    meeting = Meeting(**getattr(request, "param", {}))
+    yield meeting
+    meeting.close()
+
+
+def fields_of(line: str) -> tuple[str, dict[str, Any]]:
+    """Return an event's name and fields."""
+    _, _, event, fields = line.split(" ", 3)
+    return event, json.loads(fields)
+
+
+def test_a_client_that_asks_and_leaves_is_served_whole(meeting: Meeting) -> None:
+    """One answer, the goodbye, and one write to the log with all of it."""
+    meeting.client.sendall(b"quit")
+    meeting.client.shutdown(socket.SHUT_WR)
+    assert meeting.serve() is None
+    assert meeting.client.recv(9) == b"quit"
+    speaker, *lines = meeting.told()
+    assert json.loads(speaker.removeprefix("\x1e")) == {
+        "pid": os.getpid(),
+        "client": "192.0.2.7:38276",
+    }
+    connected, command, (ended, summary) = map(fields_of, lines)
+    assert connected == ("client.connected", {})
+    assert command == ("client.command", {"command": "quit"})
+    assert 0 <= summary.pop("duration") < 60
+    assert (ended, summary) == (
+        "client.disconnected",
+        {"reason": "quit", "bytes_in": 4, "bytes_out": 4, "commands": 1},
+    )
+
+
+def test_a_client_that_leaves_at_once_is_served_whole(meeting: Meeting) -> None:
+    """Who comes and goes is told of."""
+    meeting.client.close()
+    assert meeting.serve() is None
+    _, _, ended = meeting.told()
+    assert fields_of(ended)[1]["reason"] == "eof"
+
+
+@pytest.mark.parametrize("said", [b"tim", b"time\r\n", b"timetime", b"help", b"x" * 1000])
+def test_anything_but_one_command_goes_on(meeting: Meeting, said: bytes) -> None:
+    """What was read and not answered is handed on, and nothing is told yet."""
+    begun = meeting.serve(said)
+    assert begun is not None
+    assert begun.data == said[: len(begun.data)] != b""
+    assert (begun.bytes_in, begun.bytes_out, begun.commands) == (len(begun.data), 0, 0)
+    assert not begun.is_over
+    assert meeting.told() == []
+
+
+def test_a_client_that_makes_us_wait_goes_on(meeting: Meeting) -> None:
+    """It has had its answer, and what there is to tell of it is handed on."""
+    begun = meeting.serve(b"time")
+    assert begun is not None
+    assert ANSWER.fullmatch(meeting.client.recv(99))
+    assert (begun.data, begun.commands, begun.bytes_in, begun.bytes_out) == (b"", 1, 4, 19)
+    told = [fields_of(line) for line in begun.told.decode().splitlines()]
+    assert told == [("client.connected", {}), ("client.command", {"command": "time"})]
+
+
+def test_a_client_that_quits_and_stays_goes_on(meeting: Meeting) -> None:
+    """It has its goodbye; that it has not left is for a session to wait for."""
+    begun = meeting.serve(b"quit")
+    assert begun is not None
+    assert begun.is_over
+    assert meeting.client.recv(9) == b"quit"
+    assert meeting.client.recv(9) == b""
+
+
+def test_a_connection_that_is_reset_goes_on_with_its_error(meeting: Meeting) -> None:
+    """Why it ended is not lost."""
+    meeting.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4))
+    meeting.client.close()
+    begun = meeting.serve()
+    assert begun is not None
+    assert isinstance(begun.error, ConnectionResetError)
+
+
+@pytest.mark.parametrize("meeting", [{"close": "x" * 257}], indirect=True)
+def test_an_answer_that_may_not_fit_is_for_a_session(meeting: Meeting) -> None:
+    """A write never blocks here."""
+    begun = meeting.serve(b"quit")
+    assert begun is not None
+    assert (begun.data, begun.bytes_out) == (b"quit", 0)
+
+
+@pytest.mark.parametrize("meeting", [{"level": "warning"}], indirect=True)
+def test_nothing_is_told_below_the_level(meeting: Meeting) -> None:
+    """At level warning a client that is served well is not mentioned."""
+    begun = meeting.serve(b"time")
+    assert begun is not None
+    assert begun.told == b""
+    assert ANSWER.fullmatch(meeting.client.recv(99))
+    meeting.client.close()
+    assert meeting.serve() is None
+    assert meeting.told() == []
