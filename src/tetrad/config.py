@@ -35,7 +35,7 @@ Backlog = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
-class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(Struct, frozen=True, kw_only=True):
     """A mapping of the file, whose keys are known."""
 
 

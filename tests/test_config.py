@@ -1,0 +1,52 @@
+"""The configuration's types: what they hold, whoever has made them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tetrad.config import Clock, Close, Config, Listener, Section
+from tetrad.configfile import dump, read
+from tetrad.quantities import ClockFormat
+
+
+def leaves(value: object, path: str = "") -> dict[str, type]:
+    """Return the type of everything in a configuration, by its place."""
+    if isinstance(value, Section):
+        value = {name: getattr(value, name) for name in value.__struct_fields__}
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {path: type(value)}
+    return {
+        place: kind
+        for key, item in value.items()
+        for place, kind in leaves(item, f"{path}.{type(key).__name__}:{key}").items()
+    }
+
+
+def test_a_default_is_of_the_type_that_a_file_would_give() -> None:
+    """Nobody has to ask where a value came from."""
+    config = Config()
+    assert leaves(config) == leaves(read(dump(config).encode(), "/t.yaml").checked().config)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        Config(),
+        *(
+            part
+            for part in map(Config().__getattribute__, Config.__struct_fields__)
+            if isinstance(part, Section)
+        ),
+        Listener(),
+        Clock(clock=ClockFormat("%H")),
+        Close(close="bye"),
+    ],
+    ids=lambda section: type(section).__name__,
+)
+def test_a_configuration_does_not_change(section: Section) -> None:
+    """What was checked stays as it was."""
+    name = section.__struct_fields__[0]
+    with pytest.raises(AttributeError):
+        setattr(section, name, None)
