@@ -301,6 +301,16 @@ def test_a_problem_in_an_anchor_is_told_wherever_it_is_used(file: Path) -> None:
     ]
 
 
+def test_listeners_at_any_port_may_have_one_address(file: Path) -> None:
+    """Each gets a port of its own."""
+    assert [
+        listener.port for listener in config(file, "listen: [{port: 0}, {port: 0}]").listen
+    ] == [
+        0,
+        0,
+    ]
+
+
 @pytest.mark.parametrize("text", ["listen: &a [*a]", "commands: &a {abcd: *a}"])
 def test_a_file_that_contains_itself_is_refused(file: Path, text: str) -> None:
     """An alias of what it stands in is a problem like others, not an endless reading."""

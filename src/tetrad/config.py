@@ -194,9 +194,7 @@ class Config(Section, frozen=True):
     limits: Limits = Limits()
     session: Session = Session()
     access: Access = Access()
-    commands: dict[CommandName, Command | None] = field(
-        default_factory=lambda: dict(BUILT_IN_COMMANDS)
-    )
+    commands: dict[CommandName, Command | None] = {}
 
     def __post_init__(self) -> None:
         """Refuse what cannot work together, and add the built-in commands to the file's own."""
