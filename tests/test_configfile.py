@@ -301,6 +301,11 @@ def test_a_problem_in_an_anchor_is_told_wherever_it_is_used(file: Path) -> None:
     ]
 
 
+def test_a_file_may_be_wide(file: Path) -> None:
+    """Hundreds of lists beside each other are no depth."""
+    assert problems(file, f"x: [{'[{}], ' * 500}]") == ["1:1: x: there is no such key"]
+
+
 def test_listeners_at_any_port_may_have_one_address(file: Path) -> None:
     """Each gets a port of its own."""
     assert [

@@ -101,12 +101,13 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.start = yaml.Mark(file, 0, 0, 0, None, 0)
         self.problems: list[str] = []
         self.given: dict[str, int] = {}
 
-    def problem(self, mark: yaml.Mark, path: str, message: str) -> None:
-        place = f"{self.file}:{mark.line + 1}:{mark.column + 1}"
+    def problem(self, mark: yaml.Mark | None, path: str, message: str) -> None:
+        """Note what is wrong where; without a mark, at the beginning."""
+        line, column = (0, 0) if mark is None else (mark.line, mark.column)
+        place = f"{self.file}:{line + 1}:{column + 1}"
         text = f"{path}: {message}" if path else message
         self.problems.append(f"{place}: {harmless(text)}")
 
@@ -115,9 +116,9 @@ class _Reader:
             self.insist_on_depth(data)
             return yaml.compose(data, Loader=_LOADER)
         except yaml.reader.ReaderError as error:
-            self.problem(self.start, "", f"not a text file in UTF-8: {error.reason}")
+            self.problem(None, "", f"not a text file in UTF-8: {error.reason}")
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark or self.start
+            mark = error.problem_mark or error.context_mark
             what = ", ".join(part for part in (error.context, error.problem) if part)
             self.problem(mark, "", f"not YAML: {what}")
         return None
@@ -158,11 +159,9 @@ class _Reader:
                 hint = did_you_mean(name, fields)
                 self.problem(key.start_mark, _join(path, name), f"there is no such key{hint}")
         required = {name for name, field in fields.items() if field.required}
-        for name in sorted(required - values.keys()):
-            self.problem(node.start_mark, _join(path, name), "this key is needed")
         values = {name: value for name, value in values.items() if value is not UNSET}
         if not required <= values.keys():
-            return UNSET
+            return UNSET  # it is there, for by that key the section was chosen, but it is wrong
         try:
             return kind(**values)
         except KeyProblemError as problem:

@@ -38,7 +38,7 @@ MODULES = {
     "admission": ["admission"],
     "quantities": ["quantities", "configfile"],
     "complaints": ["configfile"],
-    "configfile": ["configfile"],
+    "configfile": ["configfile", "config"],
     "config": ["config", "configfile", "plan", "etc", "paper"],
     "children": ["children"],
 }
