@@ -170,6 +170,10 @@ def problems(file: Path, text: str) -> list[str]:
             "1:19: limits.clients: tags such as tag:yaml.org,2002:int are not supported",
         ),
         ("log: {file: !x }", "1:13: log.file: tags such as !x are not supported"),
+        ("log: !x {}", "1:6: log: tags such as !x are not supported"),
+        ("listen: !x []", "1:9: listen: tags such as !x are not supported"),
+        ("log: !x", "1:6: log: tags such as !x are not supported"),
+        ("!x {}", "1:1: tags such as !x are not supported"),
         # Keys in the light of others
         ("listen: []", "1:9: listen: at least one listener is needed"),
         ("log: {}\nlisten: [{}, {}]", "2:9: listen: 127.0.0.1:65000 is there twice"),
@@ -734,6 +738,19 @@ def test_a_dump_says_every_key() -> None:
         {"address": "127.0.0.1", "port": 65000, "service": "command", "backlog": 1024}
     ]
     assert dumped["commands"]["quit"] == {"close": "quit"}
+
+
+def test_tags_may_say_what_is_so_anyway(file: Path) -> None:
+    """Text, lists and mappings may be called so."""
+    loaded = config(file, "!!map\nlisten: !!seq [!!map {service: !!str echo}]")
+    assert [listener.service for listener in loaded.listen] == ["echo"]
+
+
+def test_a_dump_is_readable() -> None:
+    """Letters of all languages stand for themselves, and a line is broken when it is long."""
+    text = "é " * 45 + "é"
+    configuration = Config(commands={quantities.CommandName("long"): Close(close=text)})
+    assert f"    close: {text}\n" in dump(configuration)
 
 
 def test_a_dump_says_no_port_of_a_unix_socket() -> None:

@@ -83,13 +83,13 @@ def read(data: bytes, file: str) -> Loaded:
     """Read what a file contains."""
     reader = _Reader(file)
     root = reader.compose(data)
-    config = UNSET if root is None else reader.section(root, Config, "")
+    config = UNSET if root is None else reader.value(root, Config, "")
     return Loaded(Config() if config is UNSET else config, file, reader.problems, reader.given)
 
 
 def dump(config: Config) -> str:
     """Write a configuration as YAML that loads back to the same."""
-    tree = msgspec.to_builtins(config, enc_hook=str, str_keys=True)
+    tree = msgspec.to_builtins(config, enc_hook=str)
     for listener in tree["listen"]:
         if listener["port"] is None:
             del listener["port"]
@@ -135,6 +135,9 @@ class _Reader:
 
     def value(self, node: yaml.Node, kind: Any, path: str) -> Any:
         """Read a node as a `kind`; UNSET where it is none, which is noted, or where it is empty."""
+        if node.tag not in _TAGS:
+            self.problem(node.start_mark, path, f"tags such as {node.tag} are not supported")
+            return UNSET
         plain = without_annotation(kind)
         origin, arguments = typing.get_origin(plain), typing.get_args(plain)
         if origin is list:
@@ -213,9 +216,6 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode):
             self.problem(node.start_mark, path, f"expected a single value, {_got(node)}")
             return UNSET
-        if node.tag not in _TAGS:
-            self.problem(node.start_mark, path, f"tags such as {node.tag} are not supported")
-            return UNSET
         return self.convert(node, _scalar(node), kind, path)
 
     def convert(self, node: yaml.Node, value: object, kind: Any, path: str) -> Any:
@@ -236,7 +236,7 @@ class _Reader:
             return Address(f"unix:{os.path.normpath(os.path.join(folder, value.path))}")
         return value
 
-    def pairs(self, node: yaml.Node, path: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    def pairs(self, node: yaml.Node, path: str) -> Iterable[tuple[str, yaml.Node, yaml.Node]]:
         """Return a mapping's keys and values; a key that is there twice is a problem."""
         if _is_null(node):
             return []
@@ -253,7 +253,7 @@ class _Reader:
                 )
             else:
                 pairs[name] = (name, key, child)
-        return list(pairs.values())
+        return pairs.values()
 
 
 @functools.cache
@@ -287,7 +287,7 @@ def _got(node: yaml.Node) -> str:
 
 
 def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag in _TAGS and _scalar(node) is None
+    return isinstance(node, yaml.ScalarNode) and _scalar(node) is None
 
 
 def _is_section(kind: Any) -> bool:
@@ -300,10 +300,9 @@ def _name(key: yaml.Node) -> str:
 
 
 def _place(node: yaml.Node, name: str) -> yaml.Mark:
-    for key, child in node.value if isinstance(node, yaml.MappingNode) else ():
-        if _name(key) == name:
-            return typing.cast("yaml.Mark", child.start_mark)
-    return node.start_mark
+    """Return where the value of a key begins, which is there."""
+    found = next(child for key, child in node.value if _name(key) == name)
+    return typing.cast("yaml.Mark", found.start_mark)
 
 
 def _join(path: str, name: str) -> str:
