@@ -146,8 +146,11 @@ def _children(pid: int) -> list[int]:
 
 def title(pid: int) -> str:
     """Return what `ps` shows of a process."""
-    with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-        return file.read().rstrip("\0")
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
+            return file.read().rstrip("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # it is gone
 
 
 def free_port() -> int:

@@ -31,12 +31,6 @@ if TYPE_CHECKING:
 _LONGEST_CLIENT = 2048
 _FD_BYTES = 4
 
-YIELDS = 5
-"""How much more important than a client that takes its time the next one is, in nice(2)'s scale.
-
-Handlers that are kept busy would leave the master so little of the processors that newcomers wait.
-"""
-
 _WAITING = "(waiting)"
 
 _REHEARSALS = 64
@@ -81,6 +75,7 @@ class Handler:
     def serve_many(self, channel: _socket.socket, clients: int, number: int) -> None:
         """Serve up to `clients` clients that come through the channel, then leave."""
         lifeline = self._settle(_WAITING)
+        self._warm_up()
         while clients and not lifeline.stopping:
             arrived = _next_client(channel, lifeline)
             if arrived is None:
@@ -96,24 +91,41 @@ class Handler:
 
         What the interpreter learns about code while it runs (specialised instructions, cached
         attributes) is written into memory; learnt before the fork, it is not copied after it.
+        Raises OSError.
         """
+        self._rehearse([list(self._commands), [b"t", b"ime"]] * _REHEARSALS)
+
+    def _warm_up(self) -> None:
+        """Have pages of our own before a client waits for them, unless there is no room for it."""
+        try:
+            self._rehearse([list(self._commands)])
+        except OSError:
+            pass
+
+    def _rehearse(self, sessions: list[list[bytes]]) -> None:
+        """Serve sessions that nobody is told of; each is what its client says, read by read."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         hears, holds = os.pipe()
-        self._lifeline = Lifeline(hears, self._grace)
+        before, self._lifeline = self._lifeline, Lifeline(hears, self._grace)
         self._tell(nowhere, nowhere)
+        try:
+            for words in sessions:
+                self._serve_nobody(words)
+        finally:
+            self._lifeline = before
+            self._tell(JOURNAL, NOTICES)
+            for fd in (nowhere, hears, holds):
+                os.close(fd)
+
+    def _serve_nobody(self, words: list[bytes]) -> None:
         client = ("", "unix", "command", b'"client":"127.0.0.1:65535"')
-        for words in (list(self._commands), [b"t", b"ime"]) * _REHEARSALS:
-            socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-            for word in words:
-                other.send(word)
-            other.shutdown(_socket.SHUT_WR)
-            self.refresh()
-            self.serve_one(self._quick["command"], socket, client, b"")
-            other.close()
-        self._lifeline = None
-        self._tell(JOURNAL, NOTICES)
-        for fd in (nowhere, hears, holds):
-            os.close(fd)
+        socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        for word in words:
+            other.send(word)
+        other.shutdown(_socket.SHUT_WR)
+        self.refresh()
+        self.serve_one(self._quick["command"], socket, client, b"")
+        other.close()
 
     def _tell(self, journal: int, master: int) -> None:
         """Have them told what happens, from now on."""
@@ -128,7 +140,6 @@ class Handler:
         """Become a process that lasts: one with a name, which hears its master."""
         if self._lifeline is None:
             self._title.set(f"handler {name}")
-            _yield()
             self._lifeline = Lifeline(LIFELINE, self._grace)
             spawn.accept_termination(self._lifeline.on_signal)
         return self._lifeline
@@ -154,14 +165,6 @@ class Handler:
 
     def _notify(self, kind: str, number: int) -> None:
         notices.send(self._notices, notices.record(kind, number, self._journal.take_lost()))
-
-
-def _yield() -> None:
-    """Be less important from now on; where that is forbidden, nothing is lost but a courtesy."""
-    try:
-        os.nice(YIELDS)
-    except OSError:
-        pass
 
 
 def _next_client(

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 0.1
 """How soon something is tried again for which the machine has no room."""
 
+QUIET_SECONDS = 0.001
+"""How long nothing has to happen before a chore is done: who has just come is served first."""
+
 
 class Loop:
     """Calls back who watches a descriptor that can be read, with the descriptor."""
@@ -52,7 +55,7 @@ class Loop:
 
         Returns whether anything happened, so that the chore is only done when nothing did.
         """
-        timeout = 0.0 if has_chore else self.timers.timeout(time.monotonic())
+        timeout = QUIET_SECONDS if has_chore else self.timers.timeout(time.monotonic())
         # What is unwatched during this turn may be opened anew during it, by somebody else.
         self._unwatched.clear()
         happened = self._epoll.poll(timeout)

@@ -91,7 +91,6 @@ class Master:
         self._say_ready()
         self.supervision.begin()
         pagetables.have_text_copied()
-        gc.freeze()
         while not self._is_over():
             self._turn()
         self._leave()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import os
 import sys
 import time
 
@@ -28,6 +29,9 @@ DRAIN_SECONDS = 1.0
 GO_ON = ""
 DISCARD = "discard"
 """What a service may want instead of an end: that the rest of what has arrived is thrown away."""
+
+YIELDS = 5
+"""How much less important who talks nonsense is than everybody else, in nice(2)'s scale."""
 
 _RECEIVE_BYTES = 16384
 
@@ -61,6 +65,7 @@ class Session:
         self._journal = journal
         self._begun = begun
         self._waiting = Waiting(client.fileno(), lifeline, after(begun.since, plan["max_duration"]))
+        self._is_urgent = True
         self._last_command: float | None = time.monotonic() if begun.commands else None
 
     def serve(self, service: Service) -> None:
@@ -103,6 +108,7 @@ class Session:
         verdict = service.take(self, begun.data) if begun.data else GO_ON
         while verdict in {GO_ON, DISCARD}:
             if verdict == DISCARD:
+                self._yield()
                 self._waiting.look()
             else:
                 self._await_input(service)
@@ -114,6 +120,19 @@ class Session:
             elif verdict == GO_ON:
                 verdict = service.take(self, data)
         return verdict
+
+    def _yield(self) -> None:
+        """Be less important than those who make sense, once and for all.
+
+        A hundred who talk nonsense without a pause would leave the master so little of the
+        processors that newcomers wait. Where it is forbidden, only a courtesy is lost.
+        """
+        if self._is_urgent:
+            self._is_urgent = False
+            try:
+                os.nice(YIELDS)
+            except OSError:
+                pass
 
     def count_commands(self, count: int) -> None:
         """Take note of commands that were answered."""
