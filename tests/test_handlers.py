@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from clients import ANSWER
-from processes import title_of, until
+from processes import stat_of, title_of, until
 
 if TYPE_CHECKING:
     from clients import Client
@@ -194,3 +194,21 @@ def test_waiting_handlers_end_with_the_daemon(daemon: MakeDaemon) -> None:
     until_waiting(served, 3)
     served.stop()
     assert served.events()[-1]["event"] == "server.stopped"
+
+
+def test_nonsense_of_one_client_does_not_slow_the_next(daemon: MakeDaemon) -> None:
+    """A handler that has become less important for one client serves no other."""
+    served = daemon(handlers={"clients_each": 5})
+    client = served.served()
+    client.send(b"help")
+    served.wait_for("client.invalid")
+    handler = served.handlers[0]
+    until(lambda: _nice(handler) == 5, "a handler that yields")
+    client.close()
+    served.wait_for("client.disconnected")
+    assert _nice(pid_of(served, served.served())) == 0
+
+
+def _nice(pid: int) -> int:
+    """Return a process's place in nice(2)'s scale, as of proc(5)."""
+    return int(stat_of(pid)[16])

@@ -91,9 +91,11 @@ class Crew:
         given = 0
         while given < len(arrivals) and self._give(*arrivals[given]):
             given += 1
-        hire = self._hire_each if self._clients_each > 1 else self._fork_each
-        with spawn.SIGNALS_HELD:
-            hired, error = hire(arrivals[given:])
+        hired, error = 0, None
+        if given < len(arrivals):
+            hire = self._hire_each if self._clients_each > 1 else self._fork_each
+            with spawn.SIGNALS_HELD:
+                hired, error = hire(arrivals[given:])
         self._check_later()
         return given + hired, error
 

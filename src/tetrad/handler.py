@@ -80,8 +80,8 @@ class Handler:
             arrived = _next_client(channel, lifeline)
             if arrived is None:
                 break
-            self._serve_passed(*arrived, lifeline)
-            clients -= 1
+            # Who has become less important cannot take that back: the next client gets another.
+            clients = clients - 1 if self._serve_passed(*arrived, lifeline) else 0
             if clients:
                 self._notify(notices.IDLE, number)
         self._notify(notices.GONE, number)
@@ -144,24 +144,28 @@ class Handler:
             spawn.accept_termination(self._lifeline.on_signal)
         return self._lifeline
 
-    def _serve_passed(self, socket: _socket.socket, client: Packed, lifeline: Lifeline) -> None:
+    def _serve_passed(self, socket: _socket.socket, client: Packed, lifeline: Lifeline) -> bool:
+        """Serve a client; False if we are not fit for another."""
         name, _, service, context = client
         self.refresh()
         begun = self._quick[service].serve(socket, context)
-        if begun is not None:
-            self._title.set(f"handler {name}")
-            self._go_on(socket, client, begun, lifeline)
-            self._title.set(f"handler {_WAITING}")
+        if begun is None:
+            return True
+        self._title.set(f"handler {name}")
+        session = self._go_on(socket, client, begun, lifeline)
+        self._title.set(f"handler {_WAITING}")
+        return session.is_urgent
 
     def _go_on(
         self, socket: _socket.socket, client: Packed, begun: Begun, lifeline: Lifeline
-    ) -> None:
+    ) -> Session:
         """Serve a client that takes longer."""
         _, _, service, context = client
         self._journal.speak_of(context)
         self._journal.gather(begun.told, 1 + begun.commands)
         session = Session(socket, self._session, lifeline, self._journal, begun)
         session.serve(self._services[service].another())
+        return session
 
     def _notify(self, kind: str, number: int) -> None:
         notices.send(self._notices, notices.record(kind, number, self._journal.take_lost()))

@@ -8,13 +8,12 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, Self
 
+from tetrad.spawn import ORDERS
+
 if TYPE_CHECKING:
     from types import TracebackType
 
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-FOR_THE_MASTER = {*HEEDED, signal.SIGQUIT, signal.SIGUSR1}
-"""What the master obeys, once it can."""
 
 
 class Interrupted(Exception):  # noqa: N818 - an order, not an error
@@ -61,7 +60,7 @@ class Interruptions:
 
         Raises Interrupted if there was a signal before.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_MASTER)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
         self.check()
 
     def _note(self, number: int, _frame: object) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from tetrad.timers import LONGEST_WAIT_SECONDS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
-
-
-_LONGEST = 86400.0
-"""Seconds. The kernel counts a wait in milliseconds, in 31 bits; who waits looks at the clock."""
 
 
 class Stopping(Exception):  # noqa: N818 - an order, not an error
@@ -43,7 +41,10 @@ class Lifeline:
             self._waiting = not before
             if self.stopping != before:
                 return []
-            return poll.poll(None if seconds is None else min(max(0.0, seconds), _LONGEST) * 1000)
+            if seconds is None:
+                return poll.poll()
+            # Who waits looks at the clock, and waits again.
+            return poll.poll(min(max(0.0, seconds), LONGEST_WAIT_SECONDS) * 1000)
         except Stopping:
             return []
         finally:

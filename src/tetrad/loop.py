@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 RETRY_SECONDS = 0.1
 """How soon something is tried again for which the machine has no room."""
 
@@ -51,7 +50,7 @@ class Loop:
         self.highest = max(self.highest, fd)
 
     def turn(self, *, has_chore: bool) -> bool:
-        """Wait, call back, and run the timers. With a chore waiting it does not wait at all.
+        """Wait, call back, and run the timers. With a chore waiting it waits for a moment only.
 
         Returns whether anything happened, so that the chore is only done when nothing did.
         """

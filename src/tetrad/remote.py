@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
+from tetrad.timers import LONGEST_WAIT_SECONDS
+
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 5.0
@@ -19,9 +21,6 @@ PATIENCE_SECONDS = 5.0
 
 LONGEST_ANSWER = 1 << 26
 """Bytes, enough for some hundred thousand sessions. Who says more is no daemon of ours."""
-
-LONGEST_WAIT_SECONDS = 86400.0
-"""The kernel counts a wait in milliseconds, which have 32 bits."""
 
 
 class NoAnswerError(Exception):

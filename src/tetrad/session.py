@@ -50,7 +50,10 @@ _GONE = {
 
 
 class Session:
-    """A client being served. `serve` is the whole of it and returns when the socket is closed."""
+    """A client being served. `serve` is the whole of it and returns when the socket is closed.
+
+    It `is_urgent` until the client has talked nonsense.
+    """
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class Session:
         self._journal = journal
         self._begun = begun
         self._waiting = Waiting(client.fileno(), lifeline, after(begun.since, plan["max_duration"]))
-        self._is_urgent = True
+        self.is_urgent = True
         self._last_command: float | None = time.monotonic() if begun.commands else None
 
     def serve(self, service: Service) -> None:
@@ -127,8 +130,8 @@ class Session:
         A hundred who talk nonsense without a pause would leave the master so little of the
         processors that newcomers wait. Where it is forbidden, only a courtesy is lost.
         """
-        if self._is_urgent:
-            self._is_urgent = False
+        if self.is_urgent:
+            self.is_urgent = False
             try:
                 os.nice(YIELDS)
             except OSError:
