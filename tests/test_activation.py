@@ -34,7 +34,13 @@ def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, ListenerPlan]:
 def plan(name: str, family: str, address: str, port: int) -> ListenerPlan:
     """Return a listener's plan."""
     return ListenerPlan(
-        name=name, family=family, address=address, port=port, service="command", backlog=7
+        place=0,
+        name=name,
+        family=family,
+        address=address,
+        port=port,
+        service="command",
+        backlog=7,
     )
 
 

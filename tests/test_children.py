@@ -20,7 +20,13 @@ settings.load_profile("patient")
 def client() -> Client:
     """A client of a listener."""
     plan = ListenerPlan(
-        name="127.0.0.1:0", family="inet", address="127.0.0.1", port=0, service="echo", backlog=1
+        place=0,
+        name="127.0.0.1:0",
+        family="inet",
+        address="127.0.0.1",
+        port=0,
+        service="echo",
+        backlog=1,
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return Client("203.0.113.7:38276", None, "1f-1", Listener(plan, listening))

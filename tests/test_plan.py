@@ -139,6 +139,7 @@ def test_listeners_are_told_by_family() -> None:
     rest = {"service": "command", "backlog": 1024}
     assert make(FULL)["listeners"] == [
         {
+            "place": 0,
             "name": "127.0.0.1:0",
             "family": "inet",
             "address": "127.0.0.1",
@@ -147,13 +148,21 @@ def test_listeners_are_told_by_family() -> None:
             "backlog": 5,
         },
         {
+            "place": 1,
             "name": "[2001:db8::1]:65000",
             "family": "inet6",
             "address": "2001:db8::1",
             "port": 65000,
             **rest,
         },
-        {"name": "unix:/x/y.sock", "family": "unix", "address": "/x/y.sock", "port": 0, **rest},
+        {
+            "place": 2,
+            "name": "unix:/x/y.sock",
+            "family": "unix",
+            "address": "/x/y.sock",
+            "port": 0,
+            **rest,
+        },
     ]
 
 

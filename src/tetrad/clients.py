@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tetrad.admission import Source
     from tetrad.plan import ListenerPlan
 
-    Packed = tuple[str, str, str, bytes]
-    """A client as its handler needs it: name, family, service and context."""
+    Packed = tuple[str, str, int, bytes]
+    """A client as its handler needs it: name, family, its listener's place and context."""
 
 
 class Listener:
@@ -46,7 +46,16 @@ class Client:
     `address` is what admission counts it by; `context` is what its events have in the log, as JSON.
     """
 
-    __slots__ = ("address", "connection", "context", "family", "listener", "name", "service")
+    __slots__ = (
+        "address",
+        "connection",
+        "context",
+        "family",
+        "listener",
+        "name",
+        "place",
+        "service",
+    )
 
     def __init__(
         self, name: str, address: Source | None, connection: str, listener: Listener
@@ -55,6 +64,7 @@ class Client:
         self.address = address
         self.connection = connection
         self.family = listener.plan["family"]
+        self.place = listener.plan["place"]
         self.service = listener.plan["service"]
         self.listener = listener.name
         # There is nothing in either that would have to be escaped.
@@ -63,7 +73,7 @@ class Client:
 
     def pack(self) -> Packed:
         """Return what a handler has to know, to be sent to one that waits."""
-        return self.name, self.family, self.service, self.context
+        return self.name, self.family, self.place, self.context
 
     def fields(self) -> dict[str, object]:
         """Return what every line about this client has."""

@@ -145,7 +145,7 @@ class Crew:
             (
                 socket.fileno(),
                 (
-                    handler.quick(client.service),
+                    handler.quick(client.place),
                     socket,
                     client.pack(),
                     notices.record(notices.GONE, number, 0),

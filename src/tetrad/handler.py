@@ -46,20 +46,20 @@ class Handler:
         self._grace = plan["stop_timeout"]
         self._commands = commands
         self._title = title
-        self._services: dict[str, Service] = {
-            "command": CommandService.of(commands),
-            "echo": EchoService(),
-        }
+        services = {"command": CommandService.of(commands), "echo": EchoService()}
+        self._kinds = [listener["service"] for listener in plan["listeners"]]
+        self._services: list[Service] = [services[kind] for kind in self._kinds]
         self._lifeline: Lifeline | None = None
         self._tell(JOURNAL, NOTICES)
 
     def refresh(self) -> None:
         """Have the answers ready for clients that are about to be forked for."""
-        self._quick["command"].refresh()
+        for quick in self._quick:
+            quick.refresh()
 
-    def quick(self, service: str) -> Quick:
-        """Return what serves a new client of a service, as far as it can."""
-        return self._quick[service]
+    def quick(self, place: int) -> Quick:
+        """Return what serves a new client of the listener at a place, as far as it can."""
+        return self._quick[place]
 
     def serve_one(
         self, quick: Quick, socket: _socket.socket, client: Packed, farewell: bytes
@@ -109,32 +109,33 @@ class Handler:
         before, self._lifeline = self._lifeline, Lifeline(hears, self._grace)
         self._tell(nowhere, nowhere)
         try:
-            for words in sessions:
-                self._serve_nobody(words)
+            for kind in set(self._kinds):
+                for words in sessions:
+                    self._serve_nobody(self._kinds.index(kind), words)
         finally:
             self._lifeline = before
             self._tell(JOURNAL, NOTICES)
             for fd in (nowhere, hears, holds):
                 os.close(fd)
 
-    def _serve_nobody(self, words: list[bytes]) -> None:
-        client = ("", "unix", "command", b'"client":"127.0.0.1:65535"')
+    def _serve_nobody(self, place: int, words: list[bytes]) -> None:
+        client = ("", "unix", place, b'"client":"127.0.0.1:65535"')
         socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         for word in words:
             other.send(word)
         other.shutdown(_socket.SHUT_WR)
         self.refresh()
-        self.serve_one(self._quick["command"], socket, client, b"")
+        self.serve_one(self._quick[place], socket, client, b"")
         other.close()
 
     def _tell(self, journal: int, master: int) -> None:
         """Have them told what happens, from now on."""
         self._notices = master
         self._journal = events.Journal(journal, self._level, events.ROOM_SECONDS)
-        self._quick = {
-            "command": Quick(self._commands, self._journal),
-            "echo": Quick({}, self._journal),
-        }
+        self._quick = [
+            Quick(self._commands if kind == "command" else {}, self._journal)
+            for kind in self._kinds
+        ]
 
     def _settle(self, name: str) -> Lifeline:
         """Become a process that lasts: one with a name, which hears its master."""
@@ -146,9 +147,9 @@ class Handler:
 
     def _serve_passed(self, socket: _socket.socket, client: Packed, lifeline: Lifeline) -> bool:
         """Serve a client; False if we are not fit for another."""
-        name, _, service, context = client
+        name, _, place, context = client
         self.refresh()
-        begun = self._quick[service].serve(socket, context)
+        begun = self._quick[place].serve(socket, context)
         if begun is None:
             return True
         self._title.set(f"handler {name}")
@@ -160,11 +161,11 @@ class Handler:
         self, socket: _socket.socket, client: Packed, begun: Begun, lifeline: Lifeline
     ) -> Session:
         """Serve a client that takes longer."""
-        _, _, service, context = client
+        _, _, place, context = client
         self._journal.speak_of(context)
         self._journal.gather(begun.told, 1 + begun.commands)
         session = Session(socket, self._session, lifeline, self._journal, begun)
-        session.serve(self._services[service].another())
+        session.serve(self._services[place].another())
         return session
 
     def _notify(self, kind: str, number: int) -> None:

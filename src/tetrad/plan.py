@@ -35,8 +35,9 @@ FIXED = (
 
 
 class ListenerPlan(TypedDict):
-    """One listener. `family` is inet, inet6 or unix; `address` is then a path."""
+    """One listener, `place` in the list of them; `family` is inet, inet6 or unix (a path)."""
 
+    place: int
     name: str
     family: str
     address: str
@@ -185,6 +186,7 @@ def _listener(config: Config, index: int) -> ListenerPlan:
     path = listener.address.path
     family = "unix" if path is not None else "inet6" if ":" in listener.address else "inet"
     return ListenerPlan(
+        place=index,
         name=listener.name,
         family=family,
         address=str(listener.address) if path is None else path,
