@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients import ANSWER
-from tetrad import commands, events, listeners
+from tetrad import commands, events, listeners, notices
 from tetrad.quick import Quick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tetrad.clients import Packed
     from tetrad.quick import Begun
 
 CONTEXT = b'"client":"192.0.2.7:38276"'
+NOTICE = notices.record(notices.GONE, 7, 0)
 
 
 class Meeting:
@@ -36,7 +38,11 @@ class Meeting:
             "time": {"kind": "clock", "text": "%Y/%m/%d %H:%M:%S", "timezone": "UTC"},
             "quit": {"kind": "close", "text": close, "timezone": ""},
         }
-        self._quick = Quick(commands.make(plan), events.Journal(self._tells, level))
+        self._listens, self._notices = os.pipe()
+        os.set_blocking(self._listens, False)
+        self._begun: Begun | None = None
+        journal = events.Journal(self._tells, level)
+        self._quick = Quick(commands.make(plan), journal, self._notices, self._go_on)
 
     def close(self) -> None:
         """Close everything."""
@@ -44,13 +50,37 @@ class Meeting:
         self.server.close()
         os.close(self._hears)
         os.close(self._tells)
+        os.close(self._listens)
+        os.close(self._notices)
 
     def serve(self, *said: bytes) -> Begun | None:
         """Have the client say something, a write each, and serve it."""
         for words in said:
             self.client.sendall(words)
         self._quick.refresh()
-        return self._quick.serve(self.server, CONTEXT)
+        self._begun = None
+        self._quick.serve(self.server, ("192.0.2.7:38276", "inet", 0, CONTEXT), NOTICE)
+        return self._begun
+
+    def _go_on(self, _socket: object, _client: Packed, begun: Begun, _notice: bytes) -> bool:
+        self._begun = begun
+        return True
+
+    def fill_the_log(self) -> None:
+        """Leave no room in the pipe."""
+        os.set_blocking(self._tells, False)
+        try:
+            while True:
+                os.write(self._tells, bytes(4096))
+        except BlockingIOError:
+            pass
+
+    def noticed(self) -> bytes:
+        """Return what the master would read."""
+        try:
+            return os.read(self._listens, 65536)
+        except BlockingIOError:
+            return b""
 
     def told(self) -> list[str]:
         """Return what the logger would read: who speaks, then a line for each event."""
@@ -93,6 +123,27 @@ def test_a_client_that_asks_and_leaves_is_served_whole(meeting: Meeting) -> None
         "client.disconnected",
         {"reason": "quit", "bytes_in": 4, "bytes_out": 4, "commands": 1},
     )
+
+
+def test_the_master_hears_of_who_is_served_whole(meeting: Meeting) -> None:
+    """The notice goes out, once."""
+    meeting.client.close()
+    meeting.serve()
+    assert meeting.noticed() == NOTICE
+
+
+def test_the_master_does_not_hear_yet_of_who_goes_on(meeting: Meeting) -> None:
+    """The notice goes on, too."""
+    meeting.serve(b"time")
+    assert meeting.noticed() == b""
+
+
+def test_what_found_no_room_in_the_log_is_told_to_the_master(meeting: Meeting) -> None:
+    """A session's two events, when the pipe stays full, are in the count of its notice."""
+    meeting.fill_the_log()
+    meeting.client.close()
+    meeting.serve()
+    assert meeting.noticed() == notices.record(notices.GONE, 7, 2)
 
 
 def test_a_client_that_leaves_at_once_is_served_whole(meeting: Meeting) -> None:

@@ -144,16 +144,12 @@ class Crew:
         jobs = [
             (
                 socket.fileno(),
-                (
-                    handler.quick(client.place),
-                    socket,
-                    client.pack(),
-                    notices.record(notices.GONE, number, 0),
-                ),
+                handler.server(client.place),
+                (socket, client.pack(), notices.record(notices.GONE, number, 0)),
             )
             for number, (socket, client) in enumerate(arrivals, first)
         ]
-        pids, error = spawn.fork_each(jobs, self._loop.highest, handler.serve_one)
+        pids, error = spawn.fork_each(jobs, self._loop.highest)
         now = time.monotonic()
         for number, (pid, (_, client)) in enumerate(zip(pids, arrivals, strict=False), first):
             child = Child(number, pid, None)
@@ -181,8 +177,9 @@ class Crew:
         self._hired += 1
         ours, theirs = _pair()
         self._loop.saw(max(ours.fileno(), theirs.fileno()))
-        work, arguments = self._handler.serve_many, (theirs, self._clients_each, self._hired)
-        pids, error = spawn.fork_each([(theirs.fileno(), arguments)], self._loop.highest, work)
+        arguments = theirs, self._clients_each, self._hired
+        job = theirs.fileno(), self._handler.serve_many, arguments
+        pids, error = spawn.fork_each([job], self._loop.highest)
         theirs.close()
         if error is not None:
             ours.close()

@@ -89,6 +89,11 @@ class Journal:
         self.speak_of(b"")
 
     @property
+    def fd(self) -> int:
+        """The descriptor of the pipe."""
+        return self._fd
+
+    @property
     def level(self) -> int:
         """The least level that is sent."""
         return self._threshold
@@ -150,12 +155,9 @@ class Journal:
 
     def send(self, whole: bytes, count: int) -> None:
         """Send a write that was put together elsewhere, with `count` events in it."""
-        try:
-            os.write(self._fd, whole)
-        except OSError:
-            if not self._write(whole):
-                self.count_lost(count)
-                self._blocked = True
+        if not self._write(whole):
+            self.count_lost(count)
+            self._blocked = True
 
     def _gather(self, lines: bytes, count: int) -> None:
         if self._size + len(lines) > select.PIPE_BUF:

@@ -22,11 +22,16 @@ from tetrad.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tetrad.clients import Packed
     from tetrad.commands import Clock, Close
     from tetrad.plan import Plan
     from tetrad.quick import Begun
     from tetrad.title import Title
+
+    Server = Callable[[_socket.socket, Packed, bytes], bool]
+    """Serves a client, sends its notice, and tells whether it can serve another."""
 
 _LONGEST_CLIENT = 2048
 _FD_BYTES = 4
@@ -57,34 +62,28 @@ class Handler:
         for quick in self._quick:
             quick.refresh()
 
-    def quick(self, place: int) -> Quick:
-        """Return what serves a new client of the listener at a place, as far as it can."""
-        return self._quick[place]
-
-    def serve_one(
-        self, quick: Quick, socket: _socket.socket, client: Packed, farewell: bytes
-    ) -> None:
-        """Serve the one client this process was forked for, and tell the master."""
-        begun = quick.serve(socket, client[3])
-        if begun is not None:
-            self._go_on(socket, client, begun, self._settle(client[0]))
-        if self._journal.lost:
-            farewell = notices.with_lost(farewell, self._journal.lost)
-        notices.send(self._notices, farewell)
+    def server(self, place: int) -> Server:
+        """Return what serves a new client of the listener at a place, and tells the master."""
+        return self._servers[place]
 
     def serve_many(self, channel: _socket.socket, clients: int, number: int) -> None:
         """Serve up to `clients` clients that come through the channel, then leave."""
-        lifeline = self._settle(_WAITING)
         self._warm_up()
-        while clients and not lifeline.stopping:
+        idle, gone = (notices.record(kind, number, 0) for kind in (notices.IDLE, notices.GONE))
+        is_fit = True
+        while is_fit:
+            lifeline = self._settle(_WAITING)
             arrived = _next_client(channel, lifeline)
             if arrived is None:
-                break
-            # Who has become less important cannot take that back: the next client gets another.
-            clients = clients - 1 if self._serve_passed(*arrived, lifeline) else 0
-            if clients:
-                self._notify(notices.IDLE, number)
-        self._notify(notices.GONE, number)
+                notices.send(self._notices, gone)
+                return
+            socket, client = arrived
+            clients -= 1
+            self.refresh()
+            last = clients == 0
+            is_fit = self._servers[client[2]](socket, client, gone if last else idle)
+            socket.close()
+            is_fit = is_fit and not last
 
     def rehearse(self) -> None:
         """Serve clients that are not there, so that every child finds the code warm.
@@ -125,7 +124,8 @@ class Handler:
             other.send(word)
         other.shutdown(_socket.SHUT_WR)
         self.refresh()
-        self.serve_one(self._quick[place], socket, client, b"")
+        self._servers[place](socket, client, notices.record(notices.GONE, 0, 0))
+        socket.close()
         other.close()
 
     def _tell(self, journal: int, master: int) -> None:
@@ -133,43 +133,33 @@ class Handler:
         self._notices = master
         self._journal = events.Journal(journal, self._level, events.ROOM_SECONDS)
         self._quick = [
-            Quick(self._commands if kind == "command" else {}, self._journal)
+            Quick(self._commands if kind == "command" else {}, self._journal, master, self._go_on)
             for kind in self._kinds
         ]
+        self._servers: list[Server] = [quick.serve for quick in self._quick]
 
     def _settle(self, name: str) -> Lifeline:
         """Become a process that lasts: one with a name, which hears its master."""
         if self._lifeline is None:
-            self._title.set(f"handler {name}")
             self._lifeline = Lifeline(LIFELINE, self._grace)
             spawn.accept_termination(self._lifeline.on_signal)
+        self._title.set(f"handler {name}")
         return self._lifeline
 
-    def _serve_passed(self, socket: _socket.socket, client: Packed, lifeline: Lifeline) -> bool:
-        """Serve a client; False if we are not fit for another."""
+    def _go_on(self, socket: _socket.socket, client: Packed, begun: Begun, notice: bytes) -> bool:
+        """Serve a client that takes longer, and tell the master; False if it is to be the last."""
         name, _, place, context = client
-        self.refresh()
-        begun = self._quick[place].serve(socket, context)
-        if begun is None:
-            return True
-        self._title.set(f"handler {name}")
-        session = self._go_on(socket, client, begun, lifeline)
-        self._title.set(f"handler {_WAITING}")
-        return session.is_urgent
-
-    def _go_on(
-        self, socket: _socket.socket, client: Packed, begun: Begun, lifeline: Lifeline
-    ) -> Session:
-        """Serve a client that takes longer."""
-        _, _, place, context = client
+        lifeline = self._settle(name)
         self._journal.speak_of(context)
         self._journal.gather(begun.told, 1 + begun.commands)
         session = Session(socket, self._session, lifeline, self._journal, begun)
         session.serve(self._services[place].another())
-        return session
-
-    def _notify(self, kind: str, number: int) -> None:
-        notices.send(self._notices, notices.record(kind, number, self._journal.take_lost()))
+        # Who has become less important cannot take that back: the next client gets another.
+        is_fit = session.is_urgent and not lifeline.stopping
+        if not is_fit:
+            notice = notices.gone(notice)
+        notices.send(self._notices, notices.with_lost(notice, self._journal.take_lost()))
+        return is_fit
 
 
 def _next_client(

@@ -78,6 +78,7 @@ class Master:
         """Serve until told to stop."""
         self._hear_signals()
         self._set_up_crew().rehearse()
+        self._set_title()
         self.loop.watch(CONTROL, self.control.accept)
         self.logkeeper.start(self.plan["log"])
         for index, plan in enumerate(self.plan["listeners"]):
@@ -169,7 +170,7 @@ class Master:
     def fork(self, work: Callable[[], object], fd: int) -> None:
         """Fork a child that tells what the master knows, through `fd`. Raises OSError."""
         with spawn.SIGNALS_HELD:
-            _, error = spawn.fork_each([(fd, ())], self.loop.highest, work)
+            _, error = spawn.fork_each([(fd, work, ())], self.loop.highest)
         if error is not None:
             raise error
 
@@ -185,8 +186,11 @@ class Master:
         plan = self.plan
         handler = Handler(plan, commands.make(plan["commands"]), self.title)
         self.crew.configure(handler, plan["spare"], plan["clients_each"])
-        self.title.set(f"master {plan['file'] or ''}".rstrip())
+        self._set_title()
         return handler
+
+    def _set_title(self) -> None:
+        self.title.set(f"master {self.plan['file'] or ''}".rstrip())
 
     def _log_listener(self, listener: Listener) -> None:
         self.journal.event(

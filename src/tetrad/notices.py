@@ -34,6 +34,11 @@ def with_lost(notice: bytes, lost: int) -> bytes:
     return notice[:_COUNT_AT] + b"%06d\n" % min(lost, _MOST_LOST)
 
 
+def gone(notice: bytes) -> bytes:
+    """Return a notice that says that its handler leaves."""
+    return notice[:_KIND_AT] + GONE.encode() + notice[_COUNT_AT:]
+
+
 def send(fd: int, notice: bytes) -> None:
     """Tell the master."""
     try:

@@ -9,36 +9,48 @@ makes us wait, goes on in a `tetrad.session`.
 
 from __future__ import annotations
 
-import os
-import time
 from _socket import SHUT_WR
+from os import getpid, read, write
+from time import monotonic_ns, time_ns
 
-from tetrad import events
+from tetrad import events, notices
 from tetrad.jsonlines import members
 from tetrad.protocol import LENGTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
 
+    from tetrad.clients import Packed
     from tetrad.commands import Clock, Close
+
+    Patient = Callable[[_socket.socket, Packed, "Begun", bytes], bool]
+    """What serves a client that takes longer, and tells whether it can serve another."""
 
 _MOST_COMMANDS = 8
 _LONGEST_ANSWER = 256
 """So many of them, of that length, fit the buffer of any socket: a write never blocks."""
 
-_READ_BYTES = 448
-"""Small enough to be read into memory of the interpreter's own, where a page is at hand."""
+_READ_BYTES = 256
+"""A small number, and small enough to be read into memory of the interpreter's own."""
 
 _MICROSECONDS = 1_000_000
 _NANOSECONDS = 1_000_000_000
 
-_BEGIN = f'{events.SPEAKER}{{"pid":%d,%b}}\n'.encode()
-_CONNECTED = f"%d info {events.CLIENT_CONNECTED} {{}}\n".encode()
-_DISCONNECTED = (
-    f'%d info {events.CLIENT_DISCONNECTED} {{"reason":"%b","duration":%d.%06d,'
-    '"bytes_in":%d,"bytes_out":%d,"commands":%d}\n'
-).encode()
+_CONNECTED = f"%d info {events.CLIENT_CONNECTED} {{}}\n"
+_COMMAND = f"%d info {events.CLIENT_COMMAND} {{%b}}\n"
+_TOLD = [(_CONNECTED + _COMMAND * count).encode() for count in range(_MOST_COMMANDS + 1)]
+"""What the log is told of a session so far, by the number of its commands."""
+
+_WHOLE = [
+    f'{events.SPEAKER}{{"pid":%d,%b}}\n'.encode()
+    + told
+    + f'%d info {events.CLIENT_DISCONNECTED} {{"reason":"%b","duration":%d.%06d,'
+    '"bytes_in":%d,"bytes_out":%d,"commands":%d}\n'.encode()
+    for told in _TOLD
+]
+"""And of one that is over."""
 
 
 class Begun:
@@ -62,20 +74,40 @@ class Begun:
 
 
 class Quick:
-    """Serves clients of commands, whose answers are made before they are forked for."""
+    """Serves clients of commands, whose answers are made before they are forked for.
 
-    __slots__ = ("_answers", "_commands", "_is_told", "_journal", "_since", "_until")
+    Who takes longer is served on by `go_on`; `master` is where the end of the others is noticed.
+    """
 
-    def __init__(self, commands: dict[bytes, Clock | Close], journal: events.Journal) -> None:
+    __slots__ = (
+        "_answers",
+        "_commands",
+        "_go_on",
+        "_journal",
+        "_log",
+        "_master",
+        "_since",
+        "_until",
+    )
+
+    def __init__(
+        self,
+        commands: dict[bytes, Clock | Close],
+        journal: events.Journal,
+        master: int,
+        go_on: Patient,
+    ) -> None:
         self._commands = commands
         self._journal = journal
-        self._is_told = journal.level <= events.LEVELS["info"]
-        self._answers: dict[bytes, tuple[bytes, bytes, bool]] = {}
+        self._log = journal.fd if journal.level <= events.LEVELS["info"] else None
+        self._master = master
+        self._go_on = go_on
+        self._answers: dict[bytes, tuple[bytes, int, bytes, bool]] = {}
         self._since = self._until = 0
 
     def refresh(self) -> None:
         """Have answers that hold for the second that we are in."""
-        now = time.time_ns()
+        now = time_ns()
         if self._since <= now < self._until:
             return
         self._since = now // _NANOSECONDS * _NANOSECONDS
@@ -83,62 +115,77 @@ class Quick:
         for name, command in self._commands.items():
             answer = command.answer()
             if len(answer) <= _LONGEST_ANSWER:
-                self._answers[name] = (answer, _line_of(name), command.closes)
+                named = members({"command": name.decode()}).encode()
+                self._answers[name] = (answer, len(answer), named, command.closes)
 
-    def serve(self, client: _socket.socket, context: bytes) -> Begun | None:
-        """Serve a client and close it; or return what has begun, for a session to go on with."""
-        since = time.monotonic_ns()
-        # What is told, and with which numbers, is put together at the very end.
-        told = _CONNECTED
-        numbers: tuple[int, ...] = (time.time_ns(),)
-        fd = client.fileno()
+    def serve(self, socket: _socket.socket, client: Packed, notice: bytes) -> bool:
+        """Serve a client, and send the master a notice of its end; True if we can serve another.
+
+        All in one piece, for each function, module and method that is used here is one more page.
+        The socket is left open: a handler's own end closes it, too.
+        """
+        since = monotonic_ns()
+        told: tuple[int | bytes, ...] = (time_ns(),)
+        answers = self._answers
+        fd = socket.fileno()
         commands = bytes_out = 0
-        reason, pending, error = b"eof", None, None
+        closes = False
+        pending = error = None
         try:
             while commands < _MOST_COMMANDS:
-                pending = os.read(fd, _READ_BYTES)
-                now = time.time_ns()
-                prepared = self._answers.get(pending)
-                if prepared is None or not self._since <= now < self._until:
+                pending = read(fd, _READ_BYTES)
+                now = time_ns()
+                if pending not in answers or not self._since <= now < self._until:
                     break
-                answer, line, closes = prepared
-                os.write(fd, answer)
+                answer, length, named, closes = answers[pending]
+                write(fd, answer)
                 pending = None
-                bytes_out += len(answer)
+                told += (now, named)
+                bytes_out += length
                 commands += 1
-                told += line
-                numbers += (now,)
                 if closes:
-                    reason = b"quit"
-                    client.shutdown(SHUT_WR)
-                    pending = os.read(fd, _READ_BYTES)
+                    socket.shutdown(SHUT_WR)
+                    pending = read(fd, _READ_BYTES)
                     break
         except BlockingIOError:
             pass
         except OSError as failed:
             error = failed
-        bytes_in = LENGTH * commands
-        if pending == b"":  # the client's end
-            client.close()
-            took = (time.monotonic_ns() - since) // 1000
-            ended = (time.time_ns(), reason, took // _MICROSECONDS, took % _MICROSECONDS)
-            counts = (bytes_in, bytes_out, commands)
-            if self._is_told:
-                whole = (os.getpid(), context) + numbers + ended + counts  # noqa: RUF005 - no list
-                self._journal.send((_BEGIN + told + _DISCONNECTED) % whole, commands + 2)
-            return None
+        if pending != b"":
+            begun = self._begun(since, told, bytes_out, pending)
+            begun.is_over = closes
+            begun.error = error
+            return self._go_on(socket, client, begun, notice)
+        if self._log is not None:
+            took = (monotonic_ns() - since) // 1000
+            reason = b"quit" if closes else b"eof"
+            ended = (time_ns(), reason, took // _MICROSECONDS, took % _MICROSECONDS)
+            counts = (LENGTH * commands, bytes_out, commands)
+            fields = (getpid(), client[3]) + told + ended + counts  # noqa: RUF005 - no list
+            whole = _WHOLE[commands] % fields
+            try:
+                write(self._log, whole)
+            except OSError:
+                notice = self._tell_again(whole, commands + 2, notice)
+        try:
+            write(self._master, notice)
+        except OSError:
+            pass  # no master, no need
+        return True
+
+    def _tell_again(self, whole: bytes, count: int, notice: bytes) -> bytes:
+        """Tell what found no room at once; return the notice with what was lost of it."""
+        self._journal.send(whole, count)
+        return notices.with_lost(notice, self._journal.take_lost())
+
+    def _begun(
+        self, since: int, told: tuple[int | bytes, ...], bytes_out: int, pending: bytes | None
+    ) -> Begun:
+        """Return what there is of a session that goes on."""
         begun = Begun(since / _NANOSECONDS)
+        begun.commands = len(told) // 2
+        begun.told = b"" if self._log is None else _TOLD[begun.commands] % told
         begun.data = pending or b""
-        begun.told = told % numbers if self._is_told else b""
-        begun.commands = commands
-        begun.bytes_in = bytes_in + len(begun.data)
+        begun.bytes_in = LENGTH * begun.commands + len(begun.data)
         begun.bytes_out = bytes_out
-        begun.is_over = reason == b"quit"
-        begun.error = error
         return begun
-
-
-def _line_of(name: bytes) -> bytes:
-    """Return an event, without its time."""
-    fields = members({"command": name.decode()}).replace("%", "%%")
-    return f"%d info {events.CLIENT_COMMAND} {{{fields}}}\n".encode()

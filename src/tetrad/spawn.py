@@ -7,6 +7,7 @@ given, and has its signals blocked until it has handlers of its own.
 from __future__ import annotations
 
 import os
+from os import _exit, closerange, fork  # a module is one more page for each child to copy
 
 from tetrad.descriptors import FIRST_OF_MASTER
 from tetrad.lean import signal
@@ -48,26 +49,27 @@ SIGNALS_HELD = SignalsHeld()
 
 
 def fork_each(
-    jobs: Iterable[tuple[int, tuple[*Ts]]], highest: int, work: Callable[[*Ts], object]
+    jobs: Iterable[tuple[int, Callable[[*Ts], object], tuple[*Ts]]], highest: int
 ) -> tuple[list[int], OSError | None]:
-    """Fork children that `work` with arguments of their own; return their pids.
+    """Fork children, each of which does a job and ends; return their pids.
 
-    A child keeps the descriptor that stands before its arguments, beside those of every child
-    (`tetrad.descriptors`); the others, up to `highest`, are closed. To be called with SIGNALS_HELD;
-    in the child they stay so. When there cannot be another child, the reason is returned, too.
+    A job is a descriptor, a function, and its arguments. A child keeps that descriptor, beside
+    those of every child (`tetrad.descriptors`); the others, up to `highest`, are closed. To be
+    called with SIGNALS_HELD; in the child they stay so. When there cannot be another child, the
+    reason is returned, too.
     """
     pids: list[int] = []
     try:
-        for own, arguments in jobs:
-            pid = os.fork()
+        for own, work, arguments in jobs:
+            pid = fork()
             if pid == 0:
                 try:
-                    os.closerange(FIRST_OF_MASTER, own)
-                    os.closerange(own + 1, highest + 1)
+                    closerange(FIRST_OF_MASTER, own)
+                    closerange(own + 1, highest + 1)
                     work(*arguments)
-                    os._exit(0)
+                    _exit(0)
                 finally:
-                    os._exit(FAILED)
+                    _exit(FAILED)
             pids.append(pid)
     except OSError as error:
         return pids, error
