@@ -87,7 +87,7 @@ def test_a_session_has_a_longest_duration(daemon: MakeDaemon) -> None:
     """However busy it is, a session ends after `max_duration`."""
     served = daemon(**deadlines(max_duration=SHORT))
     client = served.served()
-    in_background(lambda: client.flood(b"time")).join()
+    in_background(lambda: client.flood(b"\r\n" * 100)).join()
     line = served.wait_for("client.disconnected")
     assert line["reason"] == "max_duration"
     assert line["duration"] >= 0.3
