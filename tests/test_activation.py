@@ -41,6 +41,7 @@ def plan(name: str, family: str, address: str, port: int) -> ListenerPlan:
         port=port,
         service="command",
         backlog=7,
+        reply_terminator="",
     )
 
 

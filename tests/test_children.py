@@ -27,6 +27,7 @@ def client() -> Client:
         port=0,
         service="echo",
         backlog=1,
+        reply_terminator="",
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return Client("203.0.113.7:38276", None, "1f-1", Listener(plan, listening))

@@ -12,17 +12,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import configfile, paths, quantities
+from tetrad import configfile, executables, paths, quantities
 from tetrad.config import (
     Access,
     Clock,
     Close,
     Config,
     Daemon,
+    Fixed,
     Handlers,
     Limits,
     Listener,
     Log,
+    Run,
     Session,
 )
 from tetrad.configfile import ConfigError, Loaded, dump, find, load
@@ -38,6 +40,7 @@ QUIT = Close(close="quit")
 
 NAME = "expected a name of exactly four printable ASCII characters other than space"
 DURATION = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
+KINDS = "expected one of the keys clock, close, text, run, call"
 SCANNING = "while scanning for the next token"
 NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/32"
 
@@ -190,11 +193,11 @@ def problems(file: Path, text: str) -> list[str]:
         ("commands: {ab d: {close: x}}", f"1:12: commands.ab d: {NAME}, got 'ab d'"),
         (
             "commands: {abcd: 5}",
-            "1:18: commands.abcd: expected one of the keys clock, close, got 5",
+            f"1:18: commands.abcd: {KINDS}, got 5",
         ),
         (
             "commands: {abcd: {timezone: UTC}}",
-            "1:18: commands.abcd: expected one of the keys clock, close, got keys and values",
+            f"1:18: commands.abcd: {KINDS}, got keys and values",
         ),
         (
             "commands: {abcd: {close: x, timezone: UTC}}",
@@ -202,7 +205,7 @@ def problems(file: Path, text: str) -> list[str]:
         ),
         (
             "commands: {abcd: {? [close] : x}}",
-            "1:18: commands.abcd: expected one of the keys clock, close, got keys and values",
+            f"1:18: commands.abcd: {KINDS}, got keys and values",
         ),
         ("commands: {abcd: {close: 1}}", "1:26: commands.abcd.close: expected a text, got 1"),
         (
@@ -665,13 +668,18 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | values
 
 
+words = st.text().filter(lambda text: "\0" not in text).map(executables.Argument)
 listeners = st.builds(
     Listener,
     address=st.ip_addresses().map(str).map(quantities.Address),
     port=maybe(st.integers(0, 65535)),
     service=st.sampled_from(["command", "echo"]),
     backlog=st.integers(1, 65535),
-) | st.builds(Listener, address=sockets.map(lambda path: quantities.Address(f"unix:{path}")))
+) | st.builds(
+    Listener,
+    address=sockets.map(lambda path: quantities.Address(f"unix:{path}")),
+    reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(quantities.Terminator),
+)
 commands = maybe(
     st.builds(
         Clock,
@@ -679,6 +687,15 @@ commands = maybe(
         timezone=st.sampled_from(["local", "UTC"]).map(quantities.Timezone),
     )
     | st.builds(Close, close=texts)
+    | st.builds(Fixed, text=texts)
+    | st.builds(
+        Run,
+        run=st.lists(words, max_size=3).map(lambda more: [executables.Argument("true"), *more]),
+        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(executables.Variable), words),
+        timeout=durations,
+        max_output=st.integers(1, 1 << 30).map(quantities.Size),
+        on_error=maybe(texts),
+    )
 )
 names = st.text([chr(code) for code in range(0x21, 0x7F)], min_size=4, max_size=4)
 configurations = st.builds(
@@ -735,7 +752,13 @@ def test_a_dump_says_every_key() -> None:
     assert list(dumped) == list(Config.__struct_fields__)
     assert list(dumped["daemon"]) == list(Daemon.__struct_fields__)
     assert dumped["listen"] == [
-        {"address": "127.0.0.1", "port": 65000, "service": "command", "backlog": 1024}
+        {
+            "address": "127.0.0.1",
+            "port": 65000,
+            "service": "command",
+            "backlog": 1024,
+            "reply_terminator": "",
+        }
     ]
     assert dumped["commands"]["quit"] == {"close": "quit"}
 

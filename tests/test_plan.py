@@ -11,22 +11,26 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tetrad import __version__, plan
+from tetrad import __version__, executables, plan
 from tetrad.admission import AccessList
 from tetrad.config import (
     Access,
+    Call,
     Clock,
     Close,
     Command,
     Config,
     Daemon,
+    Fixed,
     Handlers,
     Limits,
     Listener,
     Log,
+    Run,
     Session,
 )
 from tetrad.configfile import Loaded
+from tetrad.executables import Argument, Function, Variable
 from tetrad.quantities import (
     Address,
     ClockFormat,
@@ -37,7 +41,9 @@ from tetrad.quantities import (
     Network,
     Path,
     Rate,
+    Size,
     SocketPath,
+    Terminator,
     Timezone,
 )
 
@@ -51,13 +57,20 @@ COMMANDS: dict[CommandName, Command | None] = {
     CommandName("date"): Clock(clock=ClockFormat("%F"), timezone=Timezone("UTC")),
     CommandName("quit"): None,
     CommandName("exit"): Close(close="bye"),
+    CommandName("motd"): Fixed(text="hello"),
+    CommandName("true"): Run(
+        run=[Argument("/bin/true"), Argument("-x")], env={Variable("A"): Argument("b")}
+    ),
+    CommandName("func"): Call(
+        call=Function("x.y:z"), timeout=Duration(3), max_output=Size(9), on_error="sorry"
+    ),
 }
 
 FULL = Config(
     listen=[
         Listener(address=Address("127.0.0.1"), port=0, service="echo", backlog=5),
-        Listener(address=Address("2001:db8::1")),
-        Listener(address=Address("unix:/x/y.sock")),
+        Listener(address=Address("2001:db8::1"), reply_terminator=Terminator("\r\n")),
+        Listener(address=Address("unix:/x/y.sock"), reply_terminator=Terminator("\r\n")),
     ],
     daemon=Daemon(
         pidfile=Path("/x/pid"),
@@ -136,7 +149,7 @@ def test_limits_that_are_not_set_are_none() -> None:
 
 def test_listeners_are_told_by_family() -> None:
     """A listener has a family, and what bind(2) wants: an address and a port, or a path."""
-    rest = {"service": "command", "backlog": 1024}
+    rest = {"service": "command", "backlog": 1024, "reply_terminator": "\r\n"}
     assert make(FULL)["listeners"] == [
         {
             "place": 0,
@@ -146,6 +159,7 @@ def test_listeners_are_told_by_family() -> None:
             "port": 0,
             "service": "echo",
             "backlog": 5,
+            "reply_terminator": "",
         },
         {
             "place": 1,
@@ -172,6 +186,25 @@ def test_commands_are_the_built_in_ones_and_the_operator_s() -> None:
         "time": {"kind": "clock", "text": "%Y/%m/%d %H:%M:%S", "timezone": "local"},
         "date": {"kind": "clock", "text": "%F", "timezone": "UTC"},
         "exit": {"kind": "close", "text": "bye", "timezone": ""},
+        "motd": {"kind": "text", "text": "hello", "timezone": ""},
+        "true": {
+            "kind": "run",
+            "target": "/bin/true",
+            "arguments": ["/bin/true", "-x"],
+            "environment": {"PATH": executables.PATH, "LANG": "C.UTF-8", "A": "b"},
+            "timeout": 10.0,
+            "max_output": 65536,
+            "on_error": None,
+        },
+        "func": {
+            "kind": "call",
+            "target": "x.y:z",
+            "arguments": [],
+            "environment": {},
+            "timeout": 3.0,
+            "max_output": 9,
+            "on_error": "sorry",
+        },
     }
 
 

@@ -26,7 +26,7 @@ NOTICE = notices.record(notices.GONE, 7, 0)
 class Meeting:
     """A client and a server that are connected, and a pipe in the place of the logger's."""
 
-    def __init__(self, level: str = "info", close: str = "quit") -> None:
+    def __init__(self, level: str = "info", close: str = "quit", end: str = "") -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listeners.limit_reads(listening)
             self.client = socket.create_connection(listening.getsockname())
@@ -41,8 +41,9 @@ class Meeting:
         self._listens, self._notices = os.pipe()
         os.set_blocking(self._listens, False)
         self._begun: Begun | None = None
+        known = commands.make(plan)
         journal = events.Journal(self._tells, level)
-        self._quick = Quick(commands.make(plan), journal, self._notices, self._go_on)
+        self._quick = Quick(known, end.encode(), journal, self._notices, self._go_on)
 
     def close(self) -> None:
         """Close everything."""
@@ -59,7 +60,7 @@ class Meeting:
             self.client.sendall(words)
         self._quick.refresh()
         self._begun = None
-        self._quick.serve(self.server, ("192.0.2.7:38276", "inet", 0, CONTEXT), NOTICE)
+        self._quick.serve(self.server, ("192.0.2.7:38276", "inet", 0, CONTEXT, "1f-1"), NOTICE)
         return self._begun
 
     def _go_on(self, _socket: object, _client: Packed, begun: Begun, _notice: bytes) -> bool:
@@ -199,6 +200,14 @@ def test_an_answer_that_may_not_fit_is_for_a_session(meeting: Meeting) -> None:
     begun = meeting.serve(b"quit")
     assert begun is not None
     assert (begun.data, begun.bytes_out) == (b"quit", 0)
+
+
+@pytest.mark.parametrize("meeting", [{"end": "\r\n"}], indirect=True)
+def test_an_answer_ends_with_the_terminator(meeting: Meeting) -> None:
+    """Prepared answers have it, too, and it is counted."""
+    begun = meeting.serve(b"quit")
+    assert begun is not None
+    assert (meeting.client.recv(9), begun.bytes_out) == (b"quit\r\n", 6)
 
 
 @pytest.mark.parametrize("meeting", [{"level": "warning"}], indirect=True)

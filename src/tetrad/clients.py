@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tetrad.admission import Source
     from tetrad.plan import ListenerPlan
 
-    Packed = tuple[str, str, int, bytes]
-    """A client as its handler needs it: name, family, its listener's place and context."""
+    Packed = tuple[str, str, int, bytes, str]
+    """A client as its handler needs it: name, family, its listener's place, context, connection."""
 
 
 class Listener:
@@ -73,7 +73,7 @@ class Client:
 
     def pack(self) -> Packed:
         """Return what a handler has to know, to be sent to one that waits."""
-        return self.name, self.family, self.place, self.context
+        return self.name, self.family, self.place, self.context, self.connection
 
     def fields(self) -> dict[str, object]:
         """Return what every line about this client has."""

@@ -1,19 +1,49 @@
-"""What a command answers."""
+"""What a command answers: at once, or after a while."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.plan import CommandPlan
+    from collections.abc import Mapping
+    from typing import Any
+
+    from tetrad.extension import Context
+    from tetrad.plan import CommandPlan, JobPlan
+    from tetrad.session import Session
 
 
-class Clock:
-    """Answers the time, as strftime(3) writes it."""
+_WORK = "tetrad.work"
+
+
+class Command:
+    """What a client may send. It `answer`s at once, unless it `takes_time`: then it `perform`s.
+
+    One that `closes` is the last of its session.
+    """
 
     closes = False
+    takes_time = False
+    __slots__ = ()
+
+    def answer(self) -> bytes:
+        """Return the answer."""
+        raise NotImplementedError
+
+    def perform(self, context: Context, session: Session) -> bytes | None:
+        """Find the answer while the session goes on, and log it; None if there is none.
+
+        Raises what ends the session, if it ends meanwhile.
+        """
+        raise NotImplementedError
+
+
+class Clock(Command):
+    """Answers the time, as strftime(3) writes it."""
+
     __slots__ = ("_answer", "_format", "_second", "_zone")
 
     def __init__(self, plan: CommandPlan) -> None:
@@ -40,10 +70,9 @@ class Clock:
         return time.strftime(self._format, moment).encode()
 
 
-class Close:
-    """Answers a text, and the connection is closed."""
+class Text(Command):
+    """Answers a text."""
 
-    closes = True
     __slots__ = ("_answer",)
 
     def __init__(self, plan: CommandPlan) -> None:
@@ -54,12 +83,54 @@ class Close:
         return self._answer
 
 
-KINDS: dict[str, type[Clock | Close]] = {"clock": Clock, "close": Close}
+class Close(Text):
+    """Answers a text, and the connection is closed."""
+
+    closes = True
+    __slots__ = ()
 
 
-def make(plans: dict[str, CommandPlan]) -> dict[bytes, Clock | Close]:
+class Job(Command):
+    """Answers what a program or a function says.
+
+    What that takes is loaded when a client asks for it: the process that forks does without.
+    """
+
+    takes_time = True
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: JobPlan) -> None:
+        self._plan = plan
+
+    def perform(self, context: Context, session: Session) -> bytes | None:
+        """Have it done, and return what is to be answered."""
+        __import__(_WORK)
+        answer: bytes | None = sys.modules[_WORK].perform(self._plan, context, session)
+        return answer
+
+
+KINDS: dict[str, type[Any]] = {
+    "clock": Clock,
+    "close": Close,
+    "text": Text,
+    "run": Job,
+    "call": Job,
+}
+
+
+def make(plans: Mapping[str, CommandPlan | JobPlan]) -> dict[bytes, Command]:
     """Return the commands by the four bytes that call them."""
     return {name.encode(): KINDS[plan["kind"]](plan) for name, plan in plans.items()}
+
+
+def prompt(commands: Mapping[bytes, Command]) -> dict[bytes, Command]:
+    """Return those that answer at once."""
+    return {name: command for name, command in commands.items() if not command.takes_time}
+
+
+def terminated(answer: bytes, terminator: bytes) -> bytes:
+    """Return an answer with its end; one that has it already keeps it."""
+    return answer if answer.endswith(terminator) else answer + terminator
 
 
 def _in_zone(zone: str, second: int) -> time.struct_time:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
-from tetrad import paths
+from tetrad import executables, paths
+from tetrad.executables import Argument, Function, Variable
 from tetrad.quantities import (
     Address,
     ClockFormat,
@@ -21,7 +22,9 @@ from tetrad.quantities import (
     Network,
     Path,
     Rate,
+    Size,
     SocketPath,
+    Terminator,
     Timezone,
     User,
 )
@@ -60,9 +63,15 @@ class Listener(Section, frozen=True):
         Literal["command", "echo"], Meta(description="what clients get: command or echo")
     ] = "command"
     backlog: Annotated[Backlog, Meta(description="connections waiting to be accepted")] = 1024
+    reply_terminator: Annotated[
+        Terminator, Meta(description='what ends every answer to a command, e.g. "\\r\\n"')
+    ] = Terminator("")
 
     def __post_init__(self) -> None:
-        """Give TCP its default port; a Unix socket has none."""
+        """Give TCP its default port; a Unix socket has none. Echoes have no end of their own."""
+        if self.reply_terminator and self.service == "echo":
+            message = "the service echo sends back what it gets, and nothing else; take this out"
+            raise KeyProblemError("reply_terminator", message)
         if self.address.path is None:
             if self.port is None:
                 force_setattr(self, "port", DEFAULT_PORT)
@@ -176,7 +185,59 @@ class Close(Section, frozen=True):
     close: Annotated[Text, Meta(description="the text")]
 
 
-Command = Clock | Close
+class Fixed(Section, frozen=True):
+    """A command that answers a text."""
+
+    text: Annotated[Text, Meta(description="the text")]
+
+
+Timeout = Annotated[Duration, Meta(description="how long it may take before it is killed")]
+MaxOutput = Annotated[Size, Meta(description="the longest answer; what goes beyond it is cut off")]
+OnError = Annotated[
+    Text | None, Meta(description="the answer if it fails or takes too long; null: none")
+]
+
+
+class Run(Section, frozen=True):
+    """A command that answers what a program writes to its standard output."""
+
+    run: Annotated[
+        list[Argument],
+        Meta(description="the program and its arguments; it is a path or is found in PATH"),
+    ]
+    env: Annotated[
+        dict[Variable, Argument], Meta(description="variables of its environment, beside our own")
+    ] = {}
+    timeout: Timeout = Duration(10)
+    max_output: MaxOutput = Size(1 << 16)
+    on_error: OnError = None
+
+    def __post_init__(self) -> None:
+        """Refuse a program that is not there."""
+        if not self.run:
+            raise KeyProblemError("run", "a program is needed, e.g. [uptime, -p]")
+        try:
+            _ = self.program
+        except ValueError as error:
+            raise KeyProblemError("run", str(error)) from None
+
+    @property
+    def program(self) -> str:
+        """The path of the program. Raises ValueError."""
+        path = self.env.get(Variable("PATH"), executables.PATH)
+        return executables.find(self.run[0], path)
+
+
+class Call(Section, frozen=True):
+    """A command that answers what a function of Python returns."""
+
+    call: Annotated[Function, Meta(description="the function, as package.module:function")]
+    timeout: Timeout = Duration(10)
+    max_output: MaxOutput = Size(1 << 16)
+    on_error: OnError = None
+
+
+Command = Clock | Close | Fixed | Run | Call
 
 BUILT_IN_COMMANDS: dict[CommandName, Command | None] = {
     CommandName("time"): Clock(clock=ClockFormat("%Y/%m/%d %H:%M:%S")),

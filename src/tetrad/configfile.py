@@ -157,7 +157,7 @@ class _Reader:
         for name, key, child in self.pairs(node, path):
             if name in fields:
                 self.given[_join(path, name)] = key.start_mark.line + 1
-                values[name] = self.value(child, fields[name].type, _join(path, name))
+                values[name] = self.field(child, fields[name], _join(path, name))
             else:
                 hint = did_you_mean(name, fields)
                 self.problem(key.start_mark, _join(path, name), f"there is no such key{hint}")
@@ -170,6 +170,14 @@ class _Reader:
         except KeyProblemError as problem:
             self.problem(_place(node, problem.key), _join(path, problem.key), str(problem))
         return UNSET
+
+    def field(self, node: yaml.Node, field: msgspec.structs.FieldInfo, path: str) -> Any:
+        """Read the value of a known key; one that is needed may not be empty."""
+        before = len(self.problems)
+        value = self.value(node, field.type, path)
+        if value is UNSET and field.required and len(self.problems) == before:
+            self.problem(node.start_mark, path, f"expected a value, {_got(node)}")
+        return value
 
     def sequence(self, node: yaml.Node, kind: Any, path: str) -> Any:
         """Read a list of `kind`."""

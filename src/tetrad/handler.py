@@ -12,7 +12,7 @@ import os
 import select
 import sys
 
-from tetrad import events, notices, spawn
+from tetrad import commands, events, notices, spawn
 from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES
 from tetrad.lifeline import Lifeline
 from tetrad.listeners import FAMILIES
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tetrad.clients import Packed
-    from tetrad.commands import Clock, Close
-    from tetrad.plan import Plan
+    from tetrad.commands import Command
+    from tetrad.plan import ListenerPlan, Plan
     from tetrad.quick import Begun
     from tetrad.title import Title
 
@@ -45,15 +45,14 @@ _REHEARSALS = 64
 class Handler:
     """What a handler serves with. Made in the master, so that a fork finds all of it ready."""
 
-    def __init__(self, plan: Plan, commands: dict[bytes, Clock | Close], title: Title) -> None:
+    def __init__(self, plan: Plan, known: dict[bytes, Command], title: Title) -> None:
         self._session = plan["session"]
         self._level = plan["log"]["level"]
         self._grace = plan["stop_timeout"]
-        self._commands = commands
+        self._commands = known
         self._title = title
-        services = {"command": CommandService.of(commands), "echo": EchoService()}
-        self._kinds = [listener["service"] for listener in plan["listeners"]]
-        self._services: list[Service] = [services[kind] for kind in self._kinds]
+        self._listeners = plan["listeners"]
+        self._services = [_service(listener, known) for listener in self._listeners]
         self._lifeline: Lifeline | None = None
         self._tell(JOURNAL, NOTICES)
 
@@ -92,12 +91,12 @@ class Handler:
         attributes) is written into memory; learnt before the fork, it is not copied after it.
         Raises OSError.
         """
-        self._rehearse([list(self._commands), [b"t", b"ime"]] * _REHEARSALS)
+        self._rehearse([list(commands.prompt(self._commands)), [b"t", b"ime"]] * _REHEARSALS)
 
     def _warm_up(self) -> None:
         """Have pages of our own before a client waits for them, unless there is no room for it."""
         try:
-            self._rehearse([list(self._commands)])
+            self._rehearse([list(commands.prompt(self._commands))])
         except OSError:
             pass
 
@@ -108,9 +107,9 @@ class Handler:
         before, self._lifeline = self._lifeline, Lifeline(hears, self._grace)
         self._tell(nowhere, nowhere)
         try:
-            for kind in set(self._kinds):
+            for place in {plan["service"]: plan["place"] for plan in self._listeners}.values():
                 for words in sessions:
-                    self._serve_nobody(self._kinds.index(kind), words)
+                    self._serve_nobody(place, words)
         finally:
             self._lifeline = before
             self._tell(JOURNAL, NOTICES)
@@ -118,7 +117,7 @@ class Handler:
                 os.close(fd)
 
     def _serve_nobody(self, place: int, words: list[bytes]) -> None:
-        client = ("", "unix", place, b'"client":"127.0.0.1:65535"')
+        client = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
         socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         for word in words:
             other.send(word)
@@ -133,8 +132,14 @@ class Handler:
         self._notices = master
         self._journal = events.Journal(journal, self._level, events.ROOM_SECONDS)
         self._quick = [
-            Quick(self._commands if kind == "command" else {}, self._journal, master, self._go_on)
-            for kind in self._kinds
+            Quick(
+                self._commands if plan["service"] == "command" else {},
+                plan["reply_terminator"].encode(),
+                self._journal,
+                master,
+                self._go_on,
+            )
+            for plan in self._listeners
         ]
         self._servers: list[Server] = [quick.serve for quick in self._quick]
 
@@ -148,18 +153,24 @@ class Handler:
 
     def _go_on(self, socket: _socket.socket, client: Packed, begun: Begun, notice: bytes) -> bool:
         """Serve a client that takes longer, and tell the master; False if it is to be the last."""
-        name, _, place, context = client
+        name, _, place, context, _ = client
         lifeline = self._settle(name)
         self._journal.speak_of(context)
         self._journal.gather(begun.told, 1 + begun.commands)
         session = Session(socket, self._session, lifeline, self._journal, begun)
-        session.serve(self._services[place].another())
+        session.serve(self._services[place].another(client))
         # Who has become less important cannot take that back: the next client gets another.
         is_fit = session.is_urgent and not lifeline.stopping
         if not is_fit:
             notice = notices.gone(notice)
         notices.send(self._notices, notices.with_lost(notice, self._journal.take_lost()))
         return is_fit
+
+
+def _service(listener: ListenerPlan, known: dict[bytes, Command]) -> Service:
+    if listener["service"] == "echo":
+        return EchoService()
+    return CommandService.of(known, listener["reply_terminator"].encode())
 
 
 def _next_client(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
-from tetrad import __version__, programs
+from tetrad import __version__, executables, programs
 from tetrad.activation import Activation
-from tetrad.config import Clock
+from tetrad.config import Call, Clock, Close, Fixed, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.config import Config
+    from tetrad.config import Command, Config
     from tetrad.configfile import Loaded
 
 
@@ -44,6 +44,7 @@ class ListenerPlan(TypedDict):
     port: int
     service: str
     backlog: int
+    reply_terminator: str
 
 
 class LogPlan(TypedDict):
@@ -81,11 +82,28 @@ class AccessRule(TypedDict):
 
 
 class CommandPlan(TypedDict):
-    """What a command does: `text` is strftime's format for a clock, the answer for a close."""
+    """What a command answers at once: `text` is strftime's format for a clock, else the answer."""
 
     kind: str
     text: str
     timezone: str
+
+
+class JobPlan(TypedDict):
+    """What a command does that takes its time.
+
+    `target` is the path of a program, or a function as `package.module:function`, which has neither
+    `arguments` (the program's own name is the first of them) nor `environment`. `timeout` is in
+    seconds, `max_output` in bytes; without `on_error` a failure is not answered.
+    """
+
+    kind: str
+    target: str
+    arguments: list[str]
+    environment: dict[str, str]
+    timeout: float
+    max_output: int
+    on_error: str | None
 
 
 class SupervisionPlan(TypedDict):
@@ -122,7 +140,7 @@ class Plan(TypedDict):
     limits: LimitsPlan
     session: SessionPlan
     access: list[AccessRule]
-    commands: dict[str, CommandPlan]
+    commands: dict[str, CommandPlan | JobPlan]
     logger: list[str]
     reloader: list[str]
     supervision: SupervisionPlan
@@ -193,6 +211,7 @@ def _listener(config: Config, index: int) -> ListenerPlan:
         port=listener.port or 0,
         service=listener.service,
         backlog=listener.backlog,
+        reply_terminator=str(listener.reply_terminator),
     )
 
 
@@ -237,16 +256,41 @@ def _rule(text: str, *, allow: bool) -> AccessRule:
     )
 
 
-def _commands(config: Config) -> dict[str, CommandPlan]:
-    plans = {}
-    for name, command in config.commands.items():
-        if isinstance(command, Clock):
-            plans[str(name)] = CommandPlan(
-                kind="clock", text=str(command.clock), timezone=str(command.timezone)
-            )
-        elif command is not None:
-            plans[str(name)] = CommandPlan(kind="close", text=command.close, timezone="")
-    return plans
+def _commands(config: Config) -> dict[str, CommandPlan | JobPlan]:
+    """Return a plan for each command that was not taken away."""
+    made = {str(name): command for name, command in config.commands.items() if command is not None}
+    return {name: _command(command) for name, command in made.items()}
+
+
+def _command(command: Command) -> CommandPlan | JobPlan:
+    match command:
+        case Clock():
+            zone = str(command.timezone)
+            return CommandPlan(kind="clock", text=str(command.clock), timezone=zone)
+        case Close():
+            return CommandPlan(kind="close", text=command.close, timezone="")
+        case Fixed():
+            return CommandPlan(kind="text", text=command.text, timezone="")
+        case Run():
+            given = {str(name): str(value) for name, value in command.env.items()}
+            environment = {"PATH": executables.PATH, "LANG": executables.LANG} | given
+            return _job("run", command, command.program, list(map(str, command.run)), environment)
+        case Call():
+            return _job("call", command, str(command.call), [], {})
+
+
+def _job(
+    kind: str, command: Run | Call, target: str, arguments: list[str], environment: dict[str, str]
+) -> JobPlan:
+    return JobPlan(
+        kind=kind,
+        target=target,
+        arguments=arguments,
+        environment=environment,
+        timeout=float(command.timeout),
+        max_output=int(command.max_output),
+        on_error=command.on_error,
+    )
 
 
 def _seconds(duration: float | None) -> float | None:

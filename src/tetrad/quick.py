@@ -14,6 +14,7 @@ from os import getpid, read, write
 from time import monotonic_ns, time_ns
 
 from tetrad import events, notices
+from tetrad.commands import prompt, terminated
 from tetrad.jsonlines import members
 from tetrad.protocol import LENGTH
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tetrad.clients import Packed
-    from tetrad.commands import Clock, Close
+    from tetrad.commands import Command
 
     Patient = Callable[[_socket.socket, Packed, "Begun", bytes], bool]
     """What serves a client that takes longer, and tells whether it can serve another."""
@@ -76,7 +77,8 @@ class Begun:
 class Quick:
     """Serves clients of commands, whose answers are made before they are forked for.
 
-    Who takes longer is served on by `go_on`; `master` is where the end of the others is noticed.
+    Each answer ends with the `terminator`; commands that take their time are not for this. Who
+    takes longer is served on by `go_on`; `master` is where the end of the others is noticed.
     """
 
     __slots__ = (
@@ -87,17 +89,20 @@ class Quick:
         "_log",
         "_master",
         "_since",
+        "_terminator",
         "_until",
     )
 
     def __init__(
         self,
-        commands: dict[bytes, Clock | Close],
+        commands: dict[bytes, Command],
+        terminator: bytes,
         journal: events.Journal,
         master: int,
         go_on: Patient,
     ) -> None:
-        self._commands = commands
+        self._commands = prompt(commands)
+        self._terminator = terminator
         self._journal = journal
         self._log = journal.fd if journal.level <= events.LEVELS["info"] else None
         self._master = master
@@ -113,7 +118,7 @@ class Quick:
         self._since = now // _NANOSECONDS * _NANOSECONDS
         self._until = self._since + _NANOSECONDS
         for name, command in self._commands.items():
-            answer = command.answer()
+            answer = terminated(command.answer(), self._terminator)
             if len(answer) <= _LONGEST_ANSWER:
                 named = members({"command": name.decode()}).encode()
                 self._answers[name] = (answer, len(answer), named, command.closes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tetrad import events
+from tetrad.commands import terminated
+from tetrad.extension import Context
 from tetrad.jsonlines import members
 from tetrad.protocol import Parser, printable
 from tetrad.session import DISCARD, GO_ON
@@ -11,7 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tetrad.commands import Clock, Close
+    from tetrad.clients import Packed
+    from tetrad.commands import Command
     from tetrad.session import Session
 
 
@@ -23,7 +26,7 @@ class Service:
         """Whether the client is in the middle of something."""
         return False
 
-    def another(self) -> Service:
+    def another(self, client: Packed) -> Service:
         """Return the same service for another client."""
         raise NotImplementedError
 
@@ -37,26 +40,34 @@ class Service:
 
 
 class CommandService(Service):
-    """Answers four-byte commands."""
+    """Answers four-byte commands; each answer ends with the `terminator`."""
 
-    __slots__ = ("_commands", "_parser", "_told")
+    __slots__ = ("_client", "_commands", "_parser", "_terminator", "_told")
 
     def __init__(
-        self, commands: Mapping[bytes, Clock | Close], parser: Parser, told: Mapping[bytes, str]
+        self,
+        commands: Mapping[bytes, Command],
+        terminator: bytes,
+        parser: Parser,
+        told: Mapping[bytes, str],
+        client: Packed | None = None,
     ) -> None:
         self._commands = commands
+        self._terminator = terminator
         self._parser = parser
         self._told = told
+        self._client = client
 
     @classmethod
-    def of(cls, commands: Mapping[bytes, Clock | Close]) -> CommandService:
+    def of(cls, commands: Mapping[bytes, Command], terminator: bytes) -> CommandService:
         """Make it from its commands, with what the log says of each of them."""
         told = {name: members({"command": name.decode()}) for name in commands}
-        return cls(commands, Parser(commands), told)
+        return cls(commands, terminator, Parser(commands), told)
 
-    def another(self) -> CommandService:
+    def another(self, client: Packed) -> CommandService:
         """Return the same service for another client."""
-        return CommandService(self._commands, self._parser.another(), self._told)
+        parser = self._parser.another()
+        return CommandService(self._commands, self._terminator, parser, self._told, client)
 
     @property
     def unfinished(self) -> bool:
@@ -64,25 +75,55 @@ class CommandService(Service):
         return bool(self._parser.unfinished)
 
     def take(self, session: Session, data: bytes) -> str:
-        """Answer the commands in `data` with one write, then log them."""
+        """Answer the commands in `data`."""
         names, invalid = self._parser.feed(data)
-        answers = []
-        verdict = GO_ON
-        for name in names:
-            command = self._commands[name]
-            answers.append(command.answer())
-            if command.closes:
-                verdict = "quit"
-                break
-        if answers:
-            session.send(b"".join(answers))
-            session.count_commands(len(answers))
-            for name in names[: len(answers)]:
-                session.tell("info", events.CLIENT_COMMAND, self._told[name])
-        if verdict == GO_ON and invalid is not None:
+        if self._answer(session, names):
+            return "quit"
+        if invalid is not None:
             self._refuse(session, invalid)
             return DISCARD
-        return verdict
+        return GO_ON
+
+    def _answer(self, session: Session, names: list[bytes]) -> bool:
+        """Answer commands in their order; True if one of them closes, which is then the last.
+
+        What comes before one that takes its time does not wait for it.
+        """
+        commands = self._commands
+        prompt: list[bytes] = []
+        for name in names:
+            command = commands[name]
+            if command.takes_time:
+                self._send(session, prompt)
+                prompt = []
+                self._perform(session, name)
+            else:
+                prompt.append(name)
+                if command.closes:
+                    self._send(session, prompt)
+                    return True
+        self._send(session, prompt)
+        return False
+
+    def _send(self, session: Session, names: list[bytes]) -> None:
+        """Answer commands that need no time with one write, then log them."""
+        if not names:
+            return
+        answers = [self._commands[name].answer() for name in names]
+        if self._terminator:
+            answers = [terminated(answer, self._terminator) for answer in answers]
+        session.send(b"".join(answers))
+        session.count_commands(len(names))
+        for name in names:
+            session.tell("info", events.CLIENT_COMMAND, self._told[name])
+
+    def _perform(self, session: Session, name: bytes) -> None:
+        """Answer a command that takes its time."""
+        client, _, _, _, connection = self._client or ("", "", 0, b"", "")
+        context = Context(client, connection, name.decode())
+        answer = self._commands[name].perform(context, session)
+        if answer is not None:
+            session.send(terminated(answer, self._terminator))
 
     def finish(self, session: Session) -> str:
         """Log what never became a command."""
@@ -100,7 +141,7 @@ class CommandService(Service):
 class EchoService(Service):
     """Sends every byte back."""
 
-    def another(self) -> EchoService:
+    def another(self, _client: Packed) -> EchoService:
         """Return itself: it remembers nothing."""
         return self
 

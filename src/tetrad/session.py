@@ -146,6 +146,11 @@ class Session:
         """Take note of something said that is not a command."""
         self._last_command = time.monotonic()
 
+    def wait_for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
+        """Wait for other descriptors than the client's, as `Waiting.for_others`."""
+        self._journal.flush()
+        return self._waiting.for_others(fds, deadline)
+
     def tell(self, level: str, event: str, fields: str) -> None:
         """Tell the journal; `fields` are JSON."""
         self._journal.tell(level, event, fields)

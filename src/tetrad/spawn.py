@@ -76,6 +76,18 @@ def fork_each(
     return pids, None
 
 
+def fork_one(work: Callable[[], object]) -> int:
+    """Fork a child that does `work` and never returns; return its pid. Raises OSError."""
+    pid = fork()
+    if pid == 0:
+        try:
+            work()
+            _exit(0)
+        finally:
+            _exit(FAILED)
+    return pid
+
+
 def accept_termination(on_signal: Callable[[int, object], None]) -> None:
     """Be a process of its own: SIGTERM is ours now, the master's other signals stay blocked."""
     signal.set_wakeup_fd(-1)

@@ -6,6 +6,8 @@ hears the master, too: an order to stop, or the end of it.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import time
 
@@ -48,7 +50,7 @@ class Waiting:
         if now >= deadline:
             raise Ended(reason)
         last = min(deadline, self._leave_by)
-        return self._hear(None if last == NEVER else last - now)
+        return bool(self._hear(None if last == NEVER else last - now))
 
     def for_room(self, deadline: float, reason: str) -> None:
         """Wait for the client to read."""
@@ -56,6 +58,26 @@ class Waiting:
         while not self.for_input(deadline, reason):
             self.is_stopping()
         self._poll.modify(self._fd, select.POLLIN)
+
+    def for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
+        """Wait for other descriptors while the client waits for us; return those that are ready.
+
+        At the deadline, and when the master says something, there may be none. A client that has
+        ended only its own side still waits. Raises ConnectionResetError if it has hung up.
+        """
+        self._poll.modify(self._fd, 0)
+        for fd in fds:
+            self._poll.register(fd, select.POLLIN)
+        try:
+            ready = self._hear(min(deadline, self._leave_by) - time.monotonic())
+        finally:
+            for fd in fds:
+                self._poll.unregister(fd)
+            self._poll.modify(self._fd, select.POLLIN)
+        self.is_stopping()
+        if self._fd in ready:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return list(ready)
 
     def look(self) -> None:
         """Do not wait, but end if it is time to."""
@@ -70,8 +92,8 @@ class Waiting:
             self._poll.modify(self._lifeline.fd, 0)
         return self._lifeline.stopping
 
-    def _hear(self, seconds: float | None) -> bool:
-        """Listen to client and master; True if the client is ready."""
+    def _hear(self, seconds: float | None) -> dict[int, int]:
+        """Listen to the master and to others; return which of these are ready, and for what."""
         ready = dict(self._lifeline.wait(self._poll, seconds))
         heard = ready.pop(self._lifeline.fd, 0)
         if heard & ~select.POLLIN:
@@ -80,7 +102,7 @@ class Waiting:
             self._lifeline.stopping = True
         if time.monotonic() >= self._leave_by:
             raise Ended(self._leave_reason)
-        return bool(ready)
+        return ready
 
 
 def after(moment: float, seconds: float | None) -> float:

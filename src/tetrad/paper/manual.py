@@ -144,15 +144,19 @@ def _kind(key: dict[str, Any]) -> str:
     """Say what a value is, in a few words."""
     if "anyOf" in key:
         return " or ".join(_kind(part) for part in key["anyOf"])
-    if "enum" in key:
-        return ", ".join(f"`{choice}`" for choice in key["enum"])
+    return ", ".join(f"`{choice}`" for choice in key["enum"]) if "enum" in key else _one_kind(key)
+
+
+def _one_kind(key: dict[str, Any]) -> str:
     if "$ref" in key:
         return _called(key["$ref"].rpartition("/")[2])
     if "items" in key:
         return f"list, each a {_kind(key['items'])}"
+    if "additionalProperties" in key:
+        return f"names, each with a {_kind(key['additionalProperties'])}"
     if key["type"] == "integer":
         return f"{key['minimum']} to {key['maximum']}"
-    return "`null`" if key["type"] == "null" else "text"
+    return {"null": "`null`", "string": "text"}[key["type"]]
 
 
 def _called(name: str) -> str:
@@ -166,7 +170,7 @@ def _referred(key: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def _sentence(text: str) -> str:

@@ -143,7 +143,15 @@ EVENTS: dict[str, tuple[str, str]] = {
     events.SERVER_OVERLOADED: ("error", "No client can be accepted for a while: `error`."),
     events.SERVER_FAILED: ("error", "A defect in `tetrad`: `error`, `place`."),
     events.CLIENT_CONNECTED: ("info", "A session has begun."),
-    events.CLIENT_COMMAND: ("info", "A known command: `command`."),
+    events.CLIENT_COMMAND: (
+        "info",
+        """
+A known command: `command`. One that runs a program or a function has `duration` in seconds, the
+`bytes` that it gave, the exit `status` if it exited, `cut` if there were more than are allowed, the
+beginning of what it wrote to its standard error in `stderr`, and in `error` why it failed. Of one
+that failed or was cut the level is warning.
+""",
+    ),
     events.CLIENT_INVALID: (
         "warning",
         "An invalid one: `command`, at most four bytes; what is not printable is `\\x`_NN_.",
@@ -208,7 +216,20 @@ A relative path starts from the folder of the file.
 
 FILE_COMMANDS = """
 Each key is a _command_ _name_, which is what a client sends. To the built-in `time` and `quit`
-those of the file are added; one that is `null` is taken away. A command has one of two forms.
+those of the file are added; one that is `null` is taken away. A command has one of five forms.
+
+A program of `run` is executed without a shell. It gets an empty standard input, the variables
+`PATH`, `LANG`, `TETRAD_CLIENT`, `TETRAD_CONNECTION` and `TETRAD_COMMAND` and those of `env`, the
+daemon's user, umask and working directory, and nothing else. What it writes is the answer once it
+has exited with status 0. If it fails, takes longer than `timeout` or cannot be started, the answer
+is `on_error`. If it writes more than `max_output`, it is killed, and what fits is the answer.
+However it ends, all that it has started is killed with it; so it is when the session ends. A client
+that has ended only its own side waits for its answer. One that has closed its connection cannot be
+told from that over TCP, so that a program may go on to its `timeout` for it.
+
+A function of `call` takes a `tetrad.extension.Context` with the texts `client`, `connection` and
+`command`, and returns bytes or text. It is imported and called in a process of its own for each
+call, to which all of the above applies; what it prints goes into the log.
 """
 
 USER_DEFAULTS = """
@@ -233,6 +254,8 @@ FILE_EXAMPLE = """
 
     commands:
       date: {clock: "%Y-%m-%d", timezone: UTC}
+      help: {text: "time date load quit"}
+      load: {run: [uptime], timeout: 2s, on_error: unknown}
 """
 
 EDITORS = """

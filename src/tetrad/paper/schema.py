@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tetrad.config import Config, Listener, Section
+from tetrad.executables import Argument, Function, Variable
 from tetrad.quantities import (
     Address,
     ClockFormat,
@@ -24,7 +25,9 @@ from tetrad.quantities import (
     Network,
     Path,
     Rate,
+    Size,
     SocketPath,
+    Terminator,
     Timezone,
     User,
 )
@@ -42,6 +45,7 @@ QUANTITIES: dict[type, dict[str, Any]] = {
         "pattern": rf"^({_IPV4}|{_IPV6}(%[^%/]+)?|unix:.{{1,107}})$",
         "examples": ["127.0.0.1", "::", "unix:/run/tetrad/tetrad.sock"],
     },
+    Argument: {},
     ClockFormat: {"minLength": 1, "examples": ["%Y/%m/%d %H:%M:%S"]},
     CommandName: {"pattern": "^[!-~]{4}$", "examples": ["date"]},
     Duration: {
@@ -51,6 +55,10 @@ QUANTITIES: dict[type, dict[str, Any]] = {
         "maximum": 3650 * 86400,
         "examples": ["500ms", "10s", "5m", "1h30m"],
     },
+    Function: {
+        "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$",
+        "examples": ["mycompany.tetrad:who"],
+    },
     Group: {"minLength": 1, "examples": ["nogroup"]},
     Mode: {"pattern": "^0?[0-7]{1,3}$", "examples": ["027", "077"]},
     Network: {
@@ -59,9 +67,18 @@ QUANTITIES: dict[type, dict[str, Any]] = {
     },
     Path: {"minLength": 1},
     Rate: {"pattern": r"^0*[1-9][0-9]*\s*/\s*[smh]$", "examples": ["20/s", "300/m", "1000/h"]},
+    Size: {
+        "type": ["string", "integer"],
+        "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)?$",
+        "minimum": 1,
+        "maximum": 1 << 30,
+        "examples": ["4KiB", "1MiB"],
+    },
     SocketPath: {"minLength": 1, "maxLength": 107},
+    Terminator: {"pattern": r"^[^\\]{0,16}$", "examples": ["\n", "\r\n"]},
     Timezone: {"minLength": 1, "examples": ["local", "UTC", "Asia/Seoul"]},
     User: {"minLength": 1, "examples": ["nobody"]},
+    Variable: {"pattern": "^(?!TETRAD_)[A-Za-z_][A-Za-z0-9_]*$", "examples": ["LC_ALL"]},
 }
 """How each is written, beside what its type says itself."""
 
@@ -148,13 +165,13 @@ def _section(kind: type[Section]) -> dict[str, Any]:
     properties = {}
     for field, key in zip(fields, keys, strict=True):
         made = dict(key)
-        if made.get("type") == "array":
-            made["type"] = ["array", "null"]
+        if made.get("type") in {"array", "object"} and not field.required:
+            made["type"] = [made["type"], "null"]
         if "enum" in made:
             # In the order of the declaration: levels have one, which sorting would lose.
             made["enum"] = list(typing.get_args(typing.get_args(field.type)[0]))
         if not field.required:
-            value = getattr(whole, field.name) if whole else field.default
+            value = getattr(whole, field.name) if whole else _default(field)
             made["default"] = AS_ROOT.get(field.name, _plain(value))
         properties[field.name] = made
     return {
@@ -165,6 +182,11 @@ def _section(kind: type[Section]) -> dict[str, Any]:
         "required": required,
         "additionalProperties": False,
     }
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    factory: Any = field.default_factory
+    return field.default if factory is msgspec.NODEFAULT else factory()
 
 
 def _top_level(kind: Any, default: object) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind

@@ -1,0 +1,233 @@
+"""Commands that call a function of Python: its answer, its mistakes, and where it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from processes import Process, children_of, title_of, until
+from tetrad import extension, functions
+from tetrad.extension import Context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import MakeDaemon
+    from daemons import Daemon
+
+MODULE = r"""
+import os, sys, time
+from tetrad.extension import Context
+
+with open(os.path.join(os.path.dirname(__file__), "imported"), "a") as note:
+    note.write(f"{os.getpid()} {os.getppid()}\n")
+
+count = 0
+
+def echo(context: Context) -> str:
+    return f"{context.command} {context.client} {context.connection}"
+
+def data(context: Context) -> bytes:
+    return bytes(range(256))
+
+def more(context: Context) -> str:
+    global count
+    count += 1
+    return str(count)
+
+def fail(context: Context) -> str:
+    raise ValueError("not\ntoday")
+
+def none(context: Context) -> None:
+    pass
+
+def much(context: Context) -> bytes:
+    return bytes(10_000_000)
+
+def talk(context: Context) -> str:
+    print("to the log")
+    os.system("echo and this")
+    return "quiet"
+
+def leave(context: Context) -> str:
+    sys.exit(0)
+
+def crash(context: Context) -> str:
+    os.kill(os.getpid(), 11)
+
+def stay(context: Context) -> str:
+    import signal
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    os.system("setsid sleep 1000 & echo $! > child.new; mv child.new " + os.path.join(
+        os.path.dirname(__file__), "child"))
+    while True:
+        sum(range(10_000_000))
+"""
+
+
+class Serve(Protocol):
+    """Starts a daemon whose command `func` is a function of the module."""
+
+    def __call__(self, function: str, **settings: object) -> Daemon:
+        """Start it."""
+        ...
+
+
+@pytest.fixture
+def serve(prepared: MakeDaemon, tmp_path: Path) -> Serve:
+    """Start daemons that can import the module."""
+    (tmp_path / "answers.py").write_text(MODULE)
+
+    def start(function: str, **settings: object) -> Daemon:
+        made = prepared(commands={"func": {"call": f"answers:{function}", **settings}})
+        made.environment["PYTHONPATH"] = str(tmp_path)
+        return made.start()
+
+    return start
+
+
+def ask(daemon: Daemon, words: bytes = b"funcquit") -> bytes:
+    """Say something, and return all that is answered."""
+    client = daemon.connect()
+    client.send(words)
+    return client.read_all()
+
+
+def test_a_function_is_told_who_asks_what(serve: Serve) -> None:
+    """The context has the client, the session's id and the command, and a text is UTF-8."""
+    served = serve("echo")
+    client = served.connect()
+    client.send(b"funcquit")
+    answer = client.read_all().decode()
+    line = served.wait_for("client.command", command="func")
+    assert answer == f"func {client.name} {line['connection']}quit"
+    assert (line["level"], line["bytes"]) == ("info", len(answer) - 4)
+
+
+def test_a_function_may_answer_bytes(serve: Serve) -> None:
+    """All 256 values, as they are."""
+    assert ask(serve("data")) == bytes(range(256)) + b"quit"
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        ("fail", "ValueError: not today (answers.py:22)"),
+        ("none", "TypeError: answers:none returned NoneType, not bytes or str"),
+        ("leave", "SystemExit: 0 (answers.py:36)"),
+        ("crash", "killed by SIGSEGV"),
+    ],
+)
+def test_a_function_that_fails_is_told_in_a_line(serve: Serve, function: str, error: str) -> None:
+    """`on_error` is answered, and the session goes on, whatever the function has done."""
+    served = serve(function, on_error="sorry")
+    assert ask(served, b"funcfuncquit") == b"sorrysorryquit"
+    line = served.wait_for("client.command", command="func", count=2)
+    assert (line["level"], line["error"]) == ("warning", error)
+
+
+def test_what_is_too_long_is_cut(serve: Serve) -> None:
+    """As of a program."""
+    served = serve("much", max_output="1KiB")
+    assert ask(served) == bytes(1024) + b"quit"
+    assert served.wait_for("client.command", command="func")["cut"] is True
+
+
+def test_what_a_function_prints_is_not_its_answer(serve: Serve) -> None:
+    """It is in the log, with what its own programs print."""
+    served = serve("talk")
+    assert ask(served) == b"quietquit"
+    assert served.wait_for("client.command", command="func")["stderr"].split("\n") == [
+        "and this",
+        "to the log",
+        "",
+    ]
+
+
+def test_a_function_that_takes_for_ever_is_ended(serve: Serve, tmp_path: Path) -> None:
+    """With what it has started, though it is deaf to signals and busy."""
+    served = serve("stay", timeout="3s", on_error="late")
+    client = served.connect()
+    client.send(b"func")
+    until((tmp_path / "child").exists, "its child")
+    child = Process(int((tmp_path / "child").read_text()))
+    assert client.read(4) == b"late"
+    assert child.has_ended()
+    child.close()
+    assert served.wait_for("client.command", command="func")["error"] == "timed out"
+    assert client.quit() == b"quit"
+
+
+def test_a_function_ends_with_its_handler(serve: Serve, tmp_path: Path) -> None:
+    """As a program does, and `ps` shows what it is."""
+    served = serve("stay", timeout="1h")
+    served.may_lose = True
+    client = served.connect()
+    client.send(b"func")
+    until((tmp_path / "child").exists, "its child")
+    (keeper,) = children_of(served.handlers[0])
+    titles = {title_of(pid): pid for pid in children_of(keeper)}
+    pid = titles[f"tetrad: func for {client.name}"]
+    function, child = Process(pid), Process(int((tmp_path / "child").read_text()))
+    os.kill(served.handlers[0], signal.SIGKILL)
+    assert function.has_ended()
+    assert child.has_ended()
+    function.close()
+    child.close()
+
+
+def test_each_call_is_a_process_of_its_own(serve: Serve, tmp_path: Path) -> None:
+    """Nothing is remembered, and neither master nor handler imports the module."""
+    served = serve("more")
+    imported = tmp_path / "imported"
+    by_start = imported.read_text()
+    assert ask(served, b"funcfuncquit") == b"11quit"
+    processes = imported.read_text().removeprefix(by_start).split("\n")[:-1]
+    assert len(processes) == 2
+    ours = {str(pid) for pid in (served.pid, served.wait_for("client.connected")["pid"])}
+    assert ours.isdisjoint(word for line in processes for word in line.split()[:1])
+
+
+def test_a_module_that_is_gone_fails_the_command(serve: Serve, tmp_path: Path) -> None:
+    """Not the session, nor the daemon."""
+    served = serve("echo", on_error="gone")
+    (tmp_path / "answers.py").unlink()
+    assert ask(served) == b"gonequit"
+    line = served.wait_for("client.command", command="func")
+    assert line["error"] == "NotFoundError: there is no module answers"
+
+
+def test_a_context_does_not_change() -> None:
+    """It is what it was made of."""
+    context = Context("192.0.2.7:38276", "1f-1", "func")
+    assert repr(context) == "Context('192.0.2.7:38276', '1f-1', 'func')"
+    for name in ("client", "colour"):
+        with pytest.raises(AttributeError):
+            setattr(context, name, "")
+        with pytest.raises(AttributeError):
+            delattr(context, name)
+    assert context.client == "192.0.2.7:38276"
+
+
+def test_the_example_in_the_documentation_works() -> None:
+    """What `tetrad.extension` shows is a function that can be called."""
+    who: dict[str, Any] = {}
+    lines = (extension.__doc__ or "").partition("    from tetrad")[2].partition("\n\nEach call")[0]
+    source = "    from tetrad" + lines
+    exec("\n".join(line[4:] for line in source.splitlines()), who)  # noqa: S102 - our own text
+    assert who["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
+
+
+def test_an_answer_is_bytes_or_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever bytes are called; anything else is refused with its name."""
+    context = Context("", "", "")
+    for given, answer in [("é", "é".encode()), (b"x", b"x"), (bytearray(b"x"), b"x")]:
+        monkeypatch.setattr(functions, "find", lambda _name, given=given: lambda _context: given)
+        assert functions.call("m:f", context) == answer
+    monkeypatch.setattr(functions, "find", lambda _name: lambda _context: 7)
+    with pytest.raises(TypeError, match="m:f returned int, not bytes or str"):
+        functions.call("m:f", context)

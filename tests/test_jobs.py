@@ -1,0 +1,502 @@
+"""Commands that run a program: its answer, its end, and nothing of it left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clients import ANSWER
+from processes import Process, children_of, title_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from clients import Client
+    from conftest import MakeDaemon
+    from daemons import Daemon, Event
+
+LONG = "1000"
+
+WAIT = "until test -e go; do sleep 0.01; done"
+
+STUBBORN = """
+(setsid sh -c 'trap "" TERM INT HUP; sleep 1000 & echo $$ $! > far.new; mv far.new far; wait' &)
+trap "" TERM INT HUP
+echo $$ > near.new; mv near.new near
+"""
+"""A program that heeds no signal, and leaves another in a session of its own, as orphans."""
+
+
+def shell(script: str, **settings: object) -> dict[str, Any]:
+    """Return a command that runs a script."""
+    return {"run": ["sh", "-c", script], **settings}
+
+
+def told(daemon: Daemon, command: str = "prog") -> Event:
+    """Wait for the line about a command, which is logged once."""
+    return daemon.wait_for("client.command", command=command)
+
+
+def ask(daemon: Daemon, words: bytes = b"progquit", listener: int = 0) -> bytes:
+    """Say something, and return all that is answered."""
+    client = daemon.connect(listener)
+    client.send(words)
+    client.end()
+    return client.read_all()
+
+
+class Stubborn:
+    """What a stubborn program has started: two that note their pids, and the second's child."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.script = f"cd {folder}\n{STUBBORN}"
+        self._processes: list[Process] = []
+
+    def watch(self) -> None:
+        """Wait until it is at work."""
+        pids = [*self._note("near"), *self._note("far")]
+        self._processes = [Process(int(pid)) for pid in pids]
+
+    def _note(self, name: str) -> list[str]:
+        file = self.folder / name
+        until(file.exists, f"the note {name}")
+        return file.read_text().split()
+
+    def release(self) -> None:
+        """Let a program go on that waits for us."""
+        (self.folder / "go").touch()
+
+    def is_gone(self) -> bool:
+        """Wait for the end of all of them."""
+        return all(process.has_ended() for process in self._processes)
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever the test has found."""
+        for process in self._processes:
+            process.signal(signal.SIGKILL)
+            process.close()
+
+
+@pytest.fixture
+def stubborn(tmp_path: Path) -> Iterator[Stubborn]:
+    """A program that is hard to end."""
+    folder = tmp_path / "stubborn"
+    folder.mkdir()
+    one = Stubborn(folder)
+    yield one
+    one.close()
+
+
+# What it answers
+
+
+def test_the_answer_is_what_the_program_writes(daemon: MakeDaemon) -> None:
+    """Its standard output as it is, and a line with status, duration and bytes."""
+    served = daemon(commands={"prog": shell("printf 'a\\0b\\n'")})
+    assert ask(served) == b"a\0b\nquit"
+    line = told(served)
+    assert (line["level"], line["status"], line["bytes"]) == ("info", 0, 4)
+    assert 0 < line["duration"] < 30
+    assert line.keys().isdisjoint({"error", "stderr", "cut"})
+    end = served.wait_for("client.disconnected")
+    assert (end["reason"], end["commands"], end["bytes_in"], end["bytes_out"]) == ("quit", 2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("script", "fields"),
+    [
+        ("echo lost; exit 3", {"status": 3, "error": "exit status 3"}),
+        ("echo lost; kill -SEGV $$", {"error": "killed by SIGSEGV"}),
+        ("echo lost; kill -KILL $$", {"error": "killed by SIGKILL"}),
+        ("echo lost; exec >&- 2>&-; exit 4", {"status": 4, "error": "exit status 4"}),
+    ],
+)
+@pytest.mark.parametrize(("on_error", "answer"), [(None, b""), ("sorry", b"sorry")])
+def test_a_program_that_fails_is_answered_by_on_error(
+    daemon: MakeDaemon, script: str, fields: Event, on_error: str | None, answer: bytes
+) -> None:
+    """Its status is the true one, what it wrote is not sent, and the session goes on."""
+    served = daemon(commands={"prog": shell(script, on_error=on_error)})
+    assert ask(served) == answer + b"quit"
+    line = told(served)
+    assert {key: line[key] for key in ("status", "error") if key in line} == fields
+    assert (line["level"], line["bytes"]) == ("warning", 5)
+
+
+@pytest.mark.parametrize("closing", ["", "exec >&- 2>&-; "])
+def test_a_program_that_takes_too_long_is_ended(daemon: MakeDaemon, closing: str) -> None:
+    """Also when it has closed its output and goes on."""
+    script = f"echo lost; {closing}exec sleep {LONG}"
+    served = daemon(commands={"prog": shell(script, timeout="300ms", on_error="late")})
+    assert ask(served) == b"latequit"
+    line = told(served)
+    assert (line["level"], line["error"]) == ("warning", "timed out")
+    assert 0.3 <= line["duration"] < 30
+    assert "status" not in line
+
+
+def test_a_program_that_cannot_be_executed_fails(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """What the kernel says of it is in the log."""
+    program = tmp_path / "program"
+    program.write_text("this is no program\n")
+    program.chmod(stat.S_IRWXU)
+    served = daemon(commands={"prog": {"run": [str(program)], "on_error": "sorry"}})
+    assert ask(served) == b"sorryquit"
+    line = told(served)
+    assert line["error"] == "it cannot be started: Exec format error"
+    assert "status" not in line
+    program.unlink()
+    assert ask(served) == b"sorryquit"
+    served.wait_for("client.command", error="it cannot be started: No such file or directory")
+
+
+@pytest.mark.parametrize("command", [["yes"], ["sh", "-c", "yes; sleep 1000"]])
+def test_a_flood_is_cut(daemon: MakeDaemon, command: list[str]) -> None:
+    """As much as may be is answered, the program is ended at once, and the log says it."""
+    served = daemon(commands={"prog": {"run": command, "max_output": "100KiB", "timeout": "1h"}})
+    assert ask(served) == b"y\n" * 51200 + b"quit"
+    line = told(served)
+    assert (line["level"], line["bytes"], line["cut"]) == ("warning", 102400, True)
+    assert "error" not in line
+
+
+def test_what_just_fits_is_not_cut(daemon: MakeDaemon) -> None:
+    """The limit is the longest answer."""
+    script = "head -c 300000 /dev/zero"
+    served = daemon(commands={"prog": shell(script, max_output=300000)})
+    assert ask(served) == bytes(300000) + b"quit"
+    assert told(served)["level"] == "info"
+
+
+def test_complaints_go_into_the_log(daemon: MakeDaemon) -> None:
+    """The first of them; a program that complains without end is not held up by that."""
+    script = "printf 'oops\\n\\377' >&2; head -c 1000000 /dev/zero >&2; echo ok"
+    served = daemon(commands={"prog": shell(script)})
+    assert ask(served) == b"ok\nquit"
+    line = told(served)
+    assert line["stderr"].startswith("oops\n\\xff\0\0")
+    assert len(line["stderr"]) < 500
+    assert line["level"] == "info"
+
+
+# What it has
+
+
+def test_the_environment_is_what_is_documented(daemon: MakeDaemon) -> None:
+    """Nothing of the daemon's; `env` adds and overrides."""
+    command = {"run": ["env"], "env": {"LANG": "C", "EMPTY": "", "COLOUR": "light red"}}
+    served = daemon(commands={"prog": command})
+    client = served.connect()
+    client.send(b"progquit")
+    lines = client.read_all().removesuffix(b"quit").decode().splitlines()
+    line = told(served)
+    assert dict(entry.split("=", 1) for entry in lines) == {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C",
+        "EMPTY": "",
+        "COLOUR": "light red",
+        "TETRAD_CLIENT": client.name,
+        "TETRAD_CONNECTION": line["connection"],
+        "TETRAD_COMMAND": "prog",
+    }
+
+
+def test_no_descriptor_is_inherited(daemon: MakeDaemon) -> None:
+    """An empty input, and two pipes; the fourth is that of `ls` itself."""
+    served = daemon(commands={"prog": {"run": ["ls", "-l", "/proc/self/fd"]}})
+    found = re.findall(r" (\d+) -> (\S+)", ask(served).decode())
+    kinds = {int(fd): name.partition(":")[0] for fd, name in found}
+    assert kinds.pop(0) == "/dev/null"
+    assert (kinds.pop(1), kinds.pop(2)) == ("pipe", "pipe")
+    assert [name.rpartition("/")[2] for name in kinds.values()] == ["fd"]
+
+
+def test_signals_are_as_a_program_expects_them(daemon: MakeDaemon) -> None:
+    """None is blocked, none is ignored; it leads a session, and has as many files as usual."""
+    script = "grep -E 'SigBlk|SigIgn' /proc/self/status; ulimit -Sn; ps -o sid= -p $$; echo $$"
+    served = daemon(commands={"prog": shell(script)})
+    blocked, ignored, files, session, pid, _ = re.split(r"\s*\n\s*", ask(served).decode())
+    assert blocked.split()[1] == ignored.split()[1] == "0" * 16
+    assert int(files) <= 1024
+    assert int(session) == int(pid)
+
+
+def test_the_input_is_empty(daemon: MakeDaemon) -> None:
+    """A program that reads ends, and has nothing of the client's."""
+    served = daemon(commands={"prog": {"run": ["cat"], "timeout": "1h"}})
+    assert ask(served, b"progquit") == b"quit"
+    assert told(served)["status"] == 0
+
+
+# Its place in the session
+
+
+def test_answers_keep_their_order(daemon: MakeDaemon) -> None:
+    """What stands before a program does not wait for it, what stands behind it does."""
+    served = daemon(commands={"prog": shell("sleep 0.2; echo x"), "text": {"text": "t"}})
+    client = served.connect()
+    client.send(b"textprogtexttimequit")
+    assert client.read(1) == b"t"
+    rest = client.read_all()
+    assert rest[:3] == b"x\nt"
+    assert ANSWER.fullmatch(rest[3:-4])
+    assert rest[-4:] == b"quit"
+    assert served.wait_for("client.disconnected")["commands"] == 5
+    names = [line["command"] for line in served.events("client.command")]
+    assert names == ["text", "prog", "text", "time", "quit"]
+
+
+def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
+    """That a client says no more is not that it has left."""
+    served = daemon(commands={"prog": shell("sleep 0.3; echo x")})
+    assert ask(served, b"progprog") == b"x\nx\n"
+    assert served.wait_for("client.disconnected")["reason"] == "eof"
+
+
+def test_what_is_invalid_behind_a_program_is_told(daemon: MakeDaemon) -> None:
+    """The rules of the protocol hold for it as for any command."""
+    served = daemon(commands={"prog": shell("echo x")})
+    assert ask(served, b"prog\r\nhelp") == b"x\n"
+    served.wait_for("client.invalid", command="help")
+
+
+def test_an_idle_timeout_does_not_run_meanwhile(daemon: MakeDaemon) -> None:
+    """A client that waits for an answer is not idle; afterwards it is."""
+    served = daemon(
+        commands={"prog": shell("sleep 0.6; echo x")},
+        session={"idle_timeout": "200ms", "first_command_timeout": "200ms"},
+    )
+    client = served.connect()
+    client.send(b"prog")
+    assert client.read_all() == b"x\n"
+    end = served.wait_for("client.disconnected")
+    assert end["reason"] == "idle_timeout"
+    assert end["duration"] >= 0.8
+
+
+def test_a_reload_is_for_new_sessions(daemon: MakeDaemon) -> None:
+    """A session that is under way keeps the commands that it began with."""
+    served = daemon(commands={"prog": shell("echo old")})
+    old = served.served()
+    served.configure(commands={"prog": shell("echo new")})
+    ran = served.tetrad("reload")
+    assert "commands.prog.run" in ran.out
+    assert ask(served) == b"new\nquit"
+    old.send(b"progquit")
+    assert old.read_all() == b"old\nquit"
+
+
+def test_a_reload_with_a_program_that_is_not_there_changes_nothing(daemon: MakeDaemon) -> None:
+    """It fails, and says where."""
+    served = daemon(commands={"prog": shell("echo old")})
+    served.configure(commands={"prog": {"run": ["/no/such/program"]}})
+    ran = served.tetrad("reload")
+    assert (ran.status, "commands.prog.run: there is no program /no/such" in ran.err) == (78, True)
+    assert ask(served) == b"old\nquit"
+
+
+def test_nothing_runs_before_a_client_asks(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """The master rehearses sessions, and spares are warmed up, without programs."""
+    note = tmp_path / "note"
+    command = shell(f"echo x >> {note}")
+    served = daemon(commands={"prog": command}, handlers={"spare": 1, "clients_each": 9})
+    until(lambda: served.status()["handlers"]["idle"], "a spare")
+    assert ask(served) == b"quit"
+    assert note.read_text() == "x\n"
+
+
+@pytest.mark.parametrize("terminator", ["\n", "\r\n", "|", "\0"])
+def test_every_answer_has_the_terminator(daemon: MakeDaemon, terminator: str) -> None:
+    """Those at once and those after a while, whoever serves them; what ends so stays as it is."""
+    served = daemon(
+        listen=[{"port": 0, "reply_terminator": terminator}, {"port": 0}],
+        commands={
+            "prog": shell("printf x"),
+            "line": {"run": ["printf", "%b", "x" + terminator.replace("\0", "\\0000")]},
+            "none": {"run": ["true"]},
+            "fail": {"run": ["false"], "on_error": "sorry"},
+            "lost": {"run": ["false"]},
+        },
+    )
+    end = terminator.encode()
+    parts = ask(served, b"timeproglinenonefaillostquit").split(end)
+    assert ANSWER.fullmatch(parts[0])
+    assert parts[1:] == [b"x", b"x", b"", b"sorry", b"quit", b""]
+    assert ask(served, b"quit") == b"quit" + end
+    assert served.wait_for("client.disconnected", count=2)["bytes_out"] == 4 + len(end)
+    assert ask(served, b"progquit", 1) == b"xquit"
+
+
+def test_echoes_have_no_terminator(prepared: MakeDaemon) -> None:
+    """Every byte comes back unchanged, so the key is refused there."""
+    made = prepared(listen=[{"port": 0, "service": "echo", "reply_terminator": "\n"}])
+    ran = made.tetrad("check")
+    assert ran.status == 78
+    assert re.search(r":\d+:\d+: listen\[0\].reply_terminator: the service echo sends", ran.err)
+
+
+# Its end
+
+
+@pytest.fixture
+def running(daemon: MakeDaemon, stubborn: Stubborn) -> tuple[Daemon, Client]:
+    """A daemon, and a client that waits for a stubborn program."""
+    served = daemon(
+        commands={"prog": shell(f"{stubborn.script}sleep 1000", timeout="1h")},
+        daemon={"stop_timeout": "300ms"},
+    )
+    client = served.connect()
+    client.send(b"prog")
+    stubborn.watch()
+    return served, client
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "error"),
+    [
+        ("sleep 1000", {"timeout": "2s"}, "timed out"),
+        (f"{WAIT}; exit 3", {}, "exit status 3"),
+        (WAIT, {}, None),
+        (f"{WAIT}; yes", {"max_output": 10}, None),
+    ],
+)
+def test_nothing_outlives_its_command(
+    daemon: MakeDaemon, stubborn: Stubborn, script: str, settings: Event, error: str | None
+) -> None:
+    """However a program ends, what it has started ends with it, whatever session that is in."""
+    command = shell(stubborn.script + script, **{"timeout": "1h", **settings})
+    served = daemon(commands={"prog": command})
+    client = served.connect()
+    client.send(b"prog")
+    stubborn.watch()
+    stubborn.release()
+    assert told(served).get("error") == error
+    assert stubborn.is_gone()
+    assert client.quit().endswith(b"quit")
+
+
+def test_a_program_ends_with_its_client(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
+    """A connection that is reset is noticed while the program runs."""
+    served, client = running
+    client.reset()
+    assert stubborn.is_gone()
+    assert told(served)["error"] == "the client has left"
+    end = served.wait_for("client.disconnected")
+    assert (end["reason"], end["commands"]) == ("reset", 1)
+
+
+def test_a_program_ends_with_a_client_of_a_unix_socket(
+    daemon: MakeDaemon, stubborn: Stubborn
+) -> None:
+    """There, to close is to hang up."""
+    command = shell(f"{stubborn.script}sleep 1000", timeout="1h")
+    served = daemon(listen=[{"address": "unix:t.sock"}], commands={"prog": command})
+    client = served.connect_to_path("t.sock")
+    client.send(b"prog")
+    stubborn.watch()
+    client.close()
+    assert stubborn.is_gone()
+    assert told(served)["error"] == "the client has left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_program_ends_with_the_daemon(
+    running: tuple[Daemon, Client], stubborn: Stubborn, number: int
+) -> None:
+    """It has `stop_timeout`, and no longer; on SIGQUIT it has no time at all."""
+    served, client = running
+    served.signal(number)
+    assert served.is_gone()
+    assert stubborn.is_gone()
+    assert client.read_all() == b""
+    assert told(served)["error"] == "the session has ended: stopping"
+    assert served.events("client.disconnected")[0]["commands"] == 1
+
+
+def test_a_stop_waits_for_a_program(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """A command that has begun is finished and answered."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    served = daemon(commands={"prog": shell(f"cat {gate}", timeout="1h")})
+    client = served.connect()
+    client.send(b"prog")
+    until(lambda: any(children_of(pid) for pid in served.handlers), "the program")
+    served.signal(signal.SIGTERM)
+    served.wait_for("server.stopping")
+    gate.write_text("done")
+    assert client.read_all() == b"done"
+    assert served.is_gone()
+    assert told(served)["status"] == 0
+
+
+def test_a_program_ends_with_the_longest_duration(daemon: MakeDaemon, stubborn: Stubborn) -> None:
+    """`max_duration` ends a session that waits for a program."""
+    command = shell(f"{stubborn.script}sleep 1000", timeout="1h")
+    served = daemon(commands={"prog": command}, session={"max_duration": "2s"})
+    client = served.connect()
+    client.send(b"prog")
+    stubborn.watch()
+    assert client.read_all() == b""
+    assert stubborn.is_gone()
+    assert told(served)["error"] == "the session has ended: max_duration"
+    assert served.wait_for("client.disconnected")["reason"] == "max_duration"
+
+
+def test_a_program_ends_with_its_handler(
+    running: tuple[Daemon, Client], stubborn: Stubborn
+) -> None:
+    """Also when that is killed, and can do nothing any more."""
+    served, _ = running
+    served.may_lose = True
+    os.kill(served.handlers[0], signal.SIGKILL)
+    assert stubborn.is_gone()
+
+
+def test_a_program_ends_with_the_master(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
+    """Killed, it takes its handlers along, and they their programs."""
+    served, _ = running
+    served.signal(signal.SIGKILL)
+    assert stubborn.is_gone()
+
+
+def test_a_program_ends_with_its_keeper(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
+    """The process that is to end it may be killed itself: the handler does it, and goes on."""
+    served, client = running
+    (keeper,) = children_of(served.handlers[0])
+    assert title_of(keeper).startswith(f"tetrad: keeper of prog for {client.name}")
+    os.kill(keeper, signal.SIGKILL)
+    assert stubborn.is_gone()
+    assert told(served)["error"] == "its keeper was killed"
+    assert ANSWER.fullmatch(client.ask())
+    assert children_of(served.handlers[0]) == []
+
+
+def test_a_handler_has_no_zombies(daemon: MakeDaemon) -> None:
+    """One that serves many clients has reaped all that they have run."""
+    commands = {"prog": shell("sleep 0.01 & echo x"), "late": shell("sleep 1000", timeout="50ms")}
+    served = daemon(commands=commands, handlers={"clients_each": 1000})
+    for _ in range(5):
+        assert ask(served, b"proglateprogquit") == b"x\nx\nquit"
+    served.wait_for("client.disconnected", count=5)
+    assert [pid for handler in served.handlers for pid in children_of(handler)] == []
+
+
+@pytest.mark.parametrize("handlers", [{}, {"clients_each": 1000, "spare": 2}])
+def test_many_clients_run_programs_at_once(daemon: MakeDaemon, handlers: Event) -> None:
+    """Each gets its own answer, and when they have left there is nothing left of it."""
+    script = "sleep 1000 & echo $TETRAD_CLIENT"
+    served = daemon(commands={"prog": shell(script, timeout="1h")}, handlers=handlers)
+    clients = [served.connect() for _ in range(32)]
+    for client in clients:
+        client.send(b"progquit")
+    for client in clients:
+        assert client.read_all() == f"{client.name}\nquit".encode()
+    served.wait_for("client.disconnected", count=32)
+    assert [pid for handler in served.handlers for pid in children_of(handler)] == []
