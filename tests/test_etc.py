@@ -1,20 +1,29 @@
-"""The configuration file that is shipped: an operator can trust its comments."""
+"""The configuration files that are shipped: an operator can trust them."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import yaml
 
+from clients import ANSWER
+from processes import PATIENCE_SECONDS
 from tetrad import configfile
-from tetrad.config import Clock, Close, Config, Listener, Section
+from tetrad.config import Clock, Close, Config, Fixed, Listener, Section
 
 if TYPE_CHECKING:
+    from conftest import MakeDaemon
     from tetrad.configfile import Loaded
+
+EXAMPLE = Path(__file__).parent.parent / "etc" / "commands.yaml"
+"""Commands of an operator's own."""
 
 SHIPPED = Path(__file__).parent.parent / "etc" / "tetrad.yaml"
 
@@ -84,3 +93,44 @@ def test_every_comment_is_a_sentence_or_a_setting() -> None:
     lines = [line for line in SHIPPED.read_text("utf-8").splitlines() if line]
     assert all(re.match("# [^ ]", line) or COMMENTED_OUT.fullmatch(line) for line in lines)
     assert all(len(line) <= 100 for line in lines)
+
+
+def test_the_example_of_commands_names_each_in_its_help() -> None:
+    """It can be used as it is, and what it offers is what it has."""
+    config = configfile.load(str(EXAMPLE)).checked().config
+    (offered,) = (command for command in config.commands.values() if isinstance(command, Fixed))
+    names = {line.split()[0] for line in offered.text.splitlines()}
+    assert names == config.commands.keys() - {"help"}
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("help", r"time  the local time\n(.*\n)+"),
+        ("time", ANSWER.pattern.decode() + r"\n"),
+        ("load", r"(\d+\.\d+ ?){3}\n"),
+        ("live", r"\d+ days, \d+:\d\d\n"),
+        ("disk", r"Mounted on .*\n(/.*\n)+"),
+        ("vers", r"Linux \S+\n\S+\n"),
+    ],
+)
+def test_the_example_of_commands_works_with_netcat(
+    daemon: MakeDaemon, command: str, answer: str
+) -> None:
+    """Typed by a person, each is answered in lines, on any Debian."""
+    netcat = shutil.which("nc")
+    if netcat is None or not os.path.exists("/etc/debian_version"):
+        pytest.skip("this is no Debian with netcat")
+    settings = yaml.safe_load(EXAMPLE.read_text("utf-8"))
+    settings["listen"][0]["port"] = 0
+    served = daemon(**settings)
+    # Netcat ends when the server does, whichever netcat it is.
+    done = subprocess.run(
+        [netcat, "127.0.0.1", str(served.port)],
+        input=f"{command}\nquit\n".encode(),
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+        check=True,
+    )
+    assert re.fullmatch(f"{answer}quit\n", done.stdout.decode())
+    assert served.wait_for("client.command", command=command)["level"] == "info"

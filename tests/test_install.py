@@ -21,6 +21,7 @@ INSTALLED = {
     install.SYSUSERS,
     install.TMPFILES,
     install.LOGROTATE,
+    "/usr/local/share/doc/tetrad/commands.yaml",
     "/usr/local/share/man/man8/tetrad.8",
     "/usr/local/share/man/man5/tetrad.yaml.5",
     "/usr/local/share/bash-completion/completions/tetrad",

@@ -38,6 +38,7 @@ _FILES = {
     SYSUSERS: "systemd/sysusers.d/tetrad.conf",
     TMPFILES: "systemd/tmpfiles.d/tetrad.conf",
     LOGROTATE: "etc/logrotate.d/tetrad",
+    "/usr/local/share/doc/tetrad/commands.yaml": "etc/commands.yaml",
     "/usr/local/share/man/man8/tetrad.8": "etc/man/tetrad.8",
     "/usr/local/share/man/man5/tetrad.yaml.5": "etc/man/tetrad.yaml.5",
     "/usr/local/share/bash-completion/completions/tetrad": "etc/completions/tetrad.bash",
