@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients import ANSWER
-from processes import Process, children_of, title_of, until
+from processes import Process, children_of, stopped, title_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +63,11 @@ class Stubborn:
         """Wait until it is at work."""
         pids = [*self._note("near"), *self._note("far")]
         self._processes = [Process(int(pid)) for pid in pids]
+
+    @property
+    def main(self) -> Process:
+        """The program itself."""
+        return self._processes[0]
 
     def _note(self, name: str) -> list[str]:
         file = self.folder / name
@@ -342,6 +347,16 @@ def test_echoes_have_no_terminator(prepared: MakeDaemon) -> None:
     assert re.search(r":\d+:\d+: listen\[0\].reply_terminator: the service echo sends", ran.err)
 
 
+@pytest.mark.parametrize("terminator", ["", "\n", "\r\n"])
+def test_the_client_shows_an_answer_in_a_line(daemon: MakeDaemon, terminator: str) -> None:
+    """Whether the answer has an end of its own or not."""
+    served = daemon(
+        listen=[{"port": 0, "reply_terminator": terminator}], commands={"prog": shell("printf x")}
+    )
+    ran = served.tetrad("client", "--port", str(served.port), "prog", "quit")
+    assert (ran.status, ran.out) == (0, "x\nquit\n")
+
+
 # Its end
 
 
@@ -476,6 +491,18 @@ def test_a_program_ends_with_its_keeper(running: tuple[Daemon, Client], stubborn
     assert told(served)["error"] == "its keeper was killed"
     assert ANSWER.fullmatch(client.ask())
     assert children_of(served.handlers[0]) == []
+
+
+def test_a_program_dies_with_its_keeper_at_once(
+    running: tuple[Daemon, Client], stubborn: Stubborn
+) -> None:
+    """By the kernel's hand, though there is nobody else who could do it."""
+    served, _ = running
+    (keeper,) = children_of(served.handlers[0])
+    with stopped(served.handlers[0]):
+        os.kill(keeper, signal.SIGKILL)
+        assert stubborn.main.has_ended()
+    assert stubborn.is_gone()
 
 
 def test_a_handler_has_no_zombies(daemon: MakeDaemon) -> None:

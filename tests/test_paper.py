@@ -362,7 +362,7 @@ ASCII = st.characters(min_codepoint=32, max_codepoint=126)
         (quantities.Rate, "[0-9]{0,3} ?/ ?[smhd]?"),
         (quantities.Mode, "[0-8]{0,5}"),
         (quantities.CommandName, "[ -~]{3,5}"),
-        (quantities.Duration, r"([1-9][0-9]?(\.[0-9]?)?(ms|[dhmsx])?){0,3}"),
+        (quantities.Duration, r"([1-9][0-9]?(\.[0-9]?)?(ms|[dhmsx])){0,3}"),
     ],
 )
 @given(data=st.data())

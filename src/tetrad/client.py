@@ -74,7 +74,7 @@ def say(connection: Connection, service: str, words: Iterable[str]) -> Iterator[
         if answer is None:
             return
         if answer:
-            yield _text(answer)
+            yield _text(answer) if service == "echo" else _line(answer)
 
 
 def converse(connection: Connection, service: str) -> None:
@@ -96,7 +96,7 @@ def _converse_in_commands(connection: Connection) -> None:
             print("CLIENT >> the server has closed the connection")
             return
         if answer:
-            print(f"CLIENT >> received data : {_text(answer)}")
+            print(f"CLIENT >> received data : {_line(answer)}")
 
 
 def _converse_in_echoes(connection: Connection) -> None:
@@ -123,3 +123,8 @@ def _lines(prompt: str) -> Iterator[str]:
 
 def _text(answer: bytes) -> str:
     return answer.decode("utf-8", "backslashreplace")
+
+
+def _line(answer: bytes) -> str:
+    """Return an answer without the line ending that it may have: a line is what it is shown in."""
+    return _text(answer).removesuffix("\n").removesuffix("\r")
