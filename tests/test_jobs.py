@@ -224,11 +224,17 @@ def test_no_descriptor_is_inherited(daemon: MakeDaemon) -> None:
 
 
 def test_signals_are_as_a_program_expects_them(daemon: MakeDaemon) -> None:
-    """None is blocked, none is ignored; it leads a session, and has as many files as usual."""
-    script = "grep -E 'SigBlk|SigIgn' /proc/self/status; ulimit -Sn; ps -o sid= -p $$; echo $$"
-    served = daemon(commands={"prog": shell(script)})
-    blocked, ignored, files, session, pid, _ = re.split(r"\s*\n\s*", ask(served).decode())
-    assert blocked.split()[1] == ignored.split()[1] == "0" * 16
+    """None is blocked, and none is ignored."""
+    served = daemon(commands={"prog": {"run": ["grep", "Sig[BI]", "/proc/self/status"]}})
+    blocked, ignored, _ = ask(served).decode().split("\n")
+    assert blocked.split() == ["SigBlk:", "0" * 16]
+    assert ignored.split() == ["SigIgn:", "0" * 16]
+
+
+def test_a_program_leads_a_session(daemon: MakeDaemon) -> None:
+    """It is no part of the daemon's, and may have as many files open as is usual."""
+    served = daemon(commands={"prog": shell("ulimit -Sn; ps -o sid= -p $$; echo $$")})
+    files, session, pid = ask(served).decode().removesuffix("quit").split()
     assert int(files) <= 1024
     assert int(session) == int(pid)
 
@@ -311,9 +317,10 @@ def test_nothing_runs_before_a_client_asks(daemon: MakeDaemon, tmp_path: Path) -
     """The master rehearses sessions, and spares are warmed up, without programs."""
     note = tmp_path / "note"
     command = shell(f"echo x >> {note}")
-    served = daemon(commands={"prog": command}, handlers={"spare": 1, "clients_each": 9})
+    commands = {"quit": None, "prog": command}
+    served = daemon(commands=commands, handlers={"spare": 1, "clients_each": 9})
     until(lambda: served.status()["handlers"]["idle"], "a spare")
-    assert ask(served) == b"quit"
+    assert ask(served, b"prog") == b""
     assert note.read_text() == "x\n"
 
 
