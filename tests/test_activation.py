@@ -42,6 +42,7 @@ def plan(name: str, family: str, address: str, port: int) -> ListenerPlan:
         service="command",
         backlog=7,
         reply_terminator="",
+        proxy=None,
     )
 
 

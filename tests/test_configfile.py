@@ -758,6 +758,7 @@ def test_a_dump_says_every_key() -> None:
             "service": "command",
             "backlog": 1024,
             "reply_terminator": "",
+            "proxy": None,
         }
     ]
     assert dumped["commands"]["quit"] == {"close": "quit"}

@@ -47,7 +47,7 @@ def test_every_refusal_is_counted_by_its_reason() -> None:
 
 def test_every_reason_has_a_count_from_the_start() -> None:
     """A reason that has not come up yet is counted, as none."""
-    reasons = ["access", "clients", "clients_per_source", "rate", "stopping", "resources"]
+    reasons = ["access", "clients", "clients_per_source", "rate", "stopping", "resources", "proxy"]
     assert Refusals().counts == dict.fromkeys(reasons, 0)
 
 

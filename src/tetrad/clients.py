@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tetrad import listeners
+from tetrad.admission import AccessList
 from tetrad.jsonlines import members
 
 TYPE_CHECKING = False
@@ -20,10 +21,20 @@ class Listener:
     """A listening socket and its plan; `name` has the port that it really got.
 
     From one that `is_forgetful` clients do not inherit the limit on how long their reads block: a
-    Unix socket, and one where clients may have come before we set it.
+    Unix socket, and one where clients may have come before we set it. Where it `is_behind_proxy`,
+    balancers connect, and bring the clients.
     """
 
-    __slots__ = ("context", "is_forgetful", "name", "plan", "port", "socket")
+    __slots__ = (
+        "_balancers",
+        "context",
+        "is_behind_proxy",
+        "is_forgetful",
+        "name",
+        "plan",
+        "port",
+        "socket",
+    )
 
     def __init__(
         self, plan: ListenerPlan, socket: _socket.socket, *, inherited: bool = False
@@ -37,13 +48,22 @@ class Listener:
     def configure(self, plan: ListenerPlan) -> None:
         """Serve clients like this from now on."""
         self.plan = plan
+        proxy = plan["proxy"]
+        self.is_behind_proxy = proxy is not None
+        self._balancers = AccessList(() if proxy is None else proxy["trusted"])
         self.context = members({"service": plan["service"], "listener": self.name}).encode()
+
+    def trusts(self, balancer: Source | None) -> bool:
+        """Tell whether a balancer is believed; who may use a Unix socket is."""
+        return balancer is None or self._balancers.allows(*balancer)
 
 
 class Client:
     """A client that was let in.
 
     `address` is what admission counts it by; `context` is what its events have in the log, as JSON.
+    One that a balancer has brought has `more` fields there: which one did, and how that one calls
+    the connection.
     """
 
     __slots__ = (
@@ -52,13 +72,19 @@ class Client:
         "context",
         "family",
         "listener",
+        "more",
         "name",
         "place",
         "service",
     )
 
     def __init__(
-        self, name: str, address: Source | None, connection: str, listener: Listener
+        self,
+        name: str,
+        address: Source | None,
+        connection: str,
+        listener: Listener,
+        more: dict[str, object] | None = None,
     ) -> None:
         self.name = name
         self.address = address
@@ -70,6 +96,9 @@ class Client:
         # There is nothing in either that would have to be escaped.
         head = f'"client":"{name}","connection":"{connection}",'
         self.context = head.encode() + listener.context
+        self.more = more
+        if more:
+            self.context += b"," + members(more).encode()
 
     def pack(self) -> Packed:
         """Return what a handler has to know, to be sent to one that waits."""
@@ -82,4 +111,5 @@ class Client:
             "connection": self.connection,
             "service": self.service,
             "listener": self.listener,
+            **(self.more or {}),
         }

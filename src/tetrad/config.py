@@ -50,6 +50,15 @@ class KeyProblemError(ValueError):
         self.key = key
 
 
+class Proxy(Section, frozen=True):
+    """A balancer before a listener, which says at the head of each connection whom it brings."""
+
+    trusted: Annotated[
+        list[Network], Meta(description="where balancers are; nobody else may connect")
+    ] = []
+    timeout: Annotated[Duration, Meta(description="until the header has come")] = Duration(5)
+
+
 class Listener(Section, frozen=True):
     """A place where clients are accepted."""
 
@@ -66,17 +75,32 @@ class Listener(Section, frozen=True):
     reply_terminator: Annotated[
         Terminator, Meta(description='what ends every answer to a command, e.g. "\\r\\n"')
     ] = Terminator("")
+    proxy: Annotated[
+        Proxy | None, Meta(description="the PROXY protocol, which is then mandatory; null: off")
+    ] = None
 
     def __post_init__(self) -> None:
-        """Give TCP its default port; a Unix socket has none. Echoes have no end of their own."""
+        """Give TCP its default port; a Unix socket has none, nor addresses to be trusted.
+
+        Echoes have no end of their own.
+        """
         if self.reply_terminator and self.service == "echo":
             message = "the service echo sends back what it gets, and nothing else; take this out"
             raise KeyProblemError("reply_terminator", message)
         if self.address.path is None:
             if self.port is None:
                 force_setattr(self, "port", DEFAULT_PORT)
+            if self.proxy is not None and not self.proxy.trusted:
+                raise KeyProblemError(
+                    "proxy", "name the balancers that are trusted, as {trusted: [192.0.2.10]}"
+                )
         elif self.port is not None:
             raise KeyProblemError("port", "a Unix socket has no port; take this line out")
+        elif self.proxy is not None and self.proxy.trusted:
+            raise KeyProblemError(
+                "proxy",
+                "at a Unix socket its permissions say who is trusted; write {} here",
+            )
 
     @property
     def name(self) -> str:

@@ -206,10 +206,12 @@ class _Reader:
         return {} if UNSET in values or UNSET in values.values() else values
 
     def variant(self, node: yaml.Node, kinds: Iterable[Any], path: str) -> Any:
-        """Read the section whose first key is there."""
+        """Read the section whose first key is there; where there is but one, that one."""
         if _is_null(node):
             return None
         sections = {next(iter(_fields(kind))): kind for kind in kinds if _is_section(kind)}
+        if len(sections) == 1:
+            return self.section(node, next(iter(sections.values())), path)
         if isinstance(node, yaml.MappingNode):
             for key, _ in node.value:
                 if _name(key) in sections:

@@ -8,14 +8,19 @@ import time
 
 from tetrad import addresses, events, listeners
 from tetrad.clients import Client
+from tetrad.proxyheader import HeaderError
 from tetrad.refusals import Refusals
+from tetrad.vestibule import Guest, Vestibule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from tetrad.admission import Admission, Source
     from tetrad.clients import Listener
     from tetrad.crew import Arrival, Crew
     from tetrad.loop import Loop
+    from tetrad.proxyheader import Header
 
 ACCEPTED_PER_TURN = 16
 """Clients accepted from one listener before the loop looks at everything else."""
@@ -65,6 +70,7 @@ class Door:
         self._serial = 0
         self._shut = False
         self._stopping = False
+        self._vestibule = Vestibule(loop, admission, self._welcome, self._turn_away)
         self.refusals = Refusals()
         self.accepted = 0
         self.peak = 0
@@ -87,6 +93,7 @@ class Door:
         fd = listener.socket.fileno()
         while not self.inherited and self._accept(fd):
             pass
+        self._vestibule.clear(listener)
         self._loop.unwatch(fd)
         del self._open[fd]
         if self.inherited:
@@ -124,17 +131,60 @@ class Door:
                 self._pause(error)
                 return False
             client = self._identify(listener, peer)
-            reason = self._refusal(client.address)
-            if reason is None:
-                self._admission.enter(client.address)
-                self._loop.saw(socket.fileno())
-                if listener.is_forgetful:
-                    listeners.limit_reads(socket)
-                arrivals.append((socket, client))
+            if listener.is_behind_proxy:
+                self._receive(listener, socket, client, arrivals)
             else:
-                socket.close()
-                self._refuse(client, reason)
+                self._let_in(listener, socket, client, arrivals)
         return True
+
+    def _let_in(
+        self, listener: Listener, socket: _socket.socket, client: Client, arrivals: list[Arrival]
+    ) -> None:
+        """Add a client to `arrivals`, or turn it away."""
+        reason = self._refusal(client.address)
+        if reason is None:
+            self._admission.enter(client.address)
+            self._loop.saw(socket.fileno())
+            if listener.is_forgetful:
+                listeners.limit_reads(socket)
+            arrivals.append((socket, client))
+        else:
+            socket.close()
+            self._refuse(client, reason)
+
+    def _receive(
+        self, listener: Listener, socket: _socket.socket, client: Client, arrivals: list[Arrival]
+    ) -> None:
+        """Let in whom a balancer brings, if it says so at once; else it may wait a while."""
+        proxy = listener.plan["proxy"]
+        patience = 0.0 if proxy is None else proxy["timeout"]
+        guest = Guest(socket, client, listener, time.monotonic() + patience)
+        if not listener.trusts(client.address):
+            self._turn_away(guest, "access")
+            return
+        try:
+            header = guest.hear()
+        except HeaderError as error:
+            self._turn_away(guest, "proxy", str(error))
+            return
+        if header is not None:
+            self._let_in(listener, socket, guest.brings(header), arrivals)
+        elif reason := self._refusal(None):
+            self._turn_away(guest, reason)
+        else:
+            self._vestibule.keep(guest)
+
+    def _welcome(self, guest: Guest, header: Header) -> None:
+        """Let in whom a balancer brings that has made us wait."""
+        arrivals: list[Arrival] = []
+        self._let_in(guest.listener, guest.socket, guest.brings(header), arrivals)
+        if arrivals:
+            self._admit(arrivals)
+            guest.socket.close()
+
+    def _turn_away(self, guest: Guest, reason: str, error: str | None = None) -> None:
+        guest.socket.close()
+        self._refuse(guest.client, reason, error)
 
     def _identify(self, listener: Listener, peer: object) -> Client:
         self._serial += 1
@@ -157,9 +207,10 @@ class Door:
         if error is not None:
             self._pause(error)
 
-    def _refuse(self, client: Client, reason: str) -> None:
+    def _refuse(self, client: Client, reason: str, error: str | None = None) -> None:
         if self.refusals.add(reason, time.monotonic()):
-            self._journal.event("warning", events.CLIENT_REFUSED, reason=reason, **client.fields())
+            fields = client.fields() if error is None else {**client.fields(), "error": error}
+            self._journal.event("warning", events.CLIENT_REFUSED, reason=reason, **fields)
         due = self.refusals.summary_due
         if due is not None and "refusals" not in self._loop.timers:
             self._loop.timers.set("refusals", due, self.sum_up)

@@ -18,7 +18,7 @@ from tetrad.config import Call, Clock, Close, Fixed, Run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.config import Command, Config
+    from tetrad.config import Command, Config, Listener
     from tetrad.configfile import Loaded
 
 
@@ -34,6 +34,13 @@ FIXED = (
 """The settings that a running daemon cannot change."""
 
 
+class ProxyPlan(TypedDict):
+    """Balancers before a listener: where they are, and the seconds that they have to say whom."""
+
+    trusted: list[AccessRule]
+    timeout: float
+
+
 class ListenerPlan(TypedDict):
     """One listener, `place` in the list of them; `family` is inet, inet6 or unix (a path)."""
 
@@ -45,6 +52,7 @@ class ListenerPlan(TypedDict):
     service: str
     backlog: int
     reply_terminator: str
+    proxy: ProxyPlan | None
 
 
 class LogPlan(TypedDict):
@@ -212,7 +220,15 @@ def _listener(config: Config, index: int) -> ListenerPlan:
         service=listener.service,
         backlog=listener.backlog,
         reply_terminator=str(listener.reply_terminator),
+        proxy=_proxy(listener),
     )
+
+
+def _proxy(listener: Listener) -> ProxyPlan | None:
+    if listener.proxy is None:
+        return None
+    trusted = [_rule(network, allow=True) for network in listener.proxy.trusted]
+    return ProxyPlan(trusted=trusted, timeout=float(listener.proxy.timeout))
 
 
 def _log(loaded: Loaded, *, foreground: bool) -> LogPlan:

@@ -47,8 +47,11 @@ class Log(Struct, frozen=True):
     lost: int
 
 
-class Session(Struct, frozen=True):
-    """A client that is in: `age` in seconds, `pid` its handler's."""
+class Session(Struct, frozen=True, omit_defaults=True):
+    """A client that is in: `age` in seconds, `pid` its handler's.
+
+    `proxy` is the balancer that brought it, if one did, `unique_id` that one's name for it.
+    """
 
     connection: str
     client: str
@@ -56,6 +59,8 @@ class Session(Struct, frozen=True):
     listener: str
     pid: int
     age: Seconds
+    proxy: str | None = None
+    unique_id: str | None = None
 
 
 class Status(Struct, frozen=True):

@@ -123,21 +123,27 @@ def _section(name: str, key: dict[str, Any], definitions: dict[str, Any]) -> str
     if name == "commands":
         forms = key["additionalProperties"]["anyOf"]
         sections = [_referred(form, definitions) for form in forms if "$ref" in form]
-        made = (roff.PARAGRAPH + roff.prose(s["description"]) + _keys(s) for s in sections)
+        made = (
+            roff.PARAGRAPH + roff.prose(s["description"]) + _keys(s, definitions) for s in sections
+        )
         return roff.subsection(name, roff.text(prose.FILE_COMMANDS), *made)
     is_list = "items" in key
     section = _referred(key["items"] if is_list else key, definitions)
     title = f"{name} (a list)" if is_list else name
-    return roff.subsection(title, roff.prose(section["description"]), _keys(section))
+    return roff.subsection(title, roff.prose(section["description"]), _keys(section, definitions))
 
 
-def _keys(section: dict[str, Any]) -> str:
-    pairs = []
+def _keys(section: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """Return a section's keys, and below one that is a section itself, those of that."""
+    made = ""
     for name, key in section["properties"].items():
         facts = _kind(key)
         facts += f"; default `{_shown(key['default'])}`" if "default" in key else "; needed"
-        pairs.append((f"`{name}` ({facts})", key["description"]))
-    return roff.terms(pairs)
+        made += roff.terms([(f"`{name}` ({facts})", key["description"])])
+        for part in key.get("anyOf", ()):
+            within = definitions.get(part.get("$ref", "").rpartition("/")[2], {})
+            made += roff.indented(_keys(within, definitions) if "properties" in within else "")
+    return made
 
 
 def _kind(key: dict[str, Any]) -> str:

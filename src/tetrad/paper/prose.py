@@ -166,7 +166,8 @@ send_timeout, stopping, error), `duration` in seconds, `bytes_in`, `bytes_out`, 
     events.CLIENT_REFUSED: (
         "warning",
         """
-A client was not let in: `reason` (access, clients, clients_per_source, rate, stopping, resources).
+A client was not let in: `reason` (access, clients, clients_per_source, rate, stopping, resources,
+proxy). Of a header that is bad, cut or late (proxy), `error` says what is wrong with it.
 Of each reason there are ten lines a second, and then one with the number of the others in
 `suppressed`.
 """,

@@ -104,7 +104,8 @@ def text() -> str:
 
 def schema() -> dict[str, Any]:
     """Return the schema."""
-    sections = {section.__name__: _section(section) for section in _sections(Config)}
+    all_sections = [each for one in _sections(Config) for each in _sections_within(one)]
+    sections = {section.__name__: _section(section) for section in all_sections}
     sections[Listener.__name__] |= _NO_PORT
     top = Config()
     return {
@@ -129,6 +130,12 @@ def _sections(kind: Any) -> list[type[Section]]:  # noqa: ANN401 - a type of any
     if kind is Config:
         parts = tuple(field.type for field in msgspec.structs.fields(kind))
     return [section for part in parts for section in _sections(part)]
+
+
+def _sections_within(kind: type[Section]) -> list[type[Section]]:
+    """Return a section, and those that are the values of its keys."""
+    types = [field.type for field in msgspec.structs.fields(kind)]
+    return [kind, *(section for part in types for section in _sections(part))]
 
 
 def _reference(kind: type) -> dict[str, Any]:
@@ -158,8 +165,7 @@ def _section(kind: type[Section]) -> dict[str, Any]:
     msgspec makes that of each key; of a whole section it cannot, as it wants to write the defaults.
     """
     fields = msgspec.structs.fields(kind)
-    types = [field.type for field in fields]
-    keys, _ = msgspec.json.schema_components(types, schema_hook=_reference)
+    keys = [_key(field.type) for field in fields]
     required = [field.name for field in fields if field.required]
     whole = None if required else kind()
     properties = {}
@@ -187,6 +193,16 @@ def _section(kind: type[Section]) -> dict[str, Any]:
 def _default(field: msgspec.structs.FieldInfo) -> object:
     factory: Any = field.default_factory
     return field.default if factory is msgspec.NODEFAULT else factory()
+
+
+def _key(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind
+    """Return the schema of one key, which may be a section or null."""
+    sections = _sections(kind)
+    if sections:
+        description = typing.get_args(kind)[1].description
+        return {"anyOf": [*map(_reference, sections), {"type": "null"}], "description": description}
+    (made,), _ = msgspec.json.schema_components([kind], schema_hook=_reference)
+    return made
 
 
 def _top_level(kind: Any, default: object) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind
