@@ -43,6 +43,7 @@ def plan(name: str, family: str, address: str, port: int) -> ListenerPlan:
         backlog=7,
         reply_terminator="",
         proxy=None,
+        tls=None,
     )
 
 

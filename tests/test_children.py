@@ -29,6 +29,7 @@ def client() -> Client:
         backlog=1,
         reply_terminator="",
         proxy=None,
+        tls=None,
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return Client("203.0.113.7:38276", None, "1f-1", Listener(plan, listening))

@@ -759,6 +759,7 @@ def test_a_dump_says_every_key() -> None:
             "backlog": 1024,
             "reply_terminator": "",
             "proxy": None,
+            "tls": None,
         }
     ]
     assert dumped["commands"]["quit"] == {"close": "quit"}

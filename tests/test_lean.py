@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from authorities import Authority, needs_openssl
 from processes import MEASURED, environment, run
 from tetrad import programs
 
@@ -88,8 +89,10 @@ def test_the_master_runs_without_start_up_files(bare: dict[str, str]) -> None:
 
 
 def test_the_master_imports_nothing_later(bare: dict[str, str]) -> None:
-    """No function of a lean module imports anything: what is not loaded is not needed."""
-    for name in filter(is_ours, modules_of_master(bare)):
+    """No function of a lean module imports anything but TLS: what is not loaded is not needed."""
+    lean = {name for name in modules_of_master(bare) if is_ours(name)}
+    assert "tetrad.tls" not in lean
+    for name in lean - {"tetrad.encryption"}:
         file = importlib.import_module(name).__file__
         assert file is not None
         with open(file, encoding="utf-8") as source:
@@ -103,15 +106,34 @@ def is_function(node: ast.AST) -> bool:
     return isinstance(node, (ast.FunctionDef, ast.Lambda))
 
 
+def extensions_of(pid: int) -> set[str]:
+    """Return the extensions that a process has mapped."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        files = set(re.findall(r"(/\S+\.so)\b", maps.read()))
+    return {os.path.basename(file).partition(".")[0] for file in files if "cpython" in file}
+
+
 @pytest.mark.skipif(MEASURED, reason="coverage brings extensions along")
 def test_a_master_at_work_has_no_extensions_of_others(daemon: MakeDaemon) -> None:
     """A running master that has served has mapped no extension but sockets' and select's."""
     served = daemon()
     served.served().quit()
-    with open(f"/proc/{served.pid}/maps", encoding="utf-8") as maps:
-        files = set(re.findall(r"(/\S+\.so)\b", maps.read()))
-    extensions = {os.path.basename(file).partition(".")[0] for file in files if "cpython" in file}
-    assert extensions <= {"_socket", "select"}
+    assert extensions_of(served.pid) <= {"_socket", "select"}
+
+
+@needs_openssl
+@pytest.mark.skipif(MEASURED, reason="coverage brings extensions along")
+def test_a_master_has_tls_when_a_listener_has_it(
+    daemon: MakeDaemon, tmp_path: pathlib.Path
+) -> None:
+    """Neither before a reload that wants it, nor for want of it after."""
+    served = daemon(listen=[{"port": 0, "proxy": {"trusted": ["127.0.0.1"]}}])
+    assert "_ssl" not in extensions_of(served.pid)
+    certificate, key = Authority(str(tmp_path / "authority")).vouch("server")
+    served.configure(listen=[{"port": 0, "tls": {"certificate": certificate, "key": key}}])
+    assert served.tetrad("reload").status == 0
+    assert "_ssl" in extensions_of(served.pid)
+    assert len(os.listdir(f"/proc/{served.pid}/task")) == 1
 
 
 @pytest.mark.skipif(MEASURED, reason="coverage traces with a thread's help")

@@ -149,7 +149,13 @@ def test_limits_that_are_not_set_are_none() -> None:
 
 def test_listeners_are_told_by_family() -> None:
     """A listener has a family, and what bind(2) wants: an address and a port, or a path."""
-    rest = {"service": "command", "backlog": 1024, "reply_terminator": "\r\n", "proxy": None}
+    rest = {
+        "service": "command",
+        "backlog": 1024,
+        "reply_terminator": "\r\n",
+        "proxy": None,
+        "tls": None,
+    }
     assert make(FULL)["listeners"] == [
         {
             "place": 0,
@@ -161,6 +167,7 @@ def test_listeners_are_told_by_family() -> None:
             "backlog": 5,
             "reply_terminator": "",
             "proxy": None,
+            "tls": None,
         },
         {
             "place": 1,

@@ -16,7 +16,7 @@ _shtab_tetrad_status_option_strings=(-h --help -c --config --version --format --
 _shtab_tetrad_logs_option_strings=(-h --help -c --config --version -f --follow -n --lines --client --connection --event --level --since)
 _shtab_tetrad_explain_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_check_option_strings=(-h --help -c --config --version --dump --schema)
-_shtab_tetrad_client_option_strings=(-h --help -c --config --version --host --port --service)
+_shtab_tetrad_client_option_strings=(-h --help -c --config --version --host --port --service --tls --ca --cert --key --insecure)
 _shtab_tetrad_install_option_strings=(-h --help -c --config --version --root --dry-run --socket --no-socket)
 _shtab_tetrad_uninstall_option_strings=(-h --help -c --config --version --root --dry-run)
 _shtab_tetrad_option_strings=(-h --help -c --config --version)
@@ -42,6 +42,9 @@ _shtab_tetrad_check__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_check___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_client__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_client___config_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_client___ca_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_client___cert_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_client___key_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_install__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_install___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_uninstall__c_COMPGEN=_shtab_compgen_files
@@ -92,6 +95,8 @@ _shtab_tetrad_client_pos_0_nargs='*'
 _shtab_tetrad_client__h_nargs=0
 _shtab_tetrad_client___help_nargs=0
 _shtab_tetrad_client___version_nargs=0
+_shtab_tetrad_client___tls_nargs=0
+_shtab_tetrad_client___insecure_nargs=0
 _shtab_tetrad_install__h_nargs=0
 _shtab_tetrad_install___help_nargs=0
 _shtab_tetrad_install___version_nargs=0
@@ -109,7 +114,7 @@ _shtab_tetrad___version_nargs=0
 
 
 # Custom Preamble
-_tetrad_events() { compgen -W "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost log.reopened log.lost" -- "$1"; }
+_tetrad_events() { compgen -W "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost certificate.expires log.reopened log.lost" -- "$1"; }
 # End Custom Preamble
 
 # $1=COMP_WORDS[1]

@@ -51,7 +51,7 @@ function _shtab_tetrad_using
 end
 
 set -g _shtab_tetrad_commands run start stop restart reload status logs explain check client install uninstall
-set -g _shtab_tetrad_opts_with_value --client --config --connection --event --format --host --level --lines --port --root --service --since -c -n
+set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --root --service --since -c -n
 
 complete -c tetrad -e
 complete -c tetrad -f
@@ -95,7 +95,7 @@ complete -c tetrad -n '_shtab_tetrad_using logs' -s f -l follow -d 'go on as lin
 complete -c tetrad -n '_shtab_tetrad_using logs' -s n -l lines -x -d 'the last N lines'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l client -x -d 'of clients from there'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l connection -x -d 'of one session'
-complete -c tetrad -n '_shtab_tetrad_using logs' -l event -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost log.reopened log.lost" -d 'events such as client.*'
+complete -c tetrad -n '_shtab_tetrad_using logs' -l event -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost certificate.expires log.reopened log.lost" -d 'events such as client.*'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l level -xka "debug info warning error" -d 'of this level or above'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l since -x -d 'not older than 10m, 2h, 1d'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a explain -d 'tell whether a client would be let in'
@@ -115,6 +115,11 @@ complete -c tetrad -n '_shtab_tetrad_using client' -l version -d 'show program'"
 complete -c tetrad -n '_shtab_tetrad_using client' -l host -x -d 'address, name or unix:PATH (default: 127.0.0.1)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l port -x -d 'TCP port (default: 65000)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l service -xka "command echo" -d 'what is served there (default: command)'
+complete -c tetrad -n '_shtab_tetrad_using client' -l tls -d 'encrypt, and insist on who it is'
+complete -c tetrad -n '_shtab_tetrad_using client' -l ca -xka "(__fish_complete_path (commandline -ct))" -d 'who may vouch for it (default: whom this system trusts)'
+complete -c tetrad -n '_shtab_tetrad_using client' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'a certificate to show, with its chain'
+complete -c tetrad -n '_shtab_tetrad_using client' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'its key (default: it is in --cert, too)'
+complete -c tetrad -n '_shtab_tetrad_using client' -l insecure -d 'encrypt with whoever it is'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a install -d 'put the files of the service in place'
 complete -c tetrad -n '_shtab_tetrad_using install' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using install' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)'

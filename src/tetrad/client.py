@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable, Iterator
 
 CONNECT_SECONDS = 10.0
@@ -22,7 +23,18 @@ _READ_BYTES = 65536
 class Connection:
     """A connected socket, as a context manager. Raises OSError."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
+        self._socket: socket.socket
+        self._connect(host, port)
+        if context is not None:
+            plain = self._socket
+            try:
+                self._socket = context.wrap_socket(plain, server_hostname=_name_of(host))
+            except OSError:
+                plain.close()
+                raise
+
+    def _connect(self, host: str, port: int) -> None:
         if host.startswith("unix:"):
             self.name = host
             self._socket = socket.socket(socket.AF_UNIX)
@@ -119,6 +131,11 @@ def _lines(prompt: str) -> Iterator[str]:
             print()
             return
         yield line.rstrip("\r\n")
+
+
+def _name_of(host: str) -> str:
+    """Return what the server's certificate has to be about; a Unix socket is this machine's."""
+    return "localhost" if host.startswith("unix:") else host
 
 
 def _text(answer: bytes) -> str:

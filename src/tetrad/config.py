@@ -26,6 +26,7 @@ from tetrad.quantities import (
     SocketPath,
     Terminator,
     Timezone,
+    TlsVersion,
     User,
 )
 
@@ -59,6 +60,33 @@ class Proxy(Section, frozen=True):
     timeout: Annotated[Duration, Meta(description="until the header has come")] = Duration(5)
 
 
+class Tls(Section, frozen=True):
+    """What a listener is encrypted with."""
+
+    certificate: Annotated[
+        Path, Meta(description="in PEM: the listener's, then those that vouch for it")
+    ]
+    key: Annotated[
+        Path | None, Meta(description="in PEM; null: it is in the certificate's file")
+    ] = None
+    client_ca: Annotated[
+        Path | None,
+        Meta(description="in PEM: who vouches for clients, which then need a certificate"),
+    ] = None
+    minimum_version: Annotated[
+        TlsVersion, Meta(description="older versions of TLS are refused")
+    ] = TlsVersion("1.2")
+    subjects: Annotated[
+        list[Text],
+        Meta(description='who is served, as "CN=monitor,*"; empty: all whom client_ca vouches for'),
+    ] = []
+
+    def __post_init__(self) -> None:
+        """Refuse what would be checked against nothing."""
+        if self.subjects and self.client_ca is None:
+            raise KeyProblemError("subjects", "without client_ca nobody shows a certificate")
+
+
 class Listener(Section, frozen=True):
     """A place where clients are accepted."""
 
@@ -78,6 +106,7 @@ class Listener(Section, frozen=True):
     proxy: Annotated[
         Proxy | None, Meta(description="the PROXY protocol, which is then mandatory; null: off")
     ] = None
+    tls: Annotated[Tls | None, Meta(description="encryption; null: none")] = None
 
     def __post_init__(self) -> None:
         """Give TCP its default port; a Unix socket has none, nor addresses to be trusted.

@@ -55,6 +55,13 @@ class Loaded(NamedTuple):
     problems: list[str]
     given: dict[str, int]
     """The keys that the file sets, as `log.file` or `access.deny[0]`, with their lines."""
+    places: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """Where their values are, as `FILE:LINE:COLUMN`."""
+
+    def place(self, key: str, message: str) -> str:
+        """Return a problem with a key's value, with its place."""
+        where = f"{self.places[key]}: " if key in self.places else ""
+        return f"{where}{key}: {harmless(message)}"
 
     def checked(self) -> Loaded:
         """Return itself, or raise ConfigError if there were problems."""
@@ -84,7 +91,9 @@ def read(data: bytes, file: str) -> Loaded:
     reader = _Reader(file)
     root = reader.compose(data)
     config = UNSET if root is None else reader.value(root, Config, "")
-    return Loaded(Config() if config is UNSET else config, file, reader.problems, reader.given)
+    return Loaded(
+        Config() if config is UNSET else config, file, reader.problems, reader.given, reader.places
+    )
 
 
 def dump(config: Config) -> str:
@@ -103,13 +112,16 @@ class _Reader:
         self.file = file
         self.problems: list[str] = []
         self.given: dict[str, int] = {}
+        self.places: dict[str, str] = {}
 
     def problem(self, mark: yaml.Mark | None, path: str, message: str) -> None:
         """Note what is wrong where; without a mark, at the beginning."""
-        line, column = (0, 0) if mark is None else (mark.line, mark.column)
-        place = f"{self.file}:{line + 1}:{column + 1}"
         text = f"{path}: {message}" if path else message
-        self.problems.append(f"{place}: {harmless(text)}")
+        self.problems.append(f"{self.place(mark)}: {harmless(text)}")
+
+    def place(self, mark: yaml.Mark | None) -> str:
+        line, column = (0, 0) if mark is None else (mark.line, mark.column)
+        return f"{self.file}:{line + 1}:{column + 1}"
 
     def compose(self, data: bytes) -> yaml.Node | None:
         try:
@@ -157,6 +169,7 @@ class _Reader:
         for name, key, child in self.pairs(node, path):
             if name in fields:
                 self.given[_join(path, name)] = key.start_mark.line + 1
+                self.places[_join(path, name)] = self.place(child.start_mark)
                 values[name] = self.field(child, fields[name], _join(path, name))
             else:
                 hint = did_you_mean(name, fields)
@@ -164,7 +177,9 @@ class _Reader:
         required = {name for name, field in fields.items() if field.required}
         values = {name: value for name, value in values.items() if value is not UNSET}
         if not required <= values.keys():
-            return UNSET  # it is there, for by that key the section was chosen, but it is wrong
+            for name in sorted(required - self.names(node)):
+                self.problem(node.start_mark, _join(path, name), "is needed here")
+            return UNSET
         try:
             return kind(**values)
         except KeyProblemError as problem:
@@ -178,6 +193,10 @@ class _Reader:
         if value is UNSET and field.required and len(self.problems) == before:
             self.problem(node.start_mark, path, f"expected a value, {_got(node)}")
         return value
+
+    def names(self, node: yaml.Node) -> set[str]:
+        """Return the keys of a mapping."""
+        return {_name(key) for key, _ in node.value if isinstance(node, yaml.MappingNode)}
 
     def sequence(self, node: yaml.Node, kind: Any, path: str) -> Any:
         """Read a list of `kind`."""

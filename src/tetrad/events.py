@@ -36,6 +36,7 @@ CLIENT_INVALID = "client.invalid"
 CLIENT_DISCONNECTED = "client.disconnected"
 CLIENT_REFUSED = "client.refused"
 HANDLER_LOST = "handler.lost"
+CERTIFICATE_EXPIRES = "certificate.expires"
 LOG_REOPENED = "log.reopened"
 LOG_LOST = "log.lost"
 
@@ -64,6 +65,7 @@ class Journal:
 
     __slots__ = (
         "_blocked",
+        "_context",
         "_count",
         "_due",
         "_fd",
@@ -115,9 +117,14 @@ class Journal:
     def speak_of(self, context: bytes) -> None:
         """Say what every event of this process has from now on, as JSON, beside its pid."""
         self.flush()
+        self._context = context
         more = b"," + context if context else b""
         self._speaker = b'%b{"pid":%d%b}\n' % (SPEAKER.encode(), os.getpid(), more)
         self._size = len(self._speaker)
+
+    def speak_also_of(self, more: bytes) -> None:
+        """Say what else every event has from now on."""
+        self.speak_of(self._context + b"," + more)
 
     def event(self, level: str, event: str, /, **fields: object) -> None:
         """Gather one event, shortened if it would not fit a write."""

@@ -14,6 +14,7 @@ import sys
 
 from tetrad import commands, events, notices, spawn
 from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES
+from tetrad.encryption import Unhurried
 from tetrad.lifeline import Lifeline
 from tetrad.listeners import FAMILIES
 from tetrad.quick import Quick
@@ -22,13 +23,14 @@ from tetrad.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tetrad.clients import Packed
     from tetrad.commands import Command
     from tetrad.plan import ListenerPlan, Plan
     from tetrad.quick import Begun
     from tetrad.title import Title
+    from tetrad.tls import Encryption
 
     Server = Callable[[_socket.socket, Packed, bytes], bool]
     """Serves a client, sends its notice, and tells whether it can serve another."""
@@ -45,7 +47,13 @@ _REHEARSALS = 64
 class Handler:
     """What a handler serves with. Made in the master, so that a fork finds all of it ready."""
 
-    def __init__(self, plan: Plan, known: dict[bytes, Command], title: Title) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        known: dict[bytes, Command],
+        title: Title,
+        encryptions: list[Encryption | None],
+    ) -> None:
         self._session = plan["session"]
         self._level = plan["log"]["level"]
         self._grace = plan["stop_timeout"]
@@ -53,6 +61,7 @@ class Handler:
         self._title = title
         self._listeners = plan["listeners"]
         self._services = [_service(listener, known) for listener in self._listeners]
+        self._encryptions = encryptions
         self._lifeline: Lifeline | None = None
         self._tell(JOURNAL, NOTICES)
 
@@ -107,7 +116,7 @@ class Handler:
         before, self._lifeline = self._lifeline, Lifeline(hears, self._grace)
         self._tell(nowhere, nowhere)
         try:
-            for place in {plan["service"]: plan["place"] for plan in self._listeners}.values():
+            for place in self._plain_places():
                 for words in sessions:
                     self._serve_nobody(place, words)
         finally:
@@ -115,6 +124,11 @@ class Handler:
             self._tell(JOURNAL, NOTICES)
             for fd in (nowhere, hears, holds):
                 os.close(fd)
+
+    def _plain_places(self) -> Iterable[int]:
+        """Return the place of one listener of each service that is not encrypted."""
+        plain = [plan for plan in self._listeners if not plan["tls"]]
+        return {plan["service"]: plan["place"] for plan in plain}.values()
 
     def _serve_nobody(self, place: int, words: list[bytes]) -> None:
         client = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
@@ -132,7 +146,9 @@ class Handler:
         self._notices = master
         self._journal = events.Journal(journal, self._level, events.ROOM_SECONDS)
         self._quick = [
-            Quick(
+            Unhurried(self._go_on)
+            if plan["tls"]
+            else Quick(
                 self._commands if plan["service"] == "command" else {},
                 plan["reply_terminator"].encode(),
                 self._journal,
@@ -157,7 +173,9 @@ class Handler:
         lifeline = self._settle(name)
         self._journal.speak_of(context)
         self._journal.gather(begun.told, 1 + begun.commands)
-        session = Session(socket, self._session, lifeline, self._journal, begun)
+        encrypted = self._encryptions[place]
+        begin = Session if encrypted is None else encrypted.session
+        session = begin(socket, self._session, lifeline, self._journal, begun)
         session.serve(self._services[place].another(client))
         # Who has become less important cannot take that back: the next client gets another.
         is_fit = session.is_urgent and not lifeline.stopping

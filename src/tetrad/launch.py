@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
 
-from tetrad import activation, listeners, paths, pidfile, privileges, remote
+from tetrad import activation, certificates, listeners, paths, pidfile, privileges, remote
 from tetrad import plan as plans
 from tetrad.handover import Estate, become_master
 from tetrad.interruptions import Interrupted, Interruptions
@@ -54,7 +54,11 @@ class Front:
         # Before anything forks: what is passed is for this very process.
         self._activation = activation.take(os.environ, os.getpid())
         self._plan: Plan = plans.make(
-            loaded, explicit, foreground=foreground, activation=self._activation
+            loaded,
+            explicit,
+            foreground=foreground,
+            activation=self._activation,
+            certificates=certificates.read(loaded),
         )
         try:
             self._identity = privileges.wanted(loaded.config.daemon)

@@ -12,7 +12,7 @@ import marshal
 import os
 import time
 
-from tetrad import commands, events, listeners, pagetables, spawn
+from tetrad import commands, encryption, events, listeners, pagetables, spawn
 from tetrad.admission import Admission
 from tetrad.clients import Listener
 from tetrad.control import Control
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tetrad.plan import Plan
+    from tetrad.tls import Encryption
 
 CATCH_UP_SECONDS = 1.0
 """How often the master tries to say what found no room in the journal."""
@@ -65,6 +66,7 @@ class Master:
         self.logkeeper = Logkeeper(self.loop, self.journal, plan["logger"])
         self.reloading = Reloading(self)
         self.supervision = Supervision(self)
+        self._encryptions = encryption.make(plan["listeners"])
         self._control_socket = listeners.adopt(CONTROL, "unix")
         self.control = Control(self._control_socket, self)
         self._pid = os.getpid()
@@ -89,6 +91,7 @@ class Master:
         )
         for listener in self.door.listeners:
             self._log_listener(listener)
+        encryption.remind(self.loop, self.journal, self.plan["listeners"])
         self._say_ready()
         self.supervision.begin()
         pagetables.have_text_copied()
@@ -106,9 +109,12 @@ class Master:
         if not self.loop.turn(has_chore=chore) and chore:
             self.crew.hire_spare()
 
-    def take_up(self, plan: Plan, opened: list[Listener]) -> None:
+    def take_up(
+        self, plan: Plan, opened: list[Listener], encryptions: list[Encryption | None]
+    ) -> None:
         """Work by another plan; `opened` are the listeners that are new in it."""
         old, self.plan = self.plan, plan
+        self._encryptions = encryptions
         for listener in self.door.listeners:
             match = [new for new in plan["listeners"] if same_place(new, listener.plan)]
             if match:
@@ -122,6 +128,7 @@ class Master:
         self.admission.configure(plan["limits"], plan["access"])
         if plan["log"] != old["log"]:
             self.logkeeper.configure(plan["log"])
+        encryption.remind(self.loop, self.journal, plan["listeners"])
         self._set_up_crew()
         for child in self.crew:
             if child.client is not None and not self.admission.allows(child.client.address):
@@ -184,7 +191,7 @@ class Master:
 
     def _set_up_crew(self) -> Handler:
         plan = self.plan
-        handler = Handler(plan, commands.make(plan["commands"]), self.title)
+        handler = Handler(plan, commands.make(plan["commands"]), self.title, self._encryptions)
         self.crew.configure(handler, plan["spare"], plan["clients_each"])
         self._set_title()
         return handler

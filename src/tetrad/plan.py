@@ -16,8 +16,9 @@ from tetrad.activation import Activation
 from tetrad.config import Call, Clock, Close, Fixed, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from tetrad.certificates import Found
     from tetrad.config import Command, Config, Listener
     from tetrad.configfile import Loaded
 
@@ -41,6 +42,22 @@ class ProxyPlan(TypedDict):
     timeout: float
 
 
+class TlsPlan(TypedDict):
+    """What a listener is encrypted with, in PEM, and until when, in seconds since 1970.
+
+    `file` is the certificate's; `client_ca` None: clients need no certificate; `subjects` are glob
+    patterns, none: everybody is served who has a certificate.
+    """
+
+    file: str
+    certificate: str
+    key: str
+    expires: float
+    client_ca: str | None
+    minimum_version: str
+    subjects: list[str]
+
+
 class ListenerPlan(TypedDict):
     """One listener, `place` in the list of them; `family` is inet, inet6 or unix (a path)."""
 
@@ -53,6 +70,7 @@ class ListenerPlan(TypedDict):
     backlog: int
     reply_terminator: str
     proxy: ProxyPlan | None
+    tls: TlsPlan | None
 
 
 class LogPlan(TypedDict):
@@ -161,8 +179,11 @@ def make(
     *,
     foreground: bool,
     activation: Activation = Activation(),  # noqa: B008 - immutable
+    certificates: Sequence[Found | None] = (),
 ) -> Plan:
     """Make the plan of a configuration that has no problems; `explicit` is what -c named.
+
+    `certificates` are what was found for each listener, if any needs them.
 
     In the foreground the log goes to the terminal, readable, unless the file says otherwise.
     """
@@ -172,9 +193,12 @@ def make(
     return Plan(
         version=__version__,
         file=loaded.file,
-        listeners=[_listener(config, index) for index in range(len(config.listen))],
+        listeners=[
+            _listener(config, index, found and found.plan)
+            for index, found in enumerate(certificates or [None] * len(config.listen))
+        ],
         fixed=list(FIXED),
-        settings=_settings(config),
+        settings=_settings(config, certificates),
         pidfile=str(config.daemon.pidfile),
         control=str(config.daemon.control),
         control_group=config.daemon.control_group and str(config.daemon.control_group),
@@ -207,7 +231,7 @@ def make(
     )
 
 
-def _listener(config: Config, index: int) -> ListenerPlan:
+def _listener(config: Config, index: int, tls: TlsPlan | None) -> ListenerPlan:
     listener = config.listen[index]
     path = listener.address.path
     family = "unix" if path is not None else "inet6" if ":" in listener.address else "inet"
@@ -221,6 +245,7 @@ def _listener(config: Config, index: int) -> ListenerPlan:
         backlog=listener.backlog,
         reply_terminator=str(listener.reply_terminator),
         proxy=_proxy(listener),
+        tls=tls,
     )
 
 
@@ -241,9 +266,12 @@ def _log(loaded: Loaded, *, foreground: bool) -> LogPlan:
     return LogPlan(file=None if file is None else str(file), level=log.level, format=style)
 
 
-def _settings(config: Config) -> dict[str, str]:
+def _settings(config: Config, certificates: Sequence[Found | None]) -> dict[str, str]:
     """Return every key with its value as text, for saying what a reload changed."""
-    return dict(_leaves(msgspec.to_builtins(config, enc_hook=str, str_keys=True), ""))
+    settings = dict(_leaves(msgspec.to_builtins(config, enc_hook=str, str_keys=True), ""))
+    for found in certificates:
+        settings |= found.settings if found is not None else {}
+    return settings
 
 
 def _leaves(tree: object, path: str) -> Iterator[tuple[str, str]]:

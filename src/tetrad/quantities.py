@@ -43,6 +43,7 @@ _EXPECTED = {
     "Network": "an address or a network such as 192.0.2.0/24 or 2001:db8::/32",
     "Address": "an IPv4 or IPv6 address, or unix:/path/to.sock",
     "Path": "a path",
+    "TlsVersion": "1.2 or 1.3",
     "Timezone": "local, UTC or a time zone's name such as Asia/Seoul",
     "ClockFormat": "a format of strftime(3) such as %H:%M:%S",
     "Terminator": 'a text of at most 16 characters such as "\\r\\n", in double quotes',
@@ -210,6 +211,19 @@ class Path(str):
     def parse(cls, value: object) -> Self:
         """Read any text but none at all."""
         if not isinstance(value, str) or not value or "\0" in value:
+            raise ValueError(_expected(cls))
+        return cls(value)
+
+
+class TlsVersion(str):
+    """A version of TLS: 1.2 or 1.3."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a version, which without quotes is a number."""
+        if str(value) not in {"1.2", "1.3"}:
             raise ValueError(_expected(cls))
         return cls(value)
 

@@ -11,7 +11,7 @@ import os
 import pwd
 import sys
 
-from tetrad import configfile, plan
+from tetrad import certificates, configfile, plan
 
 ANSWER = 3
 
@@ -27,6 +27,7 @@ def _read(explicit: str | None, *, foreground: bool) -> dict[str, object]:
     file = configfile.find(explicit)
     try:
         loaded = configfile.load(file).checked()
+        found = certificates.read(loaded)
     except configfile.ConfigError as error:
         return {"errors": error.problems}
     except PermissionError:
@@ -34,4 +35,4 @@ def _read(explicit: str | None, *, foreground: bool) -> dict[str, object]:
         return {"errors": [f"{file}: the daemon's user, {user}, has no permission to read it"]}
     except OSError as error:
         return {"errors": [f"{file}: {error.strerror}"]}
-    return {"plan": plan.make(loaded, explicit, foreground=foreground)}
+    return {"plan": plan.make(loaded, explicit, foreground=foreground, certificates=found)}

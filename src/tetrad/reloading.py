@@ -6,7 +6,7 @@ import marshal
 import os
 import time
 
-from tetrad import events, listeners, spawn
+from tetrad import encryption, events, listeners, spawn
 from tetrad.clients import Listener
 from tetrad.lean import signal
 
@@ -123,11 +123,16 @@ class Reloading:
         settle = _keep if door.inherited else _open_new
         opened, more = settle(door.listeners, plan["listeners"])
         problems += more
+        try:
+            encryptions = encryption.make(plan["listeners"])
+        except OSError as error:
+            problems.append(f"tls: {error}")
         if problems:
             for listener, socket in opened:
                 listeners.close(socket, listener)
             return problems
-        self._master.take_up(plan, [Listener(listener, socket) for listener, socket in opened])
+        listeners_opened = [Listener(listener, socket) for listener, socket in opened]
+        self._master.take_up(plan, listeners_opened, encryptions)
         return changes
 
     def _conclude(self, result: list[str] | dict[str, str]) -> None:

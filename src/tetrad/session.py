@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tetrad.plan import SessionPlan
     from tetrad.quick import Begun
     from tetrad.services import Service
+    from tetrad.tls import TlsSocket
 
 DRAIN_SECONDS = 1.0
 """How long a closed session waits for the client's own end before it closes for good."""
@@ -57,7 +58,7 @@ class Session:
 
     def __init__(
         self,
-        client: _socket.socket,
+        client: _socket.socket | TlsSocket,
         plan: SessionPlan,
         lifeline: Lifeline,
         journal: events.Journal,
@@ -91,9 +92,9 @@ class Session:
     def _run(self, service: Service) -> tuple[str, dict[str, object]]:
         """Converse, and return why it ended and what more there is to say about that."""
         try:
-            return self._converse(service), {}
+            return self.converse(service), {}
         except Ended as ended:
-            return ended.reason, {}
+            return ended.reason, ended.detail
         except OSError as error:
             if error.errno in _GONE:
                 return "reset", {}
@@ -101,7 +102,7 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a defect ends one session, in the log
             return "error", {"error": repr(error)}
 
-    def _converse(self, service: Service) -> str:
+    def converse(self, service: Service) -> str:
         """Go on from where it has begun, and return why it ended."""
         begun = self._begun
         if begun.error is not None:
@@ -210,7 +211,7 @@ class Session:
             if reason == "quit":
                 self._client.shutdown(_socket.SHUT_WR)
                 self._drain()
-            elif reason in {"stopping", "max_duration"}:
+            elif reason in {"stopping", "max_duration", "tls", "access"}:
                 self._receive()
         except (OSError, Ended):
             pass  # there is nobody left to be polite to

@@ -19,11 +19,12 @@ NEVER = float("inf")
 
 
 class Ended(Exception):  # noqa: N818 - the end of a session is no error
-    """The session is over; `reason` is the log's word for why."""
+    """The session is over; `reason` is the log's word for why, `detail` what more it is told."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, **detail: object) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.detail = detail
 
 
 class Waiting:

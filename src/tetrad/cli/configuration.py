@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tetrad import configfile, pidfile
 from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError
+from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
@@ -33,10 +34,21 @@ def explicit(options: argparse.Namespace) -> str | None:
     return os.path.abspath(options.config) if options.config else None
 
 
+def check_certificates(loaded: Loaded) -> list[str]:
+    """Try the certificates, and return what is to be said of good ones. Raises ConfigError."""
+    if not any(listener.tls for listener in loaded.config.listen):
+        return []
+    from tetrad import certificates
+
+    return list(certificates.warnings(certificates.read(loaded)))
+
+
 def warn(loaded: Loaded) -> None:
     """Say what is allowed, and hardly what anybody wants."""
     from tetrad import privileges
 
+    for text in check_certificates(loaded):
+        print(harmless(f"tetrad: warning: {text}"), file=sys.stderr)
     if privileges.are_kept(loaded.config.daemon):
         print(
             "tetrad: warning: daemon.user is not set, so clients are served as root:"

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tetrad import configfile, pidfile
-from tetrad.cli.configuration import load, running_pid, warn
+from tetrad.cli.configuration import check_certificates, load, running_pid, warn
 from tetrad.cli.outcome import (
     FAILURE,
     OK,
@@ -70,6 +70,7 @@ def check(options: argparse.Namespace) -> int:
         print(schema.text(), end="")
         return OK
     loaded = load(options).checked()
+    check_certificates(loaded)
     if options.dump:
         print(configfile.dump(loaded.config), end="")
     else:

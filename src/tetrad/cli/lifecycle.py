@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tetrad import configfile
-from tetrad.cli.configuration import explicit, load, running_pid, warn
+from tetrad.cli.configuration import check_certificates, explicit, load, running_pid, warn
 from tetrad.cli.outcome import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError, of_signal
 from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
 
+    from tetrad.config import Listener
     from tetrad.configfile import Loaded
 
 RELOAD_PATIENCE_SECONDS = 40.0
@@ -30,8 +31,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         front = launch.Front(loaded, explicit(options), foreground=True)
         with front.run():
-            for name, service in front.listening:
-                print(f"tetrad: {service} service at {name}; {_how_to_talk(name, service)}")
+            for (name, service), listener in zip(
+                front.listening, loaded.config.listen, strict=True
+            ):
+                how = _how_to_talk(name, service, listener)
+                print(f"tetrad: {service} service at {name}; {how}")
             print("tetrad: Ctrl-C stops it", flush=True)
             warn(loaded)
     except launch.AlreadyRunning as running:
@@ -57,6 +61,7 @@ def stop(options: argparse.Namespace) -> int:
 def restart(options: argparse.Namespace) -> int:
     """Stop the daemon and start it again, unless its new configuration is bad."""
     loaded = load(options).checked()
+    check_certificates(loaded)
     _stop(loaded)
     return _start(loaded, explicit(options))
 
@@ -129,10 +134,15 @@ def _no_answer_status(error: BaseException) -> int:
     return PERMISSION if isinstance(error.__cause__, PermissionError) else FAILURE
 
 
-def _how_to_talk(name: str, service: str) -> str:
+def _how_to_talk(name: str, service: str, listener: Listener) -> str:
+    if listener.proxy is not None:
+        return "for balancers, by the PROXY protocol"
+    encrypted = " --tls" if listener.tls is not None else ""
     if name.startswith("unix:"):
-        return f"try: tetrad client --host {name} --service {service}"
+        return f"try: tetrad client --host {name} --service {service}{encrypted}"
     host, _, port = name.rpartition(":")
     host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - a name
+    if encrypted:
+        return f"try: tetrad client --host {host} --port {port} --service {service}{encrypted}"
     text = "hello" if service == "echo" else "timequit"
     return f"try: printf {text} | nc {host} {port}"

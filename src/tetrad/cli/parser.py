@@ -110,6 +110,13 @@ def _add_client(client: argparse.ArgumentParser) -> None:
         default="command",
         help="what is served there (default: %(default)s)",
     )
+    client.add_argument("--tls", action="store_true", help="encrypt, and insist on who it is")
+    client.add_argument(
+        "--ca", metavar="FILE", help="who may vouch for it (default: whom this system trusts)"
+    )
+    client.add_argument("--cert", metavar="FILE", help="a certificate to show, with its chain")
+    client.add_argument("--key", metavar="FILE", help="its key (default: it is in --cert, too)")
+    client.add_argument("--insecure", action="store_true", help="encrypt with whoever it is")
     client.add_argument("words", nargs="*", metavar="WORD", help="what to send")
 
 

@@ -160,7 +160,9 @@ that failed or was cut the level is warning.
         "info",
         """
 A session has ended: `reason` (quit, eof, reset, first_command_timeout, idle_timeout, max_duration,
-send_timeout, stopping, error), `duration` in seconds, `bytes_in`, `bytes_out`, `commands`.
+send_timeout, stopping, access, tls, error), `duration` in seconds, `bytes_in`, `bytes_out`,
+`commands`. Of a handshake that failed (tls), `error` says why; access is a certificate that is good
+but not among `tls.subjects`.
 """,
     ),
     events.CLIENT_REFUSED: (
@@ -175,6 +177,10 @@ Of each reason there are ten lines a second, and then one with the number of the
     events.HANDLER_LOST: (
         "error",
         "A handler was killed, and its session with it: `handler`, `why`, `duration`.",
+    ),
+    events.CERTIFICATE_EXPIRES: (
+        "warning",
+        "A certificate has less than 30 days left: `certificate`, `expires`, `days`. Said daily.",
     ),
     events.LOG_REOPENED: ("info", "The log file was opened anew."),
     events.LOG_LOST: ("error", "So many events could not be written: `count`."),

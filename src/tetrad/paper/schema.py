@@ -29,6 +29,7 @@ from tetrad.quantities import (
     SocketPath,
     Terminator,
     Timezone,
+    TlsVersion,
     User,
 )
 
@@ -77,6 +78,7 @@ QUANTITIES: dict[type, dict[str, Any]] = {
     SocketPath: {"minLength": 1, "maxLength": 107},
     Terminator: {"pattern": r"^[^\\]{0,16}$", "examples": ["\n", "\r\n"]},
     Timezone: {"minLength": 1, "examples": ["local", "UTC", "Asia/Seoul"]},
+    TlsVersion: {"type": ["string", "number"], "enum": ["1.2", "1.3", 1.2, 1.3]},
     User: {"minLength": 1, "examples": ["nobody"]},
     Variable: {"pattern": "^(?!TETRAD_)[A-Za-z_][A-Za-z0-9_]*$", "examples": ["LC_ALL"]},
 }

@@ -1,0 +1,69 @@
+"""TLS as the master knows it: nothing, unless a listener has it; then all of it, before the fork.
+
+What serves encrypted clients (`tetrad.tls`) costs every fork half as much again, so a master
+without it must not have it: this is the one module that imports something later.
+"""
+
+from __future__ import annotations
+
+import time
+
+from tetrad import events
+from tetrad.quick import Begun
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+    from tetrad.clients import Packed
+    from tetrad.loop import Loop
+    from tetrad.plan import ListenerPlan
+    from tetrad.quick import Patient
+    from tetrad.tls import Encryption
+
+WARNED_SECONDS = 30 * 86400.0
+"""How long before its end a certificate is spoken of."""
+
+DAY_SECONDS = 86400.0
+
+
+class Unhurried:
+    """In the place of `tetrad.quick` for clients whose first bytes are not their commands."""
+
+    __slots__ = ("_go_on",)
+
+    def __init__(self, go_on: Patient) -> None:
+        self._go_on = go_on
+
+    def refresh(self) -> None:
+        """Have nothing ready."""
+
+    def serve(self, socket: _socket.socket, client: Packed, notice: bytes) -> bool:
+        """Leave everything to a session."""
+        return self._go_on(socket, client, Begun(time.monotonic()), notice)
+
+
+def make(plans: list[ListenerPlan]) -> list[Encryption | None]:
+    """Return what each listener's clients are encrypted with, if they are. Raises OSError."""
+    if not any(plan["tls"] for plan in plans):
+        return [None] * len(plans)
+    from tetrad.tls import Encryption  # noqa: PLC0415 - only where it is paid for
+
+    return [None if (tls := plan["tls"]) is None else Encryption(tls) for plan in plans]
+
+
+def remind(loop: Loop, journal: events.Journal, plans: list[ListenerPlan]) -> None:
+    """Log which certificates are near their end, now and every day."""
+    now = time.time()
+    present = {(tls["file"], tls["expires"]) for plan in plans if (tls := plan["tls"]) is not None}
+    for file, expires in sorted(present):
+        if expires - now < WARNED_SECONDS:
+            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
+            days = int((expires - now) // DAY_SECONDS)
+            journal.event(
+                "warning", events.CERTIFICATE_EXPIRES, certificate=file, expires=when, days=days
+            )
+    loop.timers.cancel("certificates")
+    if present:
+        when_again = time.monotonic() + DAY_SECONDS
+        loop.timers.set("certificates", when_again, lambda: remind(loop, journal, plans))

@@ -1,0 +1,130 @@
+"""Certificates for the tests, made with the program `openssl`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from typing import NamedTuple
+
+import pytest
+
+PROGRAM = shutil.which("openssl") or ""
+
+needs_openssl = pytest.mark.skipif(
+    not PROGRAM, reason="install openssl: these tests make certificates with it"
+)
+
+DAY = 86400.0
+
+_SETTINGS = """
+[ca]
+default_ca = it
+[it]
+database = {folder}/index
+serial = {folder}/serial
+new_certs_dir = {folder}
+certificate = {folder}/cert.pem
+private_key = {folder}/key.pem
+default_md = sha256
+policy = any
+unique_subject = no
+email_in_dn = yes
+[any]
+countryName = optional
+stateOrProvinceName = optional
+localityName = optional
+organizationName = optional
+organizationalUnitName = optional
+commonName = optional
+emailAddress = optional
+[server]
+basicConstraints = CA:false
+subjectAltName = DNS:localhost, IP:127.0.0.1
+extendedKeyUsage = serverAuth
+[client]
+basicConstraints = CA:false
+extendedKeyUsage = clientAuth
+[authority]
+basicConstraints = critical, CA:true
+"""
+
+
+class Pair(NamedTuple):
+    """A certificate and its key, as files."""
+
+    certificate: str
+    key: str
+
+
+class Authority:
+    """Vouches for others, in a folder of its own."""
+
+    def __init__(
+        self, folder: str, name: str = "tetrad test CA", parent: Authority | None = None
+    ) -> None:
+        self.folder = folder
+        os.mkdir(folder)
+        self.certificate = os.path.join(folder, "cert.pem")
+        self._key = os.path.join(folder, "key.pem")
+        self._settings = os.path.join(folder, "openssl.cnf")
+        for file, text in (
+            ("index", ""),
+            ("index.attr", ""),
+            ("serial", "1000\n"),
+            ("openssl.cnf", _SETTINGS.format(folder=folder)),
+        ):
+            with open(os.path.join(folder, file), "w", encoding="ascii") as stream:
+                stream.write(text)
+        if parent is None:
+            subject = f"/O=tetrad/CN={name}"
+            out = ("-x509", "-days", "3650", "-keyout", self._key, "-out", self.certificate)
+            openssl("req", *NEW_KEY, "-subj", subject, *out)
+        else:
+            made = parent.vouch("an-authority", f"/O=tetrad/CN={name}", kind="authority")
+            shutil.copy(made.certificate, self.certificate)
+            shutil.copy(made.key, self._key)
+
+    def vouch(
+        self,
+        name: str,
+        subject: str = "/CN=localhost",
+        *,
+        kind: str = "server",
+        since: float = -DAY,
+        until: float = 365 * DAY,
+    ) -> Pair:
+        """Make a key and a certificate; `since` and `until` are seconds from now."""
+        made = Pair(*(os.path.join(self.folder, f"{name}.{part}") for part in ("pem", "key")))
+        request = os.path.join(self.folder, f"{name}.csr")
+        openssl("req", *NEW_KEY, "-utf8", "-subj", subject, "-keyout", made.key, "-out", request)
+        now = time.time()
+        dates = ("-startdate", _moment(now + since), "-enddate", _moment(now + until))
+        names = ("-config", self._settings, "-extensions", kind, "-utf8")
+        files = ("-in", request, "-out", made.certificate)
+        openssl("ca", "-batch", "-notext", "-preserveDN", *names, *dates, *files)
+        return made
+
+
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+def openssl(*arguments: str) -> None:
+    """Run it, which must succeed."""
+    command = [PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def joined(path: str, *parts: str) -> str:
+    """Write files into one, and return it."""
+    with open(path, "w", encoding="ascii") as whole:
+        for part in parts:
+            with open(part, encoding="ascii") as file:
+                whole.write(file.read())
+    return path
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds))
