@@ -225,6 +225,7 @@ def test_limits_of_a_source_are_for_whom_the_header_brings(daemon: MakeDaemon) -
     held.quit()
     until(lambda: served.status()["clients"]["now"] == 0, "room")
     assert is_let_in(served, ALICE)
+    until(lambda: served.status()["clients"]["now"] == 0, "room again")
     assert not is_let_in(served, ALICE)
     served.wait_for("client.refused", count=2)
     reasons = [line["reason"] for line in served.events("client.refused")]
