@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import grp
 import pwd
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import configfile, executables, paths, quantities
+from tetrad import answers, configfile, executables, paths, quantities
 from tetrad.config import (
     Access,
     Clock,
@@ -654,7 +653,6 @@ words = st.sampled_from(
 texts = st.one_of(
     words, st.text(st.characters(codec="utf-8", exclude_characters="\x85"), min_size=1)
 )
-texts = texts.filter(lambda text: not re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", text))
 files = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85/"), min_size=1, max_size=20)
 absolute = files.filter(lambda name: name not in {".", ".."}).map(lambda name: f"/x/{name}")
 durations = st.integers(1, 10**9).map(lambda n: quantities.Duration.parse(n / 1000))
@@ -668,7 +666,9 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | values
 
 
-words = st.text().filter(lambda text: "\0" not in text).map(executables.Argument)
+arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85"), max_size=9).map(
+    executables.Argument
+)
 listeners = st.builds(
     Listener,
     address=st.ip_addresses().map(str).map(quantities.Address),
@@ -678,7 +678,7 @@ listeners = st.builds(
 ) | st.builds(
     Listener,
     address=sockets.map(lambda path: quantities.Address(f"unix:{path}")),
-    reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(quantities.Terminator),
+    reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(answers.Terminator),
 )
 commands = maybe(
     st.builds(
@@ -690,10 +690,10 @@ commands = maybe(
     | st.builds(Fixed, text=texts)
     | st.builds(
         Run,
-        run=st.lists(words, max_size=3).map(lambda more: [executables.Argument("true"), *more]),
-        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(executables.Variable), words),
+        run=st.lists(arguments, max_size=3).map(lambda more: [executables.Argument("true"), *more]),
+        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(executables.Variable), arguments),
         timeout=durations,
-        max_output=st.integers(1, 1 << 30).map(quantities.Size),
+        max_output=st.integers(1, 1 << 30).map(answers.Size),
         on_error=maybe(texts),
     )
 )
@@ -744,6 +744,14 @@ def test_what_is_dumped_loads_back_to_the_same(
     file = tmp_path_factory.getbasetemp() / "dump.yaml"
     loaded = read(file, dump(configuration))
     assert (loaded.problems, loaded.config) == ([], configuration)
+
+
+@pytest.mark.parametrize("text", ["1e3", "1", "0o7", "null", "true", "~", "", "12:30", "1.", "no"])
+def test_a_text_stays_a_text_in_a_dump(file: Path, text: str) -> None:
+    """Also one that would be a number if it stood there without quotes."""
+    command = Run(run=[executables.Argument("true"), executables.Argument(text)])
+    configuration = Config(commands={quantities.CommandName("true"): command})
+    assert read(file, dump(configuration)).checked().config == configuration
 
 
 def test_a_dump_says_every_key() -> None:

@@ -216,6 +216,6 @@ def test_an_error_is_described_in_a_line() -> None:
         (ValueError("too\n many"), "ValueError: too many"),
         (Odd(), "Odd"),
         (KeyError("a"), "KeyError: 'a'"),
-        (ValueError("x" * 1000), "ValueError: " + "x" * 288),
+        (ValueError("x" * 1000), "ValueError: " + "x" * 188),
     ]:
         assert functions.describe(error) == text

@@ -52,6 +52,10 @@ def talk(context: Context) -> str:
     os.system("echo and this")
     return "quiet"
 
+def shout(context: Context) -> str:
+    sys.stderr.write("\x1b" * 1000)
+    raise ValueError("\U0001f600" * 1000)
+
 def leave(context: Context) -> str:
     sys.exit(0)
 
@@ -84,7 +88,8 @@ def serve(prepared: MakeDaemon, tmp_path: Path) -> Serve:
 
     def start(function: str, **settings: object) -> Daemon:
         made = prepared(commands={"func": {"call": f"answers:{function}", **settings}})
-        made.environment["PYTHONPATH"] = str(tmp_path)
+        path = [str(tmp_path), made.environment.get("PYTHONPATH", "")]
+        made.environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         return made.start()
 
     return start
@@ -118,7 +123,7 @@ def test_a_function_may_answer_bytes(serve: Serve) -> None:
     [
         ("fail", "ValueError: not today (answers.py:22)"),
         ("none", "TypeError: answers:none returned NoneType, not bytes or str"),
-        ("leave", "SystemExit: 0 (answers.py:36)"),
+        ("leave", "SystemExit: 0 (answers.py:40)"),
         ("crash", "killed by SIGSEGV"),
     ],
 )
@@ -141,11 +146,16 @@ def test_what_a_function_prints_is_not_its_answer(serve: Serve) -> None:
     """It is in the log, with what its own programs print."""
     served = serve("talk")
     assert ask(served) == b"quietquit"
-    assert served.wait_for("client.command", command="func")["stderr"].split("\n") == [
-        "and this",
-        "to the log",
-        "",
-    ]
+    assert served.wait_for("client.command", command="func")["stderr"] == r"and this\nto the log"
+
+
+def test_the_longest_line_of_the_log_is_a_short_one(serve: Serve) -> None:
+    """However much there is to say, it is said, and no terminal obeys it."""
+    served = serve("shout")
+    assert ask(served) == b"quit"
+    line = served.wait_for("client.command", command="func")
+    assert line["stderr"] == (r"\x1b" * 400)[:400]
+    assert line["error"] == f"ValueError: {chr(0x1F600) * 188} (answers.py:37)"
 
 
 def test_a_function_that_takes_for_ever_is_ended(serve: Serve, tmp_path: Path) -> None:

@@ -186,9 +186,23 @@ def test_complaints_go_into_the_log(daemon: MakeDaemon) -> None:
     served = daemon(commands={"prog": shell(script)})
     assert ask(served) == b"ok\nquit"
     line = told(served)
-    assert line["stderr"].startswith("oops\n\\xff\0\0")
-    assert len(line["stderr"]) < 500
+    assert line["stderr"].startswith(r"oops\n\xff\x00\x00")
+    assert len(line["stderr"]) == 400
     assert line["level"] == "info"
+
+
+def test_a_program_is_the_user_of_the_daemon(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """And that nothing of it is left is seen to by that user."""
+    served = daemon(
+        folder=nobodys_folder,
+        daemon={"user": "nobody"},
+        commands={"prog": shell("sleep 1000 & id -un"), "late": shell("sleep 1000", timeout=0.1)},
+    )
+    client = served.connect()
+    client.send(b"proglate")
+    assert client.read(7) == b"nobody\n"
+    assert served.wait_for("client.command", command="late")["error"] == "timed out"
+    assert children_of(served.handlers[0]) == []
 
 
 # What it has
@@ -341,6 +355,7 @@ def test_every_answer_has_the_terminator(daemon: MakeDaemon, terminator: str) ->
     parts = ask(served, b"timeproglinenonefaillostquit").split(end)
     assert ANSWER.fullmatch(parts[0])
     assert parts[1:] == [b"x", b"x", b"", b"sorry", b"quit", b""]
+    served.wait_for("client.disconnected")
     assert ask(served, b"quit") == b"quit" + end
     assert served.wait_for("client.disconnected", count=2)["bytes_out"] == 4 + len(end)
     assert ask(served, b"progquit", 1) == b"xquit"

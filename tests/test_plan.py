@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tetrad import __version__, executables, plan
 from tetrad.admission import AccessList
+from tetrad.answers import Size, Terminator
 from tetrad.config import (
     Access,
     Call,
@@ -41,9 +42,7 @@ from tetrad.quantities import (
     Network,
     Path,
     Rate,
-    Size,
     SocketPath,
-    Terminator,
     Timezone,
 )
 

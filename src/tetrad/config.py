@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
 from tetrad import executables, paths
+from tetrad.answers import Size, Terminator
 from tetrad.executables import Argument, Function, Variable
 from tetrad.quantities import (
     Address,
@@ -22,9 +23,7 @@ from tetrad.quantities import (
     Network,
     Path,
     Rate,
-    Size,
     SocketPath,
-    Terminator,
     Timezone,
     TlsVersion,
     User,

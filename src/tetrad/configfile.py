@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import types
 import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ import msgspec
 import yaml
 from msgspec import UNSET
 
-from tetrad import paths
+from tetrad import paths, scalars
 from tetrad.complaints import did_you_mean, explain, show, without_annotation
 from tetrad.config import Config, KeyProblemError, Section
 from tetrad.quantities import Address, Path, SocketPath
@@ -29,15 +28,9 @@ if TYPE_CHECKING:
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")}
 
-_INTEGER = re.compile(r"[-+]?\d+")
-_FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?")
-_LONGEST_NUMBER = 40
 _MOST_NESTED = 64
 _LINE_ENDS = {"\x85", "\u2028", "\u2029"}
-_WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
-_WORDS |= {
-    word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
-}
+"""What YAML takes for the end of a line, besides those that everybody does."""
 
 
 class ConfigError(Exception):
@@ -107,15 +100,17 @@ def dump(config: Config) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what YAML takes for the end of a line as an escape."""
+    """Puts texts in quotes that would be read as something else, by YAML 1.1 and by us."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Write a text."""
+        node = super().represent_str(data)
+        if _LINE_ENDS & set(data) or (node.style is None and not isinstance(_scalar(node), str)):
+            node.style = '"'
+        return node
 
 
-def _represent(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = '"' if _LINE_ENDS & set(text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent)
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 class _Reader:
@@ -309,17 +304,9 @@ def _parse(kind: Any, value: object) -> Any:
 
 
 def _scalar(node: yaml.ScalarNode) -> object:
-    """Return what a scalar means: YAML 1.2's numbers, true, false and null; all else is text."""
+    """Return what a scalar means; in quotes it is text."""
     text = typing.cast("str", node.value)
-    if node.style in {"'", '"', "|", ">"}:
-        return text
-    if text in _WORDS:
-        return _WORDS[text]
-    if len(text) > _LONGEST_NUMBER:
-        return text
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    return float(text) if _FLOAT.fullmatch(text) else text
+    return text if node.style in {"'", '"', "|", ">"} else scalars.read(text)
 
 
 def _got(node: yaml.Node) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tetrad.extension import Context
 
-_LONGEST_MESSAGE = 300
+_LONGEST_MESSAGE = 200
 _OURS = os.path.join(os.path.dirname(__file__), "")
 
 

@@ -161,10 +161,13 @@ def _call(target: str, context: Context) -> None:
     os.dup2(2, 1)
     try:
         answer = functions.call(target, context)
+        sys.stdout.flush()
+        sys.stderr.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it raises, the log will say it
         os.write(CONTROL, RAISED + functions.describe(error).encode("utf-8", "backslashreplace"))
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(1)
-    sys.stdout.flush()
     while answer:
         answer = answer[os.write(answers, answer) :]
 

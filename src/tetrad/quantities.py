@@ -26,19 +26,12 @@ _SHORTEST, _LONGEST = 0.001, 3650 * 86400.0
 _RATE = re.compile(r"([0-9]{1,18})\s*/\s*(s|m|h)")
 _RATE_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
-_SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB)?")
-_SIZE_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
-_LARGEST = 1 << 30
-
 _UNIX = "unix:"
 _UNIX_PATH_BYTES = 107
-
-_LONGEST_TERMINATOR = 16
 
 _EXPECTED = {
     "Duration": "a duration such as 500ms, 10s, 1h30m or a number of seconds",
     "Rate": "a rate such as 20/s, 300/m or 1000/h",
-    "Size": "a size such as 4KiB, 1MiB or a number of bytes, at least 1 and at most 1GiB",
     "Mode": 'three octal digits in quotes, such as "027"',
     "Network": "an address or a network such as 192.0.2.0/24 or 2001:db8::/32",
     "Address": "an IPv4 or IPv6 address, or unix:/path/to.sock",
@@ -46,7 +39,6 @@ _EXPECTED = {
     "TlsVersion": "1.2 or 1.3",
     "Timezone": "local, UTC or a time zone's name such as Asia/Seoul",
     "ClockFormat": "a format of strftime(3) such as %H:%M:%S",
-    "Terminator": 'a text of at most 16 characters such as "\\r\\n", in double quotes',
     "CommandName": "a name of exactly four printable ASCII characters other than space",
 }
 
@@ -99,26 +91,6 @@ class Rate(str):
         rate = cls(f"{int(match[1])}/{match[2]}")
         rate.number, rate.seconds = int(match[1]), _RATE_SECONDS[match[2]]
         return rate
-
-
-class Size(int):
-    """A number of bytes, written `4KiB`, `1MiB` or as a number."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """Read text or a number of bytes, from one byte to a gibibyte."""
-        match = _SIZE.fullmatch(str(value)) if isinstance(value, (int, str)) else None
-        size = int(match[1]) * _SIZE_UNITS[match[2] or "B"] if match else 0
-        if not 1 <= size <= _LARGEST:
-            raise ValueError(_expected(cls))
-        return cls(size)
-
-    def __str__(self) -> str:
-        """Write it in the largest unit of which it is a multiple."""
-        unit = next(unit for unit, count in _SIZE_UNITS.items() if self % count == 0)
-        return f"{self // _SIZE_UNITS[unit]}{unit}"
 
 
 class Mode(int):
@@ -280,19 +252,6 @@ class ClockFormat(str):
         if not isinstance(value, str) or "\0" in value:
             raise ValueError(_expected(cls))
         if not time.strftime(value.encode("ascii", "replace").decode()):
-            raise ValueError(_expected(cls))
-        return cls(value)
-
-
-class Terminator(str):
-    """What ends an answer, such as a line feed, which YAML has in double quotes only."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """Read a short text; a backslash is one that YAML has not read as it was meant."""
-        if not isinstance(value, str) or len(value) > _LONGEST_TERMINATOR or "\\" in value:
             raise ValueError(_expected(cls))
         return cls(value)
 

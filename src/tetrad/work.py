@@ -14,6 +14,7 @@ import time
 from tetrad import events, keeper, spawn
 from tetrad.jsonlines import members
 from tetrad.lean import signal
+from tetrad.terminal import harmless
 from tetrad.waiting import Ended
 
 TYPE_CHECKING = False
@@ -26,7 +27,10 @@ KILL_SECONDS = 0.5
 """How long the end of what was killed is waited for: one that waits for a disk takes longer."""
 
 STDERR_BYTES = 400
-"""How much of what a program complains of the log gets."""
+"""How much of what a program complains of is kept."""
+
+LONGEST_TEXT = 400
+"""How many characters of that, and of an error, the log gets: a line of it is one short write."""
 
 _READ_BYTES = 65536
 _SIGNALS = {
@@ -211,8 +215,9 @@ def _tell(session: Session, command: str, outcome: Outcome, seconds: float) -> N
     if outcome.is_cut:
         fields["cut"] = True
     if outcome.stderr:
-        fields["stderr"] = outcome.stderr.decode("utf-8", "backslashreplace")
+        stderr = outcome.stderr.decode("utf-8", "backslashreplace")
+        fields["stderr"] = harmless(stderr.rstrip("\n"))[:LONGEST_TEXT]
     if outcome.error is not None:
-        fields["error"] = outcome.error
+        fields["error"] = harmless(outcome.error)[:LONGEST_TEXT]
     level = "info" if outcome.error is None and not outcome.is_cut else "warning"
     session.tell(level, events.CLIENT_COMMAND, members(fields))

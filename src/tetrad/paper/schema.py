@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from tetrad.answers import Size, Terminator
 from tetrad.config import Config, Listener, Section
 from tetrad.executables import Argument, Function, Variable
 from tetrad.quantities import (
@@ -25,9 +26,7 @@ from tetrad.quantities import (
     Network,
     Path,
     Rate,
-    Size,
     SocketPath,
-    Terminator,
     Timezone,
     TlsVersion,
     User,

@@ -1,0 +1,49 @@
+"""Sizes and ends of answers: read as an operator writes them, and refused with the way out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tetrad.answers import Size, Terminator
+
+SIZE = "expected a size such as 4KiB or a number of bytes, from 1 to 1GiB"
+TERMINATOR = 'expected a text of up to 16 characters: "\\n" in double quotes'
+
+
+@given(st.integers(1, 1 << 30))
+def test_a_size_is_written_as_it_is_read(count: int) -> None:
+    """In the largest unit that fits, which reads back to the same number."""
+    size = Size.parse(count)
+    assert Size.parse(str(size)) == size == count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("4KiB", 4096), ("1 MiB", 1 << 20), ("1GiB", 1 << 30), ("7B", 7), ("7", 7)]
+)
+def test_a_size_has_units_of_1024(text: str, count: int) -> None:
+    """As an operator writes it."""
+    assert Size.parse(text) == count
+
+
+@pytest.mark.parametrize("value", ["0", -1, "2GiB", "1.5KiB", "1kb", True, None, 1.5, ""])
+def test_what_is_no_size_is_refused(value: object) -> None:
+    """Nothing, too much, and what is no whole number of bytes."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
+        Size.parse(value)
+    assert str(refusal.value) == SIZE
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\r\n", "\0", "--\n"])
+def test_a_terminator_is_a_short_text(text: str) -> None:
+    """None at all is one."""
+    assert Terminator.parse(text) == text
+
+
+@pytest.mark.parametrize("value", [r"\n", "x" * 17, 0, None])
+def test_what_is_no_terminator_is_refused(value: object) -> None:
+    """Above all a line feed that YAML has not read as one."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
+        Terminator.parse(value)
+    assert str(refusal.value) == TERMINATOR
