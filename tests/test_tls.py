@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import re
+import select
 import signal
+import socket
 import ssl
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -15,11 +18,11 @@ import pytest
 from authorities import DAY, PROGRAM, Authority, Pair, joined, needs_openssl
 from balancers import TCP4, version_2
 from clients import ANSWER, ANSWER_BYTES, Client
-from processes import PATIENCE_SECONDS, in_background, until
+from processes import PATIENCE_SECONDS, until
+from tetrad.plan import TlsPlan
+from tetrad.tls import TlsSocket, server_context, subject_of
 
 if TYPE_CHECKING:
-    import pathlib
-    import socket
     from collections.abc import Callable
 
     from conftest import MakeDaemon
@@ -67,6 +70,20 @@ class Town:
 def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     """Make certificates once for all tests."""
     return Town(str(tmp_path_factory.mktemp("town")))
+
+
+def plan_of(pair: Pair) -> TlsPlan:
+    """Return the plan of a listener with a certificate."""
+    certificate, key = (pathlib.Path(file).read_text("ascii") for file in pair)
+    return TlsPlan(
+        file=pair.certificate,
+        certificate=certificate,
+        key=key,
+        expires=0.0,
+        client_ca=None,
+        minimum_version="1.2",
+        subjects=[],
+    )
 
 
 def secured(
@@ -167,16 +184,6 @@ def test_a_handler_keeps_nothing_open_of_clients_that_left(daemon: MakeDaemon, t
     assert len(set(counts)) == 1
 
 
-def test_much_is_echoed_both_ways_at_once(daemon: MakeDaemon, town: Town) -> None:
-    """More than any buffer holds comes back whole and in order."""
-    served = daemon(listen=[town.tls() | {"service": "echo"}])
-    client = secured(served, town.context())
-    text = b"".join(b"%07d\n" % number for number in range(MEGABYTE // 8))
-    sender = in_background(lambda: client.send(text))
-    assert client.read(len(text)) == text
-    sender.join()
-
-
 class Halves:
     """A client of which the two directions can be closed one by one."""
 
@@ -184,10 +191,14 @@ class Halves:
         self.plain = plain
         self.arriving, self.leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.arriving, self.leaving, server_hostname="127.0.0.1")
+
+    def shake_hands(self) -> Halves:
+        """Do it, but for the last that is said."""
         self.until_done(self.tls.do_handshake)
+        return self
 
     def until_done(self, step: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the step returns
-        """Take a step of TLS, with as much of the other side's as it needs."""
+        """Take a step of TLS, with as much of the other side's as it needs; what it says waits."""
         while True:
             try:
                 return step()
@@ -198,12 +209,41 @@ class Halves:
                     self.arriving.write(data)
                 else:
                     self.arriving.write_eof()
-            finally:
-                self.push()
+
+    def write(self, data: bytes) -> None:
+        """Say something, which goes with what is said next."""
+        self.tls.write(data)
 
     def push(self) -> None:
         """Send what is due."""
         self.plain.sendall(self.leaving.read())
+
+    def exchange(self, data: bytes) -> bytes:
+        """Send it, and read as much, at the same time."""
+        self.tls.write(data)
+        due, answer = memoryview(self.leaving.read()), b""
+        while len(answer) < len(data):
+            readable, writable, _ = select.select([self.plain], [self.plain] * bool(due), [], 60)
+            assert readable or writable, "nothing moves any more"
+            if writable:
+                due = due[self.plain.send(due, socket.MSG_DONTWAIT) :]
+            if readable:
+                self.take_in()
+                answer += self.heard()
+        return answer
+
+    def take_in(self) -> None:
+        """Take in what has come, if something has."""
+        with contextlib.suppress(BlockingIOError):
+            self.arriving.write(self.plain.recv(65536, socket.MSG_DONTWAIT))
+
+    def heard(self) -> bytes:
+        """Return what has been taken in."""
+        data = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while True:
+                data += self.tls.read(65536)
+        return data
 
     def say_goodbye(self) -> None:
         """Say that nothing more will be said, and go on listening."""
@@ -220,13 +260,21 @@ class Halves:
         return data
 
 
+def test_much_is_echoed_both_ways_at_once(daemon: MakeDaemon, town: Town) -> None:
+    """More than any buffer holds comes back whole and in order."""
+    served = daemon(listen=[town.tls() | {"service": "echo"}])
+    client = Halves(served.connect().socket, town.context()).shake_hands()
+    text = b"".join(b"%07d\n" % number for number in range(4 * MEGABYTE // 8))
+    assert client.exchange(text) == text
+
+
 def test_a_half_closed_client_gets_its_answers_and_a_goodbye(
     daemon: MakeDaemon, town: Town
 ) -> None:
     """An end in TLS, with the connection still open below, ends the input and nothing else."""
     served = daemon(listen=[town.tls()])
-    client = Halves(served.connect().socket, town.context())
-    client.tls.write(b"timetime")
+    client = Halves(served.connect().socket, town.context()).shake_hands()
+    client.write(b"timetime")
     client.say_goodbye()
     assert re.fullmatch(ANSWER.pattern * 2, client.read_all())
     assert ended(served)["reason"] == "eof"
@@ -235,12 +283,53 @@ def test_a_half_closed_client_gets_its_answers_and_a_goodbye(
 def test_a_goodbye_that_comes_later_is_heard(daemon: MakeDaemon, town: Town) -> None:
     """A session that waits for commands sees the end at once."""
     served = daemon(listen=[town.tls()])
-    client = Halves(served.connect().socket, town.context())
-    client.tls.write(b"time")
+    client = Halves(served.connect().socket, town.context()).shake_hands()
+    client.write(b"time")
     assert ANSWER.fullmatch(client.until_done(lambda: client.tls.read(100)))
     client.say_goodbye()
     assert client.read_all() == b""
     assert ended(served)["reason"] == "eof"
+
+
+def test_a_command_may_come_with_the_end_of_the_handshake(daemon: MakeDaemon, town: Town) -> None:
+    """What stands behind it in one piece is not left lying."""
+    served = daemon(listen=[town.tls()])
+    client = Halves(served.connect().socket, town.context()).shake_hands()
+    client.write(b"timequit")
+    client.push()
+    assert re.fullmatch(ANSWER.pattern + b"quit", client.read_all())
+    assert ended(served)["bytes_in"] == 8
+
+
+def test_what_was_sent_needs_no_more_sending(town: Town) -> None:
+    """While there is no room it was not sent, and then it was: nothing is left for later."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        server, client = (
+            TlsSocket(ours, server_context(plan_of(town.server))),
+            Halves(theirs, town.context()),
+        )
+        while not server.shake_hands():
+            server.flush()
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.take_in()
+                client.tls.do_handshake()
+            client.push()
+            server.listen()
+        data, received, refused = bytes(range(256)) * 400, b"", 0
+        left = data
+        while left:
+            try:
+                left = left[server.send(left, 0) :]
+            except BlockingIOError:
+                refused += 1
+                client.take_in()
+                received += client.heard()
+        while len(received) < len(data):
+            client.take_in()
+            received += client.heard()
+        assert (received, refused > 0) == (data, True)
 
 
 def test_abrupt_ends_are_ends(daemon: MakeDaemon, town: Town) -> None:
@@ -352,7 +441,7 @@ def test_old_versions_are_refused(daemon: MakeDaemon, town: Town, version: ssl.T
     with pytest.warns(DeprecationWarning, match="deprecated"):
         context.minimum_version = context.maximum_version = version
     client = served.connect()
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert.protocol.version"):
         secured(served, context, plain=client)
     assert failure(served, client) == "its version of TLS is too old"
 
@@ -654,3 +743,30 @@ def test_a_key_that_only_root_can_read_will_do_until_a_reload(
     assert ran.status == 78
     assert f"listen[0].tls.key: {key}: permission denied" in ran.err
     assert secured(served, town.context()).quit() == b"quit"
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([], ""),
+        (
+            [("countryName", "KR"), ("organizationName", "a, b"), ("commonName", "x")],
+            r"CN=x,O=a\, b,C=KR",
+        ),
+        ([("commonName", '"+,;<>\\')], r"CN=\"\+\,\;\<\>\\"),
+        ([("commonName", "#1 ")], "CN=\\#1\\ "),
+        ([("commonName", " x")], "CN=\\ x"),
+        ([("commonName", " ")], "CN=\\ "),
+        ([("commonName", "é\n\0")], r"CN=é\0A\00"),
+        ([("emailAddress", "a@b")], "emailAddress=a@b"),
+    ],
+)
+def test_a_subject_is_written_as_in_rfc_4514(parts: list[tuple[str, str]], text: str) -> None:
+    """No value can be taken for a part of its own, or for another line."""
+    assert subject_of({"subject": tuple((part,) for part in parts)}) == text
+
+
+def test_a_part_may_have_two_values() -> None:
+    """They stand side by side."""
+    part = (("commonName", "x"), ("userId", "y"))
+    assert subject_of({"subject": (part,)}) == "CN=x+UID=y"

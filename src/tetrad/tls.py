@@ -174,7 +174,6 @@ class TlsSocket:
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError as error:
-            self._try_to_flush()
             raise Ended("tls", error=words(error)) from None
         return True
 
