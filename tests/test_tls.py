@@ -20,7 +20,9 @@ from balancers import TCP4, version_2
 from clients import ANSWER, ANSWER_BYTES, Client
 from processes import PATIENCE_SECONDS, until
 from tetrad.plan import TlsPlan
-from tetrad.tls import TlsSocket, server_context, subject_of
+from tetrad.subjects import subject_of
+from tetrad.tls import server_context
+from tetrad.tlssocket import TlsSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -557,6 +559,18 @@ def test_a_chain_of_authorities_is_sent(daemon: MakeDaemon, town: Town) -> None:
     both = joined(os.path.join(town.folder, "both.pem"), leaf.key, chain)
     served = daemon(listen=[{"port": 0, "tls": {"certificate": both}}])
     assert secured(served, town.context()).quit() == b"quit"
+
+
+def test_remarks_may_stand_between_certificates(daemon: MakeDaemon, town: Town) -> None:
+    """As in the bundles that systems have, in any language and none."""
+    bundle = os.path.join(town.folder, "bundle.pem")
+    with open(bundle, "wb") as file:
+        for one in (town.stranger, town.authority):
+            text = pathlib.Path(one.certificate).read_bytes()
+            file.write("# Főtanúsítvány\n".encode() + b"\xff\n" + text)
+    served = daemon(listen=[town.tls(client_ca=bundle)])
+    assert secured(served, town.context(town.forged)).quit() == b"quit"
+    assert secured(served, town.context(town.monitor)).quit() == b"quit"
 
 
 def talk(daemon: Daemon, *options: str, words: tuple[str, ...] = ("quit",)) -> Any:  # noqa: ANN401

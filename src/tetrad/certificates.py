@@ -30,6 +30,9 @@ _ENCRYPTED = re.compile("BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
 
 _MOST_BYTES = 1 << 20
 
+_MOST_STEPS = 4
+"""What a handshake takes at most, each side in turn."""
+
 _ANY_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which the library does not name: we judge it ourselves."""
 
@@ -100,7 +103,8 @@ def _text(key: str, path: str) -> str:
         raise _Bad(key, f"{path}: {(error.strerror or str(error)).lower()}") from None
     if len(data) > _MOST_BYTES:
         raise _Bad(key, f"{path}: far too long for a file of certificates and keys")
-    return data.decode("ascii", "replace")
+    # Between what is in PEM there may be remarks in any language.
+    return data.decode("ascii", "replace").replace("\ufffd", "?")
 
 
 def _insist_on_certificates(key: str, path: str, text: str) -> None:
@@ -167,7 +171,7 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, An
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = client.wrap_bio(back, there)
     sides = (ours, server.wrap_bio(there, back, server_side=True))
-    while ours.version() is None or not ours.getpeercert():
+    for _ in range(_MOST_STEPS):
         for side in sides:
             try:
                 side.do_handshake()

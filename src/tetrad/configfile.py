@@ -183,10 +183,10 @@ class _Reader:
                 hint = did_you_mean(name, fields)
                 self.problem(key.start_mark, _join(path, name), f"there is no such key{hint}")
         required = {name for name, field in fields.items() if field.required}
+        for name in sorted(required - values.keys()):
+            self.problem(node.start_mark, _join(path, name), "is needed here")
         values = {name: value for name, value in values.items() if value is not UNSET}
         if not required <= values.keys():
-            for name in sorted(required - self.names(node)):
-                self.problem(node.start_mark, _join(path, name), "is needed here")
             return UNSET
         try:
             return kind(**values)
@@ -201,10 +201,6 @@ class _Reader:
         if value is UNSET and field.required and len(self.problems) == before:
             self.problem(node.start_mark, path, f"expected a value, {_got(node)}")
         return value
-
-    def names(self, node: yaml.Node) -> set[str]:
-        """Return the keys of a mapping."""
-        return {_name(key) for key, _ in node.value if isinstance(node, yaml.MappingNode)}
 
     def sequence(self, node: yaml.Node, kind: Any, path: str) -> Any:
         """Read a list of `kind`."""

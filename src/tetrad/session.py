@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tetrad.plan import SessionPlan
     from tetrad.quick import Begun
     from tetrad.services import Service
-    from tetrad.tls import TlsSocket
+    from tetrad.tlssocket import TlsSocket
 
 DRAIN_SECONDS = 1.0
 """How long a closed session waits for the client's own end before it closes for good."""

@@ -1,13 +1,10 @@
-"""TLS: an encrypted client's socket, which a session uses as any other, and its handshake.
+"""TLS: what listeners are encrypted with, and sessions that begin with a handshake.
 
-Imported by the master only where a listener is encrypted (`tetrad.encryption`). OpenSSL never sees
-the socket: it is given what has come, and says what is to go. So nothing lies unseen inside it
-while somebody waits for the socket, and no copy of the socket is ever made non-blocking.
+Imported by the master only where a listener is encrypted (`tetrad.encryption`).
 """
 
 from __future__ import annotations
 
-import _socket
 import fnmatch
 import os
 import ssl
@@ -16,13 +13,13 @@ import time
 from tetrad import events
 from tetrad.jsonlines import members
 from tetrad.session import Session
-from tetrad.tlswords import LEFT, words
+from tetrad.tlssocket import TlsSocket
+from tetrad.tlswords import LEFT
 from tetrad.waiting import Ended, after
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    import _socket
 
     from tetrad.events import Journal
     from tetrad.lifeline import Lifeline
@@ -30,27 +27,9 @@ if TYPE_CHECKING:
     from tetrad.quick import Begun
     from tetrad.services import Service
 
-_RECORD_BYTES = 16384
-"""The most that is encrypted at once, and read at once."""
-
 _LONGEST_SUBJECT = 400
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-_SHORT = {
-    "commonName": "CN",
-    "countryName": "C",
-    "domainComponent": "DC",
-    "localityName": "L",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "stateOrProvinceName": "ST",
-    "streetAddress": "STREET",
-    "userId": "UID",
-}
-"""The names that RFC 4514 shortens."""
-
-_SPECIAL = set('"+,;<>\\')
 
 
 class Encryption:
@@ -108,153 +87,6 @@ def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
     finally:
         for fd in fds:
             os.close(fd)
-
-
-def subject_of(certificate: Mapping[str, Any]) -> str:
-    """Return the subject of a certificate, as RFC 4514 writes it: the most specific part first."""
-    subject = certificate.get("subject", ())
-    return ",".join("+".join(_part(*pair) for pair in part) for part in reversed(subject))
-
-
-def _part(name: str, value: str) -> str:
-    escaped = "".join(map(_escaped, value))
-    if value[:1] in {"#", " "}:
-        escaped = f"\\{escaped}"
-    if value[-1:] == " " and len(value) > 1:
-        escaped = f"{escaped[:-1]}\\ "
-    return f"{_SHORT.get(name, name)}={escaped}"
-
-
-def _escaped(character: str) -> str:
-    if character in _SPECIAL:
-        return f"\\{character}"
-    if character.isprintable():
-        return character
-    return "".join(f"\\{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
-
-
-class TlsSocket:
-    """A client's socket: what a session sends and receives is what it means, not what goes."""
-
-    __slots__ = ("_accepted", "_arriving", "_due", "_has_ended", "_leaving", "_socket", "_tls")
-
-    def __init__(self, socket: _socket.socket, context: ssl.SSLContext) -> None:
-        self._socket = socket
-        self._arriving = ssl.MemoryBIO()
-        self._leaving = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._arriving, self._leaving, server_side=True)
-        self._due = b""
-        self._accepted = 0
-        self._has_ended = False
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait for."""
-        return self._socket.fileno()
-
-    def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        """Set an option of the socket below."""
-        self._socket.setsockopt(level, option, value)
-
-    def listen(self) -> bool:
-        """Take in what has come; True if there was something. Raises OSError."""
-        data = self._socket.recv(_RECORD_BYTES, _socket.MSG_DONTWAIT)
-        if data:
-            self._arriving.write(data)
-        else:
-            self._arriving.write_eof()
-        return bool(data)
-
-    def shake_hands(self) -> bool:
-        """Go on with the handshake as far as what has come will do; True at its end.
-
-        Raises Ended.
-        """
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLError as error:
-            raise Ended("tls", error=words(error)) from None
-        return True
-
-    @property
-    def subject(self) -> str:
-        """Whom the client's certificate is about."""
-        return subject_of(self._tls.getpeercert() or {})
-
-    def recv(self, _size: int, _flags: int) -> bytes:
-        """Return all that has come, b"" at the end. Raises Ended, BlockingIOError or OSError."""
-        if not self._has_ended:
-            self.listen()
-        data = self.read()
-        if not data and not self._has_ended:
-            raise BlockingIOError
-        return data
-
-    def read(self) -> bytes:
-        """Return what has been taken in. Raises Ended."""
-        parts = []
-        try:
-            while not self._has_ended:
-                parts.append(self._tls.read(_RECORD_BYTES))
-                if not parts[-1]:
-                    self._end()
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self._end()  # its goodbye answers ours
-        except ssl.SSLError as error:
-            raise Ended("tls", error=words(error)) from None
-        self._try_to_flush()  # an update of the keys may have to be answered
-        return b"".join(parts)
-
-    def _end(self) -> None:
-        """The client has said all it will say; who waits for the socket is to see that, too."""
-        self._has_ended = True
-        try:
-            self._socket.shutdown(_socket.SHUT_RD)
-        except OSError:
-            pass  # it is no more
-
-    def send(self, data: bytes, _flags: int) -> int:
-        """Send some of it, and return how much. Raises BlockingIOError or OSError.
-
-        What was encrypted once must not be again: to be called with the same until it is sent.
-        """
-        if not self._accepted:
-            self._accepted = self._tls.write(data[:_RECORD_BYTES])
-        self.flush()
-        accepted, self._accepted = self._accepted, 0
-        return accepted
-
-    def flush(self) -> None:
-        """Send what is encrypted already. Raises BlockingIOError or OSError."""
-        self._due += self._leaving.read()
-        while self._due:
-            self._due = self._due[self._socket.send(self._due, _socket.MSG_DONTWAIT) :]
-
-    def _try_to_flush(self) -> None:
-        try:
-            self.flush()
-        except OSError:
-            pass  # later, or never
-
-    def shutdown(self, how: int) -> None:
-        """Say that this was all, in TLS and below it. Raises OSError."""
-        self._take_leave()
-        self._socket.shutdown(how)
-
-    def _take_leave(self) -> None:
-        try:
-            self._tls.unwrap()
-        except (ssl.SSLError, ValueError):
-            pass  # the client's own goodbye is not waited for here
-        self._try_to_flush()
-
-    def close(self) -> None:
-        """Leave politely if that can be done at once."""
-        self._take_leave()
-        self._socket.close()
 
 
 class TlsSession(Session):
