@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import random
 import re
 import select
 import signal
@@ -23,6 +24,7 @@ from tetrad.plan import TlsPlan
 from tetrad.subjects import subject_of
 from tetrad.tls import server_context
 from tetrad.tlssocket import TlsSocket
+from tetrad.waiting import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -376,6 +378,47 @@ def test_what_is_no_handshake_ends_the_session(
     assert client.is_refused() or True
     assert error in failure(served, client)
     assert secured(served, town.context()).quit() == b"quit"
+
+
+def test_what_is_no_record_ends_a_session_too(daemon: MakeDaemon, town: Town) -> None:
+    """Who falls out of TLS in the middle of it is told apart from who leaves."""
+    served = daemon(listen=[town.tls()])
+    client = Halves(served.connect().socket, town.context()).shake_hands()
+    client.write(b"time")
+    client.push()
+    assert ANSWER.fullmatch(client.until_done(lambda: client.tls.read(100)))
+    client.plain.sendall(b"timetimequit" * 10)
+    line = ended(served)
+    assert (line["reason"], line["commands"]) == ("tls", 1)
+    assert line["error"]
+
+
+def hello_of(context: ssl.SSLContext) -> bytes:
+    """Return what a client begins with."""
+    said = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), said).do_handshake()
+    return said.read()
+
+
+def test_no_damage_to_a_hello_does_any(town: Town) -> None:
+    """Whatever is wrong with it, it is not enough yet, or it is refused in words."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    hello, dice = hello_of(context), random.Random(4)  # noqa: S311 - not for secrets
+    server = server_context(plan_of(town.server))
+    for _ in range(500):
+        damaged = bytearray(hello)
+        for _ in range(dice.randrange(1, 5)):
+            damaged[dice.randrange(len(hello))] = dice.randrange(256)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(damaged[: dice.choice((len(hello), dice.randrange(1, len(hello))))])
+            theirs.shutdown(socket.SHUT_WR)
+            encrypted = TlsSocket(ours, server)
+            with contextlib.suppress(Ended):
+                while encrypted.listen():
+                    assert not encrypted.shake_hands()
 
 
 @pytest.mark.parametrize(("begun", "reason"), [(b"", "eof"), (b"\x16\x03\x01\x02\x00\x01", "tls")])
