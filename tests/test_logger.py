@@ -276,3 +276,53 @@ def test_a_torn_line_of_a_killed_logger_is_mended(path: Path) -> None:
     path.write_bytes(b'{"timestamp":"2026-11-22T16:18')
     Logger(orders(path)).take(event("one"))
     assert names(path) == ["one"]
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The end of a pipe into which events go; the logger reads at the other."""
+    reads, writes = os.pipe()
+    monkeypatch.setattr(program, "PIPE", reads)
+    yield writes
+    os.close(reads)
+    os.close(writes)
+
+
+def test_a_logger_that_is_told_to_leave_finishes_a_write(
+    path: Path, pipe: int, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However its last read has cut it: the next logger begins where a write begins."""
+    leave = b'\x1e{"pid":5}\n' + order("leave", pid=os.getpid())
+    writes = [event("one"), leave, event("two") + order("reopen"), event("three")]
+    read = sum(map(len, writes[:3])) - 20
+    monkeypatch.setattr(program, "_READ_BYTES", read)
+    for data in writes:
+        os.write(pipe, data)
+    Logger(orders(path)).run()
+    assert names(path) == ["one", "two", "log.reopened", "three"]
+    assert (tally.left, tally.take_owed()) == (os.getpid(), 0)
+
+
+def test_a_logger_leaves_when_there_is_nothing_more(path: Path, pipe: int, tally: Tally) -> None:
+    """It does not wait for another event, and does not heed what another was told."""
+    os.write(pipe, event("one") + order("leave", pid=1) + event("two"))
+    os.write(pipe, order("leave", pid=os.getpid()))
+    Logger(orders(path)).run()
+    assert names(path) == ["one", "two"]
+    assert tally.left == os.getpid()
+
+
+def test_the_next_logger_reports_what_the_one_before_could_not(path: Path, pipe: int) -> None:
+    """Lines that a logger that has left could not write are reported by the next, once."""
+    folder = path.parent / "logs"
+    os.write(pipe, event("one") + event("two") + order("leave", pid=os.getpid()))
+    Logger(orders(folder / "tetrad.log")).run()
+    folder.mkdir()
+    for name in ("three", "four"):
+        Logger(orders(folder / "tetrad.log")).take(event(name))
+    written = lines(folder / "tetrad.log")
+    assert [(line["event"], line.get("count")) for line in written] == [
+        ("log.lost", 2),
+        ("three", None),
+        ("four", None),
+    ]

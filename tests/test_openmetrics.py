@@ -86,6 +86,7 @@ def test_families_have_types_that_prometheus_knows(daemon: MakeDaemon) -> None:
         "tetrad_log_lost",
         "tetrad_log_written",
         "tetrad_refused",
+        "tetrad_upgrades",
     }
     assert found["tetrad_build"].type == "info"
     assert all(name.startswith("tetrad_") for name in found)

@@ -324,10 +324,10 @@ def test_settings_that_cannot_change_are_settings() -> None:
 def test_the_plan_has_the_programs_to_run(
     *, foreground: bool, explicit: str | None, arguments: list[str]
 ) -> None:
-    """The master runs the logger, and the reloader as the daemon was started."""
+    """The master runs the logger; and the reloader and the probe as the daemon was started."""
     made = make(Config(), explicit=explicit, foreground=foreground)
-    assert made["reloader"][-2:] == arguments
-    for program in ("logger", "reloader"):
-        command = made["logger"] if program == "logger" else made["reloader"]
+    assert made["reloader"][-2:] == made["prober"][-2:] == arguments
+    commands = {"logger": made["logger"], "reloader": made["reloader"], "probe": made["prober"]}
+    for program, command in commands.items():
         assert command[0] == sys.executable
         assert any(f"from tetrad.{program} import main" in word for word in command)

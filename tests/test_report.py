@@ -66,6 +66,8 @@ def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - a value of JSO
             "lost": 6,
         },
         "sessions": [session("192.0.2.1:5", 61.4)],
+        "upgrades": 0,
+        "upgraded": None,
         **changes,
     }
 
@@ -89,6 +91,20 @@ def test_people_read_it_line_by_line() -> None:
         "  refused    1 access, 4 rate",
         "  log        /var/log/tetrad/tetrad.log: 40 written, 6 lost",
     ]
+
+
+@pytest.mark.parametrize(("upgrades", "times"), [(1, "once"), (20, "20 times")])
+def test_an_upgrade_has_a_line(upgrades: int, times: str) -> None:
+    """A daemon that is of another version than it was says since when."""
+    text = report.as_text(status(upgrades=upgrades, upgraded=1795349974.5))
+    line = f"\n  upgraded   {times}, at 2026-11-22 12:19:34 UTC to this version\n"
+    assert line in text
+
+
+def test_a_daemon_of_a_version_before_upgrades_is_told_of() -> None:
+    """A command that was installed after the daemon had started understands it."""
+    old = {k: v for k, v in document().items() if not k.startswith("upgrade")}
+    assert msgspec.convert(old, Status) == status()
 
 
 def test_what_is_not_there_has_a_word() -> None:
@@ -155,6 +171,7 @@ def test_prometheus_reads_every_number() -> None:
     assert [line for line in lines if not line.startswith("#")] == [
         "tetrad_up 1",
         "tetrad_start_time_seconds 1795349914.5",
+        "tetrad_upgrades_total 0",
         "tetrad_clients 1",
         "tetrad_clients_peak 7",
         "tetrad_clients_limit 1000",

@@ -64,6 +64,16 @@ def test_another_descriptor_sees_the_same(fd: int) -> None:
         os.close(other)
 
 
+def test_a_logger_that_leaves_says_so_and_what_it_owes(fd: int) -> None:
+    """Until the next one takes the debt over, once; the counts are not touched by that."""
+    tally = Tally(fd)
+    tally.add(3, 4)
+    assert (tally.left, tally.take_owed()) == (0, 0)
+    tally.leave(4711, 2)
+    assert (tally.left, tally.take_owed()) == (4711, 2)
+    assert (tally.left, tally.take_owed(), tally.read()) == (0, 0, (3, 4))
+
+
 def test_every_line_of_the_log_is_counted(daemon: MakeDaemon) -> None:
     """The number of events written is the number of lines in the file."""
     served = daemon()

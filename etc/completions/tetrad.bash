@@ -5,13 +5,14 @@
 #    source ~/.local/share/bash_completion/tetrad
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_tetrad_subparsers=(run start stop restart reload status logs explain check client install uninstall)
+_shtab_tetrad_subparsers=(run start stop restart reload upgrade status logs explain check client install uninstall)
 
 _shtab_tetrad_run_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_start_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_stop_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_restart_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_reload_option_strings=(-h --help -c --config --version)
+_shtab_tetrad_upgrade_option_strings=(-h --help -c --config --version)
 _shtab_tetrad_status_option_strings=(-h --help -c --config --version --format --json --clients --schema)
 _shtab_tetrad_logs_option_strings=(-h --help -c --config --version -f --follow -n --lines --client --connection --event --level --since)
 _shtab_tetrad_explain_option_strings=(-h --help -c --config --version)
@@ -31,6 +32,8 @@ _shtab_tetrad_restart__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_restart___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_reload__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_reload___config_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_upgrade__c_COMPGEN=_shtab_compgen_files
+_shtab_tetrad_upgrade___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_status__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_status___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_logs__c_COMPGEN=_shtab_compgen_files
@@ -55,7 +58,7 @@ _shtab_tetrad___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad_status___format_choices=(text json openmetrics)
 _shtab_tetrad_logs___level_choices=(debug info warning error)
 _shtab_tetrad_client___service_choices=(command echo)
-_shtab_tetrad_pos_0_choices=(run start stop restart reload status logs explain check client install uninstall)
+_shtab_tetrad_pos_0_choices=(run start stop restart reload upgrade status logs explain check client install uninstall)
 
 _shtab_tetrad_run__h_nargs=0
 _shtab_tetrad_run___help_nargs=0
@@ -72,6 +75,9 @@ _shtab_tetrad_restart___version_nargs=0
 _shtab_tetrad_reload__h_nargs=0
 _shtab_tetrad_reload___help_nargs=0
 _shtab_tetrad_reload___version_nargs=0
+_shtab_tetrad_upgrade__h_nargs=0
+_shtab_tetrad_upgrade___help_nargs=0
+_shtab_tetrad_upgrade___version_nargs=0
 _shtab_tetrad_status__h_nargs=0
 _shtab_tetrad_status___help_nargs=0
 _shtab_tetrad_status___version_nargs=0
@@ -114,7 +120,7 @@ _shtab_tetrad___version_nargs=0
 
 
 # Custom Preamble
-_tetrad_events() { compgen -W "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost certificate.expires log.reopened log.lost" -- "$1"; }
+_tetrad_events() { compgen -W "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost certificate.expires log.reopened log.lost" -- "$1"; }
 # End Custom Preamble
 
 # $1=COMP_WORDS[1]

@@ -50,7 +50,7 @@ function _shtab_tetrad_using
   test "$_shtab_tetrad_cmdpath" = "$argv"
 end
 
-set -g _shtab_tetrad_commands run start stop restart reload status logs explain check client install uninstall
+set -g _shtab_tetrad_commands run start stop restart reload upgrade status logs explain check client install uninstall
 set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --root --service --since -c -n
 
 complete -c tetrad -e
@@ -79,6 +79,10 @@ complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' 
 complete -c tetrad -n '_shtab_tetrad_using reload' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using reload' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)'
 complete -c tetrad -n '_shtab_tetrad_using reload' -l version -d 'show program'"'"'s version number and exit'
+complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a upgrade -d 'have the daemon become the version that is installed now'
+complete -c tetrad -n '_shtab_tetrad_using upgrade' -s h -l help -d 'show this help message and exit'
+complete -c tetrad -n '_shtab_tetrad_using upgrade' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)'
+complete -c tetrad -n '_shtab_tetrad_using upgrade' -l version -d 'show program'"'"'s version number and exit'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a status -d 'say whether the daemon runs, and how it is'
 complete -c tetrad -n '_shtab_tetrad_using status' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using status' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)'
@@ -95,7 +99,7 @@ complete -c tetrad -n '_shtab_tetrad_using logs' -s f -l follow -d 'go on as lin
 complete -c tetrad -n '_shtab_tetrad_using logs' -s n -l lines -x -d 'the last N lines'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l client -x -d 'of clients from there'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l connection -x -d 'of one session'
-complete -c tetrad -n '_shtab_tetrad_using logs' -l event -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost certificate.expires log.reopened log.lost" -d 'events such as client.*'
+complete -c tetrad -n '_shtab_tetrad_using logs' -l event -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost certificate.expires log.reopened log.lost" -d 'events such as client.*'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l level -xka "debug info warning error" -d 'of this level or above'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l since -x -d 'not older than 10m, 2h, 1d'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a explain -d 'tell whether a client would be let in'

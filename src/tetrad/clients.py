@@ -9,6 +9,7 @@ from tetrad.jsonlines import members
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from typing import Any
 
     from tetrad.admission import Source
     from tetrad.plan import ListenerPlan
@@ -57,6 +58,14 @@ class Listener:
         """Tell whether a balancer is believed; who may use a Unix socket is."""
         return balancer is None or self._balancers.allows(*balancer)
 
+    def fields(self) -> dict[str, object]:
+        """Return what the log and the status say of it."""
+        return {
+            "address": self.plan["address"],
+            "port": self.port,
+            "service": self.plan["service"],
+        }
+
 
 class Client:
     """A client that was let in.
@@ -99,6 +108,20 @@ class Client:
         self.more = more
         if more:
             self.context += b"," + members(more).encode()
+
+    @classmethod
+    def inherited(cls, left: dict[str, Any]) -> Client:
+        """Return a client that the version before has let in. Raises ValueError."""
+        if left.keys() != set(cls.__slots__):
+            raise ValueError(f"a client with {', '.join(sorted(left))}")
+        client = cls.__new__(cls)
+        for name, value in left.items():
+            setattr(client, name, value)
+        return client
+
+    def leave(self) -> dict[str, Any]:
+        """Return all of it as plain data, for the next version."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def pack(self) -> Packed:
         """Return what a handler has to know, to be sent to one that waits."""

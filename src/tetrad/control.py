@@ -1,7 +1,7 @@
-"""The control socket: `status` and `reload`, one request a connection, one line of JSON back.
+"""The control socket: `status`, `reload`, `upgrade`. One request a connection, one line back.
 
-The master never waits for anyone here. A request is read as it comes; a status, which can be long,
-is written by a child from its snapshot of everything.
+Answers are JSON. The master never waits for anyone here: a request is read as it comes, and a
+status, which can be long, is written by a child from its snapshot of everything.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from tetrad import addresses, listeners
+from tetrad import addresses, listeners, snapshot
 from tetrad.descriptors import TALLY
 from tetrad.jsonlines import encode
 from tetrad.tally import Tally
@@ -78,12 +78,16 @@ class Control:
         elif request == b"reload" and conversation.is_trusted:
             self._forget(conversation)
             self._master.reloading.ask(lambda outcome: self._say(conversation, outcome))
+        elif request == b"upgrade" and conversation.is_trusted:
+            self._forget(conversation)
+            fd = conversation.fd
+            self._master.upgrading.ask(lambda outcome: self._say(conversation, outcome), fd)
         elif request.startswith(b"source "):
             self._say(conversation, self._outlook(request.removeprefix(b"source ")))
         else:
             self._say(
                 conversation,
-                {"error": "the requests are: status, source ADDRESS, and reload for root"},
+                {"error": "the requests are: status, source ADDRESS, and for root reload, upgrade"},
             )
 
     def _outlook(self, address: bytes) -> dict[str, object]:
@@ -99,7 +103,7 @@ class Control:
 
         def report() -> None:
             conversation.peer.settimeout(PATIENCE_SECONDS)
-            status = encode(self._master.status(*tally))
+            status = encode(snapshot.status(self._master, *tally))
             conversation.peer.sendall(status.encode() + b"\n")
 
         try:

@@ -53,7 +53,7 @@ class Crew:
         self._children = Children()
         self._spare = 0
         self._clients_each = 1
-        self._hired = 0
+        self.hired = 0
         self.lost = 0
         loop.watch(NOTICES_HEARD, self._hear)
 
@@ -99,6 +99,13 @@ class Crew:
         self._check_later()
         return given + hired, error
 
+    def adopt(self, child: Child) -> None:
+        """Count a handler of the version before, and its client, as ours; it keeps its number."""
+        self._children.register(child)
+        if child.client is not None:
+            self._admission.enter(child.client.address)
+        self._check_later()
+
     def hire_spare(self) -> None:
         """Fork a handler ahead of its client."""
         try:
@@ -115,9 +122,11 @@ class Crew:
         while self._children.wake():
             pass
 
-    def dismiss(self, child: Child) -> None:
-        """Ask one handler to end its session."""
-        spawn.send_signal(child.pid, signal.SIGTERM)
+    def dismiss_denied(self) -> None:
+        """Ask those to leave whom the access lists would not let in any more."""
+        for child in self._children:
+            if child.client is not None and not self._admission.allows(child.client.address):
+                spawn.send_signal(child.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End all handlers that are left, now."""
@@ -139,8 +148,8 @@ class Crew:
         They are forked in a row, with nothing between the forks: each page that is written there
         has to be copied once more.
         """
-        handler, first = self._handler, self._hired + 1
-        self._hired += len(arrivals)
+        handler, first = self._handler, self.hired + 1
+        self.hired += len(arrivals)
         jobs = [
             (
                 socket.fileno(),
@@ -174,25 +183,25 @@ class Crew:
 
     def _hire(self) -> Child:
         """Fork a handler that gets its clients through a channel. Raises OSError."""
-        self._hired += 1
+        self.hired += 1
         ours, theirs = _pair()
         self._loop.saw(max(ours.fileno(), theirs.fileno()))
-        arguments = theirs, self._clients_each, self._hired
+        arguments = theirs, self._clients_each, self.hired
         job = theirs.fileno(), self._handler.serve_many, arguments
         pids, error = spawn.fork_each([job], self._loop.highest)
         theirs.close()
         if error is not None:
             ours.close()
             raise error
-        child = Child(self._hired, pids[0], ours)
+        child = Child(self.hired, pids[0], ours)
         self._children.register(child)
         return child
 
     def _check_later(self) -> None:
         if len(self) and "check" not in self._loop.timers:
-            self._loop.timers.set("check", time.monotonic() + CHECK_SECONDS, self._check)
+            self._loop.timers.set("check", time.monotonic() + CHECK_SECONDS, self.check)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Look for handlers that are gone.
 
         Descriptors that tell of their ends would tell at once; but every fork copies all that the

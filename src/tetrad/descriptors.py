@@ -25,7 +25,7 @@ LIFELINE_HELD = 8
 """The master's end of the lifeline."""
 
 PLAN = 9
-"""The plan, in a file in memory."""
+"""The plan, and for an upgrade the state of the daemon, in a file in memory; else it is empty."""
 
 PIDFILE = 10
 """The pidfile, whose lock says that this daemon runs."""

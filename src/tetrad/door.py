@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tetrad.crew import Arrival, Crew
     from tetrad.loop import Loop
     from tetrad.proxyheader import Header
+    from tetrad.succession import DoorState
 
 ACCEPTED_PER_TURN = 16
 """Clients accepted from one listener before the loop looks at everything else."""
@@ -79,6 +80,22 @@ class Door:
     def listeners(self) -> list[Listener]:
         """Where clients are accepted."""
         return list(self._open.values())
+
+    def leave(self) -> DoorState:
+        """Return what the next version goes on with."""
+        return {
+            "run": self._run,
+            "serial": self._serial,
+            "accepted": self.accepted,
+            "peak": self.peak,
+            "refused": self.refusals.counts,
+        }
+
+    def inherit(self, left: DoorState) -> None:
+        """Go on from what the version before has left."""
+        self._run, self._serial = left["run"], left["serial"]
+        self.accepted, self.peak = left["accepted"], left["peak"]
+        self.refusals.counts |= left["refused"]
 
     def open(self, listener: Listener) -> None:
         """Accept clients here, too."""

@@ -20,6 +20,10 @@ import time
 
 from tetrad.jsonlines import members
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.succession import JournalState
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 SERVER_STARTED = "server.started"
@@ -28,6 +32,8 @@ SERVER_STOPPING = "server.stopping"
 SERVER_STOPPED = "server.stopped"
 SERVER_RELOADED = "server.reloaded"
 SERVER_RELOAD_FAILED = "server.reload_failed"
+SERVER_UPGRADED = "server.upgraded"
+SERVER_UPGRADE_FAILED = "server.upgrade_failed"
 SERVER_OVERLOADED = "server.overloaded"
 SERVER_FAILED = "server.failed"
 CLIENT_CONNECTED = "client.connected"
@@ -48,6 +54,7 @@ ORDER = "order"
 
 REOPEN = "logger.reopen"
 CONFIGURE = "logger.configure"
+LEAVE = "logger.leave"
 
 ROOM_SECONDS = 0.25
 """How long a handler waits for room in the pipe before it drops what it has to say."""
@@ -154,6 +161,18 @@ class Journal:
     def is_behind(self) -> bool:
         """Whether something waits for room in the pipe."""
         return bool(self.lost or self._due)
+
+    def leave(self) -> JournalState:
+        """Return what the journal of the next version has to go on with."""
+        # Orders are for a logger that is replaced; what cannot be counted has to be told.
+        due = self._due.get(LOG_LOST)
+        return {"lost": self.lost, "lost_in_all": self.lost_in_all, "due": due}
+
+    def inherit(self, left: JournalState) -> None:
+        """Go on from what the version before has left."""
+        self.lost, self.lost_in_all = left["lost"], left["lost_in_all"]
+        if left["due"] is not None:
+            self._due[LOG_LOST] = left["due"]
 
     def gather(self, lines: bytes, count: int) -> None:
         """Gather events that were written down elsewhere, in the form that is at the head."""

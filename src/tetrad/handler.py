@@ -114,12 +114,14 @@ class Handler:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         hears, holds = os.pipe()
         before, self._lifeline = self._lifeline, Lifeline(hears, self._grace)
+        shown = self._title.text
         self._tell(nowhere, nowhere)
         try:
             for place in self._plain_places():
                 for words in sessions:
                     self._serve_nobody(place, words)
         finally:
+            self._title.set(shown)
             self._lifeline = before
             self._tell(JOURNAL, NOTICES)
             for fd in (nowhere, hears, holds):

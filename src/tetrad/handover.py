@@ -18,6 +18,10 @@ EVENTS_PIPE_BYTES = 1 << 20
 """Room for some thousands of events while the logger is busy or being replaced."""
 
 
+NO_STATE = marshal.dumps(None)
+"""Stands behind the plan of a daemon that begins; for one that is upgraded, `tetrad.succession`."""
+
+
 class Estate(NamedTuple):
     """The descriptors that the front has opened for the master."""
 
@@ -45,20 +49,20 @@ def become_master(plan: Plan, estate: Estate) -> NoReturn:
         descriptors.EVENTS: events,
         descriptors.NOTICES_HEARD: heard,
         descriptors.LIFELINE_HELD: held,
-        descriptors.PLAN: _in_memory(marshal.dumps(dict(plan))),
+        descriptors.PLAN: _in_memory(marshal.dumps(dict(plan)) + NO_STATE),
         descriptors.PIDFILE: estate.pidfile,
         descriptors.CONTROL: estate.control,
         descriptors.READY: estate.ready,
         descriptors.TALLY: os.memfd_create("tally"),
     }
-    _put_into_place(places | dict(enumerate(estate.listeners, descriptors.LISTENERS)))
+    put_into_place(places | dict(enumerate(estate.listeners, descriptors.LISTENERS)))
     pidfile.take(descriptors.PIDFILE)
     command = programs.command("master")
     # Symbols are bound once, here, and not again in every child.
     os.execve(command[0], command, os.environ | {"LD_BIND_NOW": "1"})
 
 
-def _put_into_place(places: dict[int, int]) -> None:
+def put_into_place(places: dict[int, int]) -> None:
     """Move descriptors to their places, by way of where none of these places is."""
     above = max(places) + 1
     parked = {}

@@ -1,17 +1,20 @@
 """The logger: reads events from the pipe, and is the only one that writes the log.
 
 The only importer of structlog. It outlives its master until the pipe is empty: it heeds no signal
-but SIGKILL, and ends at the end of the pipe.
+but SIGKILL, and ends at the end of the pipe, or when another version is to take its place.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
 import select
 import signal
+import struct
 import sys
+import termios
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from tetrad import events
+from tetrad import events, spawn
 from tetrad.logfile import LogFile
 from tetrad.tally import Tally
 from tetrad.title import Title
@@ -36,6 +39,7 @@ RETRY_SECONDS = 1.0
 """How often a log that could not be written is tried again when nothing new comes."""
 
 _READ_BYTES = 1 << 18
+_COUNT = struct.Struct("i")
 _NANOSECONDS = 1_000_000_000
 
 
@@ -65,18 +69,34 @@ class Logger:
     def __init__(self, orders: dict[str, Any]) -> None:
         self._sink = Sink()
         self._file = LogFile(orders["file"])
-        self._lost = 0
         self._tally = Tally(TALLY)
+        self._lost = self._tally.take_owed()
+        self._is_leaving = False
         self._partial = b""
         self._speaker: dict[str, Any] | None = None
         self._configure(orders)
         self._file.open(repair=True)
 
     def run(self) -> None:
-        """Read and write until every other end of the pipe is closed."""
-        while data := self._read():
+        """Read and write until every other end of the pipe is closed, or until told to leave."""
+        while not self._is_leaving and (data := self._read()):
             self.take(data)
+        if self._is_leaving:
+            self._finish()
         self._write()
+        if self._is_leaving:
+            self._tally.leave(os.getpid(), self._lost)
+
+    def _finish(self) -> None:
+        """Read on to where a write ends, so that the next logger begins where one begins.
+
+        Writes go into a pipe whole, so how much is in it now is a number of whole ones.
+        """
+        (left,) = _COUNT.unpack(fcntl.ioctl(PIPE, termios.FIONREAD, bytes(_COUNT.size)))
+        while left > 0:
+            data = os.read(PIPE, left)
+            left -= len(data)
+            self.take(data)
 
     def _read(self) -> bytes:
         """Wait for more; meanwhile, try now and then to report what was lost."""
@@ -120,6 +140,8 @@ class Logger:
             self._file.move(fields["file"])
         elif order == events.REOPEN and self._file.open():
             self._say("info", events.LOG_REOPENED)
+        elif order == events.LEAVE and fields["pid"] == os.getpid():
+            self._is_leaving = True
 
     def _configure(self, orders: dict[str, Any]) -> None:
         logger = structlog.wrap_logger(
@@ -153,7 +175,7 @@ class Logger:
 
 def main() -> None:
     """Run the logger; its one argument says how and where to write, as JSON."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+    for number in spawn.ORDERS:
         signal.signal(number, signal.SIG_IGN)
     orders = json.loads(sys.argv[1])
     Title().set("logger")

@@ -10,6 +10,7 @@ from tetrad import events, spawn
 from tetrad.descriptors import EVENTS, JOURNAL, TALLY
 from tetrad.jsonlines import encode
 from tetrad.lean import signal
+from tetrad.tally import Tally
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Logkeeper:
         self._command = command
         self._pidfd: int | None = None
         self._started = -RESTART_SECONDS
+        self._leaving: int | None = None
         self.pid: int | None = None
 
     def start(self, plan: LogPlan) -> None:
@@ -49,6 +51,19 @@ class Logkeeper:
             self._later(self._started, self._restart)
         else:
             self._watch(self.pid)
+
+    def replace(self, plan: LogPlan, pid: int | None) -> None:
+        """Have the logger of the version before finish, and start one where it has stopped."""
+        if pid is None:
+            self.start(plan)
+            return
+        self.configure(plan)  # for what it has read by the time that it hears that it is to finish
+        self.pid = self._leaving = pid
+        if spawn.has_ended(pid):
+            self._on_end()
+        else:
+            self._journal.insist(events.ORDER, events.LEAVE, pid=pid)
+            self._watch(pid)
 
     def _watch(self, pid: int) -> None:
         """Have its end told; if that cannot be now, then later."""
@@ -74,11 +89,20 @@ class Logkeeper:
     def see_off(self) -> None:
         """Close the pipe, after which the logger writes what is in it and ends; wait for that."""
         self._journal.flush()
+        if self.pid is not None and self.pid == self._leaving:
+            # What comes behind the order is for the next one.
+            self._await_end(self.pid)
+            self._on_end()
         if self.pid is None:
             self._restart()
-        elif self._pidfd is None:
-            self._watch(self.pid)
         os.close(JOURNAL)
+        if self.pid is not None:
+            self._await_end(self.pid)
+
+    def _await_end(self, pid: int) -> None:
+        """Wait for a logger to finish; one that does not is killed."""
+        if self._pidfd is None:
+            self._watch(pid)
         if self._pidfd is not None:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)
@@ -89,11 +113,12 @@ class Logkeeper:
         if self._pidfd is not None:
             self._loop.unwatch(self._pidfd)
             os.close(self._pidfd)
+        if self.pid is not None and self.pid != Tally(TALLY).left:
+            # What it had read and not written, nobody can count.
+            self._journal.insist(
+                "error", events.LOG_LOST, count=None, why="the logger ended; it is replaced"
+            )
         self.pid = self._pidfd = None
-        # What it had read and not written, nobody can count.
-        self._journal.insist(
-            "error", events.LOG_LOST, count=None, why="the logger ended; it is replaced"
-        )
         self._later(self._started, self._restart)
 
     def _restart(self) -> None:

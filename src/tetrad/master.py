@@ -12,35 +12,37 @@ import marshal
 import os
 import time
 
-from tetrad import commands, encryption, events, listeners, pagetables, spawn
+from tetrad import commands, encryption, events, listeners, pagetables, spawn, succession
 from tetrad.admission import Admission
-from tetrad.clients import Listener
+from tetrad.beginning import Beginning
 from tetrad.control import Control
 from tetrad.crew import Crew
 from tetrad.descriptors import (
     CONTROL,
     JOURNAL,
     LIFELINE_HELD,
-    LISTENERS,
     PIDFILE,
     PLAN,
-    READY,
 )
 from tetrad.door import Door
 from tetrad.handler import Handler
-from tetrad.jsonlines import encode
 from tetrad.lean import signal
 from tetrad.logkeeper import Logkeeper
 from tetrad.loop import Loop
 from tetrad.reloading import Reloading, same_place
+from tetrad.signals import Signals
+from tetrad.snapshot import Life, place_of
 from tetrad.supervision import Supervision
 from tetrad.title import Title
+from tetrad.upgrading import Upgrading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tetrad.clients import Listener
     from tetrad.plan import Plan
+    from tetrad.succession import State
     from tetrad.tls import Encryption
 
 CATCH_UP_SECONDS = 1.0
@@ -53,10 +55,15 @@ KILLED_AFTER_SECONDS = 1.0
 class Master:
     """All that the daemon is, wired together."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, state: State | None = None) -> None:
+        if state is not None:
+            succession.carry_over(plan, state)
         self.plan = plan
+        self.pid = os.getpid()
+        self.life = Life()
         self.title = Title()
         self.loop = Loop()
+        self.signals = Signals(self.loop, self._obey)
         self.journal = events.Journal(JOURNAL, plan["log"]["level"])
         self.admission = Admission(plan["limits"], plan["access"])
         self.crew = Crew(self.loop, self.journal, self.admission)
@@ -65,34 +72,34 @@ class Master:
         )
         self.logkeeper = Logkeeper(self.loop, self.journal, plan["logger"])
         self.reloading = Reloading(self)
+        self.upgrading = Upgrading(self)
         self.supervision = Supervision(self)
         self._encryptions = encryption.make(plan["listeners"])
         self._control_socket = listeners.adopt(CONTROL, "unix")
         self.control = Control(self._control_socket, self)
-        self._pid = os.getpid()
-        self._started = time.time()
-        self._began = time.monotonic()
-        self._is_ready = False
+        self.beginning = Beginning(self, state)
         self.is_stopping = False
         self._gone = False
 
+    @property
+    def is_at_leisure(self) -> bool:
+        """Whether neither a reload nor an upgrade is under way, and neither is too late."""
+        is_busy = self.reloading.is_under_way or self.upgrading.is_under_way
+        return not is_busy and not self.is_stopping
+
+    def go_on(self) -> None:
+        """Begin with what had to wait for the end of a reload or an upgrade."""
+        self.upgrading.go_on()
+        self.reloading.go_on()
+
     def run(self) -> None:
         """Serve until told to stop."""
-        self._hear_signals()
-        self._set_up_crew().rehearse()
-        self._set_title()
+        self.signals.hear()
         self.loop.watch(CONTROL, self.control.accept)
-        self.logkeeper.start(self.plan["log"])
-        for index, plan in enumerate(self.plan["listeners"]):
-            socket = listeners.adopt(LISTENERS + index, plan["family"])
-            self.door.open(Listener(plan, socket, inherited=self.plan["inherited"]))
-        self.journal.event(
-            "info", events.SERVER_STARTED, version=self.plan["version"], config=self.plan["file"]
-        )
-        for listener in self.door.listeners:
-            self._log_listener(listener)
+        self._show_title()
+        if not self.beginning.begin():
+            self._stop()
         encryption.remind(self.loop, self.journal, self.plan["listeners"])
-        self._say_ready()
         self.supervision.begin()
         pagetables.have_text_copied()
         while not self._is_over():
@@ -114,6 +121,7 @@ class Master:
     ) -> None:
         """Work by another plan; `opened` are the listeners that are new in it."""
         old, self.plan = self.plan, plan
+        plan["supervision"], plan["inherited"] = old["supervision"], old["inherited"]
         self._encryptions = encryptions
         for listener in self.door.listeners:
             match = [new for new in plan["listeners"] if same_place(new, listener.plan)]
@@ -124,55 +132,14 @@ class Master:
                 self.door.close(listener)
         for listener in opened:
             self.door.open(listener)
-            self._log_listener(listener)
+            self.journal.event("info", events.SERVER_LISTENING, **listener.fields())
         self.admission.configure(plan["limits"], plan["access"])
         if plan["log"] != old["log"]:
             self.logkeeper.configure(plan["log"])
         encryption.remind(self.loop, self.journal, plan["listeners"])
-        self._set_up_crew()
-        for child in self.crew:
-            if child.client is not None and not self.admission.allows(child.client.address):
-                self.crew.dismiss(child)
-
-    def status(self, written: int, lost: int) -> dict[str, object]:
-        """Return what an operator wants to know; the logger has `written` and `lost` events."""
-        now = time.monotonic()
-        return {
-            "state": "stopping" if self.is_stopping else "running",
-            "pid": self._pid,
-            "version": self.plan["version"],
-            "config": self.plan["file"],
-            "started": round(self._started, 6),
-            "uptime": round(now - self._began, 3),
-            "listeners": [
-                {
-                    "name": listener.name,
-                    "address": listener.plan["address"],
-                    "port": listener.port,
-                    "service": listener.plan["service"],
-                }
-                for listener in self.door.listeners
-            ],
-            "clients": {
-                "now": self.admission.clients,
-                "peak": self.door.peak,
-                "limit": self.plan["limits"]["clients"],
-            },
-            "handlers": {"now": len(self.crew), "idle": self.crew.idle, "lost": self.crew.lost},
-            "accepted": self.door.accepted,
-            "refused": self.door.refusals.counts,
-            "log": {
-                **self.plan["log"],
-                "logger": self.logkeeper.pid,
-                "written": written,
-                "lost": lost + self.journal.lost_in_all,
-            },
-            "sessions": [
-                {**child.client.fields(), "pid": child.pid, "age": round(now - child.since, 3)}
-                for child in self.crew
-                if child.client is not None
-            ],
-        }
+        self.set_up_crew()
+        self._show_title()
+        self.crew.dismiss_denied()
 
     def fork(self, work: Callable[[], object], fd: int) -> None:
         """Fork a child that tells what the master knows, through `fd`. Raises OSError."""
@@ -183,64 +150,33 @@ class Master:
 
     def fail(self, error: Exception) -> None:
         """Say what defect ends the daemon."""
-        self.journal.event("error", events.SERVER_FAILED, error=repr(error), place=_place(error))
+        self.journal.event("error", events.SERVER_FAILED, error=repr(error), place=place_of(error))
         self.journal.flush()
-        if not self._is_ready:
-            failure = {"error": f"a defect in tetrad: {error!r}", "permission": False}
-            os.write(READY, encode(failure).encode())
+        self.beginning.tell_starter(
+            {"error": f"a defect in tetrad: {error!r}", "permission": False}
+        )
 
-    def _set_up_crew(self) -> Handler:
+    def set_up_crew(self) -> Handler:
+        """Serve new clients by the plan; return what serves them."""
         plan = self.plan
         handler = Handler(plan, commands.make(plan["commands"]), self.title, self._encryptions)
         self.crew.configure(handler, plan["spare"], plan["clients_each"])
-        self._set_title()
         return handler
 
-    def _set_title(self) -> None:
+    def _show_title(self) -> None:
         self.title.set(f"master {self.plan['file'] or ''}".rstrip())
 
-    def _log_listener(self, listener: Listener) -> None:
-        self.journal.event(
-            "info",
-            events.SERVER_LISTENING,
-            address=listener.plan["address"],
-            port=listener.port,
-            service=listener.plan["service"],
-        )
-
-    def _say_ready(self) -> None:
-        """Tell who started us. Should they be gone, the start was interrupted, and is undone."""
-        names = [[listener.name, listener.plan["service"]] for listener in self.door.listeners]
-        try:
-            os.write(READY, encode({"pid": os.getpid(), "listening": names}).encode())
-        except BrokenPipeError:
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self.reloading.ask(lambda _outcome: None)
+        elif number == signal.SIGUSR1:
+            self.logkeeper.reopen()
+        elif number == signal.SIGUSR2:
+            self.upgrading.order()
+        elif number == signal.SIGQUIT or (number == signal.SIGINT and self.is_stopping):
+            self._stop_now()
+        elif number in {signal.SIGTERM, signal.SIGINT}:
             self._stop()
-        os.close(READY)
-        self._is_ready = True
-
-    def _hear_signals(self) -> None:
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
-        os.set_blocking(theirs, False)
-        self.loop.saw(theirs)
-        self.loop.watch(ours, self._on_signals)
-        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        for number in spawn.ORDERS:
-            signal.signal(number, _do_nothing)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-    def _on_signals(self, fd: int) -> None:
-        """Obey the signals whose numbers the interpreter has put into the pipe."""
-        for number in os.read(fd, 512):
-            if number == signal.SIGHUP:
-                self.reloading.ask(lambda _outcome: None)
-            elif number == signal.SIGUSR1:
-                self.logkeeper.reopen()
-            elif number == signal.SIGQUIT or (number == signal.SIGINT and self.is_stopping):
-                self._stop_now()
-            elif number in {signal.SIGTERM, signal.SIGINT}:
-                self._stop()
 
     def _stop(self) -> None:
         """Accept no more, and let sessions finish."""
@@ -250,6 +186,7 @@ class Master:
         self.journal.event("info", events.SERVER_STOPPING, clients=self.admission.clients)
         self.door.stop()
         self.supervision.stopping()
+        self.upgrading.stop()
         self.reloading.stop()
         self.journal.flush()
         os.write(LIFELINE_HELD, b".")
@@ -281,31 +218,20 @@ class Master:
 
 
 def main() -> None:
-    """Run the master: the front has put everything into place (see `tetrad.descriptors`)."""
-    with open(PLAN, "rb") as file:
-        plan = marshal.load(file)  # noqa: S302 - the front's
+    """Run the master: the front has put everything into place (see `tetrad.descriptors`).
+
+    Or the version before has: then there is a state to go on from (see `tetrad.succession`).
+    """
+    with open(PLAN, "rb", closefd=False) as file:
+        plan, state = marshal.load(file), marshal.load(file)  # noqa: S302 - the front's, or our own
+    os.ftruncate(PLAN, 0)
     gc.disable()
-    master = Master(plan)
+    master = Master(plan, state)
     try:
         master.run()
     except Exception as error:  # noqa: BLE001 - a defect ends the daemon, and the log says which
         master.fail(error)
         os._exit(spawn.FAILED)
-
-
-def _do_nothing(_number: int, _frame: object) -> None:
-    """The interpreter tells the wakeup pipe only of signals that have a handler."""
-
-
-def _place(error: Exception) -> str:
-    """Return where an error was raised, as file and line, from the outermost call inwards."""
-    places = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return " > ".join(places)
 
 
 def _unlink(path: str) -> None:

@@ -147,8 +147,9 @@ class Plan(TypedDict):
     """The whole.
 
     `file` is the configuration's, `settings` has every key with its value as text, `fixed` those
-    that a running daemon cannot change; `logger` and `reloader` are command lines. `supervision`,
-    and whether the listeners are `inherited` from a service manager, hold from start to end.
+    that a running daemon cannot change; `logger`, `reloader` and `prober` are command lines.
+    `supervision`, and whether the listeners are `inherited` from a service manager, hold from start
+    to end.
     """
 
     version: str
@@ -169,6 +170,7 @@ class Plan(TypedDict):
     commands: dict[str, CommandPlan | JobPlan]
     logger: list[str]
     reloader: list[str]
+    prober: list[str]
     supervision: SupervisionPlan
     inherited: bool
 
@@ -188,6 +190,7 @@ def make(
     In the foreground the log goes to the terminal, readable, unless the file says otherwise.
     """
     config = loaded.config
+    manner = "run" if foreground else "start"
     session = config.session
     rate = config.limits.rate_per_source
     return Plan(
@@ -223,7 +226,8 @@ def make(
         ],
         commands=_commands(config),
         logger=programs.command("logger"),
-        reloader=programs.command("reloader", "run" if foreground else "start", explicit or ""),
+        reloader=programs.command("reloader", manner, explicit or ""),
+        prober=programs.command("probe", manner, explicit or ""),
         supervision=SupervisionPlan(
             notify=activation.notify, watchdog=activation.watchdog, is_known=foreground
         ),

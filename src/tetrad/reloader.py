@@ -10,6 +10,7 @@ import marshal
 import os
 import pwd
 import sys
+from typing import Any
 
 from tetrad import certificates, configfile, plan
 
@@ -20,10 +21,11 @@ def main() -> None:
     """Read, and answer."""
     manner, explicit = sys.argv[1], sys.argv[2] or None
     with os.fdopen(ANSWER, "wb") as answer:
-        marshal.dump(_read(explicit, foreground=manner == "run"), answer)
+        marshal.dump(read(explicit, foreground=manner == "run"), answer)
 
 
-def _read(explicit: str | None, *, foreground: bool) -> dict[str, object]:
+def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
+    """Return the `plan` of the configuration, or the `errors` in it."""
     file = configfile.find(explicit)
     try:
         loaded = configfile.load(file).checked()

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import marshal
 import os
-import time
 
-from tetrad import encryption, events, listeners, spawn
+from tetrad import __version__, encryption, events, listeners
 from tetrad.clients import Listener
-from tetrad.lean import signal
+from tetrad.errand import Errand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
     from tetrad.master import Master
     from tetrad.plan import ListenerPlan, Plan
 
-PATIENCE_SECONDS = 30.0
-"""How long reading a file may take."""
-
 STOPPING = "the daemon is stopping"
-
-_READ_BYTES = 65536
 
 
 class Reloading:
@@ -31,11 +25,14 @@ class Reloading:
 
     def __init__(self, master: Master) -> None:
         self._master = master
+        self._errand = Errand(master.loop, "reading the file")
         self._waiting: list[Callable[[dict[str, object]], None]] = []
         self._answered: list[Callable[[dict[str, object]], None]] = []
-        self._pipe: int | None = None
-        self._reader = 0
-        self._data = b""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the file is being read."""
+        return self._errand.is_under_way
 
     def ask(self, answer: Callable[[dict[str, object]], None]) -> None:
         """Reload, and call `answer` with the outcome: `changes`, or `errors`."""
@@ -43,82 +40,41 @@ class Reloading:
             answer({"errors": [STOPPING]})
             return
         self._waiting.append(answer)
-        if self._pipe is None:
-            self._begin()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Read the file, if somebody waits for that and nothing else is under way."""
+        if self._waiting and self._master.is_at_leisure:
+            self._answered, self._waiting = self._waiting, []
+            self._master.supervision.reloading()
+            self._errand.send(self._master.plan["reloader"], (), self._on_answer)
 
     def stop(self) -> None:
         """Read and apply nothing any more, and say so to those who have asked."""
-        if self._pipe is not None:
-            self._give_up(STOPPING)
+        self._errand.call_off(STOPPING)
+        self.put_off(STOPPING)
 
-    def _begin(self) -> None:
-        self._master.supervision.reloading()
-        self._answered, self._waiting = self._waiting, []
-        self._data = b""
-        try:
-            self._pipe = self._start_reader()
-        except OSError as error:
-            self._conclude([f"no process to read the file: {error.strerror}"])
-            return
-        loop = self._master.loop
-        loop.watch(self._pipe, self._hear)
-        late = f"reading the file took longer than {PATIENCE_SECONDS:.0f} s"
-        when = time.monotonic() + PATIENCE_SECONDS
-        loop.timers.set("reload", when, lambda: self._give_up(late))
+    def put_off(self, why: str) -> bool:
+        """Tell those who wait for a reading of their own that it comes to nothing; if any did."""
+        waiting, self._waiting = self._waiting, []
+        for answer in waiting:
+            answer({"errors": [why]})
+        return bool(waiting)
 
-    def _start_reader(self) -> int:
-        """Start the program that reads the file, and return the pipe through which it answers."""
-        ours, theirs = os.pipe()
-        try:
-            highest = max(self._master.loop.highest, ours, theirs)
-            command = self._master.plan["reloader"]
-            self._reader = spawn.run_program(command, (theirs,), highest)
-        except OSError:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        return ours
-
-    def _hear(self, fd: int) -> None:
-        data = os.read(fd, _READ_BYTES)
-        self._data += data
-        if not data:
-            self._hang_up()
-            self._conclude([STOPPING] if self._master.is_stopping else self._apply())
-
-    def _give_up(self, why: str) -> None:
-        """End the program that reads, and what it was to do."""
-        spawn.send_signal(self._reader, signal.SIGKILL)
-        self._hang_up()
-        self._conclude([why])
-
-    def _hang_up(self) -> None:
-        if self._pipe is not None:
-            self._master.loop.timers.cancel("reload")
-            self._master.loop.unwatch(self._pipe)
-            os.close(self._pipe)
-            self._pipe = None
-
-    def _apply(self) -> list[str] | dict[str, str]:
-        """Apply what was read; return what changed, or why nothing did."""
-        try:
-            answer = marshal.loads(self._data)  # noqa: S302 - from a program of our own
-        except (EOFError, ValueError, TypeError):
-            return ["the program that reads the file ended early"]
-        if "plan" not in answer:
-            return list(answer["errors"])
-        return self._take_up(answer["plan"])
+    def _on_answer(self, answer: dict[str, Any]) -> None:
+        if "errors" in answer:
+            self._conclude(answer["errors"])
+        else:
+            self._conclude(self._take_up(answer["plan"]))
 
     def _take_up(self, plan: Plan) -> list[str] | dict[str, str]:
+        """Apply what was read; return what changed, or why nothing did."""
+        if plan["version"] != __version__:
+            both = f"version {plan['version']} is installed, and {__version__} runs"
+            return [f"{both}: tetrad upgrade changes over to it, and applies the file, too"]
         old = self._master.plan
-        changes = _changes(old["settings"], plan["settings"])
-        problems = [
-            f"{key} cannot change while the daemon runs ({change}): restart it"
-            for key, change in changes.items()
-            if key in old["fixed"]
-        ]
-        problems += _log_problem(plan)
+        problems = fixed_problems(old["fixed"], old["settings"], plan["settings"])
+        problems += log_problems(plan["log"]["file"])
         door = self._master.door
         settle = _keep if door.inherited else _open_new
         opened, more = settle(door.listeners, plan["listeners"])
@@ -133,7 +89,7 @@ class Reloading:
             return problems
         listeners_opened = [Listener(listener, socket) for listener, socket in opened]
         self._master.take_up(plan, listeners_opened, encryptions)
-        return changes
+        return changes(old["settings"], plan["settings"])
 
     def _conclude(self, result: list[str] | dict[str, str]) -> None:
         journal = self._master.journal
@@ -143,15 +99,12 @@ class Reloading:
         else:
             journal.event("error", events.SERVER_RELOAD_FAILED, errors=result)
             outcome = {"errors": result}
-        answered, self._answered = self._answered, []
-        if self._master.is_stopping:
-            answered, self._waiting = answered + self._waiting, []
-        else:
+        if not self._master.is_stopping:
             self._master.supervision.ready()
+        answered, self._answered = self._answered, []
         for answer in answered:
             answer(outcome)
-        if self._waiting:
-            self._begin()
+        self._master.go_on()
 
 
 def same_place(one: ListenerPlan, other: ListenerPlan) -> bool:
@@ -187,9 +140,8 @@ def _keep(
     return [], ["listen: systemd listens for us: change tetrad.socket, too, and restart both"]
 
 
-def _log_problem(plan: Plan) -> list[str]:
+def log_problems(file: str | None) -> list[str]:
     """Try whether the log file can be opened: a bad one must not cost the good one."""
-    file = plan["log"]["file"]
     if file is None:
         return []
     # To read and write: a named pipe that nobody reads must not hold up the master.
@@ -201,7 +153,18 @@ def _log_problem(plan: Plan) -> list[str]:
     return []
 
 
-def _changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+def fixed_problems(fixed: Iterable[str], old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Return what has changed of the settings that cannot change while the daemon runs."""
+    changed = changes(old, new)
+    return [
+        f"{key} cannot change while the daemon runs ({changed[key]}): restart it"
+        for key in changed
+        if key in fixed
+    ]
+
+
+def changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    """Return what has changed, by key."""
     return {
         key: f"{old.get(key, 'none')} -> {new.get(key, 'none')}"
         for key in sorted(old.keys() | new.keys())

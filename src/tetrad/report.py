@@ -38,6 +38,7 @@ def as_text(status: Status) -> str:
     lines = [
         f"tetrad {status.version}: {status.state} (pid {status.pid})",
         f"  since      {started:%Y-%m-%d %H:%M:%S %Z}, {span(status.uptime)} ago",
+        *_upgrades(status),
         f"  config     {status.config or 'built-in defaults'}",
         *(f"  listening  {one.name} ({one.service})" for one in status.listeners),
         f"  clients    {clients.now} now, {clients.peak} at most, {clients.limit} allowed",
@@ -50,6 +51,13 @@ def as_text(status: Status) -> str:
     if top:
         lines.append("  top        " + ", ".join(f"{host} ({count})" for host, count in top))
     return "\n".join(map(harmless, lines))
+
+
+def _upgrades(status: Status) -> Iterator[str]:
+    if status.upgraded is not None:
+        moment = datetime.fromtimestamp(status.upgraded).astimezone()
+        times = "once" if status.upgrades == 1 else f"{status.upgrades} times"
+        yield f"  upgraded   {times}, at {moment:%Y-%m-%d %H:%M:%S %Z} to this version"
 
 
 def as_sessions(status: Status) -> str:
@@ -97,6 +105,7 @@ def _metrics(status: Status) -> Iterator[str]:
     yield from _metric(
         "start_time_seconds", "gauge", "When the daemon started.", {(): status.started}
     )
+    yield from _metric("upgrades", "counter", "Upgrades while it ran.", {(): status.upgrades})
     yield from _metric("clients", "gauge", "Clients now.", {(): status.clients.now})
     yield from _metric("clients_peak", "gauge", "Most clients at once.", {(): status.clients.peak})
     yield from _metric("clients_limit", "gauge", "Clients allowed.", {(): status.clients.limit})

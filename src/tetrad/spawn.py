@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     Ts = TypeVarTuple("Ts")
 
-ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1}
+ORDERS = {
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+}
 """The signals that mean something to the master; a handler knows only SIGTERM."""
 
 FAILED = 70

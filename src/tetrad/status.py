@@ -64,7 +64,10 @@ class Session(Struct, frozen=True, omit_defaults=True):
 
 
 class Status(Struct, frozen=True):
-    """The whole: `started` in seconds since 1970, `uptime` in seconds."""
+    """The whole: `started` and `upgraded` in seconds since 1970, `uptime` in seconds.
+
+    `upgraded` is when this version took over from another, None if none ever did.
+    """
 
     state: Literal["running", "stopping"]
     pid: int
@@ -79,6 +82,9 @@ class Status(Struct, frozen=True):
     refused: dict[str, int]
     log: Log
     sessions: list[Session]
+    # A daemon of a version before these is to be told of, too.
+    upgrades: int = 0
+    upgraded: Seconds | None = None
 
 
 class Reloaded(Struct, frozen=True):
@@ -91,6 +97,21 @@ class Reloaded(Struct, frozen=True):
         """Insist on one of the two."""
         if (self.changes is None) is (self.errors is None):
             raise ValueError("expected either changes or errors")
+
+
+class Upgraded(Struct, frozen=True, rename={"old": "from"}):
+    """What came of an upgrade: the versions and how many sessions went on; or why it failed.
+
+    `is_file_bad`: whether it failed because of the configuration.
+    """
+
+    version: str = ""
+    old: str = ""
+    pid: int = 0
+    sessions: int = 0
+    changes: dict[str, str] = {}
+    errors: list[str] | None = None
+    is_file_bad: bool = False
 
 
 State = Literal["dead", "stopped", "unknown"]

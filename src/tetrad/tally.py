@@ -13,19 +13,40 @@ _BYTES = 8
 
 
 class Tally:
-    """The two counts, in a file of two numbers of 64 bits."""
+    """Numbers of 64 bits: written, lost; and of who left on purpose, its pid and what it owes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def read(self) -> tuple[int, int]:
         """Return how many were written and how many lost."""
-        data = os.pread(self._fd, 2 * _BYTES, 0)
-        order = sys.byteorder
-        return int.from_bytes(data[:_BYTES], order), int.from_bytes(data[_BYTES:], order)
+        return self._pair(0)
 
     def add(self, written: int, lost: int) -> None:
         """Count some more."""
         before = self.read()
-        after = [before[0] + written, before[1] + lost]
-        os.pwrite(self._fd, b"".join(n.to_bytes(_BYTES, sys.byteorder) for n in after), 0)
+        self._write(0, before[0] + written, before[1] + lost)
+
+    def leave(self, pid: int, owed: int) -> None:
+        """Note that the logger `pid` has finished, and how many losses it could not report."""
+        self._write(2, pid, owed)
+
+    @property
+    def left(self) -> int:
+        """The pid of the logger that has finished, until the next one begins; 0 if none has."""
+        return self._pair(2)[0]
+
+    def take_owed(self) -> int:
+        """Return how many losses are still to be reported, once."""
+        _, owed = self._pair(2)
+        self._write(2, 0, 0)
+        return owed
+
+    def _pair(self, place: int) -> tuple[int, int]:
+        data = os.pread(self._fd, 2 * _BYTES, place * _BYTES)
+        order = sys.byteorder
+        return int.from_bytes(data[:_BYTES], order), int.from_bytes(data[_BYTES:], order)
+
+    def _write(self, place: int, *numbers: int) -> None:
+        data = b"".join(number.to_bytes(_BYTES, sys.byteorder) for number in numbers)
+        os.pwrite(self._fd, data, place * _BYTES)

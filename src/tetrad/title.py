@@ -24,6 +24,11 @@ class Title:
         self._start, self.width = _arguments()
         _write("/proc/self/comm", NAME.encode())
 
+    @property
+    def text(self) -> str:
+        """What is shown."""
+        return self._shown
+
     def set(self, text: str) -> None:
         """Show `tetrad: TEXT`. Where the kernel does not let us, nothing is shown."""
         if self.width and text != self._shown:

@@ -160,6 +160,7 @@ def held_by(served: Daemon, pid: int) -> dict[int, str]:
     of_master = descriptors_of(served.pid)
     words = {
         "/dev/null": "null device",
+        "/memfd:plan (deleted)": "plan",
         "/memfd:tally (deleted)": "tally",
         "anon_inode:[eventpoll]": "epoll",
         "anon_inode:[pidfd]": "pidfd",

@@ -1,4 +1,4 @@
-"""run, start, stop, restart, reload."""
+"""run, start, stop, restart, reload, upgrade."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 RELOAD_PATIENCE_SECONDS = 40.0
 """How long a reload may take; the daemon reads a file first."""
+
+UPGRADE_PATIENCE_SECONDS = 90.0
+"""How long an upgrade may take; the daemon may be reloading, then tries the new version first."""
 
 STOP_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` a stop may take before we say that it failed."""
@@ -86,9 +89,40 @@ def reload(options: argparse.Namespace) -> int:
         )
     changes = outcome.changes or {}
     print("tetrad: reloaded;", "changed:" if changes else "nothing has changed")
+    _tell(changes)
+    return OK
+
+
+def upgrade(options: argparse.Namespace) -> int:
+    """Have the daemon become the version that is installed, and say what came of it."""
+    from tetrad import remote
+    from tetrad.status import Upgraded
+
+    loaded = load(options).checked()
+    if running_pid(loaded) is None:
+        raise CommandError("not running", NOT_RUNNING)
+    try:
+        outcome = remote.ask(
+            loaded.config.daemon.control, "upgrade", Upgraded, UPGRADE_PATIENCE_SECONDS
+        )
+    except remote.NoAnswerError as error:
+        if running_pid(loaded) is None:
+            raise CommandError("the daemon has ended; its log may say why", FAILURE) from None
+        raise CommandError(str(error), _no_answer_status(error)) from None
+    if outcome.errors is not None:
+        problems = ["not upgraded; the old version serves on", *outcome.errors]
+        if outcome.is_file_bad:
+            raise configfile.ConfigError(problems)
+        raise CommandError(": ".join(problems), FAILURE)
+    kept = f"{outcome.sessions} session{'' if outcome.sessions == 1 else 's'} kept"
+    print(f"tetrad: upgraded {outcome.old} -> {outcome.version} (pid {outcome.pid}, {kept})")
+    _tell(outcome.changes)
+    return OK
+
+
+def _tell(changes: dict[str, str]) -> None:
     for key, change in changes.items():
         print(harmless(f"  {key}: {change}"))
-    return OK
 
 
 def _start(loaded: Loaded, explicit: str | None) -> int:

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add("stop", lifecycle.stop, "stop the daemon, and return once it is gone")
     add("restart", lifecycle.restart, "stop the daemon and start it again")
     add("reload", lifecycle.reload, "have the daemon apply its configuration file again")
+    add("upgrade", lifecycle.upgrade, "have the daemon become the version that is installed now")
     _add_status(add("status", inspection.status, "say whether the daemon runs, and how it is"))
     _add_logs(add("logs", inspection.logs, "show the log, in lines for people"))
     _add_explain(add("explain", inspection.explain, "tell whether a client would be let in"))

@@ -35,6 +35,7 @@ def command_page() -> str:
             roff.section("COMMANDS", *map(_command, each)),
             roff.section("OPTIONS", roff.prose("Every command takes these:"), _terms(whole)),
             roff.section("SIGNALS", roff.text(prose.SIGNALS)),
+            roff.section("UPGRADING", roff.text(prose.UPGRADING)),
             roff.section(
                 "EXIT STATUS",
                 _literal_terms(prose.STATUSES),

@@ -48,6 +48,12 @@ A bad configuration is found before anything is stopped.
     "reload": """
 Sessions go on. It says what has changed; if the file is bad, nothing has.
 """,
+    "upgrade": """
+After another version was installed in the place of the one that runs: the daemon tries it, and
+becomes it, with the same pid and listeners. Sessions go on, no client is refused, and the file is
+applied as by a reload, but for listeners that have changed. If the new version does not start, or
+the file is bad, the old one serves on, and it is said why. See UPGRADING.
+""",
     "explain": """
 It says by which rule of the access lists and, if the daemon runs, how near to which limit. The
 status is 0 if the client would be let in, else 1.
@@ -78,8 +84,33 @@ The master process, whose number is in the pidfile, takes these:
 `SIGUSR1`
     It opens the log file anew. A file that was moved away is noticed anyway.
 
+`SIGUSR2`
+    It becomes the version that is installed now, as `tetrad upgrade` has it do. What keeps it from
+    that is logged.
+
 `SIGTERM` to a single handler ends its session. `SIGCHLD` is ignored, so that handlers never become
 zombies.
+"""
+
+UPGRADING = """
+Install another version in the place of the one that runs, and have the daemon become it:
+
+    # pip install --upgrade tetrad
+    # tetrad upgrade
+
+First the daemon has a program of the new version try everything that the new version will do: it
+reads the file, takes over the state of the daemon, begins on stand-ins for what the daemon has
+open, and serves sessions. Only if that succeeds, within 30 seconds, does the daemon execute the new
+version. So nothing that is wrong with a version or with the file costs anything, unless it shows
+only in the moment of the change: then the daemon ends, as after a crash.
+
+While the version changes, which takes tenths of a second, clients wait at the door, and so do
+signals. Sessions that are open finish with the code that they have begun with; they count, are
+watched and are stopped as ever. The logger is replaced, and no line is lost. How fast a source has
+come, for `limits.rate_per_source`, is forgotten, as by a reload.
+
+A version that cannot take over from the one that runs says so; then `tetrad restart` is what is
+left.
 """
 
 STATUSES: dict[int, str] = {
@@ -87,7 +118,7 @@ STATUSES: dict[int, str] = {
     outcome.FAILURE: "It failed, and standard error says why.",
     outcome.USAGE: "The command line is wrong.",
     outcome.PERMISSION: "Permission is missing.",
-    outcome.NOT_RUNNING: "`tetrad reload`: the daemon does not run.",
+    outcome.NOT_RUNNING: "`tetrad reload`, `tetrad upgrade`: the daemon does not run.",
     outcome.BAD_CONFIGURATION: "The configuration is bad; every mistake is on standard error.",
     outcome.HUNG_UP: "A start was interrupted by the end of its terminal, and is undone.",
     outcome.INTERRUPTED: "It was interrupted by Ctrl-C; a start is undone.",
@@ -123,7 +154,7 @@ socket, in a folder `run`, where there is no `XDG_RUNTIME_DIR`.
 FILES: dict[str, str] = {
     paths.SYSTEM_CONFIGURATION: "The configuration, where nothing else is named.",
     AS_ROOT["pidfile"]: "The pidfile. The daemon holds a lock on it while it runs.",
-    AS_ROOT["control"]: "The socket of `tetrad status` and `tetrad reload`.",
+    AS_ROOT["control"]: "The socket of `tetrad status`, `reload`, `upgrade`.",
     AS_ROOT["file"]: "The log.",
 }
 
@@ -140,6 +171,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     events.SERVER_STOPPED: ("info", "The end: `accepted`."),
     events.SERVER_RELOADED: ("info", "The file was applied: `changes`."),
     events.SERVER_RELOAD_FAILED: ("error", "The file was not applied: `errors`."),
+    events.SERVER_UPGRADED: ("info", "Another version runs: `version`, `from`, `changes`."),
+    events.SERVER_UPGRADE_FAILED: ("error", "The old version serves on: `errors`."),
     events.SERVER_OVERLOADED: ("error", "No client can be accepted for a while: `error`."),
     events.SERVER_FAILED: ("error", "A defect in `tetrad`: `error`, `place`."),
     events.CLIENT_CONNECTED: ("info", "A session has begun."),
@@ -198,6 +231,11 @@ Change the configuration of a daemon that runs:
     # vi /etc/tetrad/tetrad.yaml
     # tetrad check
     # tetrad reload
+
+Change its version:
+
+    # pip install --upgrade tetrad
+    # tetrad upgrade
 
 See which clients send what is no command:
 

@@ -1,0 +1,96 @@
+"""How a master begins: a daemon's life, or where another version of it has stopped.
+
+Whoever waits for that, the command that starts the daemon or the one that upgrades it, is told.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tetrad import __version__, events, listeners, succession
+from tetrad.clients import Listener
+from tetrad.descriptors import LISTENERS, READY
+from tetrad.jsonlines import encode
+from tetrad.reloading import changes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.master import Master
+    from tetrad.succession import State
+
+
+class Beginning:
+    """One beginning. `state` is what the version before has left, None if there was none."""
+
+    def __init__(self, master: Master, state: State | None) -> None:
+        self._master = master
+        self._state = state
+        self._starter = READY if state is None else state["asker"]
+
+    def prepare(self) -> list[Listener]:
+        """Do what has no effect on anybody yet; return the listeners."""
+        master = self._master
+        if self._state is not None:
+            succession.take(master, self._state)
+        master.set_up_crew().rehearse()
+        if self._state is not None:
+            return succession.adopted(master.plan, self._state)
+        plans, inherited = master.plan["listeners"], master.plan["inherited"]
+        sockets = [listeners.adopt(LISTENERS + n, one["family"]) for n, one in enumerate(plans)]
+        pairs = zip(plans, sockets, strict=True)
+        return [Listener(*pair, inherited=inherited) for pair in pairs]
+
+    def begin(self) -> bool:
+        """Open the door, and say so; False if who started us is gone: that was interrupted."""
+        ours = self.prepare()
+        state, self._state = self._state, None
+        if state is None:
+            return self._begin_anew(ours)
+        self._go_on(ours, state)
+        return True
+
+    def tell_starter(self, word: dict[str, object]) -> bool:
+        """Tell who waits for us to serve, once; False if they are gone."""
+        fd, self._starter = self._starter, None
+        if fd is None:
+            return True
+        try:
+            os.write(fd, encode(word).encode() + b"\n")
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def _begin_anew(self, ours: list[Listener]) -> bool:
+        master = self._master
+        master.logkeeper.start(master.plan["log"])
+        for listener in ours:
+            master.door.open(listener)
+        file = master.plan["file"]
+        master.journal.event("info", events.SERVER_STARTED, version=__version__, config=file)
+        for listener in ours:
+            master.journal.event("info", events.SERVER_LISTENING, **listener.fields())
+        names = [[listener.name, listener.plan["service"]] for listener in ours]
+        return self.tell_starter({"pid": master.pid, "listening": names})
+
+    def _go_on(self, ours: list[Listener], state: State) -> None:
+        """Go on with the life of a daemon that was of another version until now."""
+        master = self._master
+        if self._starter is not None:
+            master.loop.saw(self._starter)
+            os.set_inheritable(self._starter, False)
+        master.logkeeper.replace(master.plan["log"], state["logger"])
+        # Who has left meanwhile has left room for whoever waits at the door.
+        master.crew.check()
+        for listener in ours:
+            listener.socket.listen(listener.plan["backlog"])
+            master.door.open(listener)
+        outcome = {
+            "version": __version__,
+            "from": state["version"],
+            "changes": changes(state["settings"], master.plan["settings"]),
+        }
+        master.journal.event("info", events.SERVER_UPGRADED, **outcome)
+        master.crew.dismiss_denied()
+        self.tell_starter({**outcome, "pid": master.pid, "sessions": master.admission.clients})

@@ -1,0 +1,713 @@
+"""Upgrades in place: another version of the code in the same process, and no client can tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from clients import ANSWER
+from damage.accounts import Sessions, account
+from installations import Installation
+from processes import children_of, descriptors_of, in_background, run, status_of, title_of, until
+from test_activation import _AS_A_MANAGER_STARTS_IT
+from test_notify import Manager
+from tetrad import __version__
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from clients import Client
+    from conftest import Figure, MakeDaemon
+    from daemons import Daemon
+    from processes import Ran
+
+Edit = tuple[str, str, str]
+
+ECHO = [{"port": 0}, {"port": 0, "service": "echo"}]
+
+IMPATIENT: Edit = ("errand.py", "PATIENCE_SECONDS = 30.0", "PATIENCE_SECONDS = 0.5")
+
+HANGING: Edit = (
+    "rehearsal.py",
+    "import marshal\n",
+    "import time\ntime.sleep(1000)\nimport marshal\n",
+)
+
+
+class Upgradable(Protocol):
+    """Makes a daemon from an installation of its own, and starts it."""
+
+    def __call__(self, *edits: Edit, **settings: object) -> tuple[Daemon, Installation]:
+        """Make both; the edits are those of the version that is started."""
+        ...
+
+
+@pytest.fixture
+def upgradable(prepared: MakeDaemon, tmp_path: pathlib.Path) -> Upgradable:
+    """Make daemons whose code can be replaced."""
+
+    def make(*edits: Edit, **settings: Any) -> tuple[Daemon, Installation]:  # noqa: ANN401
+        installed = Installation(str(tmp_path))
+        if edits:
+            installed.publish(*edits)
+        served = prepared(**settings)
+        served.environment |= installed.environment
+        return served.start(), installed
+
+    return make
+
+
+def upgrade(served: Daemon) -> Ran:
+    """Upgrade, which must succeed."""
+    ran = served.tetrad("upgrade")
+    assert (ran.status, ran.err) == (0, "")
+    return ran
+
+
+def assert_fails(served: Daemon, status: int, *words: str) -> None:
+    """Check that an upgrade fails with these words, and that the old version serves on."""
+    before = served.status()
+    ran = served.tetrad("upgrade")
+    assert ran.status == status, ran
+    assert all(word in ran.err for word in words), ran.err
+    assert_untouched(served, before)
+
+
+def assert_untouched(served: Daemon, before: dict[str, Any]) -> None:
+    """Check that it is the daemon it was."""
+    after = served.status()
+    same = ("pid", "version", "started", "upgrades", "listeners", "sessions")
+    ages = {"sessions": [{**one, "age": 0} for one in before["sessions"]]}
+    now = {"sessions": [{**one, "age": 0} for one in after["sessions"]]}
+    assert {k: (after | now)[k] for k in same} == {k: (before | ages)[k] for k in same}
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
+def ask(served: Daemon, request: bytes) -> Client:
+    """Send a request to the control socket, and return the connection."""
+    client = served.connect_to_path("control.sock")
+    client.send(request + b"\n")
+    return client
+
+
+# What an upgrade is
+
+
+def test_an_upgrade_changes_the_version_and_nothing_else(upgradable: Upgradable) -> None:
+    """Same process, same start, same port; who is in stays, in the middle of a command or not."""
+    served, installed = upgradable(listen=ECHO)
+    waiting, halfway, echoing = served.served(), served.connect(), served.connect(1)
+    halfway.say(b"ti")
+    assert echoing.echo(b"before") == b"before"
+    before = served.status()
+    version = installed.publish()
+    said = f"tetrad: upgraded {__version__} -> {version} (pid {served.pid}, 3 sessions kept)\n"
+    assert upgrade(served).out == said
+    after = served.status()
+    assert (after["version"], after["upgrades"]) == (version, 1)
+    assert after["upgraded"] > after["started"] == before["started"]
+    assert after["uptime"] > before["uptime"]
+    same = ("pid", "listeners", "clients", "handlers", "accepted", "refused")
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    halfway.send(b"me")
+    assert ANSWER.fullmatch(halfway.read(19))
+    assert ANSWER.fullmatch(waiting.ask())
+    assert echoing.echo(b"after") == b"after"
+    assert ANSWER.fullmatch(served.connect().ask())
+    told = served.wait_for("server.upgraded")
+    assert (told["version"], told["from"], told["pid"]) == (version, __version__, served.pid)
+
+
+def test_new_clients_get_what_the_new_version_has(upgradable: Upgradable) -> None:
+    """Who comes after the upgrade is served by new code, who is in by the code that they met."""
+    served, installed = upgradable(listen=ECHO)
+    old = served.connect(1)
+    assert old.echo(b"abc") == b"abc"
+    installed.publish(("services.py", "session.send(data)", "session.send(data.swapcase())"))
+    upgrade(served)
+    assert served.connect(1).echo(b"abc") == b"ABC"
+    assert old.echo(b"abc") == b"abc"
+
+
+def test_the_same_version_may_take_over(upgradable: Upgradable) -> None:
+    """After an update of Python, or of a library, the code need not be another."""
+    served, _ = upgradable()
+    assert f"{__version__} -> {__version__}" in upgrade(served).out
+    assert f"{__version__} -> {__version__}" in upgrade(served).out
+    assert served.status()["upgrades"] == 2
+
+
+def test_the_logger_is_replaced_too(upgradable: Upgradable) -> None:
+    """Its code is the new version's, and there is one of it."""
+    served, installed = upgradable()
+    served.wait_for("server.listening")
+    before = served.watch(served.logger)
+    installed.publish(
+        ("logger.py", '"event": fields.pop("event")', '"event": fields.pop("event"), "v": 2')
+    )
+    upgrade(served)
+    assert before.has_ended()
+    served.served()
+    assert served.wait_for("client.command", v=2)
+    assert len(served.loggers) == 1
+    assert served.status()["log"]["logger"] == served.logger
+    assert not served.events("log.lost")
+
+
+def test_a_signal_upgrades_as_the_command_does(upgradable: Upgradable) -> None:
+    """SIGUSR2 to the master is all it takes."""
+    served, installed = upgradable()
+    client = served.served()
+    version = installed.publish()
+    served.signal(signal.SIGUSR2)
+    served.wait_for("server.upgraded", version=version)
+    assert served.status()["version"] == version
+    assert ANSWER.fullmatch(client.ask())
+
+
+def test_the_file_is_applied(upgradable: Upgradable) -> None:
+    """What has changed in it is said, as by a reload, and holds for new clients."""
+    served, installed = upgradable()
+    denied = served.served(source="127.0.0.2")
+    served.configure(access={"deny": ["127.0.0.2"]}, log={"file": "other.log"})
+    installed.publish()
+    assert 'access.deny: [] -> ["127.0.0.2/32"]' in upgrade(served).out
+    assert denied.read_all() == b""
+    assert served.connect(source="127.0.0.2").is_refused()
+    served.log_file = os.path.join(served.folder, "other.log")
+    assert "access.deny" in served.wait_for("server.upgraded")["changes"]
+
+
+def test_a_reload_does_not_take_a_plan_of_another_version(upgradable: Upgradable) -> None:
+    """Between the installation and the upgrade, it says what to do."""
+    served, installed = upgradable()
+    version = installed.publish()
+    ran = served.tetrad("reload")
+    assert ran.status == 78
+    assert f"version {version} is installed, and {__version__} runs: tetrad upgrade" in ran.err
+    upgrade(served)
+    assert served.tetrad("reload").status == 0
+
+
+def test_a_daemon_that_does_not_run_is_not_upgraded(prepared: MakeDaemon) -> None:
+    """As for a reload, the status says so."""
+    ran = prepared().tetrad("upgrade")
+    assert (ran.status, ran.err) == (7, "tetrad: not running\n")
+
+
+# Twenty in a row
+
+
+def test_twenty_upgrades_under_load(upgradable: Upgradable, figure: Figure) -> None:
+    """No client fails, no session is cut, no line is lost or torn, no descriptor is left."""
+    served, installed = upgradable()
+    staying = [served.served() for _ in range(3)]
+    halfway = [served.connect() for _ in range(2)]
+    sessions = Sessions(served)
+    counts = []
+    with sessions.meanwhile(clients=3):
+        for _ in range(20):
+            for client in halfway:
+                client.say(b"ti")
+            version = installed.publish()
+            upgrade(served)
+            assert all(ANSWER.fullmatch(client.ask()) for client in staying)
+            assert all(ANSWER.fullmatch(client.ask(b"me")) for client in halfway)
+            until(lambda: served.loggers, "the logger")
+            counts.append(len(descriptors_of(served.pid)))
+    after = served.status()
+    assert (after["version"], after["upgrades"], after["pid"]) == (version, 20, served.pid)
+    until(lambda: len(descriptors_of(served.pid)) == min(counts), "no descriptor more")
+    for client in [*staying, *halfway]:
+        client.quit()
+    served.stop()
+    assert_complete(served, sessions.sent + 20 + 5 * (3 + 20) + len(staying))
+    figure(f"20 upgrades, {sessions.served} sessions meanwhile")
+
+
+def assert_complete(served: Daemon, sent: int) -> None:
+    """Check that the log has every event, each session's begin and end, and nobody's id twice."""
+    lines = served.events()
+    begun = [line["connection"] for line in lines if line["event"] == "client.connected"]
+    ended = [line["connection"] for line in lines if line["event"] == "client.disconnected"]
+    assert sorted(begun) == sorted(ended)
+    assert len(set(begun)) == len(begun)
+    assert account(lines) == (sent, 0, 0)
+
+
+def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
+    """Handlers that wait, or serve several clients, leave; as many of the new version come."""
+    served, installed = upgradable(listen=ECHO, handlers={"spare": 2, "clients_each": 5})
+    until(lambda: served.status()["handlers"]["idle"] == 2, "spares")
+    old = [served.watch(pid) for pid in served.handlers]
+    sessions = Sessions(served)
+    with sessions.meanwhile(clients=2):
+        for _ in range(3):
+            installed.publish(("services.py", "session.send(data)", "session.send(data[::-1])"))
+            upgrade(served)
+    assert all(process.has_ended() for process in old)
+    until(lambda: served.status()["handlers"]["idle"] == 2, "spares")
+    assert served.connect(1).echo(b"abc") == b"cba"
+
+
+# A version that does not start
+
+
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        (("session.py", "class Session:", "class Session"), "SyntaxError: expected"),
+        (("logger.py", "import structlog", "import no_such_thing"), "No module named"),
+        (("reloader.py", "from tetrad import", "from tetrad import nothing,"), "ImportError"),
+        (("master.py", "self.title = Title()", "raise ValueError('so')"), "ValueError: so"),
+        (("quick.py", "now = time.time_ns()", "now = 1 // 0"), "ZeroDivisionError"),
+        (("crew.py", "def adopt(", "def adept("), "'Crew' object has no attribute 'adopt'"),
+        (("clients.py", '"address",', '"address", "cipher",'), "a client with address"),
+        (("succession.py", "FORMAT = 1", "FORMAT = 2"), "cannot take over from a daemon of"),
+        (("__init__.py", '"""tetrad', "tetrad"), "trying the new version ended early"),
+        (("probe.py", "signal.alarm(", "os._exit("), "trying the new version ended early"),
+        (("rehearsal.py", '"plan": plan', '"play": plan'), "the new version cannot begin"),
+    ],
+)
+def test_a_version_that_does_not_start_changes_nothing(
+    upgradable: Upgradable, edit: Edit, word: str
+) -> None:
+    """Whatever is wrong with it is told, the old one serves on, and a better one takes over."""
+    served, installed = upgradable()
+    client = served.served()
+    served.wait_for("client.command")
+    before, held = served.status(), descriptors_of(served.pid)
+    installed.publish(edit)
+    if edit[0] == "__init__.py":  # which no command survives
+        served.signal(signal.SIGUSR2)
+    else:
+        outcome = json.loads(ask(served, b"upgrade").read_all())
+        assert word in outcome["errors"][0]
+    assert word in served.wait_for("server.upgrade_failed")["errors"][0]
+    version = installed.publish()
+    assert_untouched(served, before)
+    until(lambda: descriptors_of(served.pid) == held, "the descriptors of before")
+    assert version in upgrade(served).out
+    assert ANSWER.fullmatch(client.ask())
+
+
+def test_the_command_tells_what_is_wrong_with_a_version(upgradable: Upgradable) -> None:
+    """Its status is that of a failure, not that of a bad file."""
+    served, installed = upgradable()
+    installed.publish(("master.py", "self.title = Title()", "raise ValueError('so')"))
+    assert_fails(served, 1, "not upgraded; the old version serves on", "ValueError: so")
+
+
+def test_a_version_that_hangs_is_given_up(upgradable: Upgradable) -> None:
+    """The old one has its limit, and the program that hangs is gone."""
+    served, installed = upgradable(IMPATIENT)
+    served.wait_for("server.listening")
+    installed.publish(HANGING)
+    assert_fails(served, 1, "trying the new version took longer than")
+    until(lambda: not probe_of(served), "the end of the program")
+
+
+def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
+    """An exec that fails leaves the old version with all that it had."""
+    served, installed = upgradable(handlers={"spare": 1})
+    until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
+    client = served.served()
+    installed.publish(
+        ("rehearsal.py", 'programs.command("master")', '["/no/python", *programs.command("x")]')
+    )
+    held = descriptors_of(served.pid).keys()
+    assert_fails(served, 1, "the new version cannot begin: /no/python: No such file")
+    assert ANSWER.fullmatch(client.ask())
+    until(lambda: descriptors_of(served.pid).keys() == held, "the descriptors of before")
+    served.signal(signal.SIGUSR1)
+    served.wait_for("log.reopened")
+
+
+# A file that cannot be applied
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"daemon": {"pidfile": "other.pid"}}, "daemon.pidfile cannot change"),
+        ({"log": {"file": "missing/it.log"}}, "log.file: "),
+        ({"listen": [{"port": 0}, {"address": "unix:t.sock"}]}, "an upgrade changes no listeners"),
+        ({"listen": [{"address": "unix:t.sock"}]}, "an upgrade changes no listeners"),
+        ({"limits": {"clients": "many"}}, "limits.clients"),
+    ],
+)
+def test_a_file_that_cannot_be_applied_is_refused(
+    upgradable: Upgradable, settings: dict[str, object], word: str
+) -> None:
+    """As by a reload, in the log and in the command's own words."""
+    served, installed = upgradable()
+    before, pidfile = served.status(), served.settings["daemon"]["pidfile"]
+    served.configure(**settings)
+    installed.publish()
+    outcome = json.loads(ask(served, b"upgrade").read_all())
+    assert outcome["is_file_bad"]
+    assert word in outcome["errors"][0]
+    assert word in served.wait_for("server.upgrade_failed")["errors"][0]
+    served.configure(daemon={"pidfile": pidfile}, listen=[{"port": 0}], log={"file": "tetrad.log"})
+    served.configure(limits={"clients": 1000})
+    assert_untouched(served, before)
+
+
+def test_a_bad_file_has_its_status(upgradable: Upgradable) -> None:
+    """The command fails as `check` and `reload` do."""
+    served, _ = upgradable()
+    served.configure(listen=[{"port": 0}, {"address": "unix:t.sock"}])
+    assert_fails(served, 78, "put them back, upgrade")
+    served.configure(listen="nothing")
+    assert served.tetrad("upgrade").status == 78
+
+
+# What happens meanwhile
+
+
+class Pausing:
+    """An upgrade that stands still in the new version, before it has done anything."""
+
+    def __init__(self, served: Daemon, installed: Installation) -> None:
+        self._begun = os.path.join(served.folder, "begun")
+        self._go = os.path.join(served.folder, "go")
+        pause = (
+            f"    open({self._begun!r}, 'w')\n"
+            f"    while not os.path.exists({self._go!r}):\n        time.sleep(0.01)\n"
+        )
+        self.version = installed.publish(("master.py", "    gc.disable()\n", pause))
+        self.outcome: list[bytes] = []
+        client = ask(served, b"upgrade")
+        self._asking = in_background(lambda: self.outcome.append(client.read_all()))
+        until(lambda: os.path.exists(self._begun), "the new version")
+
+    def go_on(self) -> dict[str, Any]:
+        """Have it go on; return what came of it."""
+        with open(self._go, "w", encoding="ascii"):
+            self._asking.join()
+        return dict(json.loads(self.outcome[0] or b"{}"))
+
+
+def test_what_happens_while_the_version_changes_is_not_missed(upgradable: Upgradable) -> None:
+    """One handler finishes, one is killed, one client comes: the new version hears of all."""
+    served, installed = upgradable(limits={"clients": 3})
+    served.may_lose = True
+    leaving, killed, staying = (served.served() for _ in range(3))
+    pausing = Pausing(served, installed)
+    assert leaving.quit() == b"quit"
+    victim = served.watch(served._handler_of(killed.name))  # noqa: SLF001
+    victim.signal(signal.SIGKILL)
+    assert victim.has_ended()
+    coming = [served.connect(), served.connect()]
+    for client in coming:
+        client.send(b"time")
+    assert pausing.go_on()["version"] == pausing.version
+    assert all(ANSWER.fullmatch(client.read(19)) for client in coming)
+    assert ANSWER.fullmatch(staying.ask())
+    assert served.wait_for("handler.lost")["client"] == killed.name
+    assert served.connect().is_refused()
+    assert served.status()["clients"]["now"] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_stop_while_the_version_changes_is_obeyed(upgradable: Upgradable, number: int) -> None:
+    """The signal waits for the new version, which ends the sessions of the old one."""
+    served, installed = upgradable()
+    client = served.served()
+    pausing = Pausing(served, installed)
+    served.signal(number)
+    pausing.go_on()
+    assert client.read_all() == b""
+    assert served.is_gone()
+    assert served.events()[-1]["event"] == "server.stopped"
+    assert not os.path.exists(served.pidfile)
+
+
+def test_a_reload_while_the_version_changes_is_obeyed(upgradable: Upgradable) -> None:
+    """A file that was changed after the new version had read it is read again."""
+    served, installed = upgradable()
+    pausing = Pausing(served, installed)
+    served.configure(limits={"clients": 7})
+    served.signal(signal.SIGHUP)
+    pausing.go_on()
+    assert served.wait_for("server.reloaded")["changes"] == {"limits.clients": "1000 -> 7"}
+
+
+def probe_of(served: Daemon) -> int:
+    """Return the pid of the program that tries a version; 0 if there is none."""
+    children = children_of(served.pid)
+    return next((pid for pid in children if "tetrad.probe" in title_of(pid)), 0)
+
+
+class Trying:
+    """An upgrade whose new version is being tried, until `end` is called."""
+
+    def __init__(self, served: Daemon, installed: Installation) -> None:
+        self._go = os.path.join(served.folder, "go")
+        wait = f"import os, time\nwhile not os.path.exists({self._go!r}): time.sleep(0.01)\n"
+        self.version = installed.publish(
+            ("rehearsal.py", "import marshal\n", wait + "import marshal\n")
+        )
+        self.asking = ask(served, b"upgrade")
+        self.probe = served.watch(until(lambda: probe_of(served), "the program that tries"))
+
+    def end(self) -> dict[str, Any]:
+        """Let it come to its end."""
+        with open(self._go, "w", encoding="ascii"):
+            return dict(json.loads(self.asking.read_all()))
+
+
+def test_a_stop_ends_the_trial_of_a_version(upgradable: Upgradable) -> None:
+    """A stop wins, and what was tried does not outlive it."""
+    served, installed = upgradable()
+    trying = Trying(served, installed)
+    served.signal(signal.SIGTERM)
+    assert served.is_gone()
+    assert trying.probe.has_ended(2)
+    assert json.loads(trying.asking.read_all())["errors"] == ["the daemon is stopping"]
+    assert not served.events("server.upgraded")
+
+
+def test_a_daemon_that_stops_is_not_upgraded(upgradable: Upgradable) -> None:
+    """While sessions finish, a request is refused and a signal does nothing."""
+    served, installed = upgradable()
+    client = served.connect()
+    client.say(b"ti")
+    installed.publish()
+    served.signal(signal.SIGTERM)
+    served.wait_for("server.stopping")
+    served.signal(signal.SIGUSR2)
+    refused = json.loads(ask(served, b"upgrade").read_all())
+    assert refused["errors"] == ["the daemon is stopping"]
+    client.send(b"me")
+    assert ANSWER.fullmatch(client.read_all())
+    assert served.is_gone()
+
+
+def test_one_upgrade_at_a_time(upgradable: Upgradable) -> None:
+    """Who asks meanwhile is told so; a signal is obeyed afterwards, by the new version."""
+    served, installed = upgradable()
+    trying = Trying(served, installed)
+    second = json.loads(ask(served, b"upgrade").read_all())
+    assert second["errors"] == ["an upgrade is under way already"]
+    served.signal(signal.SIGUSR2)
+    until(lambda: "SIGUSR2" not in status_of(served.pid)["ShdPnd"] and True, "its arrival")
+    assert ANSWER.fullmatch(served.connect().ask())
+    assert trying.end()["version"] == trying.version
+    served.wait_for("server.upgraded", count=2)
+    assert served.status()["upgrades"] == 2
+
+
+def test_a_reload_waits_for_the_end_of_a_trial(upgradable: Upgradable) -> None:
+    """By the command it is told that the upgrade does it; by the signal it comes after it."""
+    served, installed = upgradable()
+    trying = Trying(served, installed)
+    reloading = ask(served, b"reload")
+    served.configure(limits={"clients": 7})
+    assert served.status()["clients"]["limit"] == 1000
+    trying.end()
+    assert "the daemon is being upgraded" in json.loads(reloading.read_all())["errors"][0]
+    served.wait_for("server.reloaded")
+    assert served.status()["clients"]["limit"] == 7
+
+
+def test_a_reload_follows_an_upgrade_that_fails(upgradable: Upgradable) -> None:
+    """What had to wait is done by the old version."""
+    served, installed = upgradable(IMPATIENT)
+    installed.publish(HANGING)
+    asking = ask(served, b"upgrade")
+    reloading = ask(served, b"reload")
+    assert "took longer" in json.loads(asking.read_all())["errors"][0]
+    assert "is installed" in json.loads(reloading.read_all())["errors"][0]
+
+
+def test_who_has_asked_may_leave(upgradable: Upgradable) -> None:
+    """An upgrade is not undone because nobody waits for its outcome."""
+    served, installed = upgradable()
+    trying = Trying(served, installed)
+    trying.asking.close()
+    with open(os.path.join(served.folder, "go"), "w", encoding="ascii"):
+        served.wait_for("server.upgraded")
+    assert served.status()["version"] == trying.version
+
+
+# What holds afterwards
+
+
+def test_handlers_of_before_are_missed_when_they_are_lost(upgradable: Upgradable) -> None:
+    """The new version keeps watch over the old one's handlers, and over its own logger."""
+    served, installed = upgradable()
+    served.may_lose = True
+    client = served.served()
+    handler = served.handlers[0]
+    installed.publish()
+    upgrade(served)
+    os.kill(handler, signal.SIGKILL)
+    lost = served.wait_for("handler.lost")
+    assert (lost["handler"], lost["client"]) == (handler, client.name)
+    assert served.status()["handlers"] == {"now": 0, "idle": 0, "lost": 1}
+
+
+def test_limits_count_the_sessions_of_before(upgradable: Upgradable) -> None:
+    """Clients, and clients of one source: counted on, and counted out when they leave."""
+    served, installed = upgradable(limits={"clients": 3, "clients_per_source": 2})
+    first, second = served.served(), served.served()
+    other = served.served(source="127.0.0.2")
+    installed.publish()
+    upgrade(served)
+    assert served.connect().is_refused()
+    other.quit()
+    until(lambda: served.status()["clients"]["now"] == 2, "room")
+    assert served.connect().is_refused()
+    assert served.status()["refused"] == dict(
+        served.status()["refused"], clients=1, clients_per_source=1
+    )
+    first.quit()
+    until(lambda: served.status()["clients"]["now"] == 1, "room")
+    assert ANSWER.fullmatch(served.served().ask())
+    assert ANSWER.fullmatch(second.ask())
+
+
+def test_counters_go_on(upgradable: Upgradable) -> None:
+    """What was accepted, refused, lost and logged before is not forgotten."""
+    served, installed = upgradable(limits={"clients": 2})
+    served.may_lose = True
+    clients = [served.served(), served.served()]
+    assert served.connect().is_refused()
+    os.kill(served.handlers[0], signal.SIGKILL)
+    served.wait_for("handler.lost")
+    before = served.status()
+    installed.publish()
+    upgrade(served)
+    after = served.status()
+    assert (after["accepted"], after["refused"]["clients"]) == (2, 1)
+    assert (after["clients"]["peak"], after["handlers"]["lost"]) == (2, 1)
+    assert after["log"]["written"] >= before["log"]["written"]
+    assert len(clients) == 2
+
+
+@pytest.mark.parametrize("halfway", [False, True], ids=["idle", "in the middle of a command"])
+def test_a_stop_ends_the_sessions_of_before(upgradable: Upgradable, halfway: bool) -> None:  # noqa: FBT001
+    """Right after an upgrade, too, each session has what `stop_timeout` leaves it, and no more."""
+    served, installed = upgradable(daemon={"stop_timeout": "300ms"})
+    client = served.served()
+    if halfway:
+        client.say(b"ti")
+    handler = served.watch(served.handlers[0])
+    installed.publish()
+    upgrade(served)
+    served.signal(signal.SIGTERM)
+    assert client.read_all() == b""
+    assert handler.has_ended()
+    assert served.is_gone()
+    events = [line["event"] for line in served.events()]
+    assert events[-1] == "server.stopped"
+    assert events.count("client.disconnected") == 1
+
+
+def test_a_master_that_dies_takes_all_along(upgradable: Upgradable) -> None:
+    """Handlers of both versions hear it; the lock is gone, and the next start just works."""
+    served, installed = upgradable()
+    clients = [served.served()]
+    installed.publish()
+    upgrade(served)
+    clients.append(served.served())
+    children = [served.watch(pid) for pid in served.processes[1:]]
+    served.signal(signal.SIGKILL)
+    assert served.is_gone()
+    assert all(child.has_ended(2) for child in children)
+    assert "started" in served.tetrad("start").out
+    served.adopt(served.tetrad("status").out)
+
+
+def test_the_lock_stays_the_masters(upgradable: Upgradable) -> None:
+    """A second start finds that the daemon runs."""
+    served, installed = upgradable()
+    installed.publish()
+    upgrade(served)
+    assert f"already running (pid {served.pid})" in served.tetrad("start").out
+
+
+# However the daemon was started
+
+
+def test_a_daemon_in_the_foreground_is_upgraded(
+    prepared: MakeDaemon, tmp_path: pathlib.Path
+) -> None:
+    """The log goes on at the terminal, and Ctrl-C stops the new version."""
+    installed = Installation(str(tmp_path))
+    served = prepared(log={"file": None})
+    served.environment |= installed.environment
+    output = str(tmp_path / "output")
+    served.settings["log"] = {"format": "console"}
+    served.configure()
+    process = served.run(output)
+
+    def said(word: str) -> bool:
+        with open(output, encoding="utf-8") as file:
+            return word in file.read()
+
+    until(lambda: said("server.listening"), "its start")
+    version = installed.publish()
+    assert f"-> {version} (pid {process.pid}" in upgrade(served).out
+    until(lambda: said("server.upgraded"), "the log")
+    served.signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert said("server.stopped")
+
+
+def test_listeners_of_a_service_manager_are_kept(
+    prepared: MakeDaemon, tmp_path: pathlib.Path
+) -> None:
+    """They are the manager's after an upgrade as before: a stop refuses nobody who waits."""
+    installed = Installation(str(tmp_path))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port, fd = listening.getsockname()[1], listening.fileno()
+        served = prepared(listen=[{"address": "127.0.0.1", "port": port}])
+        served.environment |= installed.environment
+        command = [sys.executable, "-c", _AS_A_MANAGER_STARTS_IT, f"{fd}", served.file]
+        served.adopt(run(command, served.environment, pass_fds=[fd]).out)
+        client = served.served()
+        assert served.tetrad("reload").status == 0
+        installed.publish()
+        upgrade(served)
+        assert ANSWER.fullmatch(client.ask())
+        assert ANSWER.fullmatch(served.served().ask())
+        served.stop()
+        with socket.create_connection(("127.0.0.1", port)):
+            pass
+
+
+def test_a_service_manager_hears_of_an_upgrade(
+    prepared: MakeDaemon, tmp_path: pathlib.Path
+) -> None:
+    """It is told when it begins, that it works again, and goes on to hear that it is alive."""
+    installed = Installation(str(tmp_path))
+    manager = Manager(str(tmp_path / "notify"))
+    served = prepared()
+    served.environment |= installed.environment
+    served.environment |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "200000"}
+    served.start()
+    for _ in range(2):
+        installed.publish()
+        upgrade(served)
+        words = heard_until(manager, "READY=1")
+        assert "RELOADING=1" in words
+        heard_until(manager, "WATCHDOG=1")
+    manager.close()
+
+
+def heard_until(manager: Manager, word: str) -> list[str]:
+    """Return what a manager hears, up to a word."""
+    words: list[str] = []
+    while word not in words:
+        words += manager.hears()
+    return words
