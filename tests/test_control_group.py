@@ -43,11 +43,12 @@ def test_a_member_may_look(daemon: MakeDaemon, nobodys_folder: str) -> None:
     assert f'"pid": {served.pid}' in ran.out
 
 
-def test_a_member_may_not_touch(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """A reload is refused to a member, in words, and nothing is reloaded."""
+@pytest.mark.parametrize("request_", ["reload", "upgrade"])
+def test_a_member_may_not_touch(daemon: MakeDaemon, nobodys_folder: str, request_: str) -> None:
+    """It is refused to a member, in words, and nothing is done."""
     served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
-    ran = asked_by_a_member(served, "reload")
+    ran = asked_by_a_member(served, request_)
     assert ran.status not in {0, 78}
-    assert "reload for root" in ran.err
+    assert "upgrade and reload for root" in ran.err
     served.stop()
-    assert not served.events("server.reloaded")
+    assert not served.events("server.reloaded") + served.events("server.upgraded")

@@ -14,7 +14,7 @@ import pytest
 from clients import ANSWER
 from damage.accounts import Sessions, account
 from installations import Installation
-from processes import children_of, descriptors_of, in_background, run, status_of, title_of, until
+from processes import children_of, descriptors_of, in_background, run, stopped, title_of, until
 from test_activation import _AS_A_MANAGER_STARTS_IT
 from test_notify import Manager
 from tetrad import __version__
@@ -390,7 +390,8 @@ class Pausing:
     def go_on(self) -> dict[str, Any]:
         """Have it go on; return what came of it."""
         with open(self._go, "w", encoding="ascii"):
-            self._asking.join()
+            pass
+        self._asking.join()
         return dict(json.loads(self.outcome[0] or b"{}"))
 
 
@@ -457,10 +458,54 @@ class Trying:
         self.asking = ask(served, b"upgrade")
         self.probe = served.watch(until(lambda: probe_of(served), "the program that tries"))
 
-    def end(self) -> dict[str, Any]:
+    def let_go(self) -> None:
         """Let it come to its end."""
         with open(self._go, "w", encoding="ascii"):
-            return dict(json.loads(self.asking.read_all()))
+            pass
+
+    def end(self) -> dict[str, Any]:
+        """Let it come to its end, and return what came of the upgrade."""
+        self.let_go()
+        return dict(json.loads(self.asking.read_all()))
+
+
+@pytest.mark.parametrize(
+    ("number", "event"), [(signal.SIGHUP, "server.reloaded"), (signal.SIGTERM, "server.stopped")]
+)
+def test_a_signal_that_comes_with_the_end_of_a_trial_is_obeyed(
+    upgradable: Upgradable, number: int, event: str
+) -> None:
+    """By the old version or by the new one, whichever has its turn."""
+    served, installed = upgradable()
+    trying = Trying(served, installed)
+    with stopped(served.pid):
+        trying.let_go()
+        assert trying.probe.has_ended()
+        served.signal(number)
+    served.wait_for(event)
+
+
+NOTED = """
+import os, signal
+from tetrad import spawn
+from tetrad.loop import Loop
+from tetrad.signals import Signals
+signals = Signals(Loop(), print)
+signals.hear()
+signals.pass_on()
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.raise_signal(number)
+with spawn.SIGNALS_HELD:
+    signals.pass_on()
+    print(*sorted(signal.sigpending()))
+"""
+
+
+def test_signals_that_were_noted_are_not_lost_by_an_exec() -> None:
+    """They are pending again, for whichever program lets them through."""
+    ran = run([sys.executable, "-c", NOTED], dict(os.environ))
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.split() == [f"{signal.SIGHUP:d}", f"{signal.SIGTERM:d}"]
 
 
 def test_a_stop_ends_the_trial_of_a_version(upgradable: Upgradable) -> None:
@@ -497,7 +542,6 @@ def test_one_upgrade_at_a_time(upgradable: Upgradable) -> None:
     second = json.loads(ask(served, b"upgrade").read_all())
     assert second["errors"] == ["an upgrade is under way already"]
     served.signal(signal.SIGUSR2)
-    until(lambda: "SIGUSR2" not in status_of(served.pid)["ShdPnd"] and True, "its arrival")
     assert ANSWER.fullmatch(served.connect().ask())
     assert trying.end()["version"] == trying.version
     served.wait_for("server.upgraded", count=2)
@@ -532,8 +576,8 @@ def test_who_has_asked_may_leave(upgradable: Upgradable) -> None:
     served, installed = upgradable()
     trying = Trying(served, installed)
     trying.asking.close()
-    with open(os.path.join(served.folder, "go"), "w", encoding="ascii"):
-        served.wait_for("server.upgraded")
+    trying.let_go()
+    served.wait_for("server.upgraded")
     assert served.status()["version"] == trying.version
 
 

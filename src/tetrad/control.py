@@ -87,7 +87,7 @@ class Control:
         else:
             self._say(
                 conversation,
-                {"error": "the requests are: status, source ADDRESS, and for root reload, upgrade"},
+                {"error": "the requests are: status, source ADDRESS; upgrade and reload for root"},
             )
 
     def _outlook(self, address: bytes) -> dict[str, object]:
