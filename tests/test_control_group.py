@@ -7,6 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from conftest import MakeDaemon
     from daemons import Daemon

@@ -137,6 +137,15 @@ def test_without_another_user_root_stays_root_and_gains_nothing(
     assert found["capabilities"] == own["capabilities"]
 
 
+def test_an_upgrade_needs_no_privilege_and_gains_none(dropped: Daemon) -> None:
+    """The daemon's user does it, and the port that only root could open stays open."""
+    handler = client_of(dropped)
+    assert dropped.tetrad("upgrade").status == 0
+    dropped.wait_for("server.upgraded")
+    pids = [dropped.pid, dropped.logger, handler, client_of(dropped)]
+    assert [privileges_of(pid) for pid in pids] == [of_nobody()] * 4
+
+
 def as_table(text: str, heading: str) -> Iterator[list[str]]:
     """Go through the rows of the table that begins with a heading."""
     rows = text[text.index(heading) :].partition("\n\n")[0].splitlines()
