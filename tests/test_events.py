@@ -433,3 +433,21 @@ def test_a_handler_is_patient_again_once_there_was_room(
     journal.event("info", "waits")
     journal.flush()
     assert (len(waits), journal.lost) == (1, 0)
+
+
+def test_what_was_not_reported_is_left_to_the_next_version(pipe: Pipe, journal: Journal) -> None:
+    """Counts, and a loss that nobody could count; but no orders to a logger that is replaced."""
+    pipe.fill()
+    journal.insist("error", events.LOG_LOST, count=None)
+    journal.insist(events.ORDER, events.REOPEN)
+    journal.count_lost(3)
+    heir = Journal(pipe.writes, "info")
+    heir.inherit(journal.leave())
+    pipe.packets()
+    fcntl.fcntl(pipe.writes, fcntl.F_SETPIPE_SZ, 1 << 16)
+    heir.flush()
+    assert [(line["event"], line["count"]) for line in pipe.lines()] == [
+        ("log.lost", None),
+        ("log.lost", 3),
+    ]
+    assert (heir.lost, heir.lost_in_all) == (0, 3)
