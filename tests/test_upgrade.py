@@ -240,9 +240,9 @@ def test_twenty_upgrades_under_load(upgradable: Upgradable, figure: Figure) -> N
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_two_hundred_upgrades_under_load(upgradable: Upgradable, figure: Figure) -> None:
-    """As above, two hundred times."""
-    upgrade_under_load(upgradable, 200, figure)
+def test_a_hundred_upgrades_under_load(upgradable: Upgradable, figure: Figure) -> None:
+    """As above, a hundred times."""
+    upgrade_under_load(upgradable, 100, figure)
 
 
 def assert_complete(served: Daemon, sent: int) -> None:
@@ -756,29 +756,33 @@ def test_listeners_of_a_service_manager_are_kept(
             pass
 
 
+def listen(manager: Manager, words: list[str]) -> None:
+    """Take note of all that a manager hears, to the end."""
+    while "STOPPING=1" not in words:
+        words += manager.hears()
+
+
 def test_a_service_manager_hears_of_an_upgrade(
     prepared: MakeDaemon, tmp_path: pathlib.Path
 ) -> None:
     """It is told when it begins, that it works again, and goes on to hear that it is alive."""
     installed = Installation(str(tmp_path))
     manager = Manager(str(tmp_path / "notify"))
+    words: list[str] = []
+    listening = in_background(lambda: listen(manager, words))
     served = prepared()
     served.environment |= installed.environment
     served.environment |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "200000"}
     served.start()
-    for _ in range(2):
-        installed.publish()
-        upgrade(served)
-        assert "RELOADING=1" in heard_until(manager, "READY=1")
-        heard_until(manager, "WATCHDOG=1")
-        assert served.tetrad("reload").status == 0
-        heard_until(manager, "READY=1")
+    for change in ("upgrade", "reload", "upgrade"):
+        words.clear()
+        if change == "upgrade":
+            installed.publish()
+        assert served.tetrad(change).status == 0
+        until(lambda: "READY=1" in words, "its readiness")
+        assert "RELOADING=1" in words[: words.index("READY=1")]
+        words.clear()
+        until(lambda: "WATCHDOG=1" in words, "a sign of life")
+    served.stop()
+    listening.join()
     manager.close()
-
-
-def heard_until(manager: Manager, word: str) -> list[str]:
-    """Return what a manager hears, up to a word."""
-    words: list[str] = []
-    while word not in words:
-        words += manager.hears()
-    return words
