@@ -86,6 +86,7 @@ class Beginning:
         for listener in ours:
             listener.socket.listen(listener.plan["backlog"])
             master.door.open(listener)
+        master.door.take_in(state["door"]["guests"])
         outcome = {
             "version": __version__,
             "from": state["version"],

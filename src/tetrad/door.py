@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tetrad.crew import Arrival, Crew
     from tetrad.loop import Loop
     from tetrad.proxyheader import Header
-    from tetrad.succession import DoorState
+    from tetrad.succession import DoorState, GuestState
 
 ACCEPTED_PER_TURN = 16
 """Clients accepted from one listener before the loop looks at everything else."""
@@ -89,6 +89,7 @@ class Door:
             "accepted": self.accepted,
             "peak": self.peak,
             "refused": self.refusals.counts,
+            "guests": self._vestibule.leave(),
         }
 
     def inherit(self, left: DoorState) -> None:
@@ -96,6 +97,11 @@ class Door:
         self._run, self._serial = left["run"], left["serial"]
         self.accepted, self.peak = left["accepted"], left["peak"]
         self.refusals.counts |= left["refused"]
+
+    def take_in(self, guests: list[GuestState]) -> None:
+        """Have those wait on who were in the vestibule of the version before."""
+        for listener in self.listeners:
+            self._vestibule.inherit(listener, guests)
 
     def open(self, listener: Listener) -> None:
         """Accept clients here, too."""

@@ -33,14 +33,18 @@ if TYPE_CHECKING:
         lost_in_all: int
         due: bytes | None
 
+    GuestState = tuple[int, str, dict[str, Any], float, bytes]
+    """Who waits in the vestibule: its descriptor, listener, client, deadline, and what it said."""
+
     class DoorState(TypedDict):
-        """What connections are numbered by, and the counters."""
+        """What connections are numbered by, the counters, and the vestibule."""
 
         run: str
         serial: int
         accepted: int
         peak: int
         refused: dict[str, int]
+        guests: list[GuestState]
 
     class ListenerState(TypedDict):
         """An open listener: its name in the plan, and the descriptor where it stands."""

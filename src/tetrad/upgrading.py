@@ -104,6 +104,7 @@ class Upgrading:
         master.door.sum_up()
         master.journal.flush()
         handed = [listener.socket.fileno() for listener in master.door.listeners]
+        handed += [guest[0] for guest in master.door.leave()["guests"]]
         handed += [] if self._asker is None else [self._asker]
         with spawn.SIGNALS_HELD:
             self._write(plan)

@@ -7,9 +7,10 @@ the client's own remain for the handler, and nothing is left that would wake us 
 from __future__ import annotations
 
 import _socket
+import os
 import time
 
-from tetrad import addresses, proxyheader
+from tetrad import addresses, listeners, proxyheader
 from tetrad.clients import Client
 from tetrad.proxyheader import HeaderError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tetrad.clients import Listener
     from tetrad.loop import Loop
     from tetrad.proxyheader import Header
+    from tetrad.succession import GuestState
 
 LATE = "it has not come in time"
 CUT_SHORT = "the connection ended before its end"
@@ -101,6 +103,23 @@ class Vestibule:
         self._loop.watch(fd, self._hear)
         if "vestibule" not in self._loop.timers or guest.deadline < self._next:
             self._expire_at(guest.deadline)
+
+    def leave(self) -> list[GuestState]:
+        """Return who waits, for the next version."""
+        return [
+            (fd, one.listener.plan["name"], one.client.leave(), one.deadline, one.said)
+            for fd, one in self._guests.items()
+        ]
+
+    def inherit(self, listener: Listener, guests: list[GuestState]) -> None:
+        """Have those of a listener wait on who did so in the version before."""
+        for fd, name, client, deadline, said in guests:
+            if name == listener.plan["name"]:
+                os.set_inheritable(fd, False)
+                socket = listeners.adopt(fd, listener.plan["family"])
+                guest = Guest(socket, Client.inherited(client), listener, deadline)
+                guest.said = said
+                self.keep(guest)
 
     def clear(self, listener: Listener) -> None:
         """Turn away who waits at a listener that is closed."""
