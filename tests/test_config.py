@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tetrad.config import Clock, Close, Config, Listener, Section
-from tetrad.configfile import dump, read
+from tetrad.configfile import read
+from tetrad.dumping import dump
 from tetrad.quantities import ClockFormat
 
 

@@ -26,7 +26,8 @@ from tetrad.config import (
     Run,
     Session,
 )
-from tetrad.configfile import ConfigError, Loaded, dump, find, load
+from tetrad.configfile import ConfigError, Loaded, find, load
+from tetrad.dumping import dump
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from tetrad import configfile, events, quantities
+from tetrad import configfile, dumping, events, quantities
 from tetrad.cli import outcome
 from tetrad.cli.parser import parser
 from tetrad.config import Config
@@ -260,7 +260,7 @@ def test_the_examples_are_accepted(tmp_path: Path) -> None:
 
 def test_what_dump_prints_is_accepted() -> None:
     """The effective configuration is a file like any other."""
-    assert accepted(configfile.dump(Config()))
+    assert accepted(dumping.dump(Config()))
 
 
 @pytest.mark.parametrize(

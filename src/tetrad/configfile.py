@@ -1,6 +1,6 @@
 """The configuration file: YAML in, the model out, and every problem with its line and column.
 
-The only importer of yaml. The file is read as a tree of nodes that know their place; the tree is
+The file is read as a tree of nodes that know their place; the tree is
 walked along the types of `tetrad.config`, so that one run finds everything that is wrong.
 """
 
@@ -29,8 +29,6 @@ _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")}
 
 _MOST_NESTED = 64
-_LINE_ENDS = {"\x85", "\u2028", "\u2029"}
-"""What YAML takes for the end of a line, besides those that everybody does."""
 
 
 class ConfigError(Exception):
@@ -88,29 +86,6 @@ def read(data: bytes, file: str) -> Loaded:
     return Loaded(
         Config() if config is UNSET else config, file, reader.problems, reader.given, reader.places
     )
-
-
-def dump(config: Config) -> str:
-    """Write a configuration as YAML that loads back to the same."""
-    tree = msgspec.to_builtins(config, enc_hook=str)
-    for listener in tree["listen"]:
-        if listener["port"] is None:
-            del listener["port"]
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts texts in quotes that would be read as something else, by YAML 1.1 and by us."""
-
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Write a text."""
-        node = super().represent_str(data)
-        if _LINE_ENDS & set(data) or (node.style is None and not isinstance(_scalar(node), str)):
-            node.style = '"'
-        return node
-
-
-_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 class _Reader:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
 
-from tetrad import activation, certificates, listeners, paths, pidfile, privileges, remote
-from tetrad import plan as plans
+from tetrad import activation, certificates, listeners, paths, pidfile, planning, privileges, remote
 from tetrad.handover import Estate, become_master
 from tetrad.interruptions import Interrupted, Interruptions
 
@@ -53,7 +52,7 @@ class Front:
         self._settings = loaded.config.daemon
         # Before anything forks: what is passed is for this very process.
         self._activation = activation.take(os.environ, os.getpid())
-        self._plan: Plan = plans.make(
+        self._plan: Plan = planning.make(
             loaded,
             explicit,
             foreground=foreground,

@@ -12,7 +12,7 @@ import pwd
 import sys
 from typing import Any
 
-from tetrad import certificates, configfile, plan
+from tetrad import certificates, configfile, planning
 
 ANSWER = 3
 
@@ -37,4 +37,4 @@ def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
         return {"errors": [f"{file}: the daemon's user, {user}, has no permission to read it"]}
     except OSError as error:
         return {"errors": [f"{file}: {error.strerror}"]}
-    return {"plan": plan.make(loaded, explicit, foreground=foreground, certificates=found)}
+    return {"plan": planning.make(loaded, explicit, foreground=foreground, certificates=found)}

@@ -39,7 +39,7 @@ MODULES = {
     "quantities": ["quantities", "configfile"],
     "complaints": ["configfile"],
     "configfile": ["configfile", "config"],
-    "config": ["config", "configfile", "plan", "etc", "paper"],
+    "config": ["config", "configfile", "planning", "etc", "paper"],
     "children": ["children"],
 }
 """The modules, and the tests that are theirs."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tetrad import commands, configfile, plan
+from tetrad import commands, configfile, dumping, planning
 from tetrad.config import Config
 
 from .nonsense import in_batches, misshapen, patience, seeded, spoilt
@@ -36,7 +36,7 @@ EVERYTHING = re.sub(rb"(?m)^#(?=[a-z ] ?[ a-z-]*[a-z]*:|  )", b"", SAMPLE)
 CORPUS = [
     SAMPLE,
     EVERYTHING,
-    configfile.dump(Config()).encode(),
+    dumping.dump(Config()).encode(),
     b"""\
 listen:
   - {address: "::", port: 65000}              # IPv6 and IPv4
@@ -88,11 +88,11 @@ def check(data: bytes) -> bool:
         assert problem.isprintable(), (data, problem)
     if loaded.problems:
         return False
-    made = plan.make(loaded, FILE, foreground=False)
+    made = planning.make(loaded, FILE, foreground=False)
     assert marshal.loads(marshal.dumps(dict(made))) == made, data  # noqa: S302 - our own
     for command in commands.make(made["commands"]).values():
         assert command.answer(), data
-    again = configfile.read(configfile.dump(loaded.config).encode(), FILE)
+    again = configfile.read(dumping.dump(loaded.config).encode(), FILE)
     assert (again.problems, again.config) == ([], loaded.config), data
     return True
 

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tetrad import configfile, pidfile
+from tetrad import dumping, pidfile
 from tetrad.cli.configuration import check_certificates, load, running_pid, warn
 from tetrad.cli.outcome import (
     FAILURE,
@@ -72,7 +72,7 @@ def check(options: argparse.Namespace) -> int:
     loaded = load(options).checked()
     check_certificates(loaded)
     if options.dump:
-        print(configfile.dump(loaded.config), end="")
+        print(dumping.dump(loaded.config), end="")
     else:
         print(f"{loaded.file or 'built-in defaults'}: configuration OK")
     warn(loaded)

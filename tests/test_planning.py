@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tetrad import __version__, executables, plan
+from tetrad import __version__, executables, planning
 from tetrad.admission import AccessList
 from tetrad.answers import Size, Terminator
 from tetrad.config import (
@@ -101,7 +101,7 @@ def make(
 ) -> Plan:
     """Make the plan of a configuration, in which the keys `given` were in the file."""
     loaded = Loaded(config, file, [], dict.fromkeys(given, 1))
-    return plan.make(loaded, explicit, foreground=foreground)
+    return planning.make(loaded, explicit, foreground=foreground)
 
 
 def kinds(value: object) -> set[type]:
