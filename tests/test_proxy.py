@@ -188,10 +188,32 @@ def test_where_nobody_is_brought_the_balancer_is_the_client(
     daemon: MakeDaemon, header: bytes
 ) -> None:
     """LOCAL, UNKNOWN and a family that is not told: its own address counts, for the lists too."""
-    served = balanced(daemon, access={"deny": ["203.0.113.0/24"]})
+    served = balanced(daemon, access={"deny": ["203.0.113.0/24"]}, log={"level": "debug"})
     client = brought(served, header)
     line = served.wait_for("client.connected")
     assert line["client"] == line["proxy"] == client.name
+
+
+def test_of_a_balancers_check_only_what_is_wrong_is_logged(daemon: MakeDaemon) -> None:
+    """LOCAL is a look whether we live: its usual lines are of level debug, others as ever."""
+    served = balanced(daemon)
+    client = brought(served, LOCAL)
+    client.say(b"nope")
+    assert client.quit() == b"quit"
+    assert is_let_in(served, ALICE)
+    served.wait_for("client.disconnected", client="198.51.100.1:1111")
+    served.wait_for("client.invalid", client=client.name, check=True)
+    assert [line["event"] for line in served.events(client=client.name)] == ["client.invalid"]
+    assert served.status()["accepted"] == 2
+
+
+def test_at_level_debug_a_check_is_a_session_like_any_other(daemon: MakeDaemon) -> None:
+    """From beginning to end, and marked."""
+    served = balanced(daemon, log={"level": "debug"})
+    assert brought(served, LOCAL).quit() == b"quit"
+    served.wait_for("client.disconnected", check=True, level="debug")
+    words = [line["event"].removeprefix("client.") for line in served.events(check=True)]
+    assert words == ["connected", "command", "command", "disconnected"]
 
 
 def test_a_client_of_a_unix_socket_is_called_so(daemon: MakeDaemon) -> None:

@@ -128,6 +128,8 @@ class Logger:
         elif event == events.LOG_LOST and fields["count"]:
             self._lost += fields["count"]  # one report for all that was lost, wherever it was
         elif self._speaker is not None:
+            if level == "info" and events.CHECK in self._speaker:
+                level = "debug"
             self._log(int(moment), level, event, self._speaker | fields)
 
     def _log(self, moment: int, level: str, event: str, fields: dict[str, Any]) -> None:

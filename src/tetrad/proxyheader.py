@@ -57,17 +57,24 @@ class Header:
     """What a header says. `peer` is as of accept(2); None: the connection's own counts.
 
     `path` is the peer's where that is a Unix socket, and may be empty; `unique_id` is the
-    balancer's name for the connection, printable, or empty.
+    balancer's name for the connection, printable, or empty. It `is_check` if nobody is brought, and
+    the balancer only looks whether we live.
     """
 
-    __slots__ = ("path", "peer", "unique_id")
+    __slots__ = ("is_check", "path", "peer", "unique_id")
 
     def __init__(
-        self, peer: tuple[str, int] | None = None, path: str | None = None, unique_id: str = ""
+        self,
+        peer: tuple[str, int] | None = None,
+        path: str | None = None,
+        unique_id: str = "",
+        *,
+        is_check: bool = False,
     ) -> None:
         self.peer = peer
         self.path = path
         self.unique_id = unique_id
+        self.is_check = is_check
 
 
 def extent(data: bytes) -> tuple[int, bool]:
@@ -142,7 +149,7 @@ def _parse_2(header: bytes) -> Header:
     if version != _VERSION_2 or command not in {_LOCAL, _PROXY}:
         raise HeaderError("its version or command is unknown")
     if command == _LOCAL:
-        return Header()
+        return Header(is_check=True)
     if family not in _ADDRESS_BYTES:
         raise HeaderError("its family of addresses is unknown")
     if transport not in {_UNSPECIFIED, _STREAM}:

@@ -10,7 +10,7 @@ import _socket
 import os
 import time
 
-from tetrad import addresses, listeners, proxyheader
+from tetrad import addresses, events, listeners, proxyheader
 from tetrad.clients import Client
 from tetrad.proxyheader import HeaderError
 
@@ -72,6 +72,8 @@ class Guest:
         more: dict[str, object] = {"proxy": balancer.name}
         if header.unique_id:
             more["unique_id"] = header.unique_id
+        if header.is_check:
+            more[events.CHECK] = True
         return Client(name, address, balancer.connection, self.listener, more)
 
 

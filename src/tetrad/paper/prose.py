@@ -175,7 +175,13 @@ EVENTS: dict[str, tuple[str, str]] = {
     events.SERVER_UPGRADE_FAILED: ("error", "The old version serves on: `errors`."),
     events.SERVER_OVERLOADED: ("error", "No client can be accepted for a while: `error`."),
     events.SERVER_FAILED: ("error", "A defect in `tetrad`: `error`, `place`."),
-    events.CLIENT_CONNECTED: ("info", "A session has begun."),
+    events.CLIENT_CONNECTED: (
+        "info",
+        """
+A session has begun. What is usual about one that has `check`, a balancer's look whether the daemon
+lives, is of level debug.
+""",
+    ),
     events.CLIENT_COMMAND: (
         "info",
         """
