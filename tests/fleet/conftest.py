@@ -1,0 +1,38 @@
+"""What the tests of a fleet share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleet.site import Site, Switch
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+    from conftest import MakeDaemon
+
+
+@pytest.fixture
+def switch() -> Iterator[Switch]:
+    """Make a switch that networks can hang on."""
+    if os.geteuid():
+        pytest.skip("only root can make networks")
+    for program, package in (("ip", "iproute2"), ("haproxy", "haproxy")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed: install {package}")
+    with contextlib.closing(Switch()) as made:
+        yield made
+
+
+@pytest.fixture
+def site(switch: Switch, prepared: MakeDaemon, tmp_path: pathlib.Path) -> Iterator[Site]:
+    """Start three tetrads and a balancer that has found them well."""
+    with contextlib.closing(Site(switch, prepared, str(tmp_path))) as made:
+        made.balancer.wait_until_open()
+        yield made

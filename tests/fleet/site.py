@@ -1,0 +1,136 @@
+"""A site: three tetrads, a balancer and clients, each in a network of its own, on one switch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clients import ANSWER, Client
+from damage.networks import Network
+from fleet import load
+from fleet.balancer import Balancer
+from fleet.load import Load
+from processes import until
+
+if TYPE_CHECKING:
+    from conftest import MakeDaemon
+    from daemons import Daemon
+    from fleet.balancer import Line
+    from fleet.load import Outcome
+
+TETRADS = {"one": "192.0.2.11", "two": "192.0.2.12", "three": "192.0.2.13"}
+"""Where the configuration that is shipped has them by default."""
+
+_IN_BOTH_LOGS = ("server", "client", "proxy")
+
+
+class Switch:
+    """What the networks hang on: a bridge, in a network of its own."""
+
+    def __init__(self) -> None:
+        self._network = Network()
+        self._members: list[Network] = []
+        self._network.ip("link", "add", "switch", "type", "bridge")
+        self._network.ip("link", "set", "switch", "up")
+
+    def join(self, address: str) -> Network:
+        """Make a network with this address on the switch."""
+        member = Network()
+        self._members.append(member)
+        port = f"port{len(self._members)}"
+        there = ("netns", str(member.thread))
+        self._network.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", *there)
+        self._network.ip("link", "set", port, "master", "switch", "up")
+        member.ip("address", "add", f"{address}/24", "dev", "eth0")
+        member.ip("link", "set", "eth0", "up")
+        return member
+
+    def close(self) -> None:
+        """Have nothing left of it."""
+        for network in (*self._members, self._network):
+            network.close()
+
+
+class Site:
+    """The whole of it; `clients` is the network that the clients are in."""
+
+    def __init__(self, switch: Switch, prepared: MakeDaemon, folder: str) -> None:
+        self._clients: list[Client] = []
+        self._networks = {name: switch.join(address) for name, address in TETRADS.items()}
+        self.tetrads = {name: _tetrad(prepared, address) for name, address in TETRADS.items()}
+        for name in TETRADS:
+            self.start(name)
+        self.balancer = Balancer(switch.join(load.BALANCER), folder)
+        self.clients = switch.join(load.ADDRESS)
+
+    def start(self, name: str) -> None:
+        """Start a tetrad."""
+        self._networks[name].do(self.tetrads[name].start)
+
+    def unplug(self, name: str) -> None:
+        """Have a tetrad's machine be gone for all others: not even its kernel answers."""
+        self._networks[name].ip("link", "set", "eth0", "down")
+
+    def load(self, clients: int = 6) -> Load:
+        """Return clients who come and go."""
+        return Load(self.clients, clients)
+
+    def served(self) -> Client:
+        """Return a client that has had an answer, and stays."""
+        client = load.connect(self.clients)
+        self._clients.append(client)
+        assert ANSWER.fullmatch(client.ask())
+        return client
+
+    def served_by(self, name: str) -> Client:
+        """Return a client that has had an answer from this tetrad, and stays."""
+        while self.home_of(client := self.served()) != name:
+            assert client.quit() == b"quit"
+        return client
+
+    def home_of(self, client: Client) -> str:
+        """Return the name of the tetrad that has a session."""
+        return self.balancer.homes()[client.name]
+
+    def close(self) -> None:
+        """Have all clients leave, and end the balancer."""
+        self._send_home()
+        self.balancer.close()
+
+    def _send_home(self) -> None:
+        for client in self._clients:
+            client.close()
+
+    def explain(self, outcomes: list[Outcome]) -> list[Line]:
+        """Return the balancer's line about each session."""
+        lines = self.balancer.sessions()
+        return [_line_of(outcome, lines) for outcome in outcomes]
+
+    def check_logs(self) -> None:
+        """Fail unless each session that reached a tetrad is one and the same in both logs."""
+        self._send_home()
+        until(lambda: not self.balancer.homes(), "the end of all sessions")
+        theirs = {line["unique_id"]: line for line in self.balancer.sessions()}
+        ours = [
+            {**event, "server": name}
+            for name, tetrad in self.tetrads.items()
+            for event in tetrad.events("client.connected")
+        ]
+        for field in ("connection", "unique_id"):
+            assert len({event[field] for event in ours}) == len(ours), f"{field} is there twice"
+        known = [event for event in ours if event["unique_id"] in theirs]
+        assert len(ours) - len(known) <= self.balancer.dropped()
+        for event in known:
+            line = theirs[event["unique_id"]]
+            assert {event[field] == line[field] for field in _IN_BOTH_LOGS} == {True}
+            assert event["client"].startswith(f"{load.ADDRESS}:")
+
+
+def _tetrad(prepared: MakeDaemon, address: str) -> Daemon:
+    listener = {"address": address, "port": load.PORT, "proxy": {"trusted": [load.BALANCER]}}
+    return prepared(listen=[listener])
+
+
+def _line_of(outcome: Outcome, lines: list[Line]) -> Line:
+    """Return the line about a session; among those of the same port it is the one of that time."""
+    same = [line for line in lines if line["client"] == outcome.client]
+    return min(same, key=lambda line: abs(float(line["since"]) - outcome.since))
