@@ -50,8 +50,8 @@ SPEAKER = "\x1e"
 """Stands at the head of a write."""
 
 CHECK = "check"
-"""A field of who speaks of a balancer's look whether we live: nothing usual about it is worth a line
-but at level debug."""
+"""A field of who speaks of a balancer's look whether we live: what is usual about that is worth a
+line at level debug only."""
 
 ORDER = "order"
 """Stands in the place of the level of what is an order to the logger, which keeps its place."""

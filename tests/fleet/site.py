@@ -59,8 +59,8 @@ class Site:
         self.tetrads = {name: _tetrad(prepared, address) for name, address in TETRADS.items()}
         for name in TETRADS:
             self.start(name)
-        self.balancer = Balancer(switch.join(load.BALANCER), folder)
         self.clients = switch.join(load.ADDRESS)
+        self.balancer = Balancer(switch.join(load.BALANCER), folder)
 
     def start(self, name: str) -> None:
         """Start a tetrad."""

@@ -1,0 +1,158 @@
+"""A pod, as a container runtime would set it up by the shipped manifest, out of this machine.
+
+Its first process is what the manifest says, as pid 1 of its own processes, as the manifest's user,
+without a privilege, with a root that is read-only and its volumes. What a runtime does beside that,
+seccomp and control groups, is not done here.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from processes import (
+    PATIENCE_SECONDS,
+    Process,
+    Ran,
+    children_of,
+    complain_of_defects,
+    run,
+    title_of,
+    until,
+)
+
+if TYPE_CHECKING:
+    from damage.networks import Network
+
+FOLDER = pathlib.Path(__file__).parents[1] / "etc" / "kubernetes"
+
+Manifest = dict[str, Any]
+
+PROGRAM = "/opt/tetrad/bin/tetrad"
+"""What the image has; here it is the one of these tests."""
+
+_NAMESPACES = [
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--propagation", "private", "--ipc"),
+    *("--pid", "--fork", "--kill-child=KILL"),
+]
+"""Dies with the tests, and takes along whatever it started and mounted."""
+
+_SET_UP = """
+root=$1 empty=$2 configuration=$3
+shift 3
+mount --rbind / "$root"
+mount -t tmpfs tmpfs "$root/run"
+mkdir "$root/run/tetrad" "$root/run/configuration"
+mount --bind "$empty" "$root/run/tetrad"
+mount --bind "$configuration" "$root/run/configuration"
+mount -o remount,bind,ro "$root/run/configuration"
+mount -o remount,ro "$root/run"
+mount -t proc proc "$root/proc"
+mount -o remount,bind,ro "$root"
+cd /
+exec chroot "$root" "$@"
+"""
+
+
+def manifests() -> dict[str, Manifest]:
+    """Return what is shipped, by its kind."""
+    text = (FOLDER / "tetrad.yaml").read_text("utf-8")
+    return {one["kind"]: one for one in yaml.safe_load_all(text)}
+
+
+class Pod:
+    """A pod of the Deployment, whose container may be started again and again."""
+
+    def __init__(self, network: Network, folder: str) -> None:
+        self.network = network
+        self.template: Manifest = manifests()["Deployment"]["spec"]["template"]["spec"]
+        (self.container,) = self.template["containers"]
+        self._output = os.path.join(folder, "pod.out")
+        self._folders = [os.path.join(folder, name) for name in ("root", "run", "configuration")]
+        for path in self._folders:
+            os.mkdir(path)
+        os.chmod(self._folders[1], 0o777)  # noqa: S103 - as an emptyDir is
+        with open(os.path.join(self._folders[2], "tetrad.yaml"), "w", encoding="utf-8") as file:
+            file.write(manifests()["ConfigMap"]["data"]["tetrad.yaml"])
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start the container, and wait until its probe says that it has started."""
+        command = [*self.container["command"], *self.container["args"]]
+        whole = [
+            *_NAMESPACES,
+            "sh",
+            "-euc",
+            _SET_UP,
+            "pod",
+            *self._folders,
+            *self._as_user(command),
+        ]
+        nothing = subprocess.DEVNULL
+        with open(self._output, "ab") as output:
+            started = self.network.do(
+                lambda: subprocess.Popen(whole, stdin=nothing, stdout=nothing, stderr=output)
+            )
+        self._processes.append(started)
+        until(self._is_there, f"the first process of the pod: {self.log()}")
+        until(lambda: self.probe("startupProbe").status == 0, f"the pod's start: {self.log()}")
+
+    def _is_there(self) -> bool:
+        assert self._processes[-1].poll() is None, self.log()
+        return title_of(self.pid).startswith("tetrad: master")
+
+    @property
+    def pid(self) -> int:
+        """The first process, as it is known here; 0 if there is none."""
+        return next(iter(children_of(self._processes[-1].pid)), 0)
+
+    def probe(self, name: str) -> Ran:
+        """Do what kubelet does for a probe."""
+        return self.execute(*self.container[name]["exec"]["command"])
+
+    def execute(self, *command: str) -> Ran:
+        """Run something in the container, as its user."""
+        enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-n", "-i", "-r", "-w", "--"]
+        return run([*enter, *self._as_user(list(command))], {"PATH": os.environ["PATH"]})
+
+    def _as_user(self, command: list[str]) -> list[str]:
+        """Return the command line that runs something with the manifest's security context."""
+        pod, own = self.template["securityContext"], self.container["securityContext"]
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert own["readOnlyRootFilesystem"]
+        setpriv = ["setpriv", f"--reuid={pod['runAsUser']}", f"--regid={pod['runAsGroup']}"]
+        setpriv += ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+        setpriv += [] if own["allowPrivilegeEscalation"] else ["--no-new-privs"]
+        variables = ["PATH=/usr/bin:/bin", "TETRAD_CONFIG=/run/configuration/tetrad.yaml"]
+        ours = os.path.join(sys.prefix, "bin", "tetrad")
+        return [*setpriv, "env", "-i", *variables, *(ours if c == PROGRAM else c for c in command)]
+
+    def log(self) -> str:
+        """Return all that it has said to standard error."""
+        with open(self._output, encoding="utf-8") as file:
+            text = file.read()
+        complain_of_defects(text)
+        return text
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal to the first process; return the container's exit status."""
+        with_children = [Process(pid) for pid in (self.pid, *children_of(self.pid))]
+        with_children[0].signal(number)
+        status = self._processes[-1].wait(PATIENCE_SECONDS)
+        for process in with_children:
+            assert process.has_ended(), "a process outlives its pod"
+            process.close()
+        return status
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+        for process in self._processes:
+            process.kill()
+            process.wait()

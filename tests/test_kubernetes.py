@@ -1,0 +1,178 @@
+"""What is shipped for Kubernetes: the manifests fit the API and each other, and a pod works.
+
+There is no Kubernetes here. The manifests are checked by its own schemas, and a pod is set up by
+hand as they say (`pods`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import kubernetes_validate
+import pytest
+
+import pods
+from clients import ANSWER, Client
+from damage.networks import Network
+from processes import PATIENCE_SECONDS, children_of, state_of, status_of, stopped, until
+from tetrad import configfile, logkeeper, master, paths
+from tetrad.quantities import Duration
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+    from pods import Pod
+    from tetrad.config import Config
+
+OLDEST = "1.31"
+PROJECT = pods.FOLDER.parents[1]
+PORT = 65000
+
+MANIFESTS = pods.manifests()
+POD = MANIFESTS["Deployment"]["spec"]["template"]
+(CONTAINER,) = POD["spec"]["containers"]
+
+
+@pytest.fixture
+def config(tmp_path: pathlib.Path) -> Config:
+    """Return the configuration of the ConfigMap, as tetrad reads it."""
+    (name,) = MANIFESTS["ConfigMap"]["data"]
+    file = tmp_path / name
+    file.write_text(MANIFESTS["ConfigMap"]["data"][name], "utf-8")
+    return configfile.load(str(file)).checked().config
+
+
+@pytest.fixture
+def pod(nobodys_folder: str) -> Iterator[Pod]:
+    """Set up a pod, in a network of its own."""
+    missing = [one for one in ("ip", "unshare", "setpriv", "nsenter") if shutil.which(one) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not installed (iproute2, util-linux)")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(contextlib.closing(Network()))
+        yield stack.enter_context(contextlib.closing(pods.Pod(network, nobodys_folder)))
+
+
+def connect(pod: Pod) -> Client:
+    """Connect to a pod."""
+    where = ("127.0.0.1", PORT)
+    return Client(pod.network.do(lambda: socket.create_connection(where, PATIENCE_SECONDS)))
+
+
+@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("kind", sorted(MANIFESTS))
+def test_a_manifest_is_what_the_api_takes(kind: str, version: str) -> None:
+    """There is no field that Kubernetes would not know, or would not take."""
+    kubernetes_validate.validate(MANIFESTS[kind], version, strict=True)
+
+
+def test_the_manifests_are_about_the_same_pods() -> None:
+    """Every selector finds the pods of the Deployment."""
+    specs = {kind: manifest.get("spec", {}) for kind, manifest in MANIFESTS.items()}
+    labels = POD["metadata"]["labels"]
+    assert specs["Service"]["selector"] == labels
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        assert specs[kind]["selector"] == {"matchLabels": labels}
+    assert specs["NetworkPolicy"]["podSelector"] == {"matchLabels": labels}
+
+
+def test_clients_are_led_to_where_tetrad_listens(config: Config) -> None:
+    """Service, policy, container and configuration have one port, which has one name."""
+    (port,) = CONTAINER["ports"]
+    (listener,) = config.listen
+    assert port["containerPort"] == listener.port == PORT
+    assert listener.address == "0.0.0.0"  # noqa: S104 - the pod's own
+    (service,) = MANIFESTS["Service"]["spec"]["ports"]
+    assert service["targetPort"] == port["name"]
+    (rule,) = MANIFESTS["NetworkPolicy"]["spec"]["ingress"]
+    assert rule["ports"] == [{"port": port["name"]}]
+
+
+def test_all_that_is_written_is_written_to_the_volume(config: Config) -> None:
+    """Pidfile and control socket lie in the folder in memory; the log is standard error."""
+    mounts = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
+    files = (config.daemon.pidfile, config.daemon.control)
+    assert {os.path.dirname(file) for file in files} == {mounts["run"]}
+    assert config.log.file is None
+    assert mounts["configuration"] == os.path.dirname(paths.SYSTEM_CONFIGURATION)
+
+
+def test_a_pod_has_the_time_that_a_stop_takes(config: Config) -> None:
+    """Kubernetes kills no earlier than tetrad itself would have ended everything."""
+    _, seconds = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
+    stop = config.daemon.stop_timeout + master.KILLED_AFTER_SECONDS + logkeeper.FAREWELL_SECONDS
+    assert POD["spec"]["terminationGracePeriodSeconds"] > Duration.parse(f"{seconds}s") + stop
+
+
+def test_the_image_is_made_of_what_there_is() -> None:
+    """The Containerfile copies what the package is built from, and runs what the manifest names."""
+    lines = (pods.FOLDER / "Containerfile").read_text("utf-8").splitlines()
+    words = [
+        shlex.split(line) for line in lines if line.startswith("COPY") and "--from" not in line
+    ]
+    copied = {source for _, *sources, _ in words for source in sources}
+    assert all((PROJECT / source).exists() for source in copied)
+    assert {"pyproject.toml", "README.md", "LICENSE", "src", "etc", "systemd"} == copied
+    assert f"ENTRYPOINT {json.dumps(CONTAINER['command'])}" in lines
+    assert f"CMD {json.dumps(CONTAINER['args'])}" in lines
+    context = POD["spec"]["securityContext"]
+    assert f"USER {context['runAsUser']}:{context['runAsGroup']}" in lines
+
+
+def test_a_pod_serves_and_stops_when_it_is_told(pod: Pod) -> None:
+    """As pid 1, without a privilege, on a root that it cannot write to; its log is complete."""
+    pod.start()
+    client = connect(pod)
+    assert ANSWER.fullmatch(client.ask())
+    assert [pod.probe(f"{name}Probe").status for name in ("readiness", "liveness")] == [0, 0]
+    status = status_of(pod.pid)
+    assert status["NSpid"].split()[-1] == "1"
+    assert {int(status[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    assert pod.end() == 0
+    assert client.read_all() == b""
+    client.close()
+    lines = [json.loads(line) for line in pod.log().splitlines()]
+    assert [line["event"] for line in lines][-2:] == ["client.disconnected", "server.stopped"]
+
+
+def test_a_pod_can_write_to_its_volume_only(pod: Pod) -> None:
+    """Of all folders on its root it is the only one."""
+    pod.start()
+    find = ("find", "/", "/run", "-xdev", "-maxdepth", "3", "-type", "d", "-writable", "-print")
+    assert pod.execute(*find).out.split() == ["/run/tetrad"]
+
+
+def test_a_pod_keeps_no_zombies(pod: Pod) -> None:
+    """What loses its parent in the container is pid 1's, which has to take note of its end."""
+    pod.start()
+    before = children_of(pod.pid)
+    assert pod.execute("sh", "-c", "(sleep 0.2; exit 3) & exec sleep 0").status == 0
+    until(lambda: children_of(pod.pid) == before, "the end of an orphan")
+    assert "Z" not in {state_of(pid) for pid in children_of(pod.pid)}
+
+
+def test_a_container_that_was_killed_starts_again(pod: Pod) -> None:
+    """The volume outlives the container; what the dead one left there is in nobody's way."""
+    pod.start()
+    assert pod.end(signal.SIGKILL) != 0
+    pod.start()
+    with contextlib.closing(connect(pod)) as client:
+        assert ANSWER.fullmatch(client.ask())
+    assert pod.end() == 0
+
+
+def test_a_probe_notices_what_the_kernel_hides(pod: Pod) -> None:
+    """A pod that hangs still has connections made for it, but its probes fail in their time."""
+    pod.start()
+    with stopped(pod.pid):
+        connect(pod).close()
+        assert pod.probe("livenessProbe").status != 0
+    assert pod.probe("livenessProbe").status == 0
