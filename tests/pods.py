@@ -37,6 +37,9 @@ Manifest = dict[str, Any]
 PROGRAM = "/opt/tetrad/bin/tetrad"
 """What the image has; here it is the one of these tests."""
 
+VARIABLES = ("PATH=/usr/bin:/bin", "TETRAD_CONFIG=/run/configuration/tetrad.yaml")
+"""The second stands for /etc/tetrad/tetrad.yaml, where this machine may have no folder."""
+
 _NAMESPACES = [
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--propagation", "private", "--ipc"),
@@ -75,11 +78,11 @@ class Pod:
         self.template: Manifest = manifests()["Deployment"]["spec"]["template"]["spec"]
         (self.container,) = self.template["containers"]
         self._output = os.path.join(folder, "pod.out")
-        self._folders = [os.path.join(folder, name) for name in ("root", "run", "configuration")]
-        for path in self._folders:
+        self.folders = [os.path.join(folder, name) for name in ("root", "run", "configuration")]
+        for path in self.folders:
             os.mkdir(path)
-        os.chmod(self._folders[1], 0o777)  # noqa: S103 - as an emptyDir is
-        with open(os.path.join(self._folders[2], "tetrad.yaml"), "w", encoding="utf-8") as file:
+        os.chmod(self.folders[1], 0o777)  # noqa: S103 - as an emptyDir is
+        with open(os.path.join(self.folders[2], "tetrad.yaml"), "w", encoding="utf-8") as file:
             file.write(manifests()["ConfigMap"]["data"]["tetrad.yaml"])
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -92,7 +95,7 @@ class Pod:
             "-euc",
             _SET_UP,
             "pod",
-            *self._folders,
+            *self.folders,
             *self._as_user(command),
         ]
         nothing = subprocess.DEVNULL
@@ -130,9 +133,12 @@ class Pod:
         setpriv = ["setpriv", f"--reuid={pod['runAsUser']}", f"--regid={pod['runAsGroup']}"]
         setpriv += ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
         setpriv += [] if own["allowPrivilegeEscalation"] else ["--no-new-privs"]
-        variables = ["PATH=/usr/bin:/bin", "TETRAD_CONFIG=/run/configuration/tetrad.yaml"]
+        return [*setpriv, "env", "-i", *VARIABLES, *self.translated(command)]
+
+    def translated(self, command: list[str]) -> list[str]:
+        """Return a command of the manifest's as it is here."""
         ours = os.path.join(sys.prefix, "bin", "tetrad")
-        return [*setpriv, "env", "-i", *variables, *(ours if c == PROGRAM else c for c in command)]
+        return [ours if word == PROGRAM else word for word in command]
 
     def log(self) -> str:
         """Return all that it has said to standard error."""

@@ -19,6 +19,7 @@ import kubernetes_validate
 import pytest
 
 import pods
+import runtimes
 from clients import ANSWER, Client
 from damage.networks import Network
 from processes import PATIENCE_SECONDS, children_of, state_of, status_of, stopped, until
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pods import Pod
+    from runtimes import Container
     from tetrad.config import Config
 
 OLDEST = "1.31"
@@ -59,6 +61,16 @@ def pod(nobodys_folder: str) -> Iterator[Pod]:
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(contextlib.closing(Network()))
         yield stack.enter_context(contextlib.closing(pods.Pod(network, nobodys_folder)))
+
+
+@pytest.fixture
+def container(nobodys_folder: str) -> Iterator[Container]:
+    """Set up a container for runc, in a network of its own."""
+    if shutil.which("runc") is None or not os.path.exists(runtimes.PROFILE):
+        pytest.skip("runc or its profile: not installed (runc, golang-github-containers-common)")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(contextlib.closing(Network()))
+        yield stack.enter_context(contextlib.closing(runtimes.Container(network, nobodys_folder)))
 
 
 def connect(pod: Pod) -> Client:
@@ -176,3 +188,17 @@ def test_a_probe_notices_what_the_kernel_hides(pod: Pod) -> None:
         connect(pod).close()
         assert pod.probe("livenessProbe").status != 0
     assert pod.probe("livenessProbe").status == 0
+
+
+def test_a_runtime_runs_it_with_its_default_profile(container: Container) -> None:
+    """Made by runc, and with no system call but those of every container, all of it works."""
+    container.start()
+    client = connect(container.pod)
+    assert ANSWER.fullmatch(client.ask())
+    seccomp = container.execute("grep", "Seccomp:", "/proc/1/status")
+    assert seccomp.out.split() == ["Seccomp:", "2"]
+    assert container.probe("readinessProbe").status == 0
+    assert container.end() == 0
+    client.close()
+    lines = [json.loads(line) for line in container.pod.log().splitlines()]
+    assert lines[-1]["event"] == "server.stopped"

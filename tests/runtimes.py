@@ -1,0 +1,137 @@
+"""A container as Kubernetes has it made: by runc, out of the shipped manifest and this machine.
+
+What `pods` leaves out is here: the runtime itself, and its default profile of system calls, which
+is what `seccompProfile: RuntimeDefault` stands for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pods
+from processes import PATIENCE_SECONDS, Ran, run, until
+
+if TYPE_CHECKING:
+    from damage.networks import Network
+
+PROFILE = "/usr/share/containers/seccomp.json"
+"""Where Debian's golang-github-containers-common has what containers may ask of the kernel."""
+
+_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
+
+_BOOT = 'mount --bind / "$1/root"; shift; exec "$@"'
+_IN_NAMESPACE = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", _BOOT, "boot"]
+"""The mount is nobody else's, and goes with the runtime."""
+
+_NAMESPACES = ("pid", "mount", "ipc", "uts")
+_CAPABILITIES = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
+
+class Container:
+    """The Deployment's container in a pod's folders and network."""
+
+    def __init__(self, network: Network, folder: str) -> None:
+        self.pod = pods.Pod(network, folder)
+        self._name = f"tetrad-test-{os.getpid()}"
+        self._bundle = folder
+        self._runc = ["runc", "--root", os.path.join(folder, "state")]
+        with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(self._configuration(), file)
+
+    def start(self) -> None:
+        """Have it run, and wait until its probe says that it has started."""
+        command = [*_IN_NAMESPACE, self._bundle, *self._runc]
+        command += ["run", "--bundle", self._bundle, self._name]
+        with open(os.path.join(self._bundle, "pod.out"), "wb") as output:
+            self._process = self.pod.network.do(
+                lambda: subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output
+                )
+            )
+        until(lambda: self.probe("startupProbe").status == 0, f"its start: {self.pod.log()}")
+
+    def probe(self, name: str) -> Ran:
+        """Do what kubelet does for a probe."""
+        assert self._process.poll() is None, self.pod.log()
+        return self.execute(*self.pod.container[name]["exec"]["command"])
+
+    def execute(self, *command: str) -> Ran:
+        """Run something in it, as its user."""
+        return run(
+            [*self._runc, "exec", self._name, *self.pod.translated(list(command))],
+            dict(os.environ),
+        )
+
+    def end(self) -> int:
+        """Stop it as kubelet does, and return its exit status."""
+        run([*self._runc, "kill", self._name, str(int(signal.SIGTERM))], dict(os.environ))
+        return self._process.wait(PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+        run([*self._runc, "delete", "--force", self._name], dict(os.environ))
+        self._process.kill()
+        self._process.wait()
+
+    def _configuration(self) -> dict[str, Any]:
+        """Return what runc is told, in the words of the OCI's specification."""
+        context = self.pod.template["securityContext"]
+        own = self.pod.container["securityContext"]
+        user = {"uid": context["runAsUser"], "gid": context["runAsGroup"]}
+        command = [*self.pod.container["command"], *self.pod.container["args"]]
+        process = {
+            "user": user,
+            "cwd": "/",
+            "args": self.pod.translated(command),
+            "env": list(pods.VARIABLES),
+            "noNewPrivileges": not own["allowPrivilegeEscalation"],
+            "capabilities": {name: [] for name in _CAPABILITIES},
+        }
+        _, empty, configuration = self.pod.folders
+        mounts = [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            _bound(empty, "/run/tetrad", "rw"),
+            _bound(configuration, "/run/configuration", "ro"),
+        ]
+        namespaces = [{"type": name} for name in _NAMESPACES]
+        return {
+            "ociVersion": "1.0.2",
+            "root": {"path": "root", "readonly": own["readOnlyRootFilesystem"]},
+            "process": process,
+            "mounts": mounts,
+            "linux": {"namespaces": namespaces, "seccomp": _default_profile()},
+        }
+
+
+def _bound(source: str, destination: str, mode: str) -> dict[str, Any]:
+    return {
+        "destination": destination,
+        "type": "bind",
+        "source": source,
+        "options": ["bind", mode],
+    }
+
+
+def _default_profile() -> dict[str, Any]:
+    """Return the profile as it is for who has no capability."""
+    with open(PROFILE, encoding="utf-8") as file:
+        profile = json.load(file)
+    keys = ("names", "action", "args", "errnoRet")
+    rules = [rule for rule in profile["syscalls"] if _applies(rule.get("includes") or {})]
+    return {
+        "defaultAction": profile["defaultAction"],
+        "defaultErrnoRet": profile["defaultErrnoRet"],
+        "syscalls": [{key: rule[key] for key in keys if rule.get(key)} for rule in rules],
+    }
+
+
+def _applies(includes: dict[str, list[str]]) -> bool:
+    architectures = includes.get("arches")
+    return not includes.get("caps") and (not architectures or _ARCHITECTURE in architectures)
