@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,7 @@ def machine(container: Container) -> Iterator[Container]:
     container.do(*container.tetrad_command("uninstall"))
     container.do(*sh, f"userdel tetrad; rm -rf {FOLDERS}")
     container.do(*sh, f"sh {SHIPPED}/build {IMAGE} {PREFIX}")
+    container.do("cp", "-a", IMAGE, NEXT)
     container.do(*sh, f"mkdir -p {PROFILES}; cp -r {SHIPPED}/profile/tetrad {PROFILES}")
     yield container
     container.do(*sh, f"rm -rf {IMAGE} {NEXT} {PROFILES} {FOLDERS}")
@@ -94,13 +96,21 @@ def test_another_image_takes_its_place(portable: Service) -> None:
     """`portablectl reattach --now` has the service run from the next version's image."""
     portable.do("start", "tetrad")
     before = portable.master
-    portable.container.do("cp", "-a", IMAGE, NEXT)
     reattach = ("portablectl", "reattach", "--now", "--profile=tetrad")
     portable.container.do(*reattach, NEXT)
     portable.replaced(before)
     assert portable.serves()
     assert portable.container.do("portablectl", "is-attached", NEXT) == "running\n"
     portable.container.do(*reattach, IMAGE)
+
+
+def test_it_is_done_as_the_readme_says(machine: Container) -> None:
+    """The commands that stand there attach it, replace it by another image, and detach it."""
+    text = machine.do("sh", "-c", f"cat {SHIPPED}/README.md")
+    (commands,) = re.findall(r"```sh\n(mkdir.*?)```", text, re.DOTALL)
+    said = machine.do("sh", "-euxc", f"cd {SHIPPED}; {commands}")
+    assert "Active: active (running)" in said
+    assert Service(machine).shows("LoadState") == "not-found"
 
 
 def test_nothing_is_left_when_it_is_detached(portable: Service) -> None:
