@@ -25,10 +25,10 @@ Line = dict[str, Any]
 class Balancer:
     """A HAProxy that runs in a network, and what it knows and says."""
 
-    def __init__(self, network: Network, folder: str) -> None:
+    def __init__(self, network: Network, folder: str, configuration: pathlib.Path) -> None:
         self._admin = os.path.join(folder, "admin.sock")
         self._log = os.path.join(folder, "haproxy.log")
-        command = ["haproxy", "-db", "-f", str(CONFIGURATION)]
+        command = ["haproxy", "-db", "-f", str(configuration)]
         environment = {**os.environ, "TETRAD_ADMIN": self._admin}
         with open(self._log, "wb") as log:
             self._process = network.do(

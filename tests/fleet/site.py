@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from clients import ANSWER, Client
 from damage.networks import Network
 from fleet import load
-from fleet.balancer import Balancer
+from fleet.balancer import CONFIGURATION, Balancer
 from fleet.load import Load
 from processes import until
 
 if TYPE_CHECKING:
+    import pathlib
+
     from conftest import MakeDaemon
     from daemons import Daemon
     from fleet.balancer import Line
@@ -51,16 +53,28 @@ class Switch:
 
 
 class Site:
-    """The whole of it; `clients` is the network that the clients are in."""
+    """The whole of it; `clients` is the network that the clients are in.
 
-    def __init__(self, switch: Switch, prepared: MakeDaemon, folder: str) -> None:
+    Each listener has `more` settings than that it is behind the balancer.
+    """
+
+    def __init__(
+        self,
+        switch: Switch,
+        prepared: MakeDaemon,
+        folder: str,
+        configuration: pathlib.Path = CONFIGURATION,
+        **more: object,
+    ) -> None:
         self._clients: list[Client] = []
         self._networks = {name: switch.join(address) for name, address in TETRADS.items()}
-        self.tetrads = {name: _tetrad(prepared, address) for name, address in TETRADS.items()}
+        self.tetrads = {
+            name: _tetrad(prepared, address, **more) for name, address in TETRADS.items()
+        }
         for name in TETRADS:
             self.start(name)
         self.clients = switch.join(load.ADDRESS)
-        self.balancer = Balancer(switch.join(load.BALANCER), folder)
+        self.balancer = Balancer(switch.join(load.BALANCER), folder, configuration)
 
     def start(self, name: str) -> None:
         """Start a tetrad."""
@@ -125,9 +139,9 @@ class Site:
             assert event["client"].startswith(f"{load.ADDRESS}:")
 
 
-def _tetrad(prepared: MakeDaemon, address: str) -> Daemon:
+def _tetrad(prepared: MakeDaemon, address: str, **more: object) -> Daemon:
     listener = {"address": address, "port": load.PORT, "proxy": {"trusted": [load.BALANCER]}}
-    return prepared(listen=[listener])
+    return prepared(listen=[listener | more])
 
 
 def _line_of(outcome: Outcome, lines: list[Line]) -> Line:

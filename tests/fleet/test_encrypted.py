@@ -1,0 +1,44 @@
+"""A fleet whose listeners have TLS: it goes from the client to the tetrad, past the balancer."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from typing import TYPE_CHECKING
+
+from authorities import Authority, needs_openssl
+from clients import ANSWER
+from fleet import load
+from fleet.balancer import CONFIGURATION
+from fleet.site import Site
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from conftest import MakeDaemon
+    from fleet.site import Switch
+
+CA = "/etc/haproxy/tetrad-ca.pem"
+
+
+@needs_openssl
+def test_checks_are_encrypted_where_sessions_are(
+    switch: Switch, prepared: MakeDaemon, tmp_path: pathlib.Path
+) -> None:
+    """With the line for it in force every check passes, and clients meet the tetrad itself."""
+    authority = Authority(str(tmp_path / "authority"))
+    certificate, key = authority.vouch("server")
+    text = CONFIGURATION.read_text("utf-8").replace(
+        "#default-server check-ssl", "default-server check-ssl"
+    )
+    configuration = tmp_path / "tetrad.cfg"
+    configuration.write_text(text.replace(CA, authority.certificate), "utf-8")
+    tls = {"certificate": certificate, "key": key}
+    made = Site(switch, prepared, str(tmp_path), configuration, tls=tls)
+    with contextlib.closing(made) as site:
+        site.balancer.wait_until_open()
+        with contextlib.closing(load.connect(site.clients)) as client:
+            context = ssl.create_default_context(cafile=authority.certificate)
+            client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
+            assert ANSWER.fullmatch(client.ask())
+        site.check_logs()
