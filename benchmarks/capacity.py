@@ -134,9 +134,9 @@ class Machine:
 
     def _rate(self, server: Instance) -> tuple[float, float]:
         """Return the µs a session takes, and how many of them the master works."""
-        before = _worked_us(server.leader.pid)
+        before = worked_us(server.leader.pid)
         rate = self._load.sessions_per_second(server.port, SESSIONS, SECONDS)
-        worked = _worked_us(server.leader.pid) - before
+        worked = worked_us(server.leader.pid) - before
         return _MILLION / rate, worked / SESSIONS
 
 
@@ -184,19 +184,24 @@ def _compare(what: str, predicted: float, found: float) -> float:
     return off
 
 
-def _worked_us(pid: int) -> float:
+def worked_us(pid: int) -> float:
     """Return for how many µs a process has had a processor."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1000
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def add_tetrad(program: str, text: str | None) -> argparse.ArgumentParser:
+    """Return a parser that knows which executable to measure."""
     beside = Path(sys.executable).with_name(TETRAD)
     default = str(beside) if beside.exists() else shutil.which(TETRAD) or TETRAD
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program, description=text)
     parser.add_argument(
         "--tetrad", default=default, metavar="PATH", help="the executable (default: %(default)s)"
     )
-    return parser.parse_args(arguments)
+    return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    return add_tetrad("python -m benchmarks.capacity", __doc__).parse_args(arguments)
 
 
 def _say(text: str) -> None:

@@ -94,11 +94,13 @@ class Handlers:
     clients_each: int = 1
 
 
-def configure_tetrad(site: Site, handlers: Handlers, clients: int = CROWD) -> str:
+def configure_tetrad(
+    site: Site, handlers: Handlers, clients: int = CROWD, proxy: object = None
+) -> str:
     """Write tetrad's configuration, with the log on, as JSON, which is YAML; return its path."""
     folder = site.folder
     settings = {
-        "listen": [{"address": processes.LOOPBACK, "port": site.port}],
+        "listen": [{"address": processes.LOOPBACK, "port": site.port, "proxy": proxy}],
         "daemon": {"pidfile": str(folder / "tetrad.pid"), "control": str(folder / "control.sock")},
         "log": {"file": str(folder / "tetrad.log"), "format": "json", "level": "info"},
         "handlers": asdict(handlers),

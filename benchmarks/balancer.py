@@ -1,0 +1,128 @@
+"""What a balancer costs: `python -m benchmarks.balancer`, from the folder above this one.
+
+HAProxy, with one thread, brings clients to a tetrad with the PROXY protocol. How long it works on a
+session, and how much memory a connection that is held takes in it, is what one needs to know to
+count balancers (CAPACITY.md).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks import processes
+from benchmarks.capacity import add_tetrad, worked_us
+from benchmarks.load import Load
+from benchmarks.processes import MeasureError, build, own_kib
+from benchmarks.samples import SETTLE_SECONDS
+from benchmarks.servers import Handlers, Server, configure_tetrad, running
+
+if TYPE_CHECKING:
+    import argparse
+    import subprocess
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.servers import Site
+
+ROUNDS = 5
+SESSIONS = 2_000
+SECONDS = 8
+HELD = 2_000
+START_SECONDS = 5.0
+
+_CONFIGURATION = """\
+global
+    nbthread 1
+    maxconn 20000
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+listen tetrad
+    bind 127.0.0.1:{port}
+    server one 127.0.0.1:{behind} send-proxy-v2
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print a line for each figure."""
+    options = _parse(arguments)
+    if shutil.which("haproxy") is None:
+        sys.stdout.write("haproxy is not installed: apt-get install haproxy\n")
+        return 1
+    with tempfile.TemporaryDirectory(prefix="tetrad-balancer-") as folder:
+        scratch = Path(folder)
+        try:
+            load = Load(build(Path(__file__).with_name("load.c"), scratch))
+            with (
+                running(_behind(options.tetrad), scratch, scratch) as server,
+                _balancing(server.port, scratch) as (port, pid),
+            ):
+                _measure(load, port, pid)
+        except MeasureError as error:
+            sys.stdout.write(f"{error}\n")
+            return 1
+    return 0
+
+
+def _measure(load: Load, port: int, pid: int) -> None:
+    rounds = []
+    for _ in range(ROUNDS):
+        before = worked_us(pid)
+        load.sessions_per_second(port, SESSIONS, SECONDS)
+        rounds.append((worked_us(pid) - before) / SESSIONS)
+    empty = own_kib(pid)
+    with load.holding(port, HELD) as held:
+        time.sleep(SETTLE_SECONDS)
+        each = (own_kib(pid) - empty) / HELD
+        held.release()
+    sys.stdout.write(f"HAProxy, one thread: {median(rounds):.0f} µs a session\n")
+    sys.stdout.write(f"memory of HAProxy's own: {each:.1f} KiB a connection that is held\n")
+
+
+def _behind(executable: str) -> Server:
+    """Return a tetrad that believes balancers on this machine."""
+
+    def command(site: Site) -> list[str]:
+        proxy = {"trusted": ["127.0.0.0/8"]}
+        file = configure_tetrad(site, Handlers(clients_each=1000), proxy=proxy)
+        return [executable, "run", "-c", file]
+
+    return Server("tetrad", executable, command)
+
+
+@contextmanager
+def _balancing(behind: int, scratch: Path) -> Iterator[tuple[int, int]]:
+    """Run HAProxy before a port; return its own and its pid."""
+    port = processes.free_port()
+    file = scratch / "haproxy.cfg"
+    file.write_text(_CONFIGURATION.format(port=port, behind=behind))
+    haproxy = processes.start(["haproxy", "-db", "-f", str(file)], scratch / "haproxy.out")
+    try:
+        _wait_until_accepting(haproxy, port)
+        yield port, haproxy.pid
+    finally:
+        processes.stop(haproxy)
+
+
+def _wait_until_accepting(haproxy: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not processes.accepts(port):
+        if haproxy.poll() is not None or time.monotonic() > deadline:
+            raise MeasureError("HAProxy does not accept")
+        time.sleep(0.01)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    return add_tetrad("python -m benchmarks.balancer", __doc__).parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
