@@ -48,6 +48,33 @@ def test_a_reload_applies_the_file(service: Service) -> None:
     assert service.master == before
 
 
+def test_an_upgrade_keeps_the_master_and_its_sessions(service: Service) -> None:
+    """What the unit forbids does not matter to it, twice, and systemd sees the same service."""
+    service.do("start", "tetrad")
+    before = service.master
+    client = service.connect()
+    with client.socket:
+        for _ in range(2):
+            ran = service.container.tetrad("upgrade")
+            assert f"(pid {before}, 1 session kept)" in ran.out, ran.err
+        assert client.quit() == b"quit"
+    assert (service.state, service.master, service.shows("NRestarts")) == ("active", before, "0")
+    assert service.serves()
+
+
+def test_a_program_runs_within_what_the_unit_allows(service: Service) -> None:
+    """It is executed, its true status is known, and nothing of it is left."""
+    commands = {"echo": {"run": ["printf", "hello"]}, "fail": {"run": ["sh", "-c", "exit 3"]}}
+    service.configure(commands=commands)
+    service.do("start", "tetrad")
+    client = service.connect()
+    with client.socket:
+        client.send(b"echofailquit")
+        assert client.read_all() == b"helloquit"
+    told = [event for event in service.events() if event["event"] == "client.command"]
+    assert [event.get("status") for event in told] == [0, 3, None]
+
+
 def test_a_bad_file_fails_the_reload(service: Service) -> None:
     """`systemctl reload` fails with the reason, and the old configuration serves on."""
     service.do("start", "tetrad")
