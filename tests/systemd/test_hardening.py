@@ -51,8 +51,9 @@ def test_titles_work_in_spite_of_it(service: Service) -> None:
     with service.connect().socket as client:
         client.sendall(b"time")
         assert client.recv(1)
-        titles = [title_of(pid) for pid in _titled(service)]
         host, port = client.getsockname()
+        service.outside(f"handler {host}:{port}")
+        titles = [title_of(pid) for pid in _titled(service)]
     assert sorted(titles) == [
         f"tetrad: handler {host}:{port}",
         "tetrad: logger",
