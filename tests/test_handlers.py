@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from clients import ANSWER
-from processes import stat_of, title_of, until
+from processes import stat_of, stopped, title_of, until
 
 if TYPE_CHECKING:
     from clients import Client
@@ -212,3 +212,51 @@ def test_nonsense_of_one_client_does_not_slow_the_next(daemon: MakeDaemon) -> No
 def _nice(pid: int) -> int:
     """Return a process's place in nice(2)'s scale, as of proc(5)."""
     return int(stat_of(pid)[16])
+
+
+def test_a_handler_that_is_to_leave_takes_nobody_with_it(daemon: MakeDaemon) -> None:
+    """A client that was passed to it before is answered, and the next one gets another handler."""
+    served = daemon(handlers={"spare": 1, "clients_each": 1000})
+    until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
+    (spare,) = served.handlers
+    with stopped(spare):
+        passed = served.connect()
+        passed.send(b"time")
+        until(lambda: served.status()["clients"]["now"] == 1, "the client to be passed")
+        os.kill(spare, signal.SIGTERM)
+    assert ANSWER.fullmatch(passed.socket.recv(99))
+    assert passed.read_all() == b""
+    assert served.wait_for("client.disconnected")["reason"] == "stopping"
+    other = served.served()
+    assert other.quit() == b"quit"
+
+
+def test_an_order_in_the_first_moments_is_not_for_the_next_client(daemon: MakeDaemon) -> None:
+    """A handler that is told to end while it serves somebody is gone after that."""
+    served = daemon(handlers={"clients_each": 1000})
+    assert served.connect().quit() == b"quit"
+    (handler,) = until(lambda: served.handlers, "a handler")
+    with stopped(handler):
+        client = served.connect()
+        client.send(b"quit")
+        until(lambda: served.status()["clients"]["now"] == 1, "the client to be passed")
+        os.kill(handler, signal.SIGTERM)
+    assert client.read_all() == b"quit"
+    until(lambda: handler not in served.handlers, "its end")
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
+def test_without_time_the_master_is_as_important_as_ever(daemon: MakeDaemon) -> None:
+    """What it rehearses is never nonsense."""
+    served = daemon(commands={"time": None, "ping": {"text": "pong"}})
+    assert os.getpriority(os.PRIO_PROCESS, served.pid) == os.getpriority(os.PRIO_PROCESS, 0)
+    assert served.connect().quit() == b"quit"
+
+
+def test_any_number_of_commands_can_be_rehearsed(daemon: MakeDaemon) -> None:
+    """A start does not depend on what a socket holds."""
+    commands = {f"{number:04}": {"text": "x" * 1000} for number in range(400)}
+    served = daemon(commands=commands, handlers={"spare": 1})
+    client = served.connect()
+    client.send(b"0399quit")
+    assert client.read_all() == b"x" * 1000 + b"quit"

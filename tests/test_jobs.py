@@ -549,3 +549,32 @@ def test_many_clients_run_programs_at_once(daemon: MakeDaemon, handlers: Event) 
         assert client.read_all() == f"{client.name}\nquit".encode()
     served.wait_for("client.disconnected", count=32)
     assert [pid for handler in served.handlers for pid in children_of(handler)] == []
+
+
+def test_a_start_runs_no_program(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """What is rehearsed before clients come has no effect, whatever `time` and `quit` are."""
+    ran = tmp_path / "ran"
+    commands = {"time": {"run": ["touch", str(ran)]}, "quit": {"run": ["touch", str(ran)]}}
+    served = daemon(commands=commands, handlers={"spare": 1})
+    until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
+    assert not ran.exists()
+    client = served.connect()
+    client.send(b"time")
+    until(ran.exists, "the program")
+
+
+def test_what_comes_while_a_program_runs_is_not_thrown_away(
+    daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """An invalid command costs what had arrived with it, and nothing that comes later."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    served = daemon(commands={"load": {"run": ["cat", str(gate)]}})
+    client = served.connect()
+    client.send(b"loadhelp me")
+    writer = os.open(gate, os.O_WRONLY)  # which waits for the program
+    client.send(b"quit")
+    os.write(writer, b"hello")
+    os.close(writer)
+    assert client.read_all() == b"helloquit"
+    assert served.wait_for("client.invalid")["command"] == "help"

@@ -244,3 +244,17 @@ def test_a_daemon_that_does_not_run_cannot_reload(prepared: MakeDaemon) -> None:
     """Status 7, as of the Linux Standard Base."""
     ran = prepared().tetrad("reload")
     assert (ran.status, ran.err) == (7, "tetrad: not running\n")
+
+
+def test_listeners_at_any_port_are_not_mistaken_for_each_other(daemon: MakeDaemon) -> None:
+    """Two of port 0 have one name in the file, and each stays what it is."""
+    served = daemon(listen=[{"port": 0}, {"port": 0, "service": "echo"}])
+    ports = served.ports
+    assert served.tetrad("reload").status == 0
+    assert [one["service"] for one in served.status()["listeners"]] == ["command", "echo"]
+    assert served.ports == ports
+    echoed = served.connect(1)
+    echoed.send(b"quit")
+    assert echoed.socket.recv(9) == b"quit"
+    echoed.send(b"still there")
+    assert echoed.socket.recv(99) == b"still there"

@@ -80,13 +80,14 @@ class Beginning:
         if self._starter is not None:
             master.loop.saw(self._starter)
             os.set_inheritable(self._starter, False)
-        master.logkeeper.replace(master.plan["log"], state["logger"])
         # Who has left meanwhile has left room for whoever waits at the door.
         master.crew.check()
         for listener in ours:
             listener.socket.listen(listener.plan["backlog"])
             master.door.open(listener)
         master.door.take_in(state["door"]["guests"])
+        # A program of ours must not get what the loop has not seen yet.
+        master.logkeeper.replace(master.plan["log"], state["logger"])
         outcome = {
             "version": __version__,
             "from": state["version"],

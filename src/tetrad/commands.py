@@ -93,19 +93,21 @@ class Close(Text):
 class Job(Command):
     """Answers what a program or a function says.
 
-    What that takes is loaded when a client asks for it: the process that forks does without.
+    What that takes is loaded where there is such a command, and only there, for every fork pays for
+    it; and not later, when another version may be installed.
     """
 
     takes_time = True
-    __slots__ = ("_plan",)
+    __slots__ = ("_plan", "_work")
 
     def __init__(self, plan: JobPlan) -> None:
         self._plan = plan
+        __import__(_WORK)
+        self._work = sys.modules[_WORK]
 
     def perform(self, context: Context, session: Session) -> bytes | None:
         """Have it done, and return what is to be answered."""
-        __import__(_WORK)
-        answer: bytes | None = sys.modules[_WORK].perform(self._plan, context, session)
+        answer: bytes | None = self._work.perform(self._plan, context, session)
         return answer
 
 

@@ -71,7 +71,8 @@ _MOST_ITEMS = 6
 class Journal:
     """One process's end of the pipe. It gathers events, and `flush` sends them.
 
-    `patience` is how many seconds a flush waits for room; the master has none.
+    `patience` is how many seconds a flush waits for room. The master has none; it is the one that
+    reports what was lost, by handlers, too, who tell it (`tetrad.notices`).
     """
 
     __slots__ = (
@@ -185,9 +186,9 @@ class Journal:
 
     def send(self, whole: bytes, count: int) -> None:
         """Send a write that was put together elsewhere, with `count` events in it."""
-        if not self._write(whole):
+        self._blocked = not self._write(whole)
+        if self._blocked:
             self.count_lost(count)
-            self._blocked = True
 
     def _gather(self, lines: bytes, count: int) -> None:
         if self._size + len(lines) > select.PIPE_BUF:
@@ -201,7 +202,7 @@ class Journal:
         for event, line in list(self._due.items()):
             if self._write(self._speaker + line):
                 del self._due[event]
-        if self.lost:
+        if self.lost and not self.patience:
             self._report()
         if not self._gathered:
             return

@@ -14,9 +14,9 @@ It takes a `Context`, and returns the answer as bytes, or as a text that goes ou
         return f"you are {context.client}\n"
 
 Each call has a process of its own, which is killed at the command's `timeout`, and when the client
-leaves. So a function may block, crash or print without harm (what it prints goes into the log), and
-what it remembers is gone after the call. An exception is logged in one line, and `on_error` is what
-the client gets.
+resets its connection. So a function may block, crash or print without harm (what it prints goes
+into the log), and what it remembers is gone after the call. An exception is logged in one line, and
+`on_error` is what the client gets.
 '''
 
 from __future__ import annotations

@@ -40,6 +40,9 @@ _FD_BYTES = 4
 
 _WAITING = "(waiting)"
 
+_MOST_WORDS = 8
+"""What a client says in a rehearsal before it listens: that must fit a socket, and its answers."""
+
 _REHEARSALS = 64
 """More than the interpreter wants to see before it specialises an instruction."""
 
@@ -78,20 +81,21 @@ class Handler:
         """Serve up to `clients` clients that come through the channel, then leave."""
         self._warm_up()
         idle, gone = (notices.record(kind, number, 0) for kind in (notices.IDLE, notices.GONE))
-        is_fit = True
-        while is_fit:
-            lifeline = self._settle(_WAITING)
-            arrived = _next_client(channel, lifeline)
+        is_last, is_fit = False, True
+        while is_fit and not is_last:
+            is_last = _wait(channel, self._settle(_WAITING))
+            if is_last:
+                channel.shutdown(_socket.SHUT_RD)  # who has not been passed to us goes to another
+            arrived = _next_client(channel)
             if arrived is None:
                 notices.send(self._notices, gone)
                 return
             socket, client = arrived
             clients -= 1
+            is_last = is_last or not clients
             self.refresh()
-            last = clients == 0
-            is_fit = self._servers[client[2]](socket, client, gone if last else idle)
+            is_fit = self._servers[client[2]](socket, client, gone if is_last else idle)
             socket.close()
-            is_fit = is_fit and not last
 
     def rehearse(self) -> None:
         """Serve clients that are not there, so that every child finds the code warm.
@@ -100,14 +104,20 @@ class Handler:
         attributes) is written into memory; learnt before the fork, it is not copied after it.
         Raises OSError.
         """
-        self._rehearse([list(commands.prompt(self._commands)), [b"t", b"ime"]] * _REHEARSALS)
+        words = self._words()
+        in_pieces = [[word[:1], word[1:]] for word in words[:1]]
+        self._rehearse([words, *in_pieces] * _REHEARSALS)
 
     def _warm_up(self) -> None:
         """Have pages of our own before a client waits for them, unless there is no room for it."""
         try:
-            self._rehearse([list(commands.prompt(self._commands))])
+            self._rehearse([self._words()])
         except OSError:
             pass
+
+    def _words(self) -> list[bytes]:
+        """Return some commands that do nothing but answer, and that at once."""
+        return list(commands.prompt(self._commands))[:_MOST_WORDS]
 
     def _rehearse(self, sessions: list[list[bytes]]) -> None:
         """Serve sessions that nobody is told of; each is what its client says, read by read."""
@@ -193,16 +203,19 @@ def _service(listener: ListenerPlan, known: dict[bytes, Command]) -> Service:
     return CommandService.of(known, listener["reply_terminator"].encode())
 
 
-def _next_client(
-    channel: _socket.socket, lifeline: Lifeline
-) -> tuple[_socket.socket, Packed] | None:
-    """Wait for a client; None when there will be none."""
+def _wait(channel: _socket.socket, lifeline: Lifeline) -> bool:
+    """Wait until there is a client, or none to come; True if we are to leave."""
+    if lifeline.stopping:
+        return True
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     poll.register(lifeline.fd, select.POLLIN)
     ready = dict(lifeline.wait(poll, None))
-    if lifeline.fd in ready or not ready:
-        return None
+    return lifeline.fd in ready or not ready
+
+
+def _next_client(channel: _socket.socket) -> tuple[_socket.socket, Packed] | None:
+    """Return a client that has been passed to us; None when there will be none."""
     data, rights, _, _ = channel.recvmsg(_LONGEST_CLIENT, _socket.CMSG_LEN(_FD_BYTES))
     if not rights:
         return None

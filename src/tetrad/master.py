@@ -29,7 +29,7 @@ from tetrad.handler import Handler
 from tetrad.lean import signal
 from tetrad.logkeeper import Logkeeper
 from tetrad.loop import Loop
-from tetrad.reloading import Reloading, same_place
+from tetrad.reloading import Reloading, paired
 from tetrad.signals import Signals
 from tetrad.snapshot import Life, place_of
 from tetrad.supervision import Supervision
@@ -123,11 +123,11 @@ class Master:
         old, self.plan = self.plan, plan
         plan["supervision"], plan["inherited"] = old["supervision"], old["inherited"]
         self._encryptions = encryptions
+        pairs, _ = paired(self.door.listeners, plan["listeners"])
         for listener in self.door.listeners:
-            match = [new for new in plan["listeners"] if same_place(new, listener.plan)]
-            if match:
-                listener.configure(match[0])
-                listener.socket.listen(match[0]["backlog"])
+            if listener in pairs:
+                listener.configure(pairs[listener])
+                listener.socket.listen(listener.plan["backlog"])
             else:
                 self.door.close(listener)
         for listener in opened:

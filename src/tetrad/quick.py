@@ -122,6 +122,8 @@ class Quick:
             if len(answer) <= _LONGEST_ANSWER:
                 named = members({"command": name.decode()}).encode()
                 self._answers[name] = (answer, len(answer), named, command.closes)
+            else:
+                self._answers.pop(name, None)
 
     def serve(self, socket: _socket.socket, client: Packed, notice: bytes) -> bool:
         """Serve a client, and send the master a notice of its end; True if we can serve another.

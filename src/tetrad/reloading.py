@@ -81,7 +81,7 @@ class Reloading:
         problems += more
         try:
             encryptions = encryption.make(plan["listeners"])
-        except OSError as error:
+        except (OSError, ImportError) as error:
             problems.append(f"tls: {error}")
         if problems:
             for listener, socket in opened:
@@ -112,14 +112,29 @@ def same_place(one: ListenerPlan, other: ListenerPlan) -> bool:
     return one["name"] == other["name"]
 
 
+def paired(
+    present: list[Listener], wanted: list[ListenerPlan]
+) -> tuple[dict[Listener, ListenerPlan], list[ListenerPlan]]:
+    """Return by which plan each listener goes on, and the plans that no listener has yet.
+
+    There may be several of a name: of port 0, which is any.
+    """
+    missing = list(wanted)
+    pairs = {}
+    for listener in present:
+        match = next((plan for plan in missing if same_place(plan, listener.plan)), None)
+        if match is not None:
+            missing.remove(match)
+            pairs[listener] = match
+    return pairs, missing
+
+
 def _open_new(
     present: list[Listener], wanted: list[ListenerPlan]
 ) -> tuple[list[tuple[ListenerPlan, _socket.socket]], list[str]]:
     """Open the listeners that are not there yet; return them, and what went wrong."""
     opened, problems = [], []
-    for plan in wanted:
-        if any(same_place(plan, listener.plan) for listener in present):
-            continue
+    for plan in paired(present, wanted)[1]:
         try:
             opened.append((plan, listeners.open_listener(plan)))
         except PermissionError:

@@ -77,12 +77,15 @@ class CommandService(Service):
     def take(self, session: Session, data: bytes) -> str:
         """Answer the commands in `data`."""
         names, invalid = self._parser.feed(data)
+        takes_time = any(self._commands[name].takes_time for name in names)
+        if invalid is not None and takes_time:
+            session.discard()  # what comes from now on is not to be thrown away
         if self._answer(session, names):
             return "quit"
-        if invalid is not None:
-            self._refuse(session, invalid)
-            return DISCARD
-        return GO_ON
+        if invalid is None:
+            return GO_ON
+        self._refuse(session, invalid)
+        return GO_ON if takes_time else DISCARD
 
     def _answer(self, session: Session, names: list[bytes]) -> bool:
         """Answer commands in their order; True if one of them closes, which is then the last.

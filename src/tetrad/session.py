@@ -138,6 +138,11 @@ class Session:
             except OSError:
                 pass
 
+    def discard(self) -> None:
+        """Throw away all that has arrived."""
+        while self._receive():
+            self._waiting.look()
+
     def count_commands(self, count: int) -> None:
         """Take note of commands that were answered."""
         self._begun.commands += count

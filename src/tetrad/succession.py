@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         lost_in_all: int
         due: bytes | None
 
-    GuestState = tuple[int, str, dict[str, Any], float, bytes]
-    """Who waits in the vestibule: its descriptor, listener, client, deadline, and what it said."""
+    GuestState = tuple[int, int, dict[str, Any], float, bytes]
+    """Who waits in the vestibule: its descriptor, its listener's, client, deadline, its words."""
 
     class DoorState(TypedDict):
         """What connections are numbered by, the counters, and the vestibule."""

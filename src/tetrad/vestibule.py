@@ -109,14 +109,14 @@ class Vestibule:
     def leave(self) -> list[GuestState]:
         """Return who waits, for the next version."""
         return [
-            (fd, one.listener.plan["name"], one.client.leave(), one.deadline, one.said)
+            (fd, one.listener.socket.fileno(), one.client.leave(), one.deadline, one.said)
             for fd, one in self._guests.items()
         ]
 
     def inherit(self, listener: Listener, guests: list[GuestState]) -> None:
         """Have those of a listener wait on who did so in the version before."""
-        for fd, name, client, deadline, said in guests:
-            if name == listener.plan["name"]:
+        for fd, listening, client, deadline, said in guests:
+            if listening == listener.socket.fileno():
                 os.set_inheritable(fd, False)
                 socket = listeners.adopt(fd, listener.plan["family"])
                 guest = Guest(socket, Client.inherited(client), listener, deadline)

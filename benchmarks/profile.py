@@ -1,0 +1,105 @@
+"""Where the time of a session goes: `python -m benchmarks.profile`, from the folder above this one.
+
+`perf` looks at the whole machine while whole sessions run, and each sample is put under what the
+kernel was doing, or under the program's own code. It needs root and linux-perf.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.capacity import add_tetrad
+from benchmarks.load import AT_ONCE, Load
+from benchmarks.processes import MeasureError, build, run
+from benchmarks.servers import Handlers, running, tetrad
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from benchmarks.servers import Instance
+
+SESSIONS = 3_000
+WARM_UP = 500
+SECONDS = 60
+HERTZ = 4_000
+ROWS = 12
+
+KINDS = {
+    "exit_mmap": "giving memory back",
+    "dup_mmap": "copying page tables",
+    "asm_exc_page_fault": "page faults",
+    "copy_process": "the rest of fork",
+    "kernel_clone": "the rest of fork",
+    "ret_from_fork": "the rest of fork",
+    "do_exit": "the rest of exit",
+    "__schedule": "changing processes",
+    "softirq": "network",
+    "tcp_": "network",
+    "inet_": "network",
+    "sock_": "network",
+    "pipe_write": "pipes",
+    "pipe_read": "pipes",
+    "entry_SYSCALL": "other system calls",
+}
+"""A function on a sample's stack, and what it is counted as; the first that fits."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Profile, and print the largest shares."""
+    options = add_tetrad("python -m benchmarks.profile", __doc__).parse_args(arguments)
+    if shutil.which("perf") is None:
+        sys.stdout.write("perf is not installed: apt-get install linux-perf\n")
+        return 1
+    with tempfile.TemporaryDirectory(prefix="tetrad-profile-") as folder:
+        scratch = Path(folder)
+        try:
+            load = Load(build(Path(__file__).with_name("load.c"), scratch))
+            with running(tetrad(options.tetrad, Handlers()), scratch, scratch) as server:
+                shares = _profile(server, load, scratch)
+        except MeasureError as error:
+            sys.stdout.write(f"{error}\n")
+            return 1
+    for (role, kind), share in shares.most_common(ROWS):
+        sys.stdout.write(f"{share / shares.total():6.1%}  {role}: {kind}\n")
+    return 0
+
+
+def _profile(server: Instance, load: Load, scratch: Path) -> Counter[tuple[str, str]]:
+    """Return how many samples there are of each role and kind; those of others are left out."""
+    load.sessions_per_second(server.port, WARM_UP, SECONDS)
+    data = str(scratch / "perf.data")
+    record = ["perf", "record", "-q", "-a", "-g", "-F", str(HERTZ), "-o", data, "--"]
+    sessions = ["sessions", f"--port={server.port}", f"--count={SESSIONS}", f"--at-once={AT_ONCE}"]
+    run([*record, str(load.program), *sessions], SECONDS)
+    roles = {server.leader.pid: "master", server.child_titled("tetrad: logger"): "logger"}
+    script = run(["perf", "script", "-i", data, "-F", "comm,pid,ip,sym"], SECONDS)
+    return Counter(_samples(script.splitlines(), roles))
+
+
+def _samples(lines: Iterable[str], roles: dict[int, str]) -> Iterator[tuple[str, str]]:
+    """Yield the role and the kind of each sample: a line that says whose, then its stack."""
+    role, stack = "", ""
+    for line in lines:
+        if not line.strip():
+            if role:
+                yield role, _kind(stack)
+            role, stack = "", ""
+        elif not line[0].isspace():
+            comm, pid = line.rsplit(maxsplit=1)
+            role = roles.get(int(pid)) or {"tetrad": "handlers", "load": "load"}.get(comm, "")
+        else:
+            stack += line
+
+
+def _kind(stack: str) -> str:
+    fitting = (kind for function, kind in KINDS.items() if function in stack)
+    return next(fitting, "its own code")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
