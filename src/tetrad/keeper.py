@@ -11,7 +11,6 @@ once: the program itself dies even then, but what it has started may live.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import resource
@@ -40,7 +39,6 @@ NOT_EXECUTED = 127
 DESCRIPTORS = 1024
 """How many a program may have open unless it asks for more, as everywhere else."""
 
-_LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -50,7 +48,7 @@ _EVERY_DESCRIPTOR = 1 << 30
 
 def adopt_orphans() -> None:
     """Be the parent of all descendants whose own parent ends."""
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_children(seconds: float) -> bool:
@@ -119,7 +117,7 @@ def _watch(plan: JobPlan, context: Context) -> int | None:
 def _become(plan: JobPlan, context: Context, keeper: int) -> None:
     """Be the program or the function, with nothing of a handler's."""
     os.setsid()
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         return
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -170,6 +168,12 @@ def _call(target: str, context: Context) -> None:
         os._exit(1)
     while answer:
         answer = answer[os.write(answers, answer) :]
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes  # noqa: PLC0415 - as much as the rest of the master, for which each fork pays
+
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _children() -> list[int]:

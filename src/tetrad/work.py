@@ -1,6 +1,6 @@
 """A command that takes its time: a keeper is forked for it, and the session goes on meanwhile.
 
-Runs in a handler, which loads it when the first client asks for such a command. While the program
+Runs in a handler; a master has it only where there is such a command. While the program
 runs the handler hears its client and its master; whatever ends the session ends the program.
 """
 
