@@ -71,6 +71,7 @@ def test_a_program_runs_within_what_the_unit_allows(service: Service) -> None:
     with client.socket:
         client.send(b"echofailquit")
         assert client.read_all() == b"helloquit"
+    until(lambda: service.commands() == 3, "the log")
     told = [event for event in service.events() if event["event"] == "client.command"]
     assert [event.get("status") for event in told] == [0, 3, None]
 
