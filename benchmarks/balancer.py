@@ -39,7 +39,7 @@ START_SECONDS = 5.0
 _CONFIGURATION = """\
 global
     nbthread 1
-    maxconn 20000
+    maxconn 5000
 defaults
     mode tcp
     timeout connect 5s

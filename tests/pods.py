@@ -160,5 +160,8 @@ class Pod:
     def close(self) -> None:
         """Leave nothing of it."""
         for process in self._processes:
+            # The first process of the pod has changed its user, so no death of a parent is its own.
+            for pid in children_of(process.pid):
+                os.kill(pid, signal.SIGKILL)
             process.kill()
             process.wait()
