@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ import pytest
 import tetrad
 
 FOLDER = Path(tetrad.__file__).parent
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("benchmarks", "etc", "systemd", "tests")
+PAGES = [*ROOT.glob("*.md"), *(page for one in FOLDERS for page in ROOT.glob(f"{one}/**/*.md"))]
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 MOST_LINES = 330
 """A module that is longer has two jobs."""
@@ -171,3 +177,10 @@ def test_what_is_public_is_explained(name: str) -> None:
     silent = [n.name for n in nodes if n.name[0] != "_" and not ast.get_docstring(n)]
     assert not silent
     assert ast.get_docstring(TREES[name])
+
+
+@pytest.mark.parametrize("page", sorted(str(page.relative_to(ROOT)) for page in PAGES))
+def test_what_a_page_points_to_is_there(page: str) -> None:
+    """A link within the tree leads to a file or folder of it."""
+    links = LINK.findall((ROOT / page).read_text("utf-8"))
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
