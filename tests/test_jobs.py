@@ -578,3 +578,16 @@ def test_what_comes_while_a_program_runs_is_not_thrown_away(
     os.close(writer)
     assert client.read_all() == b"helloquit"
     assert served.wait_for("client.invalid")["command"] == "help"
+
+
+def test_what_a_program_abandons_does_not_pile_up(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """While it runs, the orphans of it that have ended are reaped."""
+    script = f"for n in 1 2 3; do (true &); done; cd {tmp_path}; touch ready; {WAIT}; echo done"
+    served = daemon(commands={"prog": shell(script)})
+    client = served.connect()
+    client.send(b"progquit")
+    until((tmp_path / "ready").exists, "the program")
+    (keeper,) = children_of(served.handlers[0])
+    until(lambda: len(children_of(keeper)) == 1, "nobody but the program")
+    (tmp_path / "go").touch()
+    assert client.read_all() == b"done\nquit"

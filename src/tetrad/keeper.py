@@ -36,6 +36,9 @@ ENDED, NOT_STARTED, RAISED = b"s", b"e", b"x"
 NOT_EXECUTED = 127
 """Exit status of who could not become the program."""
 
+ORPHAN_SECONDS = 1.0
+"""How often it is looked whether something that the program has abandoned has ended."""
+
 DESCRIPTORS = 1024
 """How many a program may have open unless it asks for more, as everywhere else."""
 
@@ -109,9 +112,11 @@ def _watch(plan: JobPlan, context: Context) -> int | None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(CONTROL, select.POLLIN)
-    if pidfd not in dict(poll.poll()):
-        return None
-    return os.waitpid(pid, 0)[1]
+    ready: dict[int, int] = {}
+    while not ready:
+        ready = dict(poll.poll(ORPHAN_SECONDS * 1000))
+        _reap_orphans(pid)
+    return os.waitpid(pid, 0)[1] if pidfd in ready else None
 
 
 def _become(plan: JobPlan, context: Context, keeper: int) -> None:
@@ -168,6 +173,15 @@ def _call(target: str, context: Context) -> None:
         os._exit(1)
     while answer:
         answer = answer[os.write(answers, answer) :]
+
+
+def _reap_orphans(program: int) -> None:
+    """Reap what a program has left to us and has ended; the program itself has its turn later."""
+    while True:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None or ended.si_pid == program:
+            return
+        os.waitpid(ended.si_pid, 0)
 
 
 def _prctl(option: int, value: int) -> None:
