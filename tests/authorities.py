@@ -18,6 +18,9 @@ needs_openssl = pytest.mark.skipif(
 
 DAY = 86400.0
 
+_USAGE = "critical, keyCertSign, cRLSign"
+"""What a certificate of an authority has to say it is for; Python insists on it from 3.13 on."""
+
 _SETTINGS = """
 [ca]
 default_ca = it
@@ -43,11 +46,18 @@ emailAddress = optional
 basicConstraints = CA:false
 subjectAltName = DNS:localhost, IP:127.0.0.1
 extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
 [client]
 basicConstraints = CA:false
 extendedKeyUsage = clientAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
 [authority]
 basicConstraints = critical, CA:true
+keyUsage = {usage}
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
 """
 
 
@@ -73,14 +83,14 @@ class Authority:
             ("index", ""),
             ("index.attr", ""),
             ("serial", "1000\n"),
-            ("openssl.cnf", _SETTINGS.format(folder=folder)),
+            ("openssl.cnf", _SETTINGS.format(folder=folder, usage=_USAGE)),
         ):
             with open(os.path.join(folder, file), "w", encoding="ascii") as stream:
                 stream.write(text)
         if parent is None:
             subject = f"/O=tetrad/CN={name}"
             out = ("-x509", "-days", "3650", "-keyout", self._key, "-out", self.certificate)
-            openssl("req", *NEW_KEY, "-subj", subject, *out)
+            openssl("req", *NEW_KEY, "-subj", subject, "-addext", f"keyUsage={_USAGE}", *out)
         else:
             made = parent.vouch("an-authority", f"/O=tetrad/CN={name}", kind="authority")
             shutil.copy(made.certificate, self.certificate)
