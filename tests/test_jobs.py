@@ -242,7 +242,8 @@ def test_signals_are_as_a_program_expects_them(daemon: MakeDaemon) -> None:
     served = daemon(commands={"prog": {"run": ["grep", "Sig[BI]", "/proc/self/status"]}})
     blocked, ignored, _ = ask(served).decode().split("\n")
     assert blocked.split() == ["SigBlk:", "0" * 16]
-    assert ignored.split() == ["SigIgn:", "0" * 16]
+    kernels = 3 << 31  # the C library keeps signals 32 and 33 for itself
+    assert int(ignored.split()[1], 16) & ~kernels == 0
 
 
 def test_a_program_leads_a_session(daemon: MakeDaemon) -> None:
