@@ -654,7 +654,7 @@ def test_counters_go_on(upgradable: Upgradable) -> None:
     assert after["log"]["written"] >= before["log"]["written"]
     clients.append(served.served())
     until(lambda: len(served.events("client.connected")) == len(clients), "the third")
-    ids = [line["connection"].split("-") for line in served.events("client.connected")]
+    ids = sorted(line["connection"].split("-") for line in served.events("client.connected"))
     assert [serial for _, serial in ids] == ["1", "2", "4"]
     assert len({run_id for run_id, _ in ids}) == 1
 
