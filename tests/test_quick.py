@@ -11,20 +11,43 @@ import pytest
 
 from clients import ANSWER
 from tetrad import commands, events, listeners, notices
+from tetrad.lifeline import Lifeline
 from tetrad.quick import Quick
+from tetrad.stay import Stay
+from tetrad.title import Title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tetrad.clients import Packed
+    from tetrad.plan import SessionPlan
     from tetrad.quick import Begun
 
 CONTEXT = b'"client":"192.0.2.7:38276"'
 NOTICE = notices.record(notices.GONE, 7, 0)
 
 
+PLAN: SessionPlan = {
+    "first_command_timeout": None,
+    "idle_timeout": None,
+    "max_duration": None,
+    "send_timeout": None,
+}
+
+
+class Untitled(Title):
+    """The title of a process that keeps its own."""
+
+    def set(self, text: bytes) -> None:
+        """Show nothing."""
+        self.text = text
+
+
 class Meeting:
-    """A client and a server that are connected, and a pipe in the place of the logger's."""
+    """A client and a server that are connected, and a pipe in the place of the logger's.
+
+    The master has all handlers stop, so nobody is waited for.
+    """
 
     def __init__(self, level: str = "info", close: str = "quit", end: str = "") -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -42,8 +65,13 @@ class Meeting:
         os.set_blocking(self._listens, False)
         self._begun: Begun | None = None
         known = commands.make(plan)
-        journal = events.Journal(self._tells, level)
-        self._quick = Quick(known, end.encode(), journal, self._notices, self._go_on)
+        self.journal = events.Journal(self._tells, level)
+        self._hold, self._orders = os.pipe()
+        os.write(self._orders, b".")
+        self.title = Untitled()
+        lifeline = Lifeline(self._hold, 0.0, signals=frozenset())
+        stay = Stay(PLAN, lifeline, self.title, self._go_on)
+        self._quick = Quick(known, end.encode(), self.journal, self._notices, stay)
 
     def close(self) -> None:
         """Close everything."""
@@ -53,6 +81,8 @@ class Meeting:
         os.close(self._tells)
         os.close(self._listens)
         os.close(self._notices)
+        os.close(self._hold)
+        os.close(self._orders)
 
     def serve(self, *said: bytes) -> Begun | None:
         """Have the client say something, a write each, and serve it."""
@@ -167,13 +197,34 @@ def test_anything_but_one_command_goes_on(meeting: Meeting, said: bytes) -> None
 
 
 def test_a_client_that_makes_us_wait_goes_on(meeting: Meeting) -> None:
-    """It has had its answer, and what there is to tell of it is handed on."""
+    """It has had its answer, the log and `ps` know of it, and nothing is left to be told."""
     begun = meeting.serve(b"time")
     assert begun is not None
     assert ANSWER.fullmatch(meeting.client.recv(99))
     assert (begun.data, begun.commands, begun.bytes_in, begun.bytes_out) == (b"", 1, 4, 19)
-    told = [fields_of(line) for line in begun.told.decode().splitlines()]
+    speaker, *lines = meeting.told()
+    assert json.loads(speaker.removeprefix("\x1e"))["client"] == "192.0.2.7:38276"
+    told = [fields_of(line) for line in lines]
     assert told == [("client.connected", {}), ("client.command", {"command": "time"})]
+    assert begun.told == b""
+    assert meeting.title.text == b"handler 192.0.2.7:38276"
+
+
+def test_a_client_has_its_time_from_where_it_has_us_wait(meeting: Meeting) -> None:
+    """From its coming, until it has asked; then from then on."""
+    silent, asking = meeting.serve(), meeting.serve(b"time")
+    assert silent is not None
+    assert asking is not None
+    assert silent.last_command is None
+    assert asking.last_command is not None
+    assert silent.since < asking.since < asking.last_command
+
+
+def test_what_found_no_room_before_a_wait_is_counted(meeting: Meeting) -> None:
+    """The two events of a session that goes on, when the pipe stays full."""
+    meeting.fill_the_log()
+    assert meeting.serve(b"time") is not None
+    assert meeting.journal.take_lost() == 2
 
 
 def test_a_client_that_quits_and_stays_goes_on(meeting: Meeting) -> None:

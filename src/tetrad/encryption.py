@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tetrad.clients import Packed
     from tetrad.loop import Loop
     from tetrad.plan import ListenerPlan
-    from tetrad.quick import Patient
+    from tetrad.stay import Patient
     from tetrad.tls import Encryption
 
 WARNED_SECONDS = 30 * 86400.0

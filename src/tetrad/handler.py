@@ -9,17 +9,18 @@ from __future__ import annotations
 import _socket
 import marshal
 import os
-import select
 import sys
+from select import POLLIN
 
 from tetrad import commands, events, notices, spawn
-from tetrad.descriptors import JOURNAL, LIFELINE, NOTICES
+from tetrad.descriptors import JOURNAL, NOTICES
 from tetrad.encryption import Unhurried
 from tetrad.lifeline import Lifeline
 from tetrad.listeners import FAMILIES
 from tetrad.quick import Quick
 from tetrad.services import CommandService, EchoService, Service
 from tetrad.session import Session
+from tetrad.stay import Stay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _LONGEST_CLIENT = 2048
 _FD_BYTES = 4
 
-_WAITING = "(waiting)"
+_WAITING = b"(waiting)"
 
 _MOST_WORDS = 8
 """What a client says in a rehearsal before it listens: that must fit a socket, and its answers."""
@@ -54,18 +55,18 @@ class Handler:
         self,
         plan: Plan,
         known: dict[bytes, Command],
-        title: Title,
         encryptions: list[Encryption | None],
+        lifeline: Lifeline,
+        title: Title,
     ) -> None:
         self._session = plan["session"]
         self._level = plan["log"]["level"]
-        self._grace = plan["stop_timeout"]
         self._commands = known
         self._title = title
         self._listeners = plan["listeners"]
         self._services = [_service(listener, known) for listener in self._listeners]
         self._encryptions = encryptions
-        self._lifeline: Lifeline | None = None
+        self._lifeline = lifeline
         self._tell(JOURNAL, NOTICES)
 
     def refresh(self) -> None:
@@ -83,7 +84,8 @@ class Handler:
         idle, gone = (notices.record(kind, number, 0) for kind in (notices.IDLE, notices.GONE))
         is_last, is_fit = False, True
         while is_fit and not is_last:
-            is_last = _wait(channel, self._settle(_WAITING))
+            self._stay.settle(_WAITING)
+            is_last = _wait(channel, self._lifeline)
             if is_last:
                 channel.shutdown(_socket.SHUT_RD)  # who has not been passed to us goes to another
             arrived = _next_client(channel)
@@ -106,12 +108,14 @@ class Handler:
         """
         words = self._words()
         in_pieces = [[word[:1], word[1:]] for word in words[:1]]
-        self._rehearse([words, *in_pieces] * _REHEARSALS)
+        of_who_stays = [word for word in words if not self._commands[word].closes][:1]
+        with spawn.AsIfForked():
+            self._rehearse([words, *in_pieces] * _REHEARSALS, [of_who_stays] * _REHEARSALS)
 
     def _warm_up(self) -> None:
         """Have pages of our own before a client waits for them, unless there is no room for it."""
         try:
-            self._rehearse([self._words()])
+            self._rehearse([self._words()], [])
         except OSError:
             pass
 
@@ -119,17 +123,25 @@ class Handler:
         """Return some commands that do nothing but answer, and that at once."""
         return list(commands.prompt(self._commands))[:_MOST_WORDS]
 
-    def _rehearse(self, sessions: list[list[bytes]]) -> None:
-        """Serve sessions that nobody is told of; each is what its client says, read by read."""
+    def _rehearse(self, sessions: list[list[bytes]], long: list[list[bytes]]) -> None:
+        """Serve sessions that nobody is told of; each is what its client says, read by read.
+
+        In `long` ones the client stays, until the master has all handlers stop.
+        """
         nowhere = os.open(os.devnull, os.O_WRONLY)
         hears, holds = os.pipe()
-        before, self._lifeline = self._lifeline, Lifeline(hears, self._grace)
+        before, self._lifeline = self._lifeline, Lifeline(hears, 0.0, signals=frozenset())
         shown = self._title.text
         self._tell(nowhere, nowhere)
         try:
             for place in self._plain_places():
                 for words in sessions:
                     self._serve_nobody(place, words)
+            os.write(holds, b".")
+            for place in self._plain_places():
+                for words in long:
+                    self._lifeline.stopping = self._lifeline.is_heard = False
+                    self._serve_nobody(place, words, stays=True)
         finally:
             self._title.set(shown)
             self._lifeline = before
@@ -142,12 +154,15 @@ class Handler:
         plain = [plan for plan in self._listeners if not plan["tls"]]
         return {plan["service"]: plan["place"] for plan in plain}.values()
 
-    def _serve_nobody(self, place: int, words: list[bytes]) -> None:
+    def _serve_nobody(self, place: int, words: list[bytes], *, stays: bool = False) -> None:
         client = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
         socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         for word in words:
             other.send(word)
-        other.shutdown(_socket.SHUT_WR)
+        if stays:
+            socket.settimeout(0)
+        else:
+            other.shutdown(_socket.SHUT_WR)
         self.refresh()
         self._servers[place](socket, client, notices.record(notices.GONE, 0, 0))
         socket.close()
@@ -156,6 +171,7 @@ class Handler:
     def _tell(self, journal: int, master: int) -> None:
         """Have them told what happens, from now on."""
         self._notices = master
+        self._stay = Stay(self._session, self._lifeline, self._title, self._go_on)
         self._journal = events.Journal(journal, self._level, events.ROOM_SECONDS)
         self._quick = [
             Unhurried(self._go_on)
@@ -165,24 +181,17 @@ class Handler:
                 plan["reply_terminator"].encode(),
                 self._journal,
                 master,
-                self._go_on,
+                self._stay,
             )
             for plan in self._listeners
         ]
         self._servers: list[Server] = [quick.serve for quick in self._quick]
 
-    def _settle(self, name: str) -> Lifeline:
-        """Become a process that lasts: one with a name, which hears its master."""
-        if self._lifeline is None:
-            self._lifeline = Lifeline(LIFELINE, self._grace)
-            spawn.accept_termination(self._lifeline.on_signal)
-        self._title.set(f"handler {name}")
-        return self._lifeline
-
     def _go_on(self, socket: _socket.socket, client: Packed, begun: Begun, notice: bytes) -> bool:
         """Serve a client that takes longer, and tell the master; False if it is to be the last."""
         name, _, place, context, _ = client
-        lifeline = self._settle(name)
+        lifeline = self._lifeline
+        self._stay.settle(name.encode())
         self._journal.speak_of(context)
         self._journal.gather(begun.told, 1 + begun.commands)
         encrypted = self._encryptions[place]
@@ -205,12 +214,9 @@ def _service(listener: ListenerPlan, known: dict[bytes, Command]) -> Service:
 
 def _wait(channel: _socket.socket, lifeline: Lifeline) -> bool:
     """Wait until there is a client, or none to come; True if we are to leave."""
-    if lifeline.stopping:
-        return True
-    poll = select.poll()
-    poll.register(channel.fileno(), select.POLLIN)
-    poll.register(lifeline.fd, select.POLLIN)
-    ready = dict(lifeline.wait(poll, None))
+    lifeline.poll.register(channel.fileno(), POLLIN)
+    ready = dict(lifeline.wait(lifeline.poll, None, is_stopping=False))
+    lifeline.poll.unregister(channel.fileno())
     return lifeline.fd in ready or not ready
 
 

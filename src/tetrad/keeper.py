@@ -79,7 +79,7 @@ def keep(places: tuple[int, int, int, int], plan: JobPlan, context: Context) -> 
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     _take(places)
-    Title().set(f"keeper of {context.command} for {context.client}")
+    Title().set(f"keeper of {context.command} for {context.client}".encode())
     adopt_orphans()
     try:
         status = _watch(plan, context)
@@ -159,7 +159,7 @@ def _call(target: str, context: Context) -> None:
     """Call the function. What it prints is not its answer: it goes where its errors do."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gc.enable()
-    Title().set(f"{context.command} for {context.client}")
+    Title().set(f"{context.command} for {context.client}".encode())
     answers = os.dup(1)
     os.dup2(2, 1)
     try:

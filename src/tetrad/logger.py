@@ -180,7 +180,7 @@ def main() -> None:
     for number in spawn.ORDERS:
         signal.signal(number, signal.SIG_IGN)
     orders = json.loads(sys.argv[1])
-    Title().set("logger")
+    Title().set(b"logger")
     Logger(orders).run()
 
 

@@ -20,6 +20,7 @@ from tetrad.crew import Crew
 from tetrad.descriptors import (
     CONTROL,
     JOURNAL,
+    LIFELINE,
     LIFELINE_HELD,
     PIDFILE,
     PLAN,
@@ -27,6 +28,7 @@ from tetrad.descriptors import (
 from tetrad.door import Door
 from tetrad.handler import Handler
 from tetrad.lean import signal
+from tetrad.lifeline import Lifeline
 from tetrad.logkeeper import Logkeeper
 from tetrad.loop import Loop
 from tetrad.reloading import Reloading, paired
@@ -63,7 +65,8 @@ class Master:
         self.life = Life()
         self.title = Title()
         self.loop = Loop()
-        self.signals = Signals(self.loop, self._obey)
+        self.lifeline = Lifeline(LIFELINE, plan["stop_timeout"])
+        self.signals = Signals(self.loop, self._obey, self.lifeline.on_signal)
         self.journal = events.Journal(JOURNAL, plan["log"]["level"])
         self.admission = Admission(plan["limits"], plan["access"])
         self.crew = Crew(self.loop, self.journal, self.admission)
@@ -159,12 +162,15 @@ class Master:
     def set_up_crew(self) -> Handler:
         """Serve new clients by the plan; return what serves them."""
         plan = self.plan
-        handler = Handler(plan, commands.make(plan["commands"]), self.title, self._encryptions)
+        self.lifeline.grace = plan["stop_timeout"]
+        known = commands.make(plan["commands"])
+        handler = Handler(plan, known, self._encryptions, self.lifeline, self.title)
         self.crew.configure(handler, plan["spare"], plan["clients_each"])
         return handler
 
     def _show_title(self) -> None:
-        self.title.set(f"master {self.plan['file'] or ''}".rstrip())
+        text = f"master {self.plan['file'] or ''}".rstrip()
+        self.title.set(text.encode("ascii", "backslashreplace"))
 
     def _obey(self, number: int) -> None:
         if number == signal.SIGHUP:

@@ -21,13 +21,14 @@ from tetrad.protocol import LENGTH
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
 
     from tetrad.clients import Packed
     from tetrad.commands import Command
+    from tetrad.stay import Stay
 
-    Patient = Callable[[_socket.socket, Packed, "Begun", bytes], bool]
-    """What serves a client that takes longer, and tells whether it can serve another."""
+    SoFar = tuple[int, tuple[int | bytes, ...], int, bytes | None, bool, OSError | None]
+    """When a session began, what is to be logged of it, how many bytes were sent, what was read and
+    is not answered, whether the last command closes, and what went wrong."""
 
 _MOST_COMMANDS = 8
 _LONGEST_ANSWER = 256
@@ -44,27 +45,41 @@ _COMMAND = f"%d info {events.CLIENT_COMMAND} {{%b}}\n"
 _TOLD = [(_CONNECTED + _COMMAND * count).encode() for count in range(_MOST_COMMANDS + 1)]
 """What the log is told of a session so far, by the number of its commands."""
 
+_SPOKEN = [f'{events.SPEAKER}{{"pid":%d,%b}}\n'.encode() + told for told in _TOLD]
+"""The same, and who speaks."""
+
 _WHOLE = [
-    f'{events.SPEAKER}{{"pid":%d,%b}}\n'.encode()
-    + told
+    spoken
     + f'%d info {events.CLIENT_DISCONNECTED} {{"reason":"%b","duration":%d.%06d,'
     '"bytes_in":%d,"bytes_out":%d,"commands":%d}\n'.encode()
-    for told in _TOLD
+    for spoken in _SPOKEN
 ]
-"""And of one that is over."""
+"""What it is told of one that is over."""
 
 
 class Begun:
     """A session so far. It goes on, unless it `is_over` but for the goodbye or has met an `error`.
 
     `since` is in seconds of the monotonic clock; `data` was read, and nothing is done about it yet;
-    `told` is what the log is to be told: that it has begun, and of the commands.
+    `told` is what the log is to be told: that it has begun, and of the commands, the last of which
+    was about `last_command`.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "commands", "data", "error", "is_over", "since", "told")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "commands",
+        "data",
+        "error",
+        "is_over",
+        "last_command",
+        "since",
+        "told",
+    )
 
     def __init__(self, since: float) -> None:
         self.since = since
+        self.last_command: float | None = None
         self.told = b""
         self.bytes_in = 0
         self.bytes_out = 0
@@ -78,7 +93,7 @@ class Quick:
     """Serves clients of commands, whose answers are made before they are forked for.
 
     Each answer ends with the `terminator`; commands that take their time are not for this. Who
-    takes longer is served on by `go_on`; `master` is where the end of the others is noticed.
+    takes longer has a `stay`; `master` is where the end of the others is noticed.
     """
 
     __slots__ = (
@@ -89,6 +104,7 @@ class Quick:
         "_log",
         "_master",
         "_since",
+        "_stay",
         "_terminator",
         "_until",
     )
@@ -99,14 +115,15 @@ class Quick:
         terminator: bytes,
         journal: events.Journal,
         master: int,
-        go_on: Patient,
+        stay: Stay,
     ) -> None:
         self._commands = prompt(commands)
         self._terminator = terminator
         self._journal = journal
         self._log = journal.fd if journal.level <= events.LEVELS["info"] else None
         self._master = master
-        self._go_on = go_on
+        self._stay = stay
+        self._go_on = stay.go_on
         self._answers: dict[bytes, tuple[bytes, int, bytes, bool]] = {}
         self._since = self._until = 0
 
@@ -159,10 +176,8 @@ class Quick:
         except OSError as failed:
             error = failed
         if pending != b"":
-            begun = self._begun(since, told, bytes_out, pending)
-            begun.is_over = closes
-            begun.error = error
-            return self._go_on(socket, client, begun, notice)
+            so_far = since, told, bytes_out, pending, closes, error
+            return self._keep(socket, client, so_far, notice)
         if self._log is not None:
             took = (monotonic_ns() - since) // 1000
             reason = b"quit" if closes else b"eof"
@@ -185,14 +200,30 @@ class Quick:
         self._journal.send(whole, count)
         return notices.with_lost(notice, self._journal.take_lost())
 
-    def _begun(
-        self, since: int, told: tuple[int | bytes, ...], bytes_out: int, pending: bytes | None
-    ) -> Begun:
-        """Return what there is of a session that goes on."""
+    def _keep(self, socket: _socket.socket, client: Packed, so_far: SoFar, notice: bytes) -> bool:
+        """Have a client served on; if it has us wait, it is waited for first."""
+        since, told, bytes_out, pending, closes, error = so_far
+        commands = len(told) // 2
+        is_told = pending is None and error is None and not closes
+        when = monotonic_ns()
+        if is_told:
+            if self._log is not None:
+                spoken = _SPOKEN[commands] % ((getpid(), client[3]) + told)  # noqa: RUF005 - no list
+                try:
+                    write(self._log, spoken)
+                except OSError:
+                    self._journal.send(spoken, 1 + commands)
+            self._stay.settle(client[0].encode())
+            self._stay.wait(socket.fileno(), since, has_asked=commands > 0)
         begun = Begun(since / _NANOSECONDS)
-        begun.commands = len(told) // 2
-        begun.told = b"" if self._log is None else _TOLD[begun.commands] % told
+        if commands:
+            begun.commands = commands
+            begun.last_command = when / _NANOSECONDS
+        if not is_told and self._log is not None:
+            begun.told = _TOLD[commands] % told
         begun.data = pending or b""
-        begun.bytes_in = LENGTH * begun.commands + len(begun.data)
+        begun.bytes_in = LENGTH * commands + len(begun.data)
         begun.bytes_out = bytes_out
-        return begun
+        begun.is_over = closes
+        begun.error = error
+        return self._go_on(socket, client, begun, notice)

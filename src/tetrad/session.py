@@ -70,7 +70,7 @@ class Session:
         self._begun = begun
         self._waiting = Waiting(client.fileno(), lifeline, after(begun.since, plan["max_duration"]))
         self.is_urgent = True
-        self._last_command: float | None = time.monotonic() if begun.commands else None
+        self._last_command = begun.last_command
 
     def serve(self, service: Service) -> None:
         """Serve the client until the session ends, say goodbye, and log what there was of it."""

@@ -33,7 +33,6 @@ FAILED = 70
 """Exit status of a child that ended by a defect (EX_SOFTWARE); nobody can see it but strace."""
 
 _FIRST = 3
-_FOR_THE_MASTER = ORDERS - {signal.SIGTERM}
 
 
 class SignalsHeld:
@@ -53,6 +52,20 @@ class SignalsHeld:
 
 
 SIGNALS_HELD = SignalsHeld()
+
+
+class AsIfForked(SignalsHeld):
+    """The same, for the master to do what a child does: its wakeup pipe is kept out of that."""
+
+    def __enter__(self) -> None:
+        """Block the signals, and put the pipe aside."""
+        super().__enter__()
+        self._wakeup = signal.set_wakeup_fd(-1)
+
+    def __exit__(self, *_: object) -> None:
+        """Put everything back."""
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        super().__exit__()
 
 
 def fork_each(
@@ -93,13 +106,6 @@ def fork_one(work: Callable[[], object]) -> int:
         finally:
             _exit(FAILED)
     return pid
-
-
-def accept_termination(on_signal: Callable[[int, object], None]) -> None:
-    """Be a process of its own: SIGTERM is ours now, the master's other signals stay blocked."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _FOR_THE_MASTER)
 
 
 def run_program(command: list[str], keep: Sequence[int], highest: int) -> int:

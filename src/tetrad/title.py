@@ -6,58 +6,59 @@ The kernel shows the memory in which a program got its arguments. A title is wri
 
 from __future__ import annotations
 
-import os
+from os import O_RDONLY, O_WRONLY, close, pwrite, read, write
+from os import open as open_file
 
-NAME = "tetrad"
+NAME = b"tetrad"
+
+_SHOWN = NAME + b": %b\0"
+_MARK = b"."
+_OTHERS = len(_SHOWN % b"") + len(_MARK)
+"""How many bytes there are beside the text."""
 
 _START, _END = 47, 48
 """Where arg_start and arg_end stand in /proc/self/stat, as of proc(5), counted from 0."""
 
 
 class Title:
-    """The title of this process and of its children; `width` is how many bytes it has room for."""
+    """The title of this process and of its children: `text` is what it says behind the name."""
 
-    __slots__ = ("_shown", "_start", "width")
+    __slots__ = ("_room", "_start", "text")
 
     def __init__(self) -> None:
-        self._shown = ""
-        self._start, self.width = _arguments()
-        _write("/proc/self/comm", NAME.encode())
+        self.text = b""
+        self._start, end = _arguments()
+        self._room = max(0, end - self._start - _OTHERS)
+        _write("/proc/self/comm", NAME)
+        if self._room:
+            _write("/proc/self/mem", _MARK, end - len(_MARK))
 
-    @property
-    def text(self) -> str:
-        """What is shown."""
-        return self._shown
-
-    def set(self, text: str) -> None:
+    def set(self, text: bytes) -> None:
         """Show `tetrad: TEXT`. Where the kernel does not let us, nothing is shown."""
-        if self.width and text != self._shown:
-            self._shown = text
-            room = self.width - 2
-            title = f"{NAME}: {text}".encode("ascii", "backslashreplace")[:room]
-            _write("/proc/self/mem", title.ljust(room + 1, b"\0") + b".", self._start)
+        self.text = text
+        if self._room:
+            _write("/proc/self/mem", _SHOWN % text[: self._room], self._start)
 
 
 def _arguments() -> tuple[int, int]:
-    """Return the address and the length of the arguments' memory."""
+    """Return where the arguments' memory begins and ends."""
     try:
-        fd = os.open("/proc/self/stat", os.O_RDONLY)
+        fd = open_file("/proc/self/stat", O_RDONLY)
         try:
-            fields = os.read(fd, 4096).rpartition(b") ")[2].split()
+            fields = read(fd, 4096).rpartition(b") ")[2].split()
         finally:
-            os.close(fd)
-        start, end = int(fields[_START - 2]), int(fields[_END - 2])
+            close(fd)
+        return int(fields[_START - 2]), int(fields[_END - 2])
     except (OSError, ValueError, IndexError):
         return 0, 0
-    return start, end - start
 
 
 def _write(path: str, data: bytes, offset: int | None = None) -> None:
     try:
-        fd = os.open(path, os.O_WRONLY)
+        fd = open_file(path, O_WRONLY)
         try:
-            _ = os.write(fd, data) if offset is None else os.pwrite(fd, data, offset)
+            _ = write(fd, data) if offset is None else pwrite(fd, data, offset)
         finally:
-            os.close(fd)
+            close(fd)
     except OSError:
         pass  # a title is a courtesy

@@ -11,11 +11,15 @@ import os
 import select
 import time
 
+from tetrad.timers import LONGEST_WAIT_SECONDS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.lifeline import Lifeline
 
 NEVER = float("inf")
+
+_STOPPING = "stopping"
 
 
 class Ended(Exception):  # noqa: N818 - the end of a session is no error
@@ -51,7 +55,7 @@ class Waiting:
         if now >= deadline:
             raise Ended(reason)
         last = min(deadline, self._leave_by)
-        return bool(self._hear(None if last == NEVER else last - now))
+        return bool(self._hear(last - now))
 
     def for_room(self, deadline: float, reason: str) -> None:
         """Wait for the client to read."""
@@ -86,19 +90,22 @@ class Waiting:
 
     def is_stopping(self) -> bool:
         """Tell whether we are to finish; from the first time on there is a last moment for it."""
-        if self._lifeline.stopping and self._leave_reason != "stopping":
+        if self._lifeline.stopping and self._leave_reason != _STOPPING:
             by = time.monotonic() + self._lifeline.grace
-            self._leave_by, self._leave_reason = min(self._leave_by, by), "stopping"
+            self._leave_by, self._leave_reason = min(self._leave_by, by), _STOPPING
             # Its byte stays in the lifeline: listen for nothing but its end.
             self._poll.modify(self._lifeline.fd, 0)
         return self._lifeline.stopping
 
-    def _hear(self, seconds: float | None) -> dict[int, int]:
+    def _hear(self, seconds: float) -> dict[int, int]:
         """Listen to the master and to others; return which of these are ready, and for what."""
-        ready = dict(self._lifeline.wait(self._poll, seconds))
+        # Who waits looks at the clock, and waits again.
+        milliseconds = min(max(0.0, seconds), LONGEST_WAIT_SECONDS) * 1000
+        knows = self._leave_reason == _STOPPING
+        ready = dict(self._lifeline.wait(self._poll, milliseconds, is_stopping=knows))
         heard = ready.pop(self._lifeline.fd, 0)
         if heard & ~select.POLLIN:
-            raise Ended("stopping")
+            raise Ended(_STOPPING)
         if heard:
             self._lifeline.stopping = True
         if time.monotonic() >= self._leave_by:
