@@ -177,6 +177,15 @@ def test_words_are_sent_and_answers_printed(daemon: MakeDaemon) -> None:
     assert lines[2] == "quit"
 
 
+@pytest.mark.parametrize(("timeout", "answers"), [("100ms", []), ("1m", ["x"])])
+def test_an_answer_may_take_as_long_as_is_said(
+    daemon: MakeDaemon, timeout: str, answers: list[str]
+) -> None:
+    """A program of the operator's may be slow."""
+    served = daemon(commands={"slow": {"run": ["sh", "-c", "sleep 2.2; echo x"]}})
+    assert in_words(served, "--timeout", timeout, "slow") == answers
+
+
 def test_words_behind_quit_are_not_sent(daemon: MakeDaemon) -> None:
     """There is nobody to answer them."""
     assert in_words(daemon(), "quit", "time") == ["quit"]

@@ -51,7 +51,7 @@ function _shtab_tetrad_using
 end
 
 set -g _shtab_tetrad_commands run start stop restart reload upgrade status logs explain check client install uninstall
-set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --root --service --since -c -n
+set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --root --service --since --timeout -c -n
 
 complete -c tetrad -e
 complete -c tetrad -f
@@ -124,6 +124,7 @@ complete -c tetrad -n '_shtab_tetrad_using client' -l ca -xka "(__fish_complete_
 complete -c tetrad -n '_shtab_tetrad_using client' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'a certificate to show, with its chain'
 complete -c tetrad -n '_shtab_tetrad_using client' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'its key (default: it is in --cert, too)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l insecure -d 'encrypt with whoever it is'
+complete -c tetrad -n '_shtab_tetrad_using client' -l timeout -x -d 'how long an answer may take, such as 500ms or 1m (default: 2s)'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a install -d 'put the files of the service in place'
 complete -c tetrad -n '_shtab_tetrad_using install' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using install' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)'

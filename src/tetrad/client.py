@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 2.0
-"""How long a command may take to be answered; an unknown one never is."""
-
 REST_SECONDS = 0.05
 """An answer has no end mark: it has ended when nothing comes for so long."""
 
@@ -21,9 +18,15 @@ _READ_BYTES = 65536
 
 
 class Connection:
-    """A connected socket, as a context manager. Raises OSError."""
+    """A connected socket, as a context manager. Raises OSError.
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
+    `timeout` is how many seconds a command may take to be answered; an unknown one never is.
+    """
+
+    def __init__(
+        self, host: str, port: int, timeout: float, context: ssl.SSLContext | None = None
+    ) -> None:
+        self._timeout = timeout
         self._socket: socket.socket
         self._connect(host, port)
         if context is not None:
@@ -56,7 +59,7 @@ class Connection:
         """Send a command, and return its answer; None if the connection is closed."""
         self._socket.sendall(word.encode())
         answer = b""
-        self._socket.settimeout(ANSWER_SECONDS)
+        self._socket.settimeout(self._timeout)
         try:
             while data := self._socket.recv(_READ_BYTES):
                 answer += data

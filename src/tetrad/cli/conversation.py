@@ -20,7 +20,7 @@ def client(options: argparse.Namespace) -> int:
     encrypted = options.tls or options.ca or options.cert or options.insecure
     try:
         context = _context(options) if encrypted else None
-        with talk.Connection(host, port, context) as connection:
+        with talk.Connection(host, port, options.timeout, context) as connection:
             if options.words:
                 for answer in talk.say(connection, service, options.words):
                     print(answer, flush=True)

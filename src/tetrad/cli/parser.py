@@ -118,6 +118,13 @@ def _add_client(client: argparse.ArgumentParser) -> None:
     client.add_argument("--cert", metavar="FILE", help="a certificate to show, with its chain")
     client.add_argument("--key", metavar="FILE", help="its key (default: it is in --cert, too)")
     client.add_argument("--insecure", action="store_true", help="encrypt with whoever it is")
+    client.add_argument(
+        "--timeout",
+        type=_span,
+        metavar="SPAN",
+        default="2s",
+        help="how long an answer may take, such as 500ms or 1m (default: %(default)s)",
+    )
     client.add_argument("words", nargs="*", metavar="WORD", help="what to send")
 
 
