@@ -262,6 +262,7 @@ def test_status_and_ps_know_whom_the_header_brings(daemon: MakeDaemon) -> None:
     session = served.status()["sessions"][0]
     assert (session["client"], session["proxy"]) == (NAMES[TCP4], client.name)
     assert session["unique_id"] == "7F:1"
+    assert "(command, proxy)\n" in served.tetrad("status").out
     assert NAMES[TCP4] in served.tetrad("status", "--clients").out
     title = until(lambda: served._titled(f"tetrad: handler {NAMES[TCP4]}"), "its title")  # noqa: SLF001
     assert title == served.handlers

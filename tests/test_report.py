@@ -50,8 +50,22 @@ def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - a value of JSO
         "started": 1795349914.5,
         "uptime": 93784.2,
         "listeners": [
-            {"name": "127.0.0.1:65000", "address": "127.0.0.1", "port": 65000, "service": "echo"},
-            {"name": "unix:/x", "address": "/x", "port": None, "service": "command"},
+            {
+                "name": "127.0.0.1:65000",
+                "address": "127.0.0.1",
+                "port": 65000,
+                "service": "echo",
+                "tls": False,
+                "proxy": False,
+            },
+            {
+                "name": "unix:/x",
+                "address": "/x",
+                "port": None,
+                "service": "command",
+                "tls": True,
+                "proxy": True,
+            },
         ],
         "clients": {"now": 1, "peak": 7, "limit": 1000},
         "handlers": {"now": 3, "idle": 2, "lost": 5},
@@ -84,7 +98,7 @@ def test_people_read_it_line_by_line() -> None:
         "  since      2026-11-22 12:18:34 UTC, 1d2h3m4s ago",
         "  config     /etc/tetrad/tetrad.yaml",
         "  listening  127.0.0.1:65000 (echo)",
-        "  listening  unix:/x (command)",
+        "  listening  unix:/x (command, tls, proxy)",
         "  clients    1 now, 7 at most, 1000 allowed",
         "  handlers   3 now, 2 waiting, 5 lost",
         "  accepted   12",
@@ -105,6 +119,12 @@ def test_a_daemon_of_a_version_before_upgrades_is_told_of() -> None:
     """A command that was installed after the daemon had started understands it."""
     old = {k: v for k, v in document().items() if not k.startswith("upgrade")}
     assert msgspec.convert(old, Status) == status()
+
+
+def test_a_daemon_that_says_less_of_its_listeners_is_told_of() -> None:
+    """What it does not know, it does not have."""
+    old = {"name": "unix:/x", "address": "/x", "port": None, "service": "command"}
+    assert "  listening  unix:/x (command)\n" in report.as_text(status(listeners=[old]))
 
 
 def test_what_is_not_there_has_a_word() -> None:

@@ -627,6 +627,7 @@ def test_our_client_speaks_it(daemon: MakeDaemon, town: Town) -> None:
     shown = ("--cert", town.monitor.certificate, "--key", town.monitor.key)
     good = ("--tls", "--ca", town.authority.certificate)
     assert talk(served, *good, *shown).out == "quit\n"
+    assert "(command, tls)\n" in served.tetrad("status").out
     assert talk(served, "--insecure", *shown, words=("time", "quit")).out.endswith("\nquit\n")
     ran = talk(served, *good)
     assert (ran.status, ran.out) == (1, "")

@@ -40,7 +40,7 @@ def as_text(status: Status) -> str:
         f"  since      {started:%Y-%m-%d %H:%M:%S %Z}, {span(status.uptime)} ago",
         *_upgrades(status),
         f"  config     {status.config or 'built-in defaults'}",
-        *(f"  listening  {one.name} ({one.service})" for one in status.listeners),
+        *(f"  listening  {one.name} ({one.kind})" for one in status.listeners),
         f"  clients    {clients.now} now, {clients.peak} at most, {clients.limit} allowed",
         f"  handlers   {handlers.now} now, {handlers.idle} waiting, {handlers.lost} lost",
         f"  accepted   {status.accepted}",

@@ -51,7 +51,15 @@ def status(master: Master, written: int, lost: int) -> dict[str, object]:
         "uptime": round(life.uptime, 3),
         "upgrades": life.upgrades,
         "upgraded": None if life.upgraded is None else round(life.upgraded, 6),
-        "listeners": [{"name": one.name, **one.fields()} for one in door.listeners],
+        "listeners": [
+            {
+                "name": one.name,
+                **one.fields(),
+                "tls": one.plan["tls"] is not None,
+                "proxy": one.is_behind_proxy,
+            }
+            for one in door.listeners
+        ],
         "clients": {
             "now": master.admission.clients,
             "peak": door.peak,

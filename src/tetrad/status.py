@@ -12,12 +12,24 @@ Seconds = Annotated[float, Meta(ge=-(2.0**36), le=2.0**36)]
 
 
 class Listener(Struct, frozen=True):
-    """A place where clients are accepted; a Unix socket has no port."""
+    """A place where clients are accepted; a Unix socket has no port.
+
+    `tls`: whether they are encrypted; `proxy`: whether balancers bring them.
+    """
 
     name: str
     address: str
     port: int | None
     service: str
+    # A daemon of a version before these is to be told of, too.
+    tls: bool = False
+    proxy: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What is served, and how: `command, tls, proxy`."""
+        how = {"tls": self.tls, "proxy": self.proxy}
+        return ", ".join([self.service, *(name for name, is_so in how.items() if is_so)])
 
 
 class Clients(Struct, frozen=True):
