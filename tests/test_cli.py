@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
@@ -372,31 +372,53 @@ def test_root_needs_no_configuration(tmp_path: pathlib.Path) -> None:
     assert run_apart(str(tmp_path), []) == STATUSES
 
 
-def test_an_ordinary_user_needs_no_configuration(nobodys_folder: str) -> None:
+def test_a_system_without_the_null_device_is_told_how_to_get_one(tmp_path: pathlib.Path) -> None:
+    """In a bare chroot or container, whatever the command."""
+    apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs no /dev && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or run([*apart, "true"], environment(str(tmp_path))).status:
+        pytest.skip("only root with util-linux can be without /dev/null")
+    ran = run([*apart, sys.executable, "-m", "tetrad", "status"], environment(str(tmp_path)))
+    missing = "tetrad: /dev/null: No such file or directory: mknod -m 666 /dev/null c 1 3\n"
+    assert (ran.status, ran.out, ran.err) == (1, "", missing)
+
+
+class Ordinary(NamedTuple):
+    """A user other than root: the home, and what makes root that user."""
+
+    home: str
+    become: list[str]
+
+
+@pytest.fixture
+def ordinary(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Ordinary:
+    """Return whoever runs the tests, or nobody if that is root."""
+    if os.geteuid():
+        return Ordinary(str(tmp_path), [])
+    return Ordinary(request.getfixturevalue("nobodys_folder"), BECOME_NOBODY)
+
+
+def test_an_ordinary_user_needs_no_configuration(ordinary: Ordinary) -> None:
     """The built-in defaults serve everybody at once, in the folders of their own."""
-    assert run_apart(nobodys_folder, BECOME_NOBODY) == STATUSES
-    assert os.listdir(nobodys_folder) == [".local"]
-    state = os.path.join(nobodys_folder, ".local", "state", "tetrad")
+    if ordinary.become:
+        statuses = run_apart(*ordinary)
+    else:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", 65000)) == 0:
+                pytest.skip("port 65000 is taken on this machine")
+        statuses = run_all([], ordinary.home)
+    assert statuses == STATUSES
+    assert os.listdir(ordinary.home) == [".local"]
+    state = os.path.join(ordinary.home, ".local", "state", "tetrad")
     assert set(os.listdir(state)) == {"run", "tetrad.log"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root has had this test as another user")
-def test_this_user_needs_no_configuration(tmp_path: pathlib.Path) -> None:
-    """The built-in defaults serve whoever runs the tests, if their port is free."""
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", 65000)) == 0:
-            pytest.skip("port 65000 is taken on this machine")
-    assert run_all([], str(tmp_path)) == STATUSES
-
-
-def test_the_folders_of_the_session_are_used(tmp_path: pathlib.Path) -> None:
+def test_the_folders_of_the_session_are_used(ordinary: Ordinary) -> None:
     """With XDG's variables set, an ordinary user's files lie where these say."""
-    if os.geteuid() == 0:
-        pytest.skip("root has the system's folders")
-    variables = environment(str(tmp_path)) | {
+    variables = environment(ordinary.home) | {
         "XDG_RUNTIME_DIR": "/run/me",
         "XDG_STATE_HOME": "/state/me",
     }
-    dumped = yaml.safe_load(run([sys.executable, "-m", "tetrad", "check", "--dump"], variables).out)
+    command = [*ordinary.become, sys.executable, "-m", "tetrad", "check", "--dump"]
+    dumped = yaml.safe_load(run(command, variables, cwd="/").out)
     assert dumped["daemon"]["pidfile"] == "/run/me/tetrad/tetrad.pid"
     assert dumped["log"]["file"] == "/state/me/tetrad/tetrad.log"

@@ -76,7 +76,10 @@ def _run(options: argparse.Namespace, manager: Notifier) -> int:
 
 def _open_standard_streams() -> None:
     """Have descriptors 0 to 2 taken, should whoever started us have closed them."""
-    fd = os.open(os.devnull, os.O_RDWR)
+    try:
+        fd = os.open(os.devnull, os.O_RDWR)
+    except OSError as error:
+        sys.exit(f"tetrad: {os.devnull}: {error.strerror}: mknod -m 666 {os.devnull} c 1 3")
     while fd <= 2:  # noqa: PLR2004 - standard error
         fd = os.open(os.devnull, os.O_RDWR)
     os.close(fd)
