@@ -509,7 +509,7 @@ import os, signal
 from tetrad import spawn
 from tetrad.loop import Loop
 from tetrad.signals import Signals
-signals = Signals(Loop(), print)
+signals = Signals(Loop(), print, lambda number, frame: None)
 signals.hear()
 signals.pass_on()
 for number in (signal.SIGHUP, signal.SIGTERM):
