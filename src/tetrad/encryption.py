@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tetrad.clients import Packed
     from tetrad.loop import Loop
     from tetrad.plan import ListenerPlan
-    from tetrad.stay import Patient
+    from tetrad.stay import Stay
     from tetrad.tls import Encryption
 
 WARNED_SECONDS = 30 * 86400.0
@@ -30,17 +30,18 @@ DAY_SECONDS = 86400.0
 class Unhurried:
     """In the place of `tetrad.quick` for clients whose first bytes are not their commands."""
 
-    __slots__ = ("_go_on",)
+    __slots__ = ("_stay",)
 
-    def __init__(self, go_on: Patient) -> None:
-        self._go_on = go_on
+    def __init__(self, stay: Stay) -> None:
+        self._stay = stay
 
     def refresh(self) -> None:
         """Have nothing ready."""
 
     def serve(self, socket: _socket.socket, client: Packed, notice: bytes) -> bool:
         """Leave everything to a session."""
-        return self._go_on(socket, client, Begun(time.monotonic()), notice)
+        self._stay.settle(client[0].encode())
+        return self._stay.go_on(socket, client, Begun(time.monotonic()), notice)
 
 
 def make(plans: list[ListenerPlan]) -> list[Encryption | None]:

@@ -142,6 +142,7 @@ class Handler:
                 for words in long:
                     self._lifeline.stopping = self._lifeline.is_heard = False
                     self._serve_nobody(place, words, stays=True)
+                    self._title.set(shown)
         finally:
             self._title.set(shown)
             self._lifeline = before
@@ -174,7 +175,7 @@ class Handler:
         self._stay = Stay(self._session, self._lifeline, self._title, self._go_on)
         self._journal = events.Journal(journal, self._level, events.ROOM_SECONDS)
         self._quick = [
-            Unhurried(self._go_on)
+            Unhurried(self._stay)
             if plan["tls"]
             else Quick(
                 self._commands if plan["service"] == "command" else {},
@@ -189,9 +190,8 @@ class Handler:
 
     def _go_on(self, socket: _socket.socket, client: Packed, begun: Begun, notice: bytes) -> bool:
         """Serve a client that takes longer, and tell the master; False if it is to be the last."""
-        name, _, place, context, _ = client
+        _, _, place, context, _ = client
         lifeline = self._lifeline
-        self._stay.settle(name.encode())
         self._journal.speak_of(context)
         self._journal.gather(begun.told, 1 + begun.commands)
         encrypted = self._encryptions[place]

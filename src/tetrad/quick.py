@@ -206,6 +206,7 @@ class Quick:
         commands = len(told) // 2
         is_told = pending is None and error is None and not closes
         when = monotonic_ns()
+        self._stay.settle(client[0].encode())
         if is_told:
             if self._log is not None:
                 spoken = _SPOKEN[commands] % ((getpid(), client[3]) + told)  # noqa: RUF005 - no list
@@ -213,7 +214,6 @@ class Quick:
                     write(self._log, spoken)
                 except OSError:
                     self._journal.send(spoken, 1 + commands)
-            self._stay.settle(client[0].encode())
             self._stay.wait(socket.fileno(), since, has_asked=commands > 0)
         begun = Begun(since / _NANOSECONDS)
         if commands:

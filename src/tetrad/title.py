@@ -35,8 +35,8 @@ class Title:
 
     def set(self, text: bytes) -> None:
         """Show `tetrad: TEXT`. Where the kernel does not let us, nothing is shown."""
-        self.text = text
-        if self._room:
+        if self._room and text != self.text:
+            self.text = text
             _write("/proc/self/mem", _SHOWN % text[: self._room], self._start)
 
 
