@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+
 from tetrad import listeners
 from tetrad.admission import AccessList
 from tetrad.jsonlines import members
@@ -28,6 +30,7 @@ class Listener:
 
     __slots__ = (
         "_balancers",
+        "_poll",
         "context",
         "is_behind_proxy",
         "is_forgetful",
@@ -41,6 +44,8 @@ class Listener:
         self, plan: ListenerPlan, socket: _socket.socket, *, inherited: bool = False
     ) -> None:
         self.socket = socket
+        self._poll = select.poll()
+        self._poll.register(socket.fileno(), select.POLLIN)
         self.port = listeners.port_of(socket)
         self.name = listeners.real_name(plan, socket)
         self.is_forgetful = inherited or plan["family"] == "unix"
@@ -57,6 +62,16 @@ class Listener:
     def trusts(self, balancer: Source | None) -> bool:
         """Tell whether a balancer is believed; who may use a Unix socket is."""
         return balancer is None or self._balancers.allows(*balancer)
+
+    def has_more(self) -> bool:
+        """Tell whether another client waits; True if only `accept` can tell.
+
+        An `accept` that finds nobody ends in an exception, and whoever has come alone waits for it.
+        """
+        try:
+            return bool(self._poll.poll(0))
+        except OSError:
+            return True
 
     def fields(self) -> dict[str, object]:
         """Return what the log and the status say of it."""

@@ -7,19 +7,17 @@ comes without a word is lost.
 
 from __future__ import annotations
 
-import _socket
 import errno
-import marshal
-import sys
 import time
 
-from tetrad import events, notices, spawn
+from tetrad import events, notices, passing, spawn
 from tetrad.children import Child, Children
 from tetrad.descriptors import NOTICES_HEARD
 from tetrad.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Iterator
 
     from tetrad.admission import Admission
@@ -136,7 +134,8 @@ class Crew:
     def _give(self, socket: _socket.socket, client: Client) -> bool:
         """Give a client to a handler that waits; False if none is left."""
         while child := self._children.wake():
-            if _hand_over(child, socket, client):
+            channel = child.channel
+            if channel is not None and passing.give(channel, socket, client.pack()):
                 child.take(client, time.monotonic())
                 return True
             _release(child)
@@ -184,7 +183,7 @@ class Crew:
     def _hire(self) -> Child:
         """Fork a handler that gets its clients through a channel. Raises OSError."""
         self.hired += 1
-        ours, theirs = _pair()
+        ours, theirs = passing.channel()
         self._loop.saw(max(ours.fileno(), theirs.fileno()))
         arguments = theirs, self._clients_each, self.hired
         job = theirs.fileno(), self._handler.serve_many, arguments
@@ -272,23 +271,6 @@ class Crew:
             child = self._children.idlest()
             if child is not None:
                 _release(child)
-
-
-def _pair() -> tuple[_socket.socket, _socket.socket]:
-    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-
-
-def _hand_over(child: Child, socket: _socket.socket, client: Client) -> bool:
-    """Pass a client to a handler that waits; False if it has gone meanwhile."""
-    if child.channel is None:
-        return False
-    descriptor = socket.fileno().to_bytes(4, sys.byteorder)
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor)]
-    try:
-        child.channel.sendmsg([marshal.dumps(client.pack())], rights, _socket.MSG_DONTWAIT)
-    except OSError:
-        return False
-    return True
 
 
 def _release(child: Child) -> None:

@@ -158,6 +158,8 @@ class Door:
                 self._receive(listener, socket, client, arrivals)
             else:
                 self._let_in(listener, socket, client, arrivals)
+            if not listener.has_more():
+                return False
         return True
 
     def _let_in(

@@ -7,16 +7,13 @@ the master's is left open (see `tetrad.spawn`). It never accepts and never retur
 from __future__ import annotations
 
 import _socket
-import marshal
 import os
-import sys
 from select import POLLIN
 
-from tetrad import commands, events, notices, spawn
+from tetrad import commands, events, notices, passing, spawn
 from tetrad.descriptors import JOURNAL, NOTICES
 from tetrad.encryption import Unhurried
 from tetrad.lifeline import Lifeline
-from tetrad.listeners import FAMILIES
 from tetrad.quick import Quick
 from tetrad.services import CommandService, EchoService, Service
 from tetrad.session import Session
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
 
     Server = Callable[[_socket.socket, Packed, bytes], bool]
     """Serves a client, sends its notice, and tells whether it can serve another."""
-
-_LONGEST_CLIENT = 2048
-_FD_BYTES = 4
 
 _WAITING = b"(waiting)"
 
@@ -88,7 +82,7 @@ class Handler:
             is_last = _wait(channel, self._lifeline)
             if is_last:
                 channel.shutdown(_socket.SHUT_RD)  # who has not been passed to us goes to another
-            arrived = _next_client(channel)
+            arrived = passing.take(channel)
             if arrived is None:
                 notices.send(self._notices, gone)
                 return
@@ -156,8 +150,11 @@ class Handler:
         return {plan["service"]: plan["place"] for plan in plain}.values()
 
     def _serve_nobody(self, place: int, words: list[bytes], *, stays: bool = False) -> None:
-        client = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
-        socket, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        nobody = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
+        gives, takes = passing.channel()
+        given, other = passing.channel()
+        passing.give(gives, given, nobody)
+        socket, client = passing.take(takes) or (given, nobody)
         for word in words:
             other.send(word)
         if stays:
@@ -166,8 +163,8 @@ class Handler:
             other.shutdown(_socket.SHUT_WR)
         self.refresh()
         self._servers[place](socket, client, notices.record(notices.GONE, 0, 0))
-        socket.close()
-        other.close()
+        for end in (socket, other, given, gives, takes):
+            end.close()
 
     def _tell(self, journal: int, master: int) -> None:
         """Have them told what happens, from now on."""
@@ -218,13 +215,3 @@ def _wait(channel: _socket.socket, lifeline: Lifeline) -> bool:
     ready = dict(lifeline.wait(lifeline.poll, None, is_stopping=False))
     lifeline.poll.unregister(channel.fileno())
     return lifeline.fd in ready or not ready
-
-
-def _next_client(channel: _socket.socket) -> tuple[_socket.socket, Packed] | None:
-    """Return a client that has been passed to us; None when there will be none."""
-    data, rights, _, _ = channel.recvmsg(_LONGEST_CLIENT, _socket.CMSG_LEN(_FD_BYTES))
-    if not rights:
-        return None
-    client: Packed = marshal.loads(data)  # noqa: S302 - our own
-    fd = int.from_bytes(rights[0][2], sys.byteorder)
-    return _socket.socket(FAMILIES[client[1]], _socket.SOCK_STREAM, 0, fd), client
