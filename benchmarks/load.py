@@ -64,11 +64,11 @@ class Load:
         return float(self._ask("pipeline", port, count=batches, batch=64)["commands_per_second"])
 
     @contextmanager
-    def holding(self, port: int, clients: int) -> Iterator[Held]:
+    def holding(self, port: int, clients: int, at_once: int = AT_ONCE) -> Iterator[Held]:
         """Have so many clients, answered once, for as long as the context lasts."""
         holder = start_piped(
             self._command(
-                "hold", port, count=clients, at_once=AT_ONCE, seconds=int(PATIENCE_SECONDS)
+                "hold", port, count=clients, at_once=at_once, seconds=int(PATIENCE_SECONDS)
             )
         )
         with holder:

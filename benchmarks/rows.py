@@ -114,8 +114,17 @@ def _memory(scale: Scale) -> Iterator[Row]:
         "handler-memory",
         "private memory of a handler that answered once and waits",
         "KiB",
-        samples.handler_memory,
+        samples.handler_memory(),
         (at_most(300),),
+        peers=(C, BARE, PYTHON, PHP),
+        rounds=3,
+    )
+    yield Row(
+        "handler-memory-apart",
+        "the same, where clients come one by one",
+        "KiB",
+        samples.handler_memory(at_once=1),
+        (),
         peers=(C, BARE, PYTHON, PHP),
         rounds=3,
     )

@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.events import logged_per_second
+from benchmarks.load import AT_ONCE
 from benchmarks.processes import MeasureError, private_kib, system_kib
 from benchmarks.servers import CROWD, Handlers, configure_tetrad
 
@@ -107,24 +108,28 @@ def pipelined(scale: Scale) -> Sample:
 
 
 @contextmanager
-def crowd(load: Load, server: Instance, clients: int) -> Iterator[Held]:
+def crowd(load: Load, server: Instance, clients: int, at_once: int = AT_ONCE) -> Iterator[Held]:
     """Hold clients, let them go, and wait until their handlers no longer disturb anybody."""
     before = len(server.children())
-    with load.holding(server.port, clients) as held:
+    with load.holding(server.port, clients, at_once) as held:
         yield held
         held.release()
     server.wait_for_children(before + STAFF)
 
 
-def handler_memory(load: Load, server: Instance) -> float:
+def handler_memory(at_once: int = AT_ONCE) -> Sample:
     """KiB that only the handler of a client has, which was answered once and waits."""
-    before = server.children()
-    with crowd(load, server, HANDLERS_WEIGHED):
-        handlers = server.children() - before
-        if len(handlers) < HANDLERS_WEIGHED:
-            raise MeasureError(f"{HANDLERS_WEIGHED} clients share {len(handlers)} processes")
-        time.sleep(SETTLE_SECONDS)
-        return median(private_kib(pid) for pid in handlers)
+
+    def sample(load: Load, server: Instance) -> float:
+        before = server.children()
+        with crowd(load, server, HANDLERS_WEIGHED, at_once):
+            handlers = server.children() - before
+            if len(handlers) < HANDLERS_WEIGHED:
+                raise MeasureError(f"{HANDLERS_WEIGHED} clients share {len(handlers)} processes")
+            time.sleep(SETTLE_SECONDS)
+            return median(private_kib(pid) for pid in handlers)
+
+    return sample
 
 
 def client_memory(clients: int) -> Sample:
