@@ -34,6 +34,9 @@ CHECK_SECONDS = 0.05
 CHECKED_AT_ONCE = 1024
 """How many handlers are looked after at a time: what that takes, clients wait."""
 
+DISMISSED_AGAIN_SECONDS = 1.0
+"""How soon who is to leave is asked to once more."""
+
 SURPLUS_SECONDS = 10.0
 """How long more handlers wait for clients than `spare` asks for."""
 
@@ -121,10 +124,18 @@ class Crew:
             pass
 
     def dismiss_denied(self) -> None:
-        """Ask those to leave whom the access lists would not let in any more."""
-        for child in self._children:
-            if child.client is not None and not self._admission.allows(child.client.address):
-                spawn.send_signal(child.pid, signal.SIGTERM)
+        """Ask those to leave whom the access lists would not let in any more, until they have.
+
+        A signal that comes right before a handler falls asleep does not wake it.
+        """
+        allows = self._admission.allows
+        clients = [(child, child.client) for child in self._children if child.client is not None]
+        denied = [child for child, client in clients if not allows(client.address)]
+        for child in denied:
+            spawn.send_signal(child.pid, signal.SIGTERM)
+        if denied:
+            when = time.monotonic() + DISMISSED_AGAIN_SECONDS
+            self._loop.timers.set("denied", when, self.dismiss_denied)
 
     def kill(self) -> None:
         """End all handlers that are left, now."""

@@ -153,8 +153,8 @@ class Handler:
         nobody = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
         gives, takes = passing.channel()
         given, other = passing.channel()
-        passing.give(gives, given, nobody)
-        socket, client = passing.take(takes) or (given, nobody)
+        is_given = passing.give(gives, given, nobody)
+        socket, client = (passing.take(takes) if is_given else None) or (given, nobody)
         for word in words:
             other.send(word)
         if stays:

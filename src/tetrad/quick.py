@@ -3,8 +3,8 @@
 Most clients have their question ready and leave with the answer. Every page of memory that a fresh
 handler touches has to be copied for it, and that is most of what a session costs: so this is one
 function, which makes nothing that it may not need, and whose reads block, but only for a moment
-(`tetrad.listeners.READ_SECONDS`). A client that says anything but one command at a time, or that
-makes us wait, goes on in a `tetrad.session`.
+(`tetrad.listeners.READ_SECONDS`). A client that makes us wait longer has a `tetrad.stay`; one that
+then goes on, or says anything but one command at a time, a `tetrad.session`.
 """
 
 from __future__ import annotations

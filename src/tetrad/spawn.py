@@ -1,7 +1,7 @@
 """The only place that forks: what every child closes, resets, and ends with.
 
 A child never returns through its parent's stack, keeps none of its descriptors but the ones it is
-given, and has its signals blocked until it has handlers of its own.
+given, and has its signals blocked until it has seen to them.
 """
 
 from __future__ import annotations

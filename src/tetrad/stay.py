@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Patient = Callable[[_socket.socket, Packed, Begun, bytes], bool]
     """What serves a client that takes longer, and tells whether it can serve another."""
 
-_NANOSECONDS = 1_000_000
+_MILLISECOND = 1_000_000
 
 
 class Stay:
@@ -57,7 +57,7 @@ class Stay:
         Which of these it was is left to who serves it on. `since` is in nanoseconds of the
         monotonic clock.
         """
-        passed = (monotonic_ns() - since) // _NANOSECONDS
+        passed = (monotonic_ns() - since) // _MILLISECOND
         wait = self._idle if has_asked else self._first - passed
         left = self._most - passed
         wait = left if left < wait else wait  # noqa: FURB136 - `min` is one more page

@@ -86,6 +86,7 @@ class Waiting:
 
     def look(self) -> None:
         """Do not wait, but end if it is time to."""
+        self.is_stopping()
         self._hear(0.0)
 
     def is_stopping(self) -> bool:

@@ -7,9 +7,14 @@ meanwhile, the log is not flooded, and nothing is left behind.
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import signal
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+
+from processes import PATIENCE_SECONDS
 
 from .episodes import ONCE, SETTINGS, Episode, Pair, Patient, Row
 from .rousing import (
@@ -23,7 +28,7 @@ from .rousing import (
     a_status,
     an_outlook,
 )
-from .strace import needs_strace
+from .strace import Trace, needs_strace, strace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,6 +146,20 @@ def test_a_call_that_fails_costs_little(prepared: MakeDaemon, name: str) -> None
     """The daemon serves on, does not spin, says so in a line or two, and is then as before."""
     pair = PAIRS[name]
     assert not problems_of(suffer(prepared(**{**SETTINGS, **pair.row.settings}), [pair]))
+
+
+def test_nobody_waits_for_a_client_that_could_not_be_passed(prepared: MakeDaemon) -> None:
+    """Neither does a master that rehearses that, nor one that has spares: it forks another."""
+    daemon = prepared(handlers={"spare": 1})
+    with tempfile.NamedTemporaryFile(prefix="tetrad-strace-") as file:
+        under = strace(file.name, "sendmsg", "error=ETOOMANYREFS")
+        tracer = daemon.run(os.path.join(daemon.folder, "output"), under)
+        listening = daemon.wait_for("server.listening")
+        daemon.ports = [listening["port"]]
+        assert daemon.connect().quit() == b"quit"
+        assert Trace(file.name, tracer).faults
+        os.kill(listening["pid"], signal.SIGTERM)
+        assert tracer.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.mark.long

@@ -12,6 +12,8 @@ from clients import ANSWER, Client
 from damage import hostile
 from processes import PATIENCE_SECONDS
 
+from .strace import attached, needs_strace
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -180,3 +182,15 @@ def test_whatever_they_are_at_they_are_gone_in_time(daemon: MakeDaemon, figure: 
     seconds = time.monotonic() - began
     assert seconds <= 0.5 + SLACK_SECONDS
     figure(f"gone {seconds:.2f} s after the reload was asked for")
+
+
+@needs_strace
+def test_an_order_that_is_not_heard_is_given_again(daemon: MakeDaemon) -> None:
+    """A signal that comes just before a handler falls asleep does not wake it."""
+    served = daemon()
+    client = served.served(source="127.0.0.9")
+    served.configure(access={"deny": ["127.0.0.9"]})
+    with attached(served.pid, "pidfd_send_signal", "retval=0:when=1") as trace:
+        assert served.tetrad("reload").status == 0
+        assert client.read_all() == b""
+        assert len(trace.points()) > 1
