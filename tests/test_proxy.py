@@ -285,10 +285,9 @@ def test_a_unique_id_is_on_every_line_and_forges_none(daemon: MakeDaemon) -> Non
 def test_handlers_that_wait_serve_them_too(daemon: MakeDaemon, handlers: dict[str, int]) -> None:
     """A socket whose header has been read is like any other."""
     served = balanced(daemon, handlers=handlers)
-    for peer in (ALICE, BOB, TCP6):
+    for peer, name in ((ALICE, "198.51.100.1:1111"), (BOB, "198.51.100.2:2222"), *NAMES.items()):
         assert brought(served, version_2(peer, thing(5, b"u" * 128))).quit() == b"quit"
-    last = served.wait_for("client.disconnected", count=3)
-    assert (last["client"], last["unique_id"]) == (NAMES[TCP6], "u" * 128)
+        served.wait_for("client.disconnected", client=name, unique_id="u" * 128)
 
 
 def test_echo_behind_a_balancer_and_a_listener_without_one(daemon: MakeDaemon) -> None:
