@@ -396,8 +396,8 @@ def test_a_rotated_log_is_followed(daemon: MakeDaemon) -> None:
         followed.until("client.connected")
         for generation in range(1, 4):
             os.rename(served.log_file, f"{served.log_file}.{generation}")
-            names = [served.served().name for _ in range(3)]
-            assert [followed.line().split()[5] for _ in names] == names
+            names = {served.served().name for _ in range(3)}
+            assert {followed.line().split()[5] for _ in names} == names
 
 
 def test_a_copied_and_truncated_log_is_followed(prepared: MakeDaemon) -> None:

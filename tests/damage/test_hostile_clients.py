@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from daemons import Daemon, Event
 
 TOLERANCE_SECONDS = 0.5
+"""How early or late a deadline may be, beside what the machine keeps good clients waiting."""
+
 LATE_SECONDS = 2.0
 """A good client that waited as long as this was kept waiting by the bad ones."""
 
@@ -135,7 +137,7 @@ def test_hostile_clients_are_borne(
     lasted = [lifetime(reason, session) for session in sessions]
     if seconds is not None:
         assert min(lasted) >= seconds - TOLERANCE_SECONDS
-        assert max(lasted) <= seconds + TOLERANCE_SECONDS
+        assert max(lasted) <= seconds + TOLERANCE_SECONDS + good.slowest
     memory.check()
     assert good.slowest < LATE_SECONDS
     figure(
