@@ -38,7 +38,13 @@ TALLY = 4
 RETRY_SECONDS = 1.0
 """How often a log that could not be written is tried again when nothing new comes."""
 
+GATHER_SECONDS = 0.01
+"""How long a line waits for others: woken for each of them, we were in the way of who serves."""
+
 _READ_BYTES = 1 << 18
+_MUCH = 1 / 8
+"""What part of the pipe may be full when it is left to fill."""
+
 _COUNT = struct.Struct("i")
 _NANOSECONDS = 1_000_000_000
 
@@ -92,7 +98,7 @@ class Logger:
 
         Writes go into a pipe whole, so how much is in it now is a number of whole ones.
         """
-        (left,) = _COUNT.unpack(fcntl.ioctl(PIPE, termios.FIONREAD, bytes(_COUNT.size)))
+        left = _waiting_bytes()
         while left > 0:
             data = os.read(PIPE, left)
             left -= len(data)
@@ -104,6 +110,9 @@ class Logger:
         poll.register(PIPE, select.POLLIN)
         while not poll.poll(RETRY_SECONDS * 1000 if self._lost else None):
             self._write()
+        if _waiting_bytes() < fcntl.fcntl(PIPE, fcntl.F_GETPIPE_SZ) * _MUCH:
+            # For a span; time.sleep waits for a moment, which is none where a clock is made up.
+            select.poll().poll(GATHER_SECONDS * 1000)
         return os.read(PIPE, _READ_BYTES)
 
     def take(self, data: bytes) -> None:
@@ -173,6 +182,12 @@ class Logger:
         self._log(time.time_ns(), level, event, {"pid": os.getpid(), **fields})
         lines = self._sink.take()
         return self._file.write(lines) == len(lines)
+
+
+def _waiting_bytes() -> int:
+    """Return how much is in the pipe."""
+    (count,) = _COUNT.unpack(fcntl.ioctl(PIPE, termios.FIONREAD, bytes(_COUNT.size)))
+    return int(count)
 
 
 def main() -> None:
