@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import samples
 from benchmarks.measure import Row, at_least, at_most
-from benchmarks.servers import BARE, PHP, PYTHON, SOCAT, TCPSERVER, XINETD, C, Handlers
+from benchmarks.servers import BARE, EQUIPPED, PHP, PYTHON, SOCAT, TCPSERVER, XINETD, C, Handlers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
             at_least(2, PYTHON),
             at_least(5, PHP),
         ),
-        peers=(C, BARE, XINETD, TCPSERVER, SOCAT, PYTHON, PHP),
+        peers=(C, BARE, EQUIPPED, XINETD, TCPSERVER, SOCAT, PYTHON, PHP),
     )
     yield Row(
         "faults",
@@ -46,7 +46,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
         "faults",
         samples.page_faults(scale),
         (),
-        peers=(C, BARE, PYTHON, PHP),
+        peers=(C, BARE, EQUIPPED, PYTHON, PHP),
         rounds=3,
     )
     yield Row(
@@ -55,7 +55,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
         "µs",
         samples.cpu_time(scale),
         (),
-        peers=(C, BARE, PYTHON, PHP),
+        peers=(C, BARE, EQUIPPED, PYTHON, PHP),
     )
     yield Row(
         "reuse",
@@ -72,7 +72,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
         "of it",
         samples.rate_kept(scale.idle_crowd, scale),
         (at_least(0.7),),
-        peers=(C, BARE),
+        peers=(C, BARE, EQUIPPED),
         rounds=3,
     )
 
@@ -116,7 +116,7 @@ def _memory(scale: Scale) -> Iterator[Row]:
         "KiB",
         samples.handler_memory(),
         (at_most(300),),
-        peers=(C, BARE, PYTHON, PHP),
+        peers=(C, BARE, EQUIPPED, PYTHON, PHP),
         rounds=3,
     )
     yield Row(
@@ -125,7 +125,7 @@ def _memory(scale: Scale) -> Iterator[Row]:
         "KiB",
         samples.handler_memory(at_once=1),
         (),
-        peers=(C, BARE, PYTHON, PHP),
+        peers=(C, BARE, EQUIPPED, PYTHON, PHP),
         rounds=3,
     )
     yield Row(
@@ -134,7 +134,7 @@ def _memory(scale: Scale) -> Iterator[Row]:
         "KiB",
         samples.client_memory(scale.memory_crowd),
         (at_most(420),),
-        peers=(C, BARE),
+        peers=(C, BARE, EQUIPPED),
         rounds=3,
     )
     yield Row(

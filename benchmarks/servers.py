@@ -33,6 +33,7 @@ TCPSERVER = "tcpserver"
 SOCAT = "socat"
 PYTHON = "ForkingTCPServer"
 BARE = "bare Python"
+EQUIPPED = "equipped Python"
 PHP = "PHP"
 
 _XINETD_CONF = """\
@@ -152,6 +153,13 @@ def _bare(site: Site) -> list[str]:
     return [sys.executable, "-I", "-S", str(PEERS / "bare.py"), str(site.port)]
 
 
+def _equipped(site: Site) -> list[str]:
+    orders = {"file": str(site.folder / "equipped.log"), "format": "json", "level": "info"}
+    code = "from tetrad.logger import main; main()"
+    logger = [sys.executable, "-I", "-c", code, json.dumps(orders)]
+    return [sys.executable, "-I", "-S", str(PEERS / "equipped.py"), str(site.port), *logger]
+
+
 def _php(site: Site) -> list[str]:
     return ["php", str(PEERS / "fork.php"), str(site.port)]
 
@@ -163,6 +171,7 @@ ALL_PEERS = (
     Server(SOCAT, "socat", _socat),
     Server(PYTHON, sys.executable, _forking),
     Server(BARE, sys.executable, _bare),
+    Server(EQUIPPED, sys.executable, _equipped),
     Server(PHP, "php", _php),
 )
 
