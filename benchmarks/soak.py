@@ -102,20 +102,34 @@ class Soak:
 
     def rotate(self) -> None:
         """Put the log aside, count what it tells, and throw it away."""
+        # Twice: what the logger still has in its hands when its file is moved goes to the new one.
+        self._have_reopened(self._log.stat().st_size)
         aside = self._log.with_suffix(".1")
         self._log.rename(aside)
-        self._server.leader.send_signal(signal.SIGUSR1)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self._log.exists():
-            if time.monotonic() > deadline:
-                raise MeasureError("the log was not opened anew")
-            time.sleep(0.01)
+        self._have_reopened(0)
         with aside.open("rb") as lines:
             for line in lines:
                 event = json.loads(line)
                 self.events[event["event"]] += 1
                 self.lost += event.get("count", 0)
         aside.unlink()
+
+    def _have_reopened(self, size: int) -> None:
+        """Have the log opened anew: the line about that comes behind all others, and this size."""
+        self._server.leader.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self._tells_of_reopening(size):
+            if time.monotonic() > deadline:
+                raise MeasureError("the log was not opened anew")
+            time.sleep(0.01)
+
+    def _tells_of_reopening(self, size: int) -> bool:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(size)
+                return b'"event":"log.reopened"' in log.read()
+        except FileNotFoundError:
+            return False
 
     def forget(self) -> None:
         """Begin to count here."""
