@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -310,6 +311,19 @@ def test_a_logger_leaves_when_there_is_nothing_more(path: Path, pipe: int, tally
     Logger(orders(path)).run()
     assert names(path) == ["one", "two"]
     assert tally.left == os.getpid()
+
+
+def test_a_pipe_that_fills_is_read_at_once(
+    path: Path, pipe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are given time to gather only where there is room for them."""
+    monkeypatch.setattr(program, "GATHER_SECONDS", 3600.0)
+    line = event("one")
+    count = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) // 4 // len(line)
+    os.write(pipe, line * count)
+    os.write(pipe, order("leave", pid=os.getpid()))
+    Logger(orders(path)).run()
+    assert names(path) == ["one"] * count
 
 
 def test_the_next_logger_reports_what_the_one_before_could_not(path: Path, pipe: int) -> None:
