@@ -1,7 +1,8 @@
 """Where the time of a session goes: `python -m benchmarks.profile`, from the folder above this one.
 
 `perf` looks at the whole machine while whole sessions run, and each sample is put under what the
-kernel was doing, or under the program's own code. It needs root and linux-perf.
+kernel was doing, or under the program's own code; `--held` has other clients in meanwhile. It needs
+root and linux-perf.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.capacity import add_tetrad
 from benchmarks.load import AT_ONCE, Load
 from benchmarks.processes import MeasureError, build, run
+from benchmarks.samples import crowd
 from benchmarks.servers import Handlers, running, tetrad
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ HERTZ = 4_000
 ROWS = 12
 
 KINDS = {
+    "native_safe_halt": "idle",
+    "kdamond_fn": "looking which memory is used",
     "exit_mmap": "giving memory back",
     "dup_mmap": "copying page tables",
     "asm_exc_page_fault": "page faults",
@@ -49,9 +54,20 @@ KINDS = {
 """A function on a sample's stack, and what it is counted as; the first that fits."""
 
 
+ROLES = {
+    "tetrad": "handlers",
+    "load": "load generator",
+    "kdamond": "kernel's DAMON",
+    "swapper": "processors",
+}
+"""A program's name up to a dot, and who that is."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Profile, and print the largest shares."""
-    options = add_tetrad("python -m benchmarks.profile", __doc__).parse_args(arguments)
+    parser = add_tetrad("python -m benchmarks.profile", __doc__)
+    parser.add_argument("--held", type=int, default=0, metavar="N", help="hold N clients meanwhile")
+    options = parser.parse_args(arguments)
     if shutil.which("perf") is None:
         sys.stdout.write("perf is not installed: apt-get install linux-perf\n")
         return 1
@@ -59,13 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scratch = Path(folder)
         try:
             load = Load(build(Path(__file__).with_name("load.c"), scratch))
-            with running(tetrad(options.tetrad, Handlers()), scratch, scratch) as server:
-                shares = _profile(server, load, scratch)
+            with (
+                running(tetrad(options.tetrad, Handlers()), scratch, scratch) as server,
+                crowd(load, server, options.held) if options.held else nullcontext(),
+            ):
+                found = _profile(server, load, scratch)
         except MeasureError as error:
             sys.stdout.write(f"{error}\n")
             return 1
-    for (role, kind), share in shares.most_common(ROWS):
-        sys.stdout.write(f"{share / shares.total():6.1%}  {role}: {kind}\n")
+    for (role, kind), count in found.most_common(ROWS):
+        us = count / HERTZ / SESSIONS * 1e6
+        sys.stdout.write(f"{count / found.total():6.1%}  {us:4.0f} us a session  {role}: {kind}\n")
     return 0
 
 
@@ -73,9 +93,9 @@ def _profile(server: Instance, load: Load, scratch: Path) -> Counter[tuple[str, 
     """Return how many samples there are of each role and kind; those of others are left out."""
     load.sessions_per_second(server.port, WARM_UP, SECONDS)
     data = str(scratch / "perf.data")
-    record = ["perf", "record", "-q", "-a", "-g", "-F", str(HERTZ), "-o", data, "--"]
+    record = ["perf", "record", "-q", "-a", "-g", "-e", "cpu-clock", "-F", str(HERTZ), "-o", data]
     sessions = ["sessions", f"--port={server.port}", f"--count={SESSIONS}", f"--at-once={AT_ONCE}"]
-    run([*record, str(load.program), *sessions], SECONDS)
+    run([*record, "--", str(load.program), *sessions], SECONDS)
     roles = {server.leader.pid: "master", server.child_titled("tetrad: logger"): "logger"}
     script = run(["perf", "script", "-i", data, "-F", "comm,pid,ip,sym"], SECONDS)
     return Counter(_samples(script.splitlines(), roles))
@@ -91,7 +111,7 @@ def _samples(lines: Iterable[str], roles: dict[int, str]) -> Iterator[tuple[str,
             role, stack = "", ""
         elif not line[0].isspace():
             comm, pid = line.rsplit(maxsplit=1)
-            role = roles.get(int(pid)) or {"tetrad": "handlers", "load": "load"}.get(comm, "")
+            role = roles.get(int(pid)) or ROLES.get(comm.split(".")[0], "")
         else:
             stack += line
 

@@ -12,7 +12,7 @@ import marshal
 import os
 import time
 
-from tetrad import commands, encryption, events, listeners, pagetables, spawn, succession
+from tetrad import commands, encryption, events, listeners, spawn, succession
 from tetrad.admission import Admission
 from tetrad.beginning import Beginning
 from tetrad.control import Control
@@ -104,7 +104,6 @@ class Master:
             self._stop()
         encryption.remind(self.loop, self.journal, self.plan["listeners"])
         self.supervision.begin()
-        pagetables.have_text_copied()
         while not self._is_over():
             self._turn()
         self._leave()
