@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.processes import MeasureError, run, start_piped
+from benchmarks.processes import MeasureError, busy_us, run, start_piped
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,15 +35,24 @@ class Load:
         report = self._ask("sessions", port, count=count, at_once=AT_ONCE, seconds=seconds)
         return float(report["per_second"])
 
-    def spent_per_session(self, port: int, pid: int, event: str, count: int) -> float:
-        """Run whole sessions, and return how much of a perf event a process and its children spend.
+    def busy_us_per_session(self, port: int, count: int) -> float:
+        """Run whole sessions, and return the time of all processors that one takes, whosever.
+
+        What a process is charged with leaves out who works for it: the logger, the network.
+        """
+        before = busy_us()
+        self._ask("sessions", port, count=count, at_once=AT_ONCE, seconds=60)
+        return (busy_us() - before) / count
+
+    def faults_per_session(self, port: int, pid: int, count: int) -> float:
+        """Run whole sessions, and return how many page faults a process and its children have.
 
         Children that it had before, as a logger, do not count.
         """
         sessions = self._command("sessions", port, count=count, at_once=AT_ONCE, seconds=60)
         if shutil.which("perf") is None:
             raise MeasureError("perf is not installed: apt-get install linux-perf")
-        watch = ["perf", "stat", "-x,", "--log-fd=1", "-e", event, "-p", str(pid), "--"]
+        watch = ["perf", "stat", "-x,", "--log-fd=1", "-e", "page-faults", "-p", str(pid), "--"]
         report, _, figures = run([*watch, *sessions], PATIENCE_SECONDS).partition("\n")
         _checked(report)
         return float(figures.partition(",")[0]) / count

@@ -195,6 +195,13 @@ def system_kib() -> int:
     return sum(fields[kind] for kind in ("AnonPages", "PageTables", "KernelStack", "Slab"))
 
 
+def busy_us() -> float:
+    """Return for how many µs the processors have worked, all together, since the machine began."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, _stolen = ticks
+    return (user + nice + system + interrupts + soft_interrupts) * 1e6 / os.sysconf("SC_CLK_TCK")
+
+
 def _kib_fields(path: str) -> dict[str, int]:
     """Return the `Name:   123 kB` lines of a file of /proc."""
     lines = (line.split() for line in Path(path).read_text().splitlines())

@@ -51,9 +51,9 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "effort",
-        "processor time a session, in the one that accepts and in the handler",
+        "time that all processors spend on a session, load generator and logger included",
         "µs",
-        samples.cpu_time(scale),
+        samples.effort(scale),
         (),
         peers=(C, BARE, EQUIPPED, PYTHON, PHP),
     )

@@ -77,19 +77,14 @@ def page_faults(scale: Scale) -> Sample:
 
     def sample(load: Load, server: Instance) -> float:
         pid, count = server.leader.pid, scale.sessions // 4
-        return load.spent_per_session(server.port, pid, "page-faults", count)
+        return load.faults_per_session(server.port, pid, count)
 
     return sample
 
 
-def cpu_time(scale: Scale) -> Sample:
-    """Microseconds of a processor that a session costs, in the same two."""
-
-    def sample(load: Load, server: Instance) -> float:
-        pid, count = server.leader.pid, scale.sessions // 4
-        return 1000 * load.spent_per_session(server.port, pid, "task-clock", count)
-
-    return sample
+def effort(scale: Scale) -> Sample:
+    """Microseconds that a session takes of all processors together."""
+    return lambda load, server: load.busy_us_per_session(server.port, scale.sessions)
 
 
 def first_answer(rate: int, scale: Scale) -> Sample:
