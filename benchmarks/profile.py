@@ -33,7 +33,6 @@ HERTZ = 4_000
 ROWS = 12
 
 KINDS = {
-    "native_safe_halt": "idle",
     "kdamond_fn": "looking which memory is used",
     "exit_mmap": "giving memory back",
     "dup_mmap": "copying page tables",
@@ -50,6 +49,7 @@ KINDS = {
     "pipe_write": "pipes",
     "pipe_read": "pipes",
     "entry_SYSCALL": "other system calls",
+    "do_idle": "idle",
 }
 """A function on a sample's stack, and what it is counted as; the first that fits."""
 
