@@ -313,17 +313,36 @@ def test_a_logger_leaves_when_there_is_nothing_more(path: Path, pipe: int, tally
     assert tally.left == os.getpid()
 
 
+def test_what_comes_is_written_before_others_are_waited_for(
+    path: Path, pipe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that comes after a pause does not wait: who tails the log sees it at once."""
+
+    def rest() -> None:
+        raise RestError
+
+    class RestError(Exception):
+        """The logger would rest now."""
+
+    monkeypatch.setattr(program, "_rest", rest)
+    os.write(pipe, event("one"))
+    with pytest.raises(RestError):
+        Logger(orders(path)).run()
+    assert names(path) == ["one"]
+
+
 def test_a_pipe_that_fills_is_read_at_once(
     path: Path, pipe: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines are given time to gather only where there is room for them."""
-    monkeypatch.setattr(program, "GATHER_SECONDS", 3600.0)
     line = event("one")
     count = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) // 4 // len(line)
+    monkeypatch.setattr(program, "REST_SECONDS", 3600.0)
+    monkeypatch.setattr(program, "_READ_BYTES", len(line) * count)
     os.write(pipe, line * count)
-    os.write(pipe, order("leave", pid=os.getpid()))
+    os.write(pipe, line * (count - 10) + order("leave", pid=os.getpid()))
     Logger(orders(path)).run()
-    assert names(path) == ["one"] * count
+    assert names(path) == ["one"] * (2 * count - 10)
 
 
 def test_the_next_logger_reports_what_the_one_before_could_not(path: Path, pipe: int) -> None:

@@ -38,8 +38,8 @@ TALLY = 4
 RETRY_SECONDS = 1.0
 """How often a log that could not be written is tried again when nothing new comes."""
 
-GATHER_SECONDS = 0.01
-"""How long a line waits for others: woken for each of them, we were in the way of who serves."""
+REST_SECONDS = 0.01
+"""How long lines gather after a batch: woken for each of them, we were in the way of who serves."""
 
 _READ_BYTES = 1 << 18
 _MUCH = 1 / 8
@@ -85,10 +85,12 @@ class Logger:
 
     def run(self) -> None:
         """Read and write until every other end of the pipe is closed, or until told to leave."""
-        while not self._is_leaving and (data := self._read()):
+        while data := self._read():
             self.take(data)
-        if self._is_leaving:
-            self._finish()
+            if self._is_leaving:
+                self._finish()
+                break
+            _rest()
         self._write()
         if self._is_leaving:
             self._tally.leave(os.getpid(), self._lost)
@@ -110,9 +112,6 @@ class Logger:
         poll.register(PIPE, select.POLLIN)
         while not poll.poll(RETRY_SECONDS * 1000 if self._lost else None):
             self._write()
-        if _waiting_bytes() < fcntl.fcntl(PIPE, fcntl.F_GETPIPE_SZ) * _MUCH:
-            # For a span; time.sleep waits for a moment, which is none where a clock is made up.
-            select.poll().poll(GATHER_SECONDS * 1000)
         return os.read(PIPE, _READ_BYTES)
 
     def take(self, data: bytes) -> None:
@@ -182,6 +181,13 @@ class Logger:
         self._log(time.time_ns(), level, event, {"pid": os.getpid(), **fields})
         lines = self._sink.take()
         return self._file.write(lines) == len(lines)
+
+
+def _rest() -> None:
+    """Let lines gather, unless the pipe fills: the first after a pause is written at once."""
+    if _waiting_bytes() < fcntl.fcntl(PIPE, fcntl.F_GETPIPE_SZ) * _MUCH:
+        # For a span; time.sleep waits for a moment, which is none where a clock is made up.
+        select.poll().poll(REST_SECONDS * 1000)
 
 
 def _waiting_bytes() -> int:

@@ -252,7 +252,7 @@ def assert_is_refused(served: Daemon, *words: str) -> None:
     """Check that a reload is refused in these words, in the command's output and in the log."""
     ran = served.tetrad("reload")
     assert (ran.status, ran.out) == (78, "")
-    (error,) = served.events("server.reload_failed")[-1]["errors"]
+    (error,) = served.wait_for("server.reload_failed")["errors"]
     assert ran.err == (f"tetrad: not reloaded; the old configuration serves on\ntetrad: {error}\n")
     assert all(word in error for word in words), error
     with served.connect(host=PLACE).socket as client:
