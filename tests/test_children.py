@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from tetrad.children import Child, Children
 from tetrad.clients import Client, Listener
 from tetrad.plan import ListenerPlan
+
+if TYPE_CHECKING:
+    from tetrad.admission import Source
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
@@ -67,7 +71,23 @@ def test_a_handler_has_its_client_since_it_took_it(client: Client) -> None:
     """The client and the moment are remembered."""
     child = Child(1, 7, None)
     child.take(client, 12.5)
-    assert (child.client, child.since) == (client, 12.5)
+    assert child.client is not None
+    assert (child.client.leave(), child.since) == (client.leave(), 12.5)
+
+
+@pytest.mark.parametrize("address", [(32, 0x7F000001), (128, (1 << 128) - 1), None])
+@pytest.mark.parametrize("more", [None, {"balancer": "192.0.2.1:5", "unique_id": "\x00\xff€"}])
+def test_a_client_is_kept_as_it_came(
+    client: Client, address: Source | None, more: dict[str, object] | None
+) -> None:
+    """Whatever it is, it comes back, once; but for what only its handler has to know."""
+    client.address, client.more = address, more
+    child = Child(1, 7, None)
+    child.take(client, 12.5)
+    kept = child.release()
+    assert kept is not None
+    assert kept.leave() == client.leave()
+    assert (child.client, child.release()) == (None, None)
 
 
 def test_handlers_are_found_by_number(children: Children) -> None:

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from tetrad.clients import Client
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-    from tetrad.clients import Client
-
 
 class Child:
-    """One handler. `client` is None while it waits for its next one, on `channel`.
+    """One handler. It has no `client` while it waits for its next one, on `channel`.
 
-    Its number is its own for ever, unlike its pid, and is known before it is forked.
+    Its number is its own for ever, unlike its pid, and is known before it is forked. There may be
+    thousands, and every fork copies the tables of all the memory that they take: so the client is
+    kept as `Client.dump` makes it.
     """
 
-    __slots__ = ("channel", "client", "number", "pid", "since")
+    __slots__ = ("_client", "channel", "number", "pid", "since")
 
     def __init__(self, number: int, pid: int, channel: _socket.socket | None) -> None:
         self.number = number
         self.pid = pid
         self.channel = channel
-        self.client: Client | None = None
         self.since = 0.0
+        self._client: bytes | None = None
+
+    @property
+    def client(self) -> Client | None:
+        """Who is being served."""
+        return None if self._client is None else Client.load(self._client)
 
     def take(self, client: Client, now: float) -> None:
         """Have a client, since `now` in seconds of the monotonic clock."""
-        self.client = client
+        self._client = client.dump()
         self.since = now
+
+    def release(self) -> Client | None:
+        """Have none any more; return who it was."""
+        client, self._client = self.client, None
+        return client
 
 
 class Children:
@@ -62,7 +74,7 @@ class Children:
 
     def rest(self, child: Child) -> None:
         """Take note that a handler waits for its next client."""
-        child.client = None
+        child.release()
         self._idle[child.number] = child
 
     def wake(self) -> Child | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import select
 
 from tetrad import listeners
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     Packed = tuple[str, str, int, bytes, str]
     """A client as its handler needs it: name, family, its listener's place, context, connection."""
+
+_KEPT = ("address", "connection", "family", "listener", "more", "name", "place", "service")
+"""What the master knows of a client for as long as it is there."""
 
 
 class Listener:
@@ -85,22 +89,12 @@ class Listener:
 class Client:
     """A client that was let in.
 
-    `address` is what admission counts it by; `context` is what its events have in the log, as JSON.
-    One that a balancer has brought has `more` fields there: which one did, and how that one calls
-    the connection.
+    `address` is what admission counts it by; `context` is what its events have in the log, as JSON:
+    only its handler needs that, and who was dumped has none. One that a balancer has brought has
+    `more` fields there: which one did, and how that one calls the connection.
     """
 
-    __slots__ = (
-        "address",
-        "connection",
-        "context",
-        "family",
-        "listener",
-        "more",
-        "name",
-        "place",
-        "service",
-    )
+    __slots__ = (*_KEPT, "context")
 
     def __init__(
         self,
@@ -127,16 +121,26 @@ class Client:
     @classmethod
     def inherited(cls, left: dict[str, Any]) -> Client:
         """Return a client that the version before has let in. Raises ValueError."""
-        if left.keys() != set(cls.__slots__):
+        if left.keys() != set(_KEPT):
             raise ValueError(f"a client with {', '.join(sorted(left))}")
         client = cls.__new__(cls)
-        for name, value in left.items():
-            setattr(client, name, value)
+        for name in _KEPT:
+            setattr(client, name, left[name])
+        client.context = b""
         return client
 
     def leave(self) -> dict[str, Any]:
         """Return all of it as plain data, for the next version."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in _KEPT}
+
+    @classmethod
+    def load(cls, data: bytes) -> Client:
+        """Return a client that was dumped."""
+        return cls.inherited(dict(zip(_KEPT, marshal.loads(data), strict=True)))  # noqa: S302 - our own
+
+    def dump(self) -> bytes:
+        """Return all of it in less memory."""
+        return marshal.dumps(tuple(self.leave().values()))
 
     def pack(self) -> Packed:
         """Return what a handler has to know, to be sent to one that waits."""

@@ -103,8 +103,8 @@ class Crew:
     def adopt(self, child: Child) -> None:
         """Count a handler of the version before, and its client, as ours; it keeps its number."""
         self._children.register(child)
-        if child.client is not None:
-            self._admission.enter(child.client.address)
+        if client := child.client:
+            self._admission.enter(client.address)
         self._check_later()
 
     def hire_spare(self) -> None:
@@ -129,8 +129,9 @@ class Crew:
         A signal that comes right before a handler falls asleep does not wake it.
         """
         allows = self._admission.allows
-        clients = [(child, child.client) for child in self._children if child.client is not None]
-        denied = [child for child, client in clients if not allows(client.address)]
+        denied = [
+            child for child in self._children if (one := child.client) and not allows(one.address)
+        ]
         for child in denied:
             spawn.send_signal(child.pid, signal.SIGTERM)
         if denied:
@@ -243,8 +244,9 @@ class Crew:
     def _lose(self, child: Child) -> None:
         """A handler has ended without a word."""
         self.lost += 1
-        fields = {} if child.client is None else child.client.fields()
-        age = round(time.monotonic() - child.since, 6) if child.client else None
+        client = child.client
+        fields = {} if client is None else client.fields()
+        age = round(time.monotonic() - child.since, 6) if client else None
         self._journal.event(
             "error",
             events.HANDLER_LOST,
@@ -253,7 +255,7 @@ class Crew:
             duration=age,
             **fields,
         )
-        if child.client is None:
+        if client is None:
             self._rest_from_hiring()
         self._end_client(child)
         self._forget(child)
@@ -264,9 +266,8 @@ class Crew:
         self._loop.timers.set("spares", when, lambda: None)
 
     def _end_client(self, child: Child) -> None:
-        if child.client is not None:
-            self._admission.leave(child.client.address)
-            child.client = None
+        if client := child.release():
+            self._admission.leave(client.address)
 
     def _forget(self, child: Child) -> None:
         self._children.forget(child)

@@ -75,9 +75,9 @@ def status(master: Master, written: int, lost: int) -> dict[str, object]:
             "lost": lost + master.journal.lost_in_all,
         },
         "sessions": [
-            {**child.client.fields(), "pid": child.pid, "age": round(now - child.since, 3)}
+            {**client.fields(), "pid": child.pid, "age": round(now - child.since, 3)}
             for child in crew
-            if child.client is not None
+            if (client := child.client)
         ],
     }
 

@@ -107,8 +107,8 @@ def leave(master: Master, version: str, asker: int | None) -> State:
         "hired": master.crew.hired,
         "lost": master.crew.lost,
         "handlers": [
-            (child.number, child.pid, child.since, child.client.leave() if child.client else None)
-            for child in master.crew
+            (child.number, child.pid, child.since, None if client is None else client.leave())
+            for child, client in ((child, child.client) for child in master.crew)
         ],
         "logger": master.logkeeper.pid,
         "asker": asker,
