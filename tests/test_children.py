@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.children import Child, Children
-from tetrad.clients import Client, Listener
+from tetrad.clients import Client, Listener, address_of
 from tetrad.plan import ListenerPlan
 
 if TYPE_CHECKING:
@@ -80,14 +80,13 @@ def test_a_handler_has_its_client_since_it_took_it(client: Client) -> None:
 def test_a_client_is_kept_as_it_came(
     client: Client, address: Source | None, more: dict[str, object] | None
 ) -> None:
-    """Whatever it is, it comes back, once; but for what only its handler has to know."""
+    """Whatever it is, it comes back; but for what only its handler has to know."""
     client.address, client.more = address, more
     child = Child(1, 7, None)
     child.take(client, 12.5)
-    kept = child.release()
-    assert kept is not None
-    assert kept.leave() == client.leave()
-    assert (child.client, child.release()) == (None, None)
+    assert child.kept is not None
+    assert Client.load(child.kept).leave() == client.leave()
+    assert address_of(child.kept) == address
 
 
 def test_handlers_are_found_by_number(children: Children) -> None:

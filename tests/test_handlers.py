@@ -44,6 +44,7 @@ def serve_one_after_another(daemon: Daemon, count: int) -> list[int]:
         pids.append(pid_of(daemon, client))
         client.quit()
         until(lambda: daemon.status()["clients"]["now"] == 0, "the end of a session")
+        daemon.wait_for("client.disconnected", client=client.name)
     return pids
 
 

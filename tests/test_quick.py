@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tetrad.quick import Begun
 
 CONTEXT = b'"client":"192.0.2.7:38276"'
-NOTICE = notices.record(notices.GONE, 7, 0)
+NOTICE = notices.record(notices.GONE, 7)
 
 
 PLAN: SessionPlan = {
@@ -174,7 +174,7 @@ def test_what_found_no_room_in_the_log_is_told_to_the_master(meeting: Meeting) -
     meeting.fill_the_log()
     meeting.client.close()
     meeting.serve()
-    assert meeting.noticed() == notices.record(notices.GONE, 7, 2)
+    assert meeting.noticed() == notices.with_lost(NOTICE, 2)
 
 
 def test_a_client_that_leaves_at_once_is_served_whole(meeting: Meeting) -> None:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from tetrad.timers import Timers
+from tetrad.timers import NEVER, Timers
 
 
 def test_without_timers_there_is_nothing_to_wait_for() -> None:
     """A loop without timers may wait for ever."""
-    assert Timers().timeout(5.0) is None
+    assert Timers().due == NEVER
 
 
-def test_the_next_timer_says_how_long_to_wait() -> None:
-    """The earliest counts, and what is overdue is not to be waited for."""
+def test_the_next_timer_is_the_earliest() -> None:
+    """Whatever is set, done or cancelled, `due` is the earliest moment that is left."""
     timers = Timers()
+    moments = []
     timers.set("late", 20.0, list)
+    moments.append(timers.due)
     timers.set("soon", 12.5, list)
-    assert timers.timeout(10.0) == 2.5
-    assert timers.timeout(12.5) == 0.0
-    assert timers.timeout(30.0) == 0.0
+    moments.append(timers.due)
+    timers.set("soon", 30.0, list)
+    moments.append(timers.due)
+    timers.run(20.0)
+    moments.append(timers.due)
+    timers.cancel("soon")
+    assert [*moments, timers.due] == [20.0, 12.5, 20.0, 30.0, NEVER]
+
+
+def test_an_action_finds_the_next_moment() -> None:
+    """While a timer's action is at work, it counts no more, nor do those that were done before."""
+    timers = Timers()
+    found: list[float] = []
+    for name, when in (("one", 1.0), ("two", 2.0), ("three", 3.0)):
+        timers.set(name, when, lambda: found.append(timers.due))
+    timers.run(2.0)
+    assert (found, timers.due) == ([2.0, 3.0], 3.0)
 
 
 def test_what_is_due_is_done_once() -> None:
@@ -40,8 +56,7 @@ def test_only_what_is_due_is_done() -> None:
     timers.set("two", 2.0, lambda: done.append("two"))
     timers.set("three", 3.0, lambda: done.append("three"))
     timers.run(2.0)
-    assert done == ["one", "two"]
-    assert timers.timeout(2.0) == 1.0
+    assert (done, timers.due) == (["one", "two"], 3.0)
 
 
 def test_a_timer_set_again_replaces_the_first() -> None:
@@ -52,14 +67,6 @@ def test_a_timer_set_again_replaces_the_first() -> None:
     timers.set("tea", 5.0, lambda: done.append("black"))
     timers.run(20.0)
     assert done == ["black"]
-
-
-def test_nothing_is_waited_for_longer_than_a_day() -> None:
-    """A moment that is years away is looked at again every day: the kernel cannot wait so long."""
-    timers = Timers()
-    timers.set("tea", 1e9, lambda: None)
-    assert timers.timeout(0.0) == 86400.0
-    assert timers.timeout(1e9 - 86399.0) == 86399.0
 
 
 def test_a_cancelled_timer_does_not_go_off() -> None:

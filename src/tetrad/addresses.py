@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _socket
+from _socket import AF_INET, AF_INET6, inet_pton
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ _IPV4_MASK = (1 << _IPV4_BITS) - 1
 def parse(text: str) -> Source:
     """Read an address; an IPv6 one that stands for an IPv4 one is that. Raises OSError."""
     if ":" not in text:
-        return _IPV4_BITS, int.from_bytes(_socket.inet_pton(_socket.AF_INET, text), "big")
-    number = int.from_bytes(_socket.inet_pton(_socket.AF_INET6, text), "big")
+        return _IPV4_BITS, int.from_bytes(inet_pton(AF_INET, text), "big")
+    number = int.from_bytes(inet_pton(AF_INET6, text), "big")
     if number >> _IPV4_BITS == _MAPPED_PREFIX:
         return _IPV4_BITS, number & _IPV4_MASK
     return _IPV6_BITS, number
@@ -32,7 +32,10 @@ def read(peer: object, serial: int) -> tuple[str, Source | None]:
     """
     if not isinstance(peer, tuple):
         return f"unix:{serial}", None
-    host, port = peer[0].partition("%")[0], peer[1]
+    host, port = peer[0], peer[1]
+    if ":" not in host:  # the shortest way for most: what is touched here, each fork copies
+        return f"{host}:{port}", (_IPV4_BITS, int.from_bytes(inet_pton(AF_INET, host), "big"))
+    host = host.partition("%")[0]
     source = parse(host)
     host = host.removeprefix(_MAPPED) if source[0] == _IPV4_BITS else f"[{host}]"
     return f"{host}:{port}", source

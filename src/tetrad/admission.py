@@ -24,15 +24,23 @@ class Admission:
 
     def __init__(self, limits: LimitsPlan, access: Iterable[AccessRule]) -> None:
         self._here: dict[Source, int] = {}
+        self._is_over = False
         self.clients = 0
         self.configure(limits, access)
 
     def configure(self, limits: LimitsPlan, access: Iterable[AccessRule]) -> None:
         """Decide by these rules from now on. Who is in is remembered, how fast they came is not."""
         self._limits = limits
+        self._most = limits["clients"]
+        self._most_per_source = limits["clients_per_source"]
         self._access = AccessList(access)
         rate = limits["rate_per_source"]
         self._rates = None if rate is None else Rates(*rate)
+        self._looks_at_sources = self._most_per_source is not None or rate is not None
+
+    def stop(self) -> None:
+        """Let nobody in any more."""
+        self._is_over = True
 
     def allows(self, address: Source | None) -> bool:
         """Tell whether the access lists let an address in; a Unix socket has none, and may."""
@@ -44,14 +52,20 @@ class Admission:
         `now` is in seconds of the monotonic clock. What may come in has used up some of its
         source's rate.
         """
+        if self._is_over:
+            return "stopping"
         if not self.allows(address):
             return "access"
-        if self.clients >= self._limits["clients"]:
+        if self.clients >= self._most:
             return "clients"
-        source = source_of(address)
+        if self._looks_at_sources and address is not None:
+            return self._refusal_by_source(source_of(address), now)
+        return None
+
+    def _refusal_by_source(self, source: Source | None, now: float) -> str | None:
+        most = self._most_per_source
         if source is None:
             return None
-        most = self._limits["clients_per_source"]
         if most is not None and self._here.get(source, 0) >= most:
             return "clients_per_source"
         if self._rates is not None and not self._rates.take(source, now):

@@ -15,40 +15,42 @@ class Child:
 
     Its number is its own for ever, unlike its pid, and is known before it is forked. There may be
     thousands, and every fork copies the tables of all the memory that they take: so the client is
-    kept as `Client.dump` makes it.
+    `kept` as `Client.dump` makes it, and was taken at `since`, in seconds of the monotonic clock.
     """
 
-    __slots__ = ("_client", "channel", "number", "pid", "since")
+    __slots__ = ("channel", "kept", "number", "pid", "since")
 
-    def __init__(self, number: int, pid: int, channel: _socket.socket | None) -> None:
+    def __init__(
+        self,
+        number: int,
+        pid: int,
+        channel: _socket.socket | None,
+        kept: bytes | None = None,
+        since: float = 0.0,
+    ) -> None:
         self.number = number
         self.pid = pid
         self.channel = channel
-        self.since = 0.0
-        self._client: bytes | None = None
+        self.kept = kept
+        self.since = since
 
     @property
     def client(self) -> Client | None:
         """Who is being served."""
-        return None if self._client is None else Client.load(self._client)
+        return None if self.kept is None else Client.load(self.kept)
 
     def take(self, client: Client, now: float) -> None:
-        """Have a client, since `now` in seconds of the monotonic clock."""
-        self._client = client.dump()
+        """Have a client from `now` on."""
+        self.kept = client.dump()
         self.since = now
-
-    def release(self) -> Client | None:
-        """Have none any more; return who it was."""
-        client, self._client = self.client, None
-        return client
 
 
 class Children:
-    """All handlers, by number, and those of them that wait, the latest last."""
+    """All handlers, by number, and those of them that are `waiting`, the latest last."""
 
     def __init__(self) -> None:
         self._all: dict[int, Child] = {}
-        self._idle: dict[int, Child] = {}
+        self.waiting: dict[int, Child] = {}
         self._to_check: list[Child] = []
 
     def __len__(self) -> int:
@@ -62,7 +64,7 @@ class Children:
     @property
     def idle(self) -> int:
         """How many wait for a client."""
-        return len(self._idle)
+        return len(self.waiting)
 
     def register(self, child: Child) -> None:
         """Take note of a new handler."""
@@ -74,21 +76,21 @@ class Children:
 
     def rest(self, child: Child) -> None:
         """Take note that a handler waits for its next client."""
-        child.release()
-        self._idle[child.number] = child
+        child.kept = None
+        self.waiting[child.number] = child
 
     def wake(self) -> Child | None:
         """Return the handler that has waited least, whose memory is the warmest, if any waits."""
-        return self._idle.popitem()[1] if self._idle else None
+        return self.waiting.popitem()[1] if self.waiting else None
 
     def idlest(self) -> Child | None:
         """Return the handler that has waited longest, and let it wait no more."""
-        return self._idle.pop(next(iter(self._idle))) if self._idle else None
+        return self.waiting.pop(next(iter(self.waiting))) if self.waiting else None
 
     def forget(self, child: Child) -> None:
         """Take note that a handler is gone."""
         del self._all[child.number]
-        self._idle.pop(child.number, None)
+        self.waiting.pop(child.number, None)
 
     def next_to_check(self, most: int) -> list[Child]:
         """Return up to `most` handlers, others each time until all have had their turn."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import marshal
+import _socket
 import select
+from marshal import dumps, loads
 
 from tetrad import listeners
 from tetrad.admission import AccessList
@@ -11,7 +12,6 @@ from tetrad.jsonlines import members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from typing import Any
 
     from tetrad.admission import Source
@@ -34,13 +34,17 @@ class Listener:
 
     __slots__ = (
         "_balancers",
+        "_kind",
         "_poll",
         "context",
+        "family",
         "is_behind_proxy",
         "is_forgetful",
         "name",
+        "place",
         "plan",
         "port",
+        "service",
         "socket",
     )
 
@@ -58,6 +62,8 @@ class Listener:
     def configure(self, plan: ListenerPlan) -> None:
         """Serve clients like this from now on."""
         self.plan = plan
+        self.family, self.place, self.service = plan["family"], plan["place"], plan["service"]
+        self._kind = listeners.FAMILIES[self.family]
         proxy = plan["proxy"]
         self.is_behind_proxy = proxy is not None
         self._balancers = AccessList(() if proxy is None else proxy["trusted"])
@@ -66,6 +72,11 @@ class Listener:
     def trusts(self, balancer: Source | None) -> bool:
         """Tell whether a balancer is believed; who may use a Unix socket is."""
         return balancer is None or self._balancers.allows(*balancer)
+
+    def accept(self) -> tuple[_socket.socket, object]:
+        """Accept a client: its socket and its address. Raises OSError."""
+        fd, address = self.socket._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        return _socket.socket(self._kind, _socket.SOCK_STREAM, 0, fd), address
 
     def has_more(self) -> bool:
         """Tell whether another client waits; True if only `accept` can tell.
@@ -82,7 +93,7 @@ class Listener:
         return {
             "address": self.plan["address"],
             "port": self.port,
-            "service": self.plan["service"],
+            "service": self.service,
         }
 
 
@@ -107,9 +118,9 @@ class Client:
         self.name = name
         self.address = address
         self.connection = connection
-        self.family = listener.plan["family"]
-        self.place = listener.plan["place"]
-        self.service = listener.plan["service"]
+        self.family = listener.family
+        self.place = listener.place
+        self.service = listener.service
         self.listener = listener.name
         # There is nothing in either that would have to be escaped.
         head = f'"client":"{name}","connection":"{connection}",'
@@ -136,11 +147,23 @@ class Client:
     @classmethod
     def load(cls, data: bytes) -> Client:
         """Return a client that was dumped."""
-        return cls.inherited(dict(zip(_KEPT, marshal.loads(data), strict=True)))  # noqa: S302 - our own
+        return cls.inherited(dict(zip(_KEPT, loads(data), strict=True)))  # noqa: S302 - our own
 
     def dump(self) -> bytes:
-        """Return all of it in less memory."""
-        return marshal.dumps(tuple(self.leave().values()))
+        """Return all of it in less memory; `address_of` and `load` take that."""
+        # Written out: what would go through the names has pages of its own for each fork to copy.
+        return dumps(
+            (
+                self.address,
+                self.connection,
+                self.family,
+                self.listener,
+                self.more,
+                self.name,
+                self.place,
+                self.service,
+            )
+        )
 
     def pack(self) -> Packed:
         """Return what a handler has to know, to be sent to one that waits."""
@@ -155,3 +178,9 @@ class Client:
             "listener": self.listener,
             **(self.more or {}),
         }
+
+
+def address_of(data: bytes) -> Source | None:
+    """Return what admission counts a client by that was dumped."""
+    address: Source | None = loads(data)[0]  # noqa: S302 - our own
+    return address

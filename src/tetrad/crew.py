@@ -8,12 +8,15 @@ comes without a word is lost.
 from __future__ import annotations
 
 import errno
-import time
+from time import monotonic
 
-from tetrad import events, notices, passing, spawn
+from tetrad import events, passing, spawn
 from tetrad.children import Child, Children
+from tetrad.clients import address_of
 from tetrad.descriptors import NOTICES_HEARD
 from tetrad.lean import signal
+from tetrad.notices import GONE, receive, record
+from tetrad.spawn import fork_each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,8 +55,9 @@ class Crew:
         self._journal = journal
         self._admission = admission
         self._children = Children()
-        self._spare = 0
+        self.spare = 0
         self._clients_each = 1
+        self._is_watching = False
         self.hired = 0
         self.lost = 0
         loop.watch(NOTICES_HEARD, self._hear)
@@ -61,7 +65,7 @@ class Crew:
     def configure(self, handler: Handler, spare: int, clients_each: int) -> None:
         """Serve new clients like this; those who have a client finish as they began."""
         self._handler = handler
-        self._spare = spare
+        self.spare = spare
         self._clients_each = clients_each
         self.retire()
 
@@ -81,7 +85,7 @@ class Crew:
     @property
     def wants_spare(self) -> bool:
         """Whether fewer handlers wait than should."""
-        return self._children.idle < self._spare and "spares" not in self._loop.timers
+        return self._children.idle < self.spare and "spares" not in self._loop.timers
 
     def serve(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
         """Give clients that were let in to handlers: those that wait, then new ones.
@@ -89,16 +93,18 @@ class Crew:
         Returns how many got one, and why the next did not.
         """
         self._handler.refresh()
-        given = 0
-        while given < len(arrivals) and self._give(*arrivals[given]):
-            given += 1
-        hired, error = 0, None
-        if given < len(arrivals):
+        given, error = 0, None
+        if self._children.waiting:
+            while given < len(arrivals) and self._give(*arrivals[given]):
+                given += 1
+            arrivals = arrivals[given:]
+        if arrivals:
             hire = self._hire_each if self._clients_each > 1 else self._fork_each
-            with spawn.SIGNALS_HELD:
-                hired, error = hire(arrivals[given:])
-        self._check_later()
-        return given + hired, error
+            hired, error = hire(arrivals)
+            given += hired
+        if not self._is_watching:
+            self._check_later()
+        return given, error
 
     def adopt(self, child: Child) -> None:
         """Count a handler of the version before, and its client, as ours; it keeps its number."""
@@ -110,8 +116,7 @@ class Crew:
     def hire_spare(self) -> None:
         """Fork a handler ahead of its client."""
         try:
-            with spawn.SIGNALS_HELD:
-                self._children.rest(self._hire())
+            self._children.rest(self._hire())
         except OSError:
             self._rest_from_hiring()
         self._check_later()
@@ -135,7 +140,7 @@ class Crew:
         for child in denied:
             spawn.send_signal(child.pid, signal.SIGTERM)
         if denied:
-            when = time.monotonic() + DISMISSED_AGAIN_SECONDS
+            when = monotonic() + DISMISSED_AGAIN_SECONDS
             self._loop.timers.set("denied", when, self.dismiss_denied)
 
     def kill(self) -> None:
@@ -148,7 +153,7 @@ class Crew:
         while child := self._children.wake():
             channel = child.channel
             if channel is not None and passing.give(channel, socket, client.pack()):
-                child.take(client, time.monotonic())
+                child.take(client, monotonic())
                 return True
             _release(child)
         return False
@@ -159,22 +164,18 @@ class Crew:
         They are forked in a row, with nothing between the forks: each page that is written there
         has to be copied once more.
         """
-        handler, first = self._handler, self.hired + 1
-        self.hired += len(arrivals)
-        jobs = [
-            (
-                socket.fileno(),
-                handler.server(client.place),
-                (socket, client.pack(), notices.record(notices.GONE, number, 0)),
-            )
-            for number, (socket, client) in enumerate(arrivals, first)
-        ]
-        pids, error = spawn.fork_each(jobs, self._loop.highest)
-        now = time.monotonic()
-        for number, (pid, (_, client)) in enumerate(zip(pids, arrivals, strict=False), first):
-            child = Child(number, pid, None)
-            child.take(client, now)
-            self._children.register(child)
+        servers, number = self._handler.servers, self.hired
+        jobs = []
+        for socket, client in arrivals:
+            number += 1
+            notice = record(GONE, number)
+            jobs.append((socket.fileno(), servers[client.place], (socket, client.pack(), notice)))
+        pids, error = fork_each(jobs, self._loop.highest)
+        now = monotonic()
+        for (_, client), pid in zip(arrivals, pids, strict=False):
+            self.hired += 1
+            self._children.register(Child(self.hired, pid, None, client.dump(), now))
+        self.hired = number
         return len(pids), error
 
     def _hire_each(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
@@ -199,7 +200,7 @@ class Crew:
         self._loop.saw(max(ours.fileno(), theirs.fileno()))
         arguments = theirs, self._clients_each, self.hired
         job = theirs.fileno(), self._handler.serve_many, arguments
-        pids, error = spawn.fork_each([job], self._loop.highest)
+        pids, error = fork_each([job], self._loop.highest)
         theirs.close()
         if error is not None:
             ours.close()
@@ -209,8 +210,9 @@ class Crew:
         return child
 
     def _check_later(self) -> None:
-        if len(self) and "check" not in self._loop.timers:
-            self._loop.timers.set("check", time.monotonic() + CHECK_SECONDS, self.check)
+        if not self._is_watching and len(self._children):
+            self._is_watching = True
+            self._loop.timers.set("check", monotonic() + CHECK_SECONDS, self.check)
 
     def check(self) -> None:
         """Look for handlers that are gone.
@@ -218,6 +220,7 @@ class Crew:
         Descriptors that tell of their ends would tell at once; but every fork copies all that the
         master has open, and with thousands of clients that is most of what a fork takes.
         """
+        self._is_watching = False
         gone = self._children.next_to_check(CHECKED_AT_ONCE)
         gone = [child for child in gone if spawn.has_ended(child.pid)]
         if gone:
@@ -229,13 +232,14 @@ class Crew:
 
     def _hear(self, fd: int) -> None:
         """Listen to what handlers say."""
-        for number, kind, lost in notices.receive(fd):
-            self._journal.count_lost(lost)
+        for number, kind, lost in receive(fd):
+            if lost:
+                self._journal.count_lost(lost)
             child = self._children.find(number)
             if child is None:
                 continue
             self._end_client(child)
-            if kind == notices.GONE:
+            if kind == GONE:
                 self._forget(child)
             elif child.channel is not None:
                 self._children.rest(child)
@@ -246,7 +250,7 @@ class Crew:
         self.lost += 1
         client = child.client
         fields = {} if client is None else client.fields()
-        age = round(time.monotonic() - child.since, 6) if client else None
+        age = round(monotonic() - child.since, 6) if client else None
         self._journal.event(
             "error",
             events.HANDLER_LOST,
@@ -262,24 +266,25 @@ class Crew:
 
     def _rest_from_hiring(self) -> None:
         """Want no spare for a while: there is no room for one, or they die as they come."""
-        when = time.monotonic() + NO_SPARES_SECONDS
+        when = monotonic() + NO_SPARES_SECONDS
         self._loop.timers.set("spares", when, lambda: None)
 
     def _end_client(self, child: Child) -> None:
-        if client := child.release():
-            self._admission.leave(client.address)
+        if child.kept is not None:
+            self._admission.leave(address_of(child.kept))
+            child.kept = None
 
     def _forget(self, child: Child) -> None:
         self._children.forget(child)
         _release(child)
 
     def _trim_later(self) -> None:
-        if self._children.idle > self._spare and "trim" not in self._loop.timers:
-            self._loop.timers.set("trim", time.monotonic() + SURPLUS_SECONDS, self._trim)
+        if self._children.idle > self.spare and "trim" not in self._loop.timers:
+            self._loop.timers.set("trim", monotonic() + SURPLUS_SECONDS, self._trim)
 
     def _trim(self) -> None:
         """Let go those of the waiting handlers that are more than `spare` asks for."""
-        while self._children.idle > self._spare:
+        while self._children.idle > self.spare:
             child = self._children.idlest()
             if child is not None:
                 _release(child)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import time
+from time import monotonic
 
-from tetrad import addresses, events, listeners
+from tetrad import events, listeners
+from tetrad.addresses import read
 from tetrad.clients import Client
 from tetrad.proxyheader import HeaderError
 from tetrad.refusals import Refusals
@@ -16,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from tetrad.admission import Admission, Source
+    from tetrad.admission import Admission
     from tetrad.clients import Listener
     from tetrad.crew import Arrival, Crew
     from tetrad.loop import Loop
@@ -70,7 +71,6 @@ class Door:
         self._run = os.urandom(4).hex()
         self._serial = 0
         self._shut = False
-        self._stopping = False
         self._vestibule = Vestibule(loop, admission, self._welcome, self._turn_away)
         self.refusals = Refusals()
         self.accepted = 0
@@ -126,7 +126,7 @@ class Door:
 
     def stop(self) -> None:
         """Close, and refuse whoever still waits at the door."""
-        self._stopping = True
+        self._admission.stop()
         for listener in self.listeners:
             self.close(listener)
 
@@ -137,15 +137,15 @@ class Door:
         more = self._collect(listener, arrivals)
         if arrivals:
             self._admit(arrivals)
-        for socket, _ in arrivals:
-            socket.close()
+            for socket, _ in arrivals:
+                socket.close()
         return more and not self._shut
 
     def _collect(self, listener: Listener, arrivals: list[Arrival]) -> bool:
         """Add the clients that come in to `arrivals`; False once nobody is left at the door."""
         for _ in range(ACCEPTED_PER_TURN):
             try:
-                socket, peer = listeners.accept(listener.socket, listener.plan["family"])
+                socket, peer = listener.accept()
             except BlockingIOError:
                 return False
             except OSError as error:
@@ -153,7 +153,9 @@ class Door:
                     continue
                 self._pause(error)
                 return False
-            client = self._identify(listener, peer)
+            self._serial = serial = self._serial + 1
+            name, address = read(peer, serial)
+            client = Client(name, address, f"{self._run}-{serial:x}", listener)
             if listener.is_behind_proxy:
                 self._receive(listener, socket, client, arrivals)
             else:
@@ -166,10 +168,12 @@ class Door:
         self, listener: Listener, socket: _socket.socket, client: Client, arrivals: list[Arrival]
     ) -> None:
         """Add a client to `arrivals`, or turn it away."""
-        reason = self._refusal(client.address)
+        reason = self._admission.refusal(client.address, monotonic())
         if reason is None:
             self._admission.enter(client.address)
-            self._loop.saw(socket.fileno())
+            fd = socket.fileno()
+            if fd > self._loop.highest:
+                self._loop.saw(fd)
             if listener.is_forgetful:
                 listeners.limit_reads(socket)
             arrivals.append((socket, client))
@@ -183,7 +187,7 @@ class Door:
         """Let in whom a balancer brings, if it says so at once; else it may wait a while."""
         proxy = listener.plan["proxy"]
         patience = 0.0 if proxy is None else proxy["timeout"]
-        guest = Guest(socket, client, listener, time.monotonic() + patience)
+        guest = Guest(socket, client, listener, monotonic() + patience)
         if not listener.trusts(client.address):
             self._turn_away(guest, "access")
             return
@@ -194,7 +198,7 @@ class Door:
             return
         if header is not None:
             self._let_in(listener, socket, guest.brings(header), arrivals)
-        elif reason := self._refusal(None):
+        elif reason := self._admission.refusal(None, monotonic()):
             self._turn_away(guest, reason)
         else:
             self._vestibule.keep(guest)
@@ -211,29 +215,20 @@ class Door:
         guest.socket.close()
         self._refuse(guest.client, reason, error)
 
-    def _identify(self, listener: Listener, peer: object) -> Client:
-        self._serial += 1
-        name, address = addresses.read(peer, self._serial)
-        return Client(name, address, f"{self._run}-{self._serial:x}", listener)
-
-    def _refusal(self, address: Source | None) -> str | None:
-        if self._stopping:
-            return "stopping"
-        return self._admission.refusal(address, time.monotonic())
-
     def _admit(self, arrivals: list[Arrival]) -> None:
         """Give clients to handlers, which their sockets are for from here on."""
         served, error = self._crew.serve(arrivals)
         self.accepted += served
-        self.peak = max(self.peak, self._admission.clients - len(arrivals) + served)
-        for _, client in arrivals[served:]:
-            self._admission.leave(client.address)
-            self._refuse(client, "resources")
+        if served < len(arrivals):
+            for _, client in arrivals[served:]:
+                self._admission.leave(client.address)
+                self._refuse(client, "resources")
+        self.peak = max(self.peak, self._admission.clients)
         if error is not None:
             self._pause(error)
 
     def _refuse(self, client: Client, reason: str, error: str | None = None) -> None:
-        if self.refusals.add(reason, time.monotonic()):
+        if self.refusals.add(reason, monotonic()):
             fields = client.fields() if error is None else {**client.fields(), "error": error}
             self._journal.event("warning", events.CLIENT_REFUSED, reason=reason, **fields)
         due = self.refusals.summary_due
@@ -247,7 +242,7 @@ class Door:
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the backlog until there is room; say so once an episode."""
-        now = time.monotonic()
+        now = monotonic()
         if "overloaded" not in self._loop.timers:
             self._journal.event("error", events.SERVER_OVERLOADED, error=error.strerror)
         self._loop.timers.set("overloaded", now + 10 * PAUSE_SECONDS, lambda: None)

@@ -79,12 +79,12 @@ class Journal:
         "_blocked",
         "_context",
         "_count",
-        "_due",
         "_fd",
-        "_gathered",
         "_size",
         "_speaker",
         "_threshold",
+        "due",
+        "gathered",
         "lost",
         "lost_in_all",
         "patience",
@@ -93,9 +93,9 @@ class Journal:
     def __init__(self, fd: int, level: str, patience: float = 0.0) -> None:
         self._fd = fd
         self._threshold = LEVELS[level]
-        self._gathered: list[bytes] = []
+        self.gathered: list[bytes] = []
         self._count = 0
-        self._due: dict[str, bytes] = {}
+        self.due: dict[str, bytes] = {}
         self._blocked = False
         self.patience = patience
         self.lost = 0
@@ -159,25 +159,25 @@ class Journal:
         It keeps its place, and if there is no room, every flush tries again.
         """
         self.flush()
-        self._due[event] = _line(level, event, members(fields))
+        self.due[event] = _line(level, event, members(fields))
         self.flush()
 
     @property
     def is_behind(self) -> bool:
         """Whether something waits for room in the pipe."""
-        return bool(self.lost or self._due)
+        return bool(self.lost or self.due)
 
     def leave(self) -> JournalState:
         """Return what the journal of the next version has to go on with."""
         # Orders are for a logger that is replaced; what cannot be counted has to be told.
-        due = self._due.get(LOG_LOST)
+        due = self.due.get(LOG_LOST)
         return {"lost": self.lost, "lost_in_all": self.lost_in_all, "due": due}
 
     def inherit(self, left: JournalState) -> None:
         """Go on from what the version before has left."""
         self.lost, self.lost_in_all = left["lost"], left["lost_in_all"]
         if left["due"] is not None:
-            self._due[LOG_LOST] = left["due"]
+            self.due[LOG_LOST] = left["due"]
 
     def gather(self, lines: bytes, count: int) -> None:
         """Gather events that were written down elsewhere, in the form that is at the head."""
@@ -193,25 +193,25 @@ class Journal:
     def _gather(self, lines: bytes, count: int) -> None:
         if self._size + len(lines) > select.PIPE_BUF:
             self.flush()
-        self._gathered.append(lines)
+        self.gathered.append(lines)
         self._count += count
         self._size += len(lines)
 
     def flush(self) -> None:
         """Send what was gathered, behind what is due and a report of what was lost before it."""
-        for event, line in list(self._due.items()):
+        for event, line in list(self.due.items()):
             if self._write(self._speaker + line):
-                del self._due[event]
+                del self.due[event]
         if self.lost and not self.patience:
             self._report()
-        if not self._gathered:
+        if not self.gathered:
             return
-        if self._write(self._speaker + b"".join(self._gathered)):
+        if self._write(self._speaker + b"".join(self.gathered)):
             self._blocked = False
         else:
             self.count_lost(self._count)
             self._blocked = True
-        self._gathered.clear()
+        self.gathered.clear()
         self._count = 0
         self._size = len(self._speaker)
 

@@ -68,14 +68,10 @@ class Handler:
         for quick in self._quick:
             quick.refresh()
 
-    def server(self, place: int) -> Server:
-        """Return what serves a new client of the listener at a place, and tells the master."""
-        return self._servers[place]
-
     def serve_many(self, channel: _socket.socket, clients: int, number: int) -> None:
         """Serve up to `clients` clients that come through the channel, then leave."""
         self._warm_up()
-        idle, gone = (notices.record(kind, number, 0) for kind in (notices.IDLE, notices.GONE))
+        idle, gone = (notices.record(kind, number) for kind in (notices.IDLE, notices.GONE))
         is_last, is_fit = False, True
         while is_fit and not is_last:
             self._stay.settle(_WAITING)
@@ -90,7 +86,7 @@ class Handler:
             clients -= 1
             is_last = is_last or not clients
             self.refresh()
-            is_fit = self._servers[client[2]](socket, client, gone if is_last else idle)
+            is_fit = self.servers[client[2]](socket, client, gone if is_last else idle)
             socket.close()
 
     def rehearse(self) -> None:
@@ -162,7 +158,7 @@ class Handler:
         else:
             other.shutdown(_socket.SHUT_WR)
         self.refresh()
-        self._servers[place](socket, client, notices.record(notices.GONE, 0, 0))
+        self.servers[place](socket, client, notices.record(notices.GONE, 0))
         for end in (socket, other, given, gives, takes):
             end.close()
 
@@ -183,7 +179,7 @@ class Handler:
             )
             for plan in self._listeners
         ]
-        self._servers: list[Server] = [quick.serve for quick in self._quick]
+        self.servers: list[Server] = [quick.serve for quick in self._quick]
 
     def _go_on(self, socket: _socket.socket, client: Packed, begun: Begun, notice: bytes) -> bool:
         """Serve a client that takes longer, and tell the master; False if it is to be the last."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import select
-import time
+from time import monotonic
 
-from tetrad.timers import Timers
+from tetrad.timers import LONGEST_WAIT_SECONDS, Timers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,16 +54,24 @@ class Loop:
 
         Returns whether anything happened, so that the chore is only done when nothing did.
         """
-        timeout = QUIET_SECONDS if has_chore else self.timers.timeout(time.monotonic())
+        timers = self.timers
+        wait = QUIET_SECONDS if has_chore else timers.due - monotonic()
+        if wait < 0:
+            wait = 0.0
+        elif wait > LONGEST_WAIT_SECONDS:
+            wait = LONGEST_WAIT_SECONDS
         # What is unwatched during this turn may be opened anew during it, by somebody else.
-        self._unwatched.clear()
-        happened = self._epoll.poll(timeout)
+        if self._unwatched:
+            self._unwatched.clear()
+        happened = self._epoll.poll(wait)
         for fd, _ in happened:
             watcher = self._watchers.get(fd)
             if watcher is not None and fd not in self._unwatched:
                 watcher(fd)
-        self.timers.run(time.monotonic())
-        return bool(happened)
+        now = monotonic()
+        if timers.due <= now:
+            timers.run(now)
+        return happened != []
 
     def _register(self, fd: int) -> None:
         """Have the kernel watch it; what it has no room to watch now, it may have soon."""
@@ -73,7 +81,7 @@ class Loop:
             self._register_soon(fd)
 
     def _register_soon(self, fd: int) -> None:
-        when = time.monotonic() + RETRY_SECONDS
+        when = monotonic() + RETRY_SECONDS
         self.timers.set(f"watch {fd}", when, lambda: self._register(fd))
 
     def _unregister(self, fd: int) -> None:

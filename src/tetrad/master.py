@@ -104,19 +104,27 @@ class Master:
             self._stop()
         encryption.remind(self.loop, self.journal, self.plan["listeners"])
         self.supervision.begin()
-        while not self._is_over():
+        while not self.is_stopping or len(self.crew):
             self._turn()
         self._leave()
 
     def _turn(self) -> None:
+        # Asked first, and called only then: what is touched in each turn, each fork copies.
+        journal, crew, supervision = self.journal, self.crew, self.supervision
+        if journal.gathered or journal.due or journal.lost:
+            self._speak()
+        if supervision.is_curious and supervision.told != self.admission.clients:
+            supervision.tell_later()
+        chore = crew.spare > 0 and crew.wants_spare and not self.is_stopping
+        if not self.loop.turn(has_chore=chore) and chore:
+            crew.hire_spare()
+
+    def _speak(self) -> None:
+        """Send what there is to say; what finds no room, later."""
         self.journal.flush()
-        self.supervision.look()
         if self.journal.is_behind and "behind" not in self.loop.timers:
             when = time.monotonic() + CATCH_UP_SECONDS
             self.loop.timers.set("behind", when, self.journal.flush)
-        chore = self.crew.wants_spare and not self.is_stopping
-        if not self.loop.turn(has_chore=chore) and chore:
-            self.crew.hire_spare()
 
     def take_up(
         self, plan: Plan, opened: list[Listener], encryptions: list[Encryption | None]
@@ -145,8 +153,7 @@ class Master:
 
     def fork(self, work: Callable[[], object], fd: int) -> None:
         """Fork a child that tells what the master knows, through `fd`. Raises OSError."""
-        with spawn.SIGNALS_HELD:
-            _, error = spawn.fork_each([(fd, work, ())], self.loop.highest)
+        _, error = spawn.fork_each([(fd, work, ())], self.loop.highest)
         if error is not None:
             raise error
 
@@ -206,9 +213,6 @@ class Master:
             self._gone = True
             os.close(LIFELINE_HELD)
             self.loop.timers.set("kill", time.monotonic() + KILLED_AFTER_SECONDS, self.crew.kill)
-
-    def _is_over(self) -> bool:
-        return self.is_stopping and not len(self.crew)
 
     def _leave(self) -> None:
         """Go, with nothing left behind and the log complete."""

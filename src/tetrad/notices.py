@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-IDLE = "i"
+IDLE = b"i"
 """The client is gone, and the handler waits for the next one."""
 
-GONE = "g"
+GONE = b"g"
 """The client, if there was one, is gone, and the handler leaves."""
 
 _BYTES = 20
@@ -24,19 +20,19 @@ _BATCH = 1024
 _MOST_LOST = 999_999
 
 
-def record(kind: str, number: int, lost: int) -> bytes:
-    """Write a notice of handler `number`; `lost` is how many events it could not log."""
-    return b"%012d%b%06d\n" % (number, kind.encode(), min(lost, _MOST_LOST))
+def record(kind: bytes, number: int) -> bytes:
+    """Write a notice of handler `number`, which has logged all that it had to say."""
+    return b"%012d%b000000\n" % (number, kind)
 
 
 def with_lost(notice: bytes, lost: int) -> bytes:
-    """Return a notice with another count of lost events."""
+    """Return a notice that says how many events its handler could not log."""
     return notice[:_COUNT_AT] + b"%06d\n" % min(lost, _MOST_LOST)
 
 
 def gone(notice: bytes) -> bytes:
     """Return a notice that says that its handler leaves."""
-    return notice[:_KIND_AT] + GONE.encode() + notice[_COUNT_AT:]
+    return notice[:_KIND_AT] + GONE + notice[_COUNT_AT:]
 
 
 def send(fd: int, notice: bytes) -> None:
@@ -47,15 +43,16 @@ def send(fd: int, notice: bytes) -> None:
         pass  # no master, no need
 
 
-def receive(fd: int) -> Iterator[tuple[int, str, int]]:
+def receive(fd: int) -> list[tuple[int, bytes, int]]:
     """Return what is there as number, kind and lost. A pipe tears no record of this size."""
+    received: list[tuple[int, bytes, int]] = []
     while True:
         try:
             data = os.read(fd, _BYTES * _BATCH)
         except BlockingIOError:
-            return
-        for at in range(0, len(data), _BYTES):
-            notice = data[at : at + _BYTES]
-            yield int(notice[:_KIND_AT]), chr(notice[_KIND_AT]), int(notice[_COUNT_AT:])
+            return received
+        for notice in data.splitlines():
+            kind = notice[_KIND_AT:_COUNT_AT]
+            received.append((int(notice[:_KIND_AT]), kind, int(notice[_COUNT_AT:])))
         if len(data) < _BYTES * _BATCH:
-            return
+            return received

@@ -33,6 +33,7 @@ FAILED = 70
 """Exit status of a child that ended by a defect (EX_SOFTWARE); nobody can see it but strace."""
 
 _FIRST = 3
+_mask, _BLOCK, _UNBLOCK = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_UNBLOCK
 
 
 class SignalsHeld:
@@ -74,11 +75,12 @@ def fork_each(
     """Fork children, each of which does a job and ends; return their pids.
 
     A job is a descriptor, a function, and its arguments. A child keeps that descriptor, beside
-    those of every child (`tetrad.descriptors`); the others, up to `highest`, are closed. To be
-    called with SIGNALS_HELD; in the child they stay so. When there cannot be another child, the
-    reason is returned, too.
+    those of every child (`tetrad.descriptors`); the others, up to `highest`, are closed. Its
+    signals stay blocked. When there cannot be another child, the reason is returned, too.
     """
     pids: list[int] = []
+    # As SIGNALS_HELD, but for what its functions would add to what each fork copies.
+    _mask(_BLOCK, ORDERS)
     try:
         for own, work, arguments in jobs:
             pid = fork()
@@ -93,7 +95,10 @@ def fork_each(
             pids.append(pid)
     except OSError as error:
         return pids, error
-    return pids, None
+    else:
+        return pids, None
+    finally:
+        _mask(_UNBLOCK, ORDERS)
 
 
 def fork_one(work: Callable[[], object]) -> int:

@@ -17,7 +17,11 @@ STATUS_SECONDS = 1.0
 
 
 class Supervision:
-    """The master's side of sd_notify(3) and of the watchdog."""
+    """The master's side of sd_notify(3) and of the watchdog.
+
+    It `is_curious` whether there are still as many clients as it has `told`: somebody wants to hear
+    that, and no word of it is on its way.
+    """
 
     def __init__(self, master: Master) -> None:
         plan = master.plan["supervision"]
@@ -25,7 +29,8 @@ class Supervision:
         self._notifier = Notifier(plan["notify"])
         self._is_known = plan["is_known"]
         self._patience = plan["watchdog"]
-        self._told: int | None = None
+        self.told: int | None = None
+        self.is_curious = self._notifier.is_heard
 
     def begin(self) -> None:
         """Say that clients are accepted, and give signs of life from now on.
@@ -37,13 +42,13 @@ class Supervision:
             self.ready()
             self._live()
         else:
-            self._later("status", STATUS_SECONDS, self._tell)
+            self.tell_later()
             if self._patience is not None:
                 self._later("watchdog", self._patience / 2, self._live)
 
     def ready(self) -> None:
         """Say that the daemon works by its plan, from the start or again."""
-        self._told = self._master.admission.clients
+        self.told = self._master.admission.clients
         self._notifier.ready(self._status())
 
     def reloading(self) -> None:
@@ -54,15 +59,14 @@ class Supervision:
         """Say that this is the end."""
         self._notifier.stopping(self._status())
 
-    def look(self) -> None:
-        """Have the manager hear of a change in the number of clients, in a while."""
-        if self._told == self._master.admission.clients or not self._notifier.is_heard:
-            return
-        if "status" not in self._master.loop.timers:
-            self._later("status", STATUS_SECONDS, self._tell)
+    def tell_later(self) -> None:
+        """Have the manager hear of the number of clients, in a while."""
+        self.is_curious = False
+        self._later("status", STATUS_SECONDS, self._tell)
 
     def _tell(self) -> None:
-        self._told = self._master.admission.clients
+        self.is_curious = self._notifier.is_heard
+        self.told = self._master.admission.clients
         self._notifier.status(self._status())
 
     def _live(self) -> None:

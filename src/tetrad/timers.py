@@ -6,17 +6,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NEVER = float("inf")
+
 LONGEST_WAIT_SECONDS = 86400.0
 """The kernel counts a wait in milliseconds, which have 32 bits: of a month there are too many."""
 
 
 class Timers:
-    """Moments of the monotonic clock, in seconds, and what is to be done at them."""
+    """Moments of the monotonic clock, in seconds, and what is to be done at them.
 
-    __slots__ = ("_set",)
+    `due` is the next of these moments.
+    """
+
+    __slots__ = ("_set", "due")
 
     def __init__(self) -> None:
         self._set: dict[str, tuple[float, Callable[[], object]]] = {}
+        self.due = NEVER
 
     def __contains__(self, name: str) -> bool:
         """Whether a timer of that name is running."""
@@ -25,21 +31,20 @@ class Timers:
     def set(self, name: str, when: float, action: Callable[[], object]) -> None:
         """Do `action` at `when`, instead of what the timer of that name was to do."""
         self._set[name] = (when, action)
+        self._reckon()
 
     def cancel(self, name: str) -> None:
         """Do not do it."""
         self._set.pop(name, None)
-
-    def timeout(self, now: float) -> float | None:
-        """Return the seconds until the next one, or a day, or None if there is none."""
-        if not self._set:
-            return None
-        wait = min(when for when, _ in self._set.values()) - now
-        return min(max(0.0, wait), LONGEST_WAIT_SECONDS)
+        self._reckon()
 
     def run(self, now: float) -> None:
         """Do what is due."""
         for name, (when, action) in list(self._set.items()):
             if when <= now:
                 del self._set[name]
+                self._reckon()
                 action()
+
+    def _reckon(self) -> None:
+        self.due = min((when for when, _ in self._set.values()), default=NEVER)
