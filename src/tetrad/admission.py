@@ -44,7 +44,10 @@ class Admission:
 
     def allows(self, address: Source | None) -> bool:
         """Tell whether the access lists let an address in; a Unix socket has none, and may."""
-        return address is None or self._access.allows(*address)
+        if address is None:
+            return True
+        bits, number = address
+        return self._access.allows(bits, number)
 
     def refusal(self, address: Source | None, now: float) -> str | None:
         """Return why a client is refused, in the log's word, or None if it may come in.

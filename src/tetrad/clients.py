@@ -84,7 +84,7 @@ class Listener:
         An `accept` that finds nobody ends in an exception, and whoever has come alone waits for it.
         """
         try:
-            return bool(self._poll.poll(0))
+            return self._poll.poll(0) != []
         except OSError:
             return True
 

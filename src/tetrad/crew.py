@@ -164,18 +164,18 @@ class Crew:
         They are forked in a row, with nothing between the forks: each page that is written there
         has to be copied once more.
         """
-        servers, number = self._handler.servers, self.hired
-        jobs = []
+        first, self.hired = self.hired + 1, self.hired + len(arrivals)
+        servers, jobs, kept, number = self._handler.servers, [], [], first
         for socket, client in arrivals:
+            words = socket, client.pack(), record(GONE, number)
+            jobs.append((socket.fileno(), servers[client.place], words))
+            kept.append(client.dump())
             number += 1
-            notice = record(GONE, number)
-            jobs.append((socket.fileno(), servers[client.place], (socket, client.pack(), notice)))
         pids, error = fork_each(jobs, self._loop.highest)
-        now = monotonic()
-        for (_, client), pid in zip(arrivals, pids, strict=False):
-            self.hired += 1
-            self._children.register(Child(self.hired, pid, None, client.dump(), now))
-        self.hired = number
+        now, number = monotonic(), first
+        for pid in pids:
+            self._children.register(Child(number, pid, None, kept[number - first], now))
+            number += 1
         return len(pids), error
 
     def _hire_each(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tetrad.proxyheader import Header
     from tetrad.succession import DoorState, GuestState
 
-ACCEPTED_PER_TURN = 16
+ACCEPTED_PER_TURN = 32
 """Clients accepted from one listener before the loop looks at everything else."""
 
 PAUSE_SECONDS = 0.1
