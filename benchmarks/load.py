@@ -57,6 +57,10 @@ class Load:
         _checked(report)
         return float(figures.partition(",")[0]) / count
 
+    def serve_apart(self, port: int, count: int) -> None:
+        """Run whole sessions, each after the one before has ended."""
+        self._ask("sessions", port, count=count, at_once=1, seconds=60)
+
     def first_answer_ms(self, port: int, rate: int, seconds: int) -> dict[str, float]:
         """Send `rate` new clients a second; return percentiles of the first answer's time.
 

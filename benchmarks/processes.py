@@ -26,6 +26,8 @@ ORPHAN_SECONDS = 3.0
 """What a server's children get to follow it in."""
 
 
+_TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
+
 BUILD_SECONDS = 60.0
 """What the compiler gets for a program of ours."""
 
@@ -199,7 +201,33 @@ def busy_us() -> float:
     """Return for how many µs the processors have worked, all together, since the machine began."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
     user, nice, system, _idle, _waiting, interrupts, soft_interrupts, _stolen = ticks
-    return (user + nice + system + interrupts + soft_interrupts) * 1e6 / os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + interrupts + soft_interrupts) * _TICK_US
+
+
+def damon_us() -> float:
+    """Return for how many µs the kernel has looked which memory is used; 0 where it does not."""
+    return sum(_times(folder) for folder in Path("/proc").glob("[0-9]*") if _is_damon(folder))
+
+
+def page_faults_of(pid: int) -> int:
+    """Return how many page faults a process has had that took no disk, its children's apart."""
+    return int(_stat(Path(f"/proc/{pid}"))[7])
+
+
+def _is_damon(process: Path) -> bool:
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return (process / "comm").read_text().startswith("kdamond")
+    return False
+
+
+def _times(process: Path) -> float:
+    user, system = _stat(process)[11:13]
+    return (int(user) + int(system)) * _TICK_US
+
+
+def _stat(process: Path) -> list[str]:
+    """Return what /proc/PID/stat says behind the name, which may be anything."""
+    return (process / "stat").read_text().rpartition(") ")[2].split()
 
 
 def _kib_fields(path: str) -> dict[str, int]:

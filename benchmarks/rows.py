@@ -50,6 +50,15 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
         rounds=3,
     )
     yield Row(
+        "faults-apart",
+        "page faults of the one that accepts, for each client that comes alone",
+        "faults",
+        samples.faults_apart(scale),
+        (),
+        peers=(C, BARE, EQUIPPED, PYTHON, PHP),
+        rounds=3,
+    )
+    yield Row(
         "effort",
         "time that all processors spend on a session, load generator and logger included",
         "µs",
@@ -72,6 +81,15 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
         "of it",
         samples.rate_kept(scale.idle_crowd, scale),
         (at_least(0.7),),
+        peers=(C, BARE, EQUIPPED),
+        rounds=3,
+    )
+    yield Row(
+        "watched",
+        f"of a processor, by the kernel's DAMON, with {scale.idle_crowd:,} clients held",
+        "%",
+        samples.watched(scale.idle_crowd),
+        (),
         peers=(C, BARE, EQUIPPED),
         rounds=3,
     )

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from benchmarks.events import logged_per_second
 from benchmarks.load import AT_ONCE
-from benchmarks.processes import MeasureError, private_kib, system_kib
+from benchmarks.processes import (
+    MeasureError,
+    damon_us,
+    page_faults_of,
+    private_kib,
+    system_kib,
+)
 from benchmarks.servers import CROWD, Handlers, configure_tetrad
 
 if TYPE_CHECKING:
@@ -28,6 +34,8 @@ STAFF = 10
 """Processes that a server may have come up with meanwhile, besides its handlers."""
 SETTLE_SECONDS = 0.5
 """Before memory is read: a handler may put off work until its client keeps it waiting."""
+WATCHED_SECONDS = 10
+"""For as long the kernel is watched that watches the memory: it does so in turns of 5 s."""
 RELOADS_PER_SECOND = 2
 
 
@@ -78,6 +86,18 @@ def page_faults(scale: Scale) -> Sample:
     def sample(load: Load, server: Instance) -> float:
         pid, count = server.leader.pid, scale.sessions // 4
         return load.faults_per_session(server.port, pid, count)
+
+    return sample
+
+
+def faults_apart(scale: Scale) -> Sample:
+    """Page faults of the one that accepts, for each client that comes alone."""
+
+    def sample(load: Load, server: Instance) -> float:
+        pid, count = server.leader.pid, scale.sessions // 4
+        before = page_faults_of(pid)
+        load.serve_apart(server.port, count)
+        return (page_faults_of(pid) - before) / count
 
     return sample
 
@@ -159,6 +179,18 @@ def rate_kept(clients: int, scale: Scale) -> Sample:
         alone = rate(load, server)
         with crowd(load, server, clients):
             return rate(load, server) / alone
+
+    return sample
+
+
+def watched(clients: int) -> Sample:
+    """Per cent of a processor that the kernel's DAMON takes while so many clients are held."""
+
+    def sample(load: Load, server: Instance) -> float:
+        with crowd(load, server, clients):
+            began, before = time.monotonic(), damon_us()
+            time.sleep(WATCHED_SECONDS)
+            return (damon_us() - before) / (time.monotonic() - began) / 10_000
 
     return sample
 

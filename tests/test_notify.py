@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
+    from conftest import MakeDaemon
+
 
 class Manager:
     """A service manager's end."""
@@ -111,6 +113,29 @@ def test_no_descriptor_is_left(manager: Manager) -> None:
     before = os.listdir("/proc/self/fd")
     Notifier(manager.address).watchdog()
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_each_change_of_the_clients_is_told(manager: Manager, prepared: MakeDaemon) -> None:
+    """The status follows the number of clients, again and again, and is not told twice."""
+    served = prepared()
+    served.environment |= {"NOTIFY_SOCKET": manager.address}
+    served.start()
+    told: list[str] = []
+
+    def hears_of(clients: str) -> None:
+        while not told or not told[-1].endswith(f"; {clients}"):
+            told.extend(line for line in manager.hears() if line.startswith("STATUS="))
+
+    hears_of("0 clients")
+    for _ in range(2):
+        with served.served().socket:
+            hears_of("1 client")
+        hears_of("0 clients")
+    served.stop()
+    assert [line.rpartition("; ")[2] for line in told] == [
+        "0 clients",
+        *["1 client", "0 clients"] * 2,
+    ]
 
 
 def test_it_imports_next_to_nothing() -> None:
