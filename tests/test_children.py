@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tetrad.children import Child, Children
 from tetrad.clients import Client, Listener, address_of
 from tetrad.plan import ListenerPlan
+from tetrad.succession import FORMAT
 
 if TYPE_CHECKING:
     from tetrad.admission import Source
@@ -87,6 +88,12 @@ def test_a_client_is_kept_as_it_came(
     assert child.kept is not None
     assert Client.load(child.kept).leave() == client.leave()
     assert address_of(child.kept) == address
+
+
+def test_what_a_client_leaves_is_of_this_format(client: Client) -> None:
+    """Who changes that has to change the number, too: else a version takes what it cannot read."""
+    kept = ["address", "connection", "family", "listener", "more", "name", "place", "service"]
+    assert (FORMAT, sorted(client.leave())) == (2, kept)
 
 
 def test_handlers_are_found_by_number(children: Children) -> None:

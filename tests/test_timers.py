@@ -26,14 +26,21 @@ def test_the_next_timer_is_the_earliest() -> None:
     assert [*moments, timers.due] == [20.0, 12.5, 20.0, 30.0, NEVER]
 
 
-def test_an_action_finds_the_next_moment() -> None:
-    """While a timer's action is at work, it counts no more, nor do those that were done before."""
+def test_what_an_action_cancels_or_sets_anew_is_not_done() -> None:
+    """Though it was due as well: the later word counts."""
     timers = Timers()
-    found: list[float] = []
-    for name, when in (("one", 1.0), ("two", 2.0), ("three", 3.0)):
-        timers.set(name, when, lambda: found.append(timers.due))
+    done: list[str] = []
+
+    def first() -> None:
+        done.append("first")
+        timers.cancel("second")
+        timers.set("third", 9.0, lambda: done.append("third, later"))
+
+    timers.set("first", 1.0, first)
+    timers.set("second", 1.0, lambda: done.append("second"))
+    timers.set("third", 1.0, lambda: done.append("third"))
     timers.run(2.0)
-    assert (found, timers.due) == ([2.0, 3.0], 3.0)
+    assert (done, timers.due) == (["first"], 9.0)
 
 
 def test_what_is_due_is_done_once() -> None:

@@ -283,7 +283,7 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
         (("quick.py", "now = time_ns()", "now = 1 // 0"), "ZeroDivisionError"),
         (("crew.py", "def adopt(", "def adept("), "'Crew' object has no attribute 'adopt'"),
         (("clients.py", '"address",', '"address", "cipher",'), "a client with address"),
-        (("succession.py", "FORMAT = 1", "FORMAT = 2"), "cannot take over from a daemon of"),
+        (("succession.py", "FORMAT = 2", "FORMAT = 3"), "cannot take over from a daemon of"),
         (("__init__.py", '"""tetrad', "tetrad"), "trying the new version ended early"),
         (("probe.py", "signal.alarm(", "os._exit("), "trying the new version ended early"),
         (("rehearsal.py", '"plan": plan', '"play": plan'), "the new version cannot begin"),

@@ -109,8 +109,8 @@ class Crew:
     def adopt(self, child: Child) -> None:
         """Count a handler of the version before, and its client, as ours; it keeps its number."""
         self._children.register(child)
-        if client := child.client:
-            self._admission.enter(client.address)
+        if child.kept is not None:
+            self._admission.enter(address_of(child.kept))
         self._check_later()
 
     def hire_spare(self) -> None:
@@ -134,8 +134,9 @@ class Crew:
         A signal that comes right before a handler falls asleep does not wake it.
         """
         allows = self._admission.allows
+        there = [(child, child.kept) for child in self._children]
         denied = [
-            child for child in self._children if (one := child.client) and not allows(one.address)
+            child for child, kept in there if kept is not None and not allows(address_of(kept))
         ]
         for child in denied:
             spawn.send_signal(child.pid, signal.SIGTERM)

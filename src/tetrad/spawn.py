@@ -33,7 +33,7 @@ FAILED = 70
 """Exit status of a child that ended by a defect (EX_SOFTWARE); nobody can see it but strace."""
 
 _FIRST = 3
-_mask, _BLOCK, _UNBLOCK = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_UNBLOCK
+_mask, _BLOCK, _SET = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_SETMASK
 
 
 class SignalsHeld:
@@ -80,7 +80,7 @@ def fork_each(
     """
     pids: list[int] = []
     # As SIGNALS_HELD, but for what its functions would add to what each fork copies.
-    _mask(_BLOCK, ORDERS)
+    before = _mask(_BLOCK, ORDERS)
     try:
         for own, work, arguments in jobs:
             pid = fork()
@@ -98,7 +98,7 @@ def fork_each(
     else:
         return pids, None
     finally:
-        _mask(_UNBLOCK, ORDERS)
+        _mask(_SET, before)
 
 
 def fork_one(work: Callable[[], object]) -> int:

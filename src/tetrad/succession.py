@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         asker: int | None
 
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ForeignStateError(Exception):

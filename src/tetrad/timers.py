@@ -30,21 +30,25 @@ class Timers:
 
     def set(self, name: str, when: float, action: Callable[[], object]) -> None:
         """Do `action` at `when`, instead of what the timer of that name was to do."""
+        self.cancel(name)
         self._set[name] = (when, action)
-        self._reckon()
+        self.due = min(self.due, when)
 
     def cancel(self, name: str) -> None:
         """Do not do it."""
-        self._set.pop(name, None)
-        self._reckon()
+        cancelled = self._set.pop(name, None)
+        if cancelled is not None and cancelled[0] <= self.due:
+            self._reckon()
 
     def run(self, now: float) -> None:
         """Do what is due."""
-        for name, (when, action) in list(self._set.items()):
-            if when <= now:
+        for name, timer in list(self._set.items()):
+            when, action = timer
+            # The action of another may have cancelled it, or set it anew.
+            if when <= now and self._set.get(name) is timer:
                 del self._set[name]
-                self._reckon()
                 action()
+        self._reckon()
 
     def _reckon(self) -> None:
         self.due = min((when for when, _ in self._set.values()), default=NEVER)
