@@ -316,7 +316,7 @@ def test_a_unix_socket_trusts_whom_its_permissions_let_in(daemon: MakeDaemon) ->
 
 def test_many_wait_and_others_are_served_meanwhile(daemon: MakeDaemon) -> None:
     """Two hundred that say half of it take no processor, and stand in nobody's way."""
-    served = balanced(daemon)
+    served = daemon(listen=[behind(timeout="1h")])
     waiting = [served.connect() for _ in range(200)]
     for client in waiting:
         client.send(b"PROXY TCP4 198.51")
