@@ -75,6 +75,7 @@ class Listener:
 
     def accept(self) -> tuple[_socket.socket, object]:
         """Accept a client: its socket and its address. Raises OSError."""
+        # `listeners.accept` without a look-up and a call, whose pages each fork would copy.
         fd, address = self.socket._accept()  # type: ignore[attr-defined]  # noqa: SLF001
         return _socket.socket(self._kind, _socket.SOCK_STREAM, 0, fd), address
 
