@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clients import ANSWER
-from processes import in_background
+from clients import ANSWER, ANSWER_BYTES
+from processes import in_background, stopped, until
 
 if TYPE_CHECKING:
+    from clients import Client
     from conftest import MakeDaemon
+    from daemons import Daemon
 
 SHORT = "300ms"
 ECHO = [{"port": 0, "service": "echo"}]
@@ -116,6 +119,63 @@ def test_a_command_client_that_does_not_read_is_let_go(daemon: MakeDaemon) -> No
     served = daemon(commands=verbose, **deadlines(send_timeout=SHORT))
     served.connect().flood(b"long" * 256)
     assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
+
+
+@pytest.mark.parametrize(("service", "count"), [("echo", 3_000_000), ("command", 600_000)])
+def test_a_client_that_reads_slowly_is_served_to_the_end(
+    daemon: MakeDaemon, service: str, count: int
+) -> None:
+    """Whoever takes a little within each `send_timeout` does read, though megabytes wait for it."""
+    served = daemon(listen=[{"port": 0, "service": service}], **deadlines(send_timeout="1s"))
+    client = served.connect()
+    words = b"time" * count
+    sending = in_background(lambda: say_all(client, words))
+    answer = len(words) if service == "echo" else count * ANSWER_BYTES
+    read, enough = 0, time.monotonic() + 4
+    while time.monotonic() < enough and (data := client.socket.recv(40_000)):
+        read += len(data)
+        time.sleep(0.05)  # the pace of a slow client
+    assert read + len(client.read_all()) == answer
+    sending.join()
+    assert served.wait_for("client.disconnected")["reason"] == "eof"
+
+
+def test_who_waits_for_a_client_to_read_does_not_find_it_idle(daemon: MakeDaemon) -> None:
+    """`idle_timeout` is for clients that say nothing, not for one whose words wait for us."""
+    served = daemon(listen=ECHO, **deadlines(idle_timeout=SHORT))
+    client = served.connect()
+    sending = in_background(lambda: say_all(client, FLOOD * 200))
+    for _ in range(3):
+        pass_the_idle_timeout(served)
+    assert len(client.read_all()) == 200 * len(FLOOD)
+    sending.join()
+
+
+def test_what_has_come_by_a_deadline_is_heard_by_who_is_late(daemon: MakeDaemon) -> None:
+    """A handler that got no processor for a while looks before it says that nothing came."""
+    served = daemon(listen=ECHO, **deadlines(idle_timeout=SHORT))
+    client = served.connect()
+    for _ in range(2):  # the second time, it waits in a session
+        client.send(b"x")
+        assert client.socket.recv(1) == b"x"
+    [handler] = until(lambda: served.handlers, "the handler's title")
+    with stopped(handler):
+        client.send(b"y")
+        pass_the_idle_timeout(served)
+    assert client.socket.recv(1) == b"y"
+
+
+def say_all(client: Client, words: bytes) -> None:
+    """Send all there is to say, and say that it was all."""
+    client.send(words)
+    client.end()
+
+
+def pass_the_idle_timeout(daemon: Daemon) -> None:
+    """Be a client who says something, and is let go for saying no more."""
+    client = daemon.connect()
+    client.send(b"x")
+    assert client.read_all() == b"x"
 
 
 def test_a_client_that_does_not_read_has_a_longest_duration(daemon: MakeDaemon) -> None:

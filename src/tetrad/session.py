@@ -36,6 +36,9 @@ YIELDS = 5
 
 _RECEIVE_BYTES = 16384
 
+_LOOKS = 8
+"""How often it is tried in `send_timeout` whether a client that takes nothing reads after all."""
+
 _RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
 """A struct linger: on, for no time."""
 
@@ -162,24 +165,44 @@ class Session:
         self._journal.tell(level, event, fields)
 
     def send(self, data: bytes) -> None:
-        """Send all of it, as fast as the client reads."""
+        """Send all of it, as fast as the client reads. Raises Ended."""
+        deadline: float | None = None
         while True:
             try:
                 sent = self._client.send(data, _socket.MSG_DONTWAIT)
+                deadline = None
             except BlockingIOError:
                 sent = 0
+                if deadline is not None and time.monotonic() >= deadline:
+                    self._give_up()
+                    raise Ended("send_timeout") from None
             self._begun.bytes_out += sent
             if sent == len(data):
                 return
             data = data[sent:]
             self._journal.flush()
-            deadline = after(time.monotonic(), self._plan["send_timeout"])
-            try:
-                self._waiting.for_room(deadline, "send_timeout")
-            except Ended:
-                # What it did not read would stay in the kernel for minutes: reset the connection.
-                self._client.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+            if deadline is None:
+                deadline = after(time.monotonic(), self._plan["send_timeout"])
+            self._await_room(deadline)
+
+    def _await_room(self, deadline: float) -> None:
+        """Wait for the client to read, until it is time to try whether it has. Raises Ended.
+
+        The kernel calls a socket writable when a third of what it holds is gone, megabytes maybe;
+        who reads slowly makes room for a byte more long before.
+        """
+        timeout = self._plan["send_timeout"]
+        look = after(time.monotonic(), timeout and timeout / _LOOKS)
+        try:
+            self._waiting.for_room(min(deadline, look), "send_timeout")
+        except Ended as ended:
+            if ended.reason != "send_timeout":
+                self._give_up()
                 raise
+
+    def _give_up(self) -> None:
+        """Have the close be a reset: what is not read would stay in the kernel for minutes."""
+        self._client.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
 
     def _receive(self) -> bytes | None:
         """Return what is there: b"" at the end, None if there is nothing yet."""

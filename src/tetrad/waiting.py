@@ -35,16 +35,18 @@ class Waiting:
     """Waits for the socket `fd`. All moments are in seconds of the monotonic clock.
 
     Every wait raises Ended at its deadline, when the session has lasted until `leave_by`, and when
-    the master is gone.
+    the master is gone. What has come by a deadline is heard, though we may be late ourselves; once,
+    so that nobody who never pauses outlasts it.
     """
 
-    __slots__ = ("_fd", "_leave_by", "_leave_reason", "_lifeline", "_poll")
+    __slots__ = ("_fd", "_leave_by", "_leave_reason", "_lifeline", "_missed", "_poll")
 
     def __init__(self, fd: int, lifeline: Lifeline, leave_by: float) -> None:
         self._fd = fd
         self._lifeline = lifeline
         self._leave_by = leave_by
         self._leave_reason = "max_duration"
+        self._missed: float | None = None
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._poll.register(lifeline.fd, select.POLLIN)
@@ -53,16 +55,22 @@ class Waiting:
         """Wait for the client to speak or leave; False when something else has happened."""
         now = time.monotonic()
         if now >= deadline:
+            if deadline == self._missed:
+                raise Ended(reason)
+            self._missed = deadline
+        ready = self._hear(min(deadline, self._leave_by) - now)
+        if not ready and time.monotonic() >= deadline:
             raise Ended(reason)
-        last = min(deadline, self._leave_by)
-        return bool(self._hear(last - now))
+        return bool(ready)
 
     def for_room(self, deadline: float, reason: str) -> None:
         """Wait for the client to read."""
         self._poll.modify(self._fd, select.POLLOUT)
-        while not self.for_input(deadline, reason):
-            self.is_stopping()
-        self._poll.modify(self._fd, select.POLLIN)
+        try:
+            while not self.for_input(deadline, reason):
+                self.is_stopping()
+        finally:
+            self._poll.modify(self._fd, select.POLLIN)
 
     def for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
         """Wait for other descriptors while the client waits for us; return those that are ready.
