@@ -72,9 +72,12 @@ def first_port_for_everybody() -> int:
 
 
 def environment(home: str) -> dict[str, str]:
-    """Return an environment with a home of its own, and with nothing about another tetrad."""
+    """Return an environment with a home of its own, and with nothing about another tetrad.
+
+    Output is buffered, as it is with operators.
+    """
     os.makedirs(home, exist_ok=True)
-    others = {"TETRAD_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"}
+    others = {"TETRAD_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "PYTHONUNBUFFERED"}
     return {**{k: v for k, v in os.environ.items() if k not in others}, "HOME": home}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from clients import ANSWER
 from processes import run
 from tetrad import activation
 from tetrad.activation import Activation, MismatchError, Passed
@@ -171,6 +173,27 @@ def test_who_waited_for_the_daemon_is_served_and_has_deadlines(
         assert silent.recv(1) == b""
         reasons = {daemon.wait_for("client.disconnected", count=n)["reason"] for n in (1, 2)}
     assert reasons == {"quit", "first_command_timeout"}
+
+
+def test_sockets_are_kept_while_a_daemon_that_is_stopping_is_waited_for(
+    daemon: MakeDaemon,
+) -> None:
+    """They are for the start that was asked for, not only for its first try."""
+    served = daemon(daemon={"stop_timeout": "300ms"})
+    served.may_lose = True
+    served.connect().say(b"ti")
+    served.signal(signal.SIGTERM)
+    served.wait_for("server.stopping")
+    listening, _ = tcp()
+    listening.listen()
+    with listening:
+        served.configure(listen=[{"port": listening.getsockname()[1]}])
+        fd = listening.fileno()
+        command = [sys.executable, "-c", _AS_A_MANAGER_STARTS_IT, f"{fd}", served.file]
+        ran = run(command, served.environment, pass_fds=[fd])
+        assert ran.status == 0, ran.err
+        served.adopt(ran.out)
+        assert ANSWER.fullmatch(served.connect().ask())
 
 
 _AS_A_MANAGER_STARTS_IT = """

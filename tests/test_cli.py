@@ -57,6 +57,7 @@ def test_help_is_given_on_every_level(tmp_path: pathlib.Path, before: list[str])
         ("start", "now"),
         ("start", "--fast"),
         ("start", "-c"),
+        ("start", "-c", ""),
         ("status", "--josn"),
         ("client", "--port", "http"),
         ("client", "--port", "65536"),
@@ -179,6 +180,54 @@ def test_the_file_may_be_named_by_the_environment(prepared: MakeDaemon) -> None:
     assert run(command, variables).out == f"{asked.file}: configuration OK\n"
     ran = run([*command, "-c", other.file], variables)
     assert ran.out == f"{other.file}: configuration OK\n"
+
+
+def test_a_relative_name_in_the_environment_is_found_again(prepared: MakeDaemon) -> None:
+    """The daemon goes elsewhere, and reads the file again that it was started with."""
+    asked = prepared()
+    variables = {**asked.environment, "TETRAD_CONFIG": "tetrad.yaml"}
+    ran = run([sys.executable, "-m", "tetrad", "start"], variables, cwd=asked.folder)
+    asked.adopt(ran.out)
+    assert asked.status()["config"] == asked.file
+    assert asked.tetrad("reload").status == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"], ["--version"]])
+def test_help_that_cannot_be_written_is_an_error_in_a_line(
+    tmp_path: pathlib.Path, arguments: list[str], unbuffered: str
+) -> None:
+    """Whether Python writes at once or in the end, it has nothing to add."""
+    variables = {**environment(str(tmp_path)), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w", encoding="ascii") as full:
+        ran = run([sys.executable, "-m", "tetrad", *arguments], variables, stdout=full)
+    assert ran.status == 1
+    assert re.fullmatch(r"tetrad: .*: no space left on device\n", ran.err)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_restart_is_done_whoever_listens(
+    daemon: MakeDaemon, unbuffered: str, stream: str
+) -> None:
+    """That nobody can be told that it has stopped is no reason not to start."""
+    served = daemon()
+    variables = {**served.environment, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "tetrad", "restart", "-c", served.file]
+    with open("/dev/full", "w", encoding="ascii") as full:
+        ran = run(command, variables, **{stream: full})
+    served.adopt(f"(pid {served.status()['pid']}) 127.0.0.1:0 (command)")
+    assert ran.status == (1 if stream == "stdout" else 0)
+
+
+def test_a_status_that_nobody_can_hear_of_is_what_it_is(prepared: MakeDaemon) -> None:
+    """Standard error that is full changes no exit status."""
+    asked = prepared()
+    for command, status in (("reload", 7), ("check", 78)):
+        if command == "check":
+            asked.configure(limits={"clients": "many"})
+        with open("/dev/full", "w", encoding="ascii") as full:
+            assert asked.tetrad(command, stderr=full).status == status
 
 
 def test_a_relative_name_is_found_from_here(prepared: MakeDaemon) -> None:

@@ -191,6 +191,29 @@ def test_words_behind_quit_are_not_sent(daemon: MakeDaemon) -> None:
     assert in_words(daemon(), "quit", "time") == ["quit"]
 
 
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_bytes_go_out_as_they_came(daemon: MakeDaemon, locale: dict[str, str]) -> None:
+    """Words and lines that are no text in any encoding are sent, and shown escaped."""
+    served = daemon(listen=[{"port": 0, "service": "echo"}])
+    command = [sys.executable, "-m", "tetrad", "client", "--service", "echo"]
+    command += ["--port", str(served.port)]
+    variables = served.environment | locale
+    said = subprocess.run([*command, b"\xff\xfe"], env=variables, capture_output=True, check=True)
+    assert said.stdout == b"\\xff\\xfe\n"
+    typed = subprocess.run(
+        command, env=variables, input=b"\xff\nEND\n", capture_output=True, check=True
+    )
+    assert typed.stdout.splitlines()[1:] == [b"Server: \\xff", b"Server: END", b"END ^^"]
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "..", "\udcff"])
+def test_what_is_no_host_is_told(daemon: MakeDaemon, host: str) -> None:
+    """A name that no host can have is an error like another."""
+    ran = daemon().tetrad("client", "--host", host, "time")
+    assert ran.status == 1
+    assert ran.err.endswith(": not the name of a host\n")
+
+
 def test_words_are_echoed(daemon: MakeDaemon) -> None:
     """With the echo service each word comes back."""
     served = daemon(listen=[{"port": 0, "service": "echo"}])

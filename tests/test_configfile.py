@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import pwd
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,8 +27,9 @@ from tetrad.config import (
     Run,
     Session,
 )
-from tetrad.configfile import ConfigError, Loaded, find, load
+from tetrad.configfile import load
 from tetrad.dumping import dump
+from tetrad.loaded import ConfigError, Loaded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +114,10 @@ def problems(file: Path, text: str) -> list[str]:
             "listen: [{port: 70000}]",
             "1:17: listen[0].port: expected a whole number <= 65535, got 70000",
         ),
+        (
+            "listen: [{port: '80'}]",
+            "1:17: listen[0].port: expected a whole number or null, got '80'",
+        ),
         ("listen: [{port: -1}]", "1:17: listen[0].port: expected a whole number >= 0, got -1"),
         ("listen: [{backlog: x}]", "1:20: listen[0].backlog: expected a whole number, got 'x'"),
         ("limits: {clients: true}", "1:19: limits.clients: expected a whole number, got true"),
@@ -179,10 +185,29 @@ def problems(file: Path, text: str) -> list[str]:
         ("!x {}", "1:1: tags such as !x are not supported"),
         # Keys in the light of others
         ("listen: []", "1:9: listen: at least one listener is needed"),
-        ("log: {}\nlisten: [{}, {}]", "2:9: listen: 127.0.0.1:65000 is there twice"),
+        (
+            "log: {}\nlisten: [{}, {port: 0}, {}]",
+            "2:25: listen[2]: 127.0.0.1:65000 is that of listen[0] already",
+        ),
+        (
+            "daemon:\n  pidfile: /a/b\nlog:\n  file: /a/../a/b",
+            "4:9: log.file: /a/b is that of daemon.pidfile already",
+        ),
+        (
+            "daemon: {control: /a/b, pidfile: /a/b}",
+            "1:19: daemon.control: /a/b is that of daemon.pidfile already",
+        ),
+        (
+            "listen: [{address: 'unix:/a/b'}]\ndaemon: {control: /a/b}",
+            "2:19: daemon.control: /a/b is that of listen already",
+        ),
+        (
+            f"daemon: {{pidfile: {paths.log()}}}",
+            f"1:19: daemon.pidfile: {paths.log()} is that of log.file already",
+        ),
         (
             "listen: [{address: '::1'}, {address: '0:0::1'}]",
-            "1:9: listen: [::1]:65000 is there twice",
+            "1:28: listen[1]: [::1]:65000 is that of listen[0] already",
         ),
         (
             "listen:\n- address: unix:/x\n  port: 5",
@@ -191,6 +216,10 @@ def problems(file: Path, text: str) -> list[str]:
         # Commands
         ("commands: {help!: {close: x}}", f"1:12: commands.help!: {NAME}, got 'help!'"),
         ("commands: {ab d: {close: x}}", f"1:12: commands.ab d: {NAME}, got 'ab d'"),
+        (
+            "commands: {abcd: {clok: x}}",
+            f"1:18: commands.abcd: {KINDS}, got keys and values; did you mean clock?",
+        ),
         (
             "commands: {abcd: 5}",
             f"1:18: commands.abcd: {KINDS}, got 5",
@@ -231,7 +260,7 @@ def problems(file: Path, text: str) -> list[str]:
             "listen: [",
             "2:1: not YAML: while parsing a flow node, did not find expected node content",
         ),
-        ("log: \x01", "1:1: not a text file in UTF-8: control characters are not allowed"),
+        ("log: \x01", "1:6: not a text file in UTF-8: control characters are not allowed"),
     ],
 )
 def test_a_problem_has_its_place_and_says_what_is_wrong(
@@ -329,12 +358,30 @@ def test_a_file_that_contains_itself_is_refused(file: Path, text: str) -> None:
     assert len(problems(file, text)) == 1
 
 
-@pytest.mark.parametrize("data", [b"log: \xff", b"log: {level: caf\xe9}"])
-def test_a_file_that_is_no_text_is_refused(file: Path, data: bytes) -> None:
-    """Bytes that are not UTF-8 are a problem, not an exception."""
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"log: \xff", "1:6"),
+        (b"log: {level: caf\xe9}", "1:17"),
+        (b"limits: {}\n# x\nlog: {file: /tmp/\xff}\n", "3:18"),
+        (b"log:\n  file: a\x01b\n", "2:10"),
+    ],
+)
+@pytest.mark.parametrize("loader", [configfile._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
+def test_a_file_that_is_no_text_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, loader: object, data: bytes, place: str
+) -> None:
+    """Bytes that are not UTF-8, or that no text has, are a problem at their place."""
+    monkeypatch.setattr(configfile, "_LOADER", loader)
     file.write_bytes(data)
-    (problem,) = load(str(file)).problems
-    assert problem.startswith(f"{file}:1:1: not a text file in UTF-8: ")
+    [problem] = load(str(file)).problems
+    assert problem.startswith(f"{file}:{place}: not a text file in UTF-8: ")
+
+
+def test_a_file_without_end_is_refused() -> None:
+    """A device that is named by mistake is not read until there is no memory left."""
+    with pytest.raises(OSError, match="more than 16 MiB"):
+        load("/dev/zero")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -346,7 +393,7 @@ def test_a_file_may_have_a_byte_order_mark(file: Path, encoding: str) -> None:
 
 @pytest.mark.parametrize("loader", [configfile._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
 @pytest.mark.parametrize(
-    ("text", "column"), [("[" * 100_000, 65), ("{a: " * 9999, 257), ("- " * 9999 + "x", 129)]
+    ("text", "column"), [("[" * 900, 65), ("{a: " * 9999, 257), ("- " * 9999 + "x", 129)]
 )
 def test_a_file_that_is_nested_deeply_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, loader: object, text: str, column: int
@@ -354,6 +401,16 @@ def test_a_file_that_is_nested_deeply_is_refused(
     """More than 64 levels are one problem, with and without the library in C."""
     monkeypatch.setattr(configfile, "_LOADER", loader)
     assert problems(file, text) == [f"1:{column}: not YAML: nested too deeply"]
+
+
+@pytest.mark.parametrize("loader", [configfile._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
+def test_a_file_that_is_nested_without_end_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, loader: object
+) -> None:
+    """The library in C may look so far ahead that it is the first to say so."""
+    monkeypatch.setattr(configfile, "_LOADER", loader)
+    [problem] = problems(file, "[" * 100_000)
+    assert re.fullmatch(r"1:\d+: not YAML: .*nest.*", problem)
 
 
 def test_a_file_may_be_nested_as_deeply_as_makes_no_sense(file: Path) -> None:
@@ -499,20 +556,38 @@ commands: {date: {clock: "%F", timezone: UTC}, quit: null}
 
 
 @pytest.mark.parametrize(
-    ("written", "absolute"),
-    [("x.sock", "{}/x.sock"), ("./a/../x", "{}/x"), ("../x", "{}/../x"), ("/x//y/.", "/x/y")],
+    ("folder", "absolute"),
+    [(".", "{}/x"), ("./a/..", "{}/x"), ("..", "{}/../x"), ("/x//y/.", "/x/y/x")],
 )
-def test_a_relative_path_starts_at_the_file(file: Path, written: str, absolute: str) -> None:
+def test_a_relative_path_starts_at_the_file(file: Path, folder: str, absolute: str) -> None:
     """Every path in the file, a Unix listener's too, is relative to the file's own folder."""
+    one, two, three, four = (f"{folder}/{name}" for name in ("x", "x.pid", "x.sock", "x.log"))
     loaded = config(
         file,
-        f"listen: [{{address: 'unix:{written}'}}]\nlog: {{file: {written}}}\n"
-        f"daemon: {{pidfile: {written}, control: {written}, working_directory: {written}}}",
+        f"listen: [{{address: 'unix:{one}'}}]\nlog: {{file: {four}}}\n"
+        f"daemon: {{pidfile: {two}, control: {three}, working_directory: {one}}}",
     )
     path = absolute.format(file.parent).replace(f"{file.parent}/..", str(file.parent.parent))
     daemon = loaded.daemon
-    assert [daemon.pidfile, daemon.control, daemon.working_directory, loaded.log.file] == [path] * 4
+    assert [daemon.pidfile, daemon.control] == [f"{path}.pid", f"{path}.sock"]
+    assert [daemon.working_directory, loaded.log.file] == [path, f"{path}.log"]
     assert loaded.listen[0].address == f"unix:{path}"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("daemon:\n  control: {}", "2:12: daemon.control"),
+        ("listen:\n- address: unix:{}", "2:12: listen[0].address"),
+    ],
+)
+def test_the_path_of_a_socket_is_measured_as_a_whole(file: Path, text: str, place: str) -> None:
+    """A relative one that fits may not fit behind the file's folder."""
+    path = "s" * 100
+    whole = file.parent / path
+    said = f"{file}:{place}: the path of a Unix socket has at most 107 bytes, "
+    said += f"and {whole} has {len(str(whole))}"
+    assert read(file, text.format(path)).problems == [said]
 
 
 def test_where_there_is_a_problem_there_is_the_default(file: Path) -> None:
@@ -523,6 +598,42 @@ def test_where_there_is_a_problem_there_is_the_default(file: Path) -> None:
     assert loaded.config.daemon.pidfile == str(file.parent / "x")
     assert loaded.config.daemon.umask == Daemon().umask
     assert (loaded.config.log.level, len(loaded.problems)) == ("debug", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "sure"),
+    [
+        ("", True),
+        ("limits: {clients: 5}", True),
+        ("limits: {cleints: 5}", True),
+        ("limits: 5", True),
+        ("listen: []", True),
+        ("log: {file: 5}", True),
+        ("daemon: {pidfile: x, umask: 9}", True),
+        ("daemon: {pidfile: x, contrl: y}", True),
+        ("daemon: {pidfile: x}\ndeamon: {}", True),
+        ("daemon: {umask: 9}", False),
+        ("daemon: {pidfil: x}", False),
+        ("daemon: {pidfile: [x]}", False),
+        ("daemon: {pidfile: x, pidfile: y}", False),
+        ("daemon: {pidfile: x}\ndaemon: {pidfile: y}", False),
+        ("deamon: {pidfile: x}", False),
+        (".: x", False),
+        ("daemon: {pidfile: x}\nlog: {file: x}\n", True),
+        ("daemon: {pidfile: x, control: x}\n", True),
+        ("- x", False),
+        ("daemon: {pidfile: x", False),
+    ],
+)
+def test_a_file_with_problems_may_still_say_which_daemon_is_meant(
+    file: Path, text: str, *, sure: bool
+) -> None:
+    """It says where the pidfile is, unless that is what is wrong, or may be."""
+    loaded = read(file, text)
+    assert loaded.is_sure_of("daemon.pidfile") == sure
+    if sure:
+        given = str(file.parent / "x") if "pidfile" in text else Daemon().pidfile
+        assert loaded.config.daemon.pidfile == given
 
 
 @pytest.mark.parametrize(
@@ -638,7 +749,7 @@ def test_a_file_is_looked_for_in_order(  # noqa: PLR0913 - a table
         monkeypatch.setenv("TETRAD_CONFIG", variable)
     if system:
         (tmp_path / "system.yaml").touch()
-    assert find(explicit) == (found and found.format(tmp_path))
+    assert paths.configuration(explicit) == (found and found.format(tmp_path))
 
 
 def test_the_system_s_file_is_in_etc() -> None:
@@ -672,7 +783,7 @@ arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85"), m
 )
 listeners = st.builds(
     Listener,
-    address=st.ip_addresses().map(str).map(quantities.Address),
+    address=st.ip_addresses().map(str).map(quantities.Address.parse),
     port=maybe(st.integers(0, 65535)),
     service=st.sampled_from(["command", "echo"]),
     backlog=st.integers(1, 65535),
@@ -704,15 +815,15 @@ configurations = st.builds(
     listen=st.lists(listeners, min_size=1, max_size=3, unique_by=lambda listener: listener.name),
     daemon=st.builds(
         Daemon,
-        pidfile=absolute.map(quantities.Path),
-        control=sockets.map(quantities.SocketPath),
+        pidfile=absolute.map(lambda path: quantities.Path(f"/run{path}")),
+        control=sockets.map(lambda path: quantities.SocketPath(f"/c{path[:100]}")),
         working_directory=absolute.map(quantities.Path),
         umask=st.integers(0, 0o777).map(quantities.Mode),
         stop_timeout=durations,
     ),
     log=st.builds(
         Log,
-        file=maybe(absolute.map(quantities.Path)),
+        file=maybe(absolute.map(lambda path: quantities.Path(f"/log{path}"))),
         level=st.sampled_from(["debug", "info", "warning", "error"]),
         format=st.sampled_from(["json", "logfmt", "console"]),
     ),

@@ -20,7 +20,7 @@ from tetrad.config import Clock, Close, Config, Fixed, Listener, Section
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
-    from tetrad.configfile import Loaded
+    from tetrad.loaded import Loaded
 
 EXAMPLE = Path(__file__).parent.parent / "etc" / "commands.yaml"
 """Commands of an operator's own."""

@@ -243,12 +243,33 @@ def test_a_list_that_has_few_items_is_kept(pipe: Pipe, journal: Journal) -> None
     assert pipe.lines()[0]["errors"] == list("abcdef")
 
 
-def test_what_cannot_be_cut_to_fit_is_left_out(pipe: Pipe, journal: Journal) -> None:
-    """An event that stays too long is told without its fields."""
-    journal.event("error", "event", **{f"field{n}": "x" * 400 for n in range(20)})
+def test_of_a_mapping_the_first_items_are_kept(pipe: Pipe, journal: Journal) -> None:
+    """Of many changes, some of them long, the log tells some, and how many more there are."""
+    changes = {"access.deny": "x" * 9999, **{f"key{n}": "1 -> 2" for n in range(7)}}
+    journal.event("info", "event", changes=changes)
     journal.flush()
     (line,) = pipe.lines()
-    assert set(line) == {"time", "level", "event", "pid"}
+    kept = {f"key{n}": "1 -> 2" for n in range(5)}
+    assert line["changes"] == {"access.deny": "x" * 400 + "...", **kept, "...": "and 2 more"}
+
+
+def test_what_cannot_be_cut_to_fit_is_left_out(pipe: Pipe, journal: Journal) -> None:
+    """An event that stays too long is told without what does not fit."""
+    journal.event("error", "event", **{f"field{n}": "x" * 400 for n in range(20)}, last=1)
+    journal.flush()
+    (line,) = pipe.lines()
+    assert set(line) == {"time", "level", "event", "pid", *(f"field{n}" for n in range(9)), "last"}
+
+
+def test_nothing_is_told_that_would_be_torn(pipe: Pipe, journal: Journal) -> None:
+    """Fields that are written as JSON already, and too long, are left out as a whole."""
+    journal.event("info", "event", text="")
+    journal.flush()
+    room = select.PIPE_BUF - len(pipe.packets()[0])
+    for size in (room, room + 1):
+        journal.tell("info", "event", f'"text":"{"x" * size}"')
+        journal.flush()
+    assert [len(line.get("text", "")) for line in pipe.lines()] == [room, 0]
 
 
 def test_bytes_that_are_no_text_are_still_json(pipe: Pipe, journal: Journal) -> None:

@@ -108,6 +108,26 @@ def test_the_backlog_is_the_listeners(daemon: MakeDaemon, backlog: int) -> None:
     assert ran.out.split()[2] == str(backlog)
 
 
+def test_a_path_where_another_has_no_room_holds_up_nobody(daemon: MakeDaemon) -> None:
+    """To find out whether it is left over, the daemon would have to wait: it takes it as taken."""
+    served = daemon()
+    with (
+        socket.socket(socket.AF_UNIX) as other,
+        socket.socket(socket.AF_UNIX) as waiting,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as refused,
+    ):
+        other.bind(f"{served.folder}/full.sock")
+        other.listen(0)
+        waiting.connect(f"{served.folder}/full.sock")
+        with pytest.raises(BlockingIOError):
+            refused.connect(f"{served.folder}/full.sock")
+        served.configure(listen=[{"port": 0}, {"address": "unix:full.sock"}])
+        ran = served.tetrad("reload")
+    assert ran.status == 78
+    assert "full.sock: Address already in use" in ran.err
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
 def test_dead_peers_are_found_out(daemon: MakeDaemon) -> None:
     """Clients are watched by keepalive: a peer whose cable was pulled does not stay."""
     served = daemon()

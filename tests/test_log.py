@@ -112,15 +112,20 @@ def assert_is_in_order(events: list[Event]) -> None:
     assert all(times == sorted(times) for times in by_pid.values())
 
 
+TURNS = ["server.started", "server.stopping", "server.stopped"]
+
+
 def test_a_daemon_tells_its_whole_life(daemon: MakeDaemon) -> None:
     """From `server.started` to `server.stopped`, with version and file."""
     served = daemon()
     served.served().quit()
     served.stop()
     events = served.events()
+    turns = [event for event in events if "version" in event]
+    assert [turn["event"] for turn in turns] == TURNS
+    assert all(turn["config"] == served.file for turn in turns)
+    assert all(re.fullmatch(r"\d+\.\d+.*", turn["version"]) for turn in turns)
     started = events[0]
-    assert (started["event"], started["config"]) == ("server.started", served.file)
-    assert re.fullmatch(r"\d+\.\d+.*", started["version"])
     assert started["pid"] == served.pid
     named = [event["event"] for event in events]
     assert named[1] == "server.listening"

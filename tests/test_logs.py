@@ -316,7 +316,7 @@ def test_nothing_to_write_to_is_no_defect(prepared: MakeDaemon) -> None:
     write(daemon, line(1))
     with open("/dev/full", "wb") as full:
         ran = daemon.tetrad("logs", stdout=full)
-    assert (ran.status, ran.err) == (1, "tetrad: input or output: no space left on device\n")
+    assert (ran.status, ran.err) == (1, "tetrad: standard output: no space left on device\n")
     ran = daemon.tetrad("logs", preexec_fn=lambda: os.close(1))
     assert ran.status in {0, 1}
 

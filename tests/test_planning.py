@@ -30,8 +30,8 @@ from tetrad.config import (
     Run,
     Session,
 )
-from tetrad.configfile import Loaded
 from tetrad.executables import Argument, Function, Variable
+from tetrad.loaded import Loaded
 from tetrad.quantities import (
     Address,
     ClockFormat,

@@ -220,6 +220,22 @@ def test_a_log_that_cannot_be_opened_undoes_the_reload(daemon: MakeDaemon) -> No
     served.wait_for("client.command")
 
 
+def test_a_daemon_is_not_reloaded_to_a_log_that_nobody_sees(daemon: MakeDaemon) -> None:
+    """What a start refuses, a reload does: a daemon has no terminal."""
+    served = daemon()
+    served.configure(log={"file": None})
+    assert_refuses(served, "log.file is null, but a daemon has no terminal")
+
+
+def test_a_log_that_is_the_pidfile_by_another_name_costs_no_lock(daemon: MakeDaemon) -> None:
+    """The master would let go of the lock that says that it runs if it closed such a file."""
+    served = daemon()
+    os.link(served.pidfile, f"{served.folder}/other.log")
+    served.configure(log={"file": "other.log"})
+    assert_refuses(served, "log.file", "this is daemon.pidfile by another name")
+    assert "already running" in served.tetrad("start").out
+
+
 def test_a_file_that_is_gone_is_refused(daemon: MakeDaemon) -> None:
     """SIGHUP without a file to read changes nothing."""
     served = daemon()
@@ -238,6 +254,25 @@ def test_reloads_in_a_row_are_all_answered(daemon: MakeDaemon) -> None:
         assert served.status()["clients"]["limit"] == clients
     assert len(served.processes) == 2
     assert title_of(served.pid) == f"tetrad: master {served.file}"
+
+
+def test_reloads_leave_nothing_behind(daemon: MakeDaemon) -> None:
+    """The master collects no garbage, so there must not be any: every fork would copy it."""
+    texts = {f"{number:04}": {"text": "x" * 1024} for number in range(500)}
+    served = daemon(commands=texts)
+    for _ in range(2):  # what a reload takes for the while that it lasts
+        reload(served)
+    before = anonymous_kib(served.pid)
+    for _ in range(6):
+        reload(served)
+    assert anonymous_kib(served.pid) - before < 2 * len(texts)
+
+
+def anonymous_kib(pid: int) -> int:
+    """Return how much memory a process has that is no file's."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file if ":" in line)
+    return int(fields["Anonymous"].split()[0])
 
 
 def test_a_daemon_that_does_not_run_cannot_reload(prepared: MakeDaemon) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clients import ANSWER
-from processes import in_background, status_of, stopped, until
+from processes import children_of, in_background, status_of, stopped, until
+from tetrad import spawn
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
@@ -318,3 +319,14 @@ def test_a_handler_that_was_killed_is_missed(daemon: MakeDaemon) -> None:
     assert (line["handler"], line["client"], line["level"]) == (handler, client.name, "error")
     assert ANSWER.fullmatch(served.connect().ask())
     assert served.status()["handlers"]["lost"] == 1
+
+
+def test_a_logger_that_has_just_been_forked_is_deaf_already(daemon: MakeDaemon) -> None:
+    """It takes a while to import what it needs; a ^C for the whole group comes when it likes."""
+    served = daemon()
+    [logger] = children_of(served.pid)
+    for number in spawn.ORDERS:
+        os.kill(logger, number)
+    served.wait_for("server.listening")
+    assert children_of(served.pid) == [logger]
+    assert not served.events("log.lost")

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
+from processes import run
 from tetrad import spawn
+from tetrad.descriptors import JOURNAL
+
+A_DEFECT = f"""
+import os
+from tetrad.spawn import fork_each
+reads, writes = map(os.dup, os.pipe())
+os.dup2(writes, {JOURNAL})
+[pid], _ = fork_each([(50, lambda: {{}}["gone"], ())], 50)
+assert os.waitpid(pid, 0)[1] == 70 << 8
+print(os.read(reads, 4096).decode())
+"""
 
 
 def held() -> set[int]:
@@ -24,3 +38,10 @@ def test_signals_that_somebody_holds_stay_held() -> None:
         spawn.fork_each([], 0)
         assert held() == spawn.ORDERS
     assert held() == set()
+
+
+def test_a_child_that_fails_tells_how() -> None:
+    """A defect costs one client its session, and the log has what is needed to find it."""
+    ran = run([sys.executable, "-c", A_DEFECT], dict(os.environ))
+    assert "error handler.failed" in ran.out
+    assert """"error":"KeyError('gone')","place":"spawn.py:""" in ran.out

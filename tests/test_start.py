@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients import ANSWER
-from processes import PATIENCE_SECONDS, Ran, files_below, first_port_for_everybody, until
+from processes import PATIENCE_SECONDS, Ran, files_below, first_port_for_everybody, run, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,6 +253,31 @@ def test_a_restart_with_a_bad_file_stops_nothing(daemon: MakeDaemon) -> None:
     served.configure(limits={"clients": 5})
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"log": {"file": None}}, "log.file is null"),
+        ({"log": {"file": "home"}}, "log.file: {folder}/home: is a directory"),
+        ({"log": {"file": "no/it.log"}}, "log.file: {folder}/no: no such directory"),
+        ({"daemon": {"working_directory": "no"}}, "daemon.working_directory: {folder}/no: no such"),
+        ({"listen": [{"address": "192.0.2.77", "port": 0}]}, "192.0.2.77:0: cannot assign"),
+        ({"listen": [{"address": "unix:tetrad.yaml"}]}, "tetrad.yaml: that is no socket"),
+        ({"listen": [{"address": "unix:no/x"}]}, "unix:{folder}/no/x: {folder}/no: no such"),
+    ],
+)
+def test_a_restart_that_cannot_start_stops_nothing(
+    daemon: MakeDaemon, settings: dict[str, Any], words: str
+) -> None:
+    """What is known to go wrong is told while there is a daemon that serves."""
+    served = daemon()
+    served.configure(**settings)
+    ran = served.tetrad("restart")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("tetrad: nothing is stopped; ")
+    assert words.format(folder=served.folder) in ran.err
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
 def test_a_restart_of_what_does_not_run_is_a_start(prepared: MakeDaemon) -> None:
     """There is nothing to stop, which is said, and a daemon is started."""
     asked = prepared()
@@ -317,3 +342,67 @@ def test_a_start_does_without_streams(prepared: MakeDaemon) -> None:
     asked.ports = [port]
     assert ANSWER.fullmatch(asked.connect().ask())
     assert {os.readlink(f"/proc/{asked.pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
+
+
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_daemon_in_the_foreground_does_without_streams(
+    prepared: MakeDaemon, closing: str
+) -> None:
+    """With a log file there is nothing that it needs them for."""
+    asked = prepared()
+    command = [sys.executable, "-m", "tetrad", "run", "-c", asked.file]
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f'exec "$@" {closing}', "sh", *command],
+        env=asked.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as foreground:
+        until(lambda: asked.events("server.listening"), "its listener")
+        asked.ports = [asked.events("server.listening")[0]["port"]]
+        assert ANSWER.fullmatch(asked.connect().ask())
+        foreground.terminate()
+    assert foreground.returncode == 0
+
+
+def test_what_runs_already_is_not_asked_for_more(prepared: MakeDaemon) -> None:
+    """A log that only `tetrad run` can have does not matter to a start that starts nothing."""
+    asked = prepared(log={"file": None})
+    asked.run(f"{asked.folder}/output")
+    until(lambda: asked.tetrad("status").status == 0, "its status")
+    ran = asked.tetrad("start")
+    assert (ran.status, ran.out) == (0, f"tetrad: already running (pid {asked.pid})\n")
+
+
+def test_a_path_that_is_no_socket_is_told_so(prepared: MakeDaemon) -> None:
+    """Nobody listens at a plain file, and nobody takes it away."""
+    asked = prepared()
+    asked.configure(listen=[{"address": "unix:tetrad.yaml"}])
+    assert_fails(asked, 1, "that is no socket, so it is not taken away")
+
+
+def test_a_file_may_have_any_name(prepared: MakeDaemon) -> None:
+    """One that is no text is escaped where it is shown, and read all the same."""
+    asked = prepared()
+    odd = os.path.join(os.fsencode(asked.folder), b"caf\xe9.yaml")
+    os.rename(asked.file, odd)
+    asked.file = os.fsdecode(odd)
+    asked.start()
+    assert asked.status()["config"].endswith("caf\\xe9.yaml")
+    assert asked.wait_for("server.started")["config"].endswith("caf\\xe9.yaml")
+    assert asked.tetrad("reload").status == 0
+
+
+def test_whatever_descriptors_there_are_a_start_succeeds_or_says_that_they_are_too_few(
+    prepared: MakeDaemon,
+) -> None:
+    """Also where the last one is wanted when they are put into their places for the master."""
+    asked = prepared()
+    command = [sys.executable, "-m", "tetrad", "start", "-c", asked.file]
+    for limit in range(14, 64):
+        script = f'ulimit -n {limit}; exec "$@"'
+        ran = run(["/bin/sh", "-c", script, "sh", *command], asked.environment)
+        if ran.status == 0:
+            break
+        assert ran.err == "tetrad: too many open files\n"
+    asked.adopt(ran.out)
+    assert ANSWER.fullmatch(asked.connect().ask())

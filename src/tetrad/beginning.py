@@ -9,6 +9,7 @@ import os
 
 from tetrad import __version__, events, listeners, succession
 from tetrad.clients import Listener
+from tetrad.delivery import deliver
 from tetrad.descriptors import LISTENERS, READY
 from tetrad.jsonlines import encode
 from tetrad.reloading import changes
@@ -55,7 +56,7 @@ class Beginning:
         if fd is None:
             return True
         try:
-            os.write(fd, encode(word).encode() + b"\n")
+            deliver(self._master, fd, encode(word).encode() + b"\n")
         except OSError:
             return False
         finally:
@@ -67,8 +68,7 @@ class Beginning:
         master.logkeeper.start(master.plan["log"])
         for listener in ours:
             master.door.open(listener)
-        file = master.plan["file"]
-        master.journal.event("info", events.SERVER_STARTED, version=__version__, config=file)
+        master.announce(events.SERVER_STARTED)
         for listener in ours:
             master.journal.event("info", events.SERVER_LISTENING, **listener.fields())
         names = [[listener.name, listener.plan["service"]] for listener in ours]

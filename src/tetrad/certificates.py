@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tetrad import tls
-from tetrad.configfile import ConfigError
 from tetrad.encryption import WARNED_SECONDS
+from tetrad.loaded import ConfigError
 from tetrad.plan import TlsPlan
 from tetrad.tlswords import words
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tetrad.config import Tls
-    from tetrad.configfile import Loaded
+    from tetrad.loaded import Loaded
 
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _KEY = re.compile("-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")

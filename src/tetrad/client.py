@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING, Self
@@ -17,8 +20,16 @@ REST_SECONDS = 0.05
 _READ_BYTES = 65536
 
 
+class TalkError(Exception):
+    """The other end cannot be reached, or talked to: the text is its name."""
+
+    def __init__(self, name: str, reason: OSError) -> None:
+        super().__init__(name)
+        self.reason = reason
+
+
 class Connection:
-    """A connected socket, as a context manager. Raises OSError.
+    """A connected socket, as a context manager. Raises TalkError.
 
     `timeout` is how many seconds a command may take to be answered; an unknown one never is.
     """
@@ -28,24 +39,37 @@ class Connection:
     ) -> None:
         self._timeout = timeout
         self._socket: socket.socket
-        self._connect(host, port)
-        if context is not None:
-            plain = self._socket
-            try:
-                self._socket = context.wrap_socket(plain, server_hostname=_name_of(host))
-            except OSError:
-                plain.close()
-                raise
+        self.name = host
+        if not host.startswith("unix:"):
+            self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        with self._talking():
+            self._connect(host, port)
+            if context is not None:
+                plain = self._socket
+                try:
+                    self._socket = context.wrap_socket(plain, server_hostname=_name_of(host))
+                except OSError:
+                    plain.close()
+                    raise
 
     def _connect(self, host: str, port: int) -> None:
         if host.startswith("unix:"):
-            self.name = host
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(CONNECT_SECONDS)
             self._socket.connect(host.removeprefix("unix:"))
         else:
-            self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            self._socket = socket.create_connection((host, port), CONNECT_SECONDS)
+            try:
+                self._socket = socket.create_connection((host, port), CONNECT_SECONDS)
+            except UnicodeError:
+                raise OSError(errno.EINVAL, "not the name of a host") from None
+
+    @contextlib.contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Have what goes wrong told apart from what our own input and output may meet."""
+        try:
+            yield
+        except OSError as error:
+            raise TalkError(self.name, error) from None
 
     def __enter__(self) -> Self:
         """Be used."""
@@ -57,28 +81,30 @@ class Connection:
 
     def command(self, word: str) -> bytes | None:
         """Send a command, and return its answer; None if the connection is closed."""
-        self._socket.sendall(word.encode())
         answer = b""
-        self._socket.settimeout(self._timeout)
-        try:
-            while data := self._socket.recv(_READ_BYTES):
-                answer += data
-                self._socket.settimeout(REST_SECONDS)
-        except TimeoutError:
-            return answer
+        with self._talking():
+            self._socket.sendall(os.fsencode(word))
+            self._socket.settimeout(self._timeout)
+            try:
+                while data := self._socket.recv(_READ_BYTES):
+                    answer += data
+                    self._socket.settimeout(REST_SECONDS)
+            except TimeoutError:
+                return answer
         return answer or None
 
     def echo(self, text: str) -> bytes | None:
         """Send a text, and return as many bytes as it has; None if the connection is closed."""
-        sent = text.encode()
-        self._socket.settimeout(CONNECT_SECONDS)
-        self._socket.sendall(sent)
+        sent = os.fsencode(text)
         answer = b""
-        while len(answer) < len(sent):
-            data = self._socket.recv(_READ_BYTES)
-            if not data:
-                return None
-            answer += data
+        with self._talking():
+            self._socket.settimeout(CONNECT_SECONDS)
+            self._socket.sendall(sent)
+            while len(answer) < len(sent):
+                data = self._socket.recv(_READ_BYTES)
+                if not data:
+                    return None
+                answer += data
         return answer
 
 
@@ -103,7 +129,7 @@ def converse(connection: Connection, service: str) -> None:
 
 def _converse_in_commands(connection: Connection) -> None:
     for word in _lines("CLIENT >> Enter command time or quit : "):
-        print(f"CLIENT >> Input command : {word}")
+        print(f"CLIENT >> Input command : {_text(os.fsencode(word))}")
         answer = connection.command(word) if word else b""
         if word == "quit":
             return
@@ -129,11 +155,11 @@ def _converse_in_echoes(connection: Connection) -> None:
 def _lines(prompt: str) -> Iterator[str]:
     while True:
         print(prompt, end="", flush=True)
-        line = sys.stdin.readline()
+        line = sys.stdin.buffer.readline()
         if not line:
             print()
             return
-        yield line.rstrip("\r\n")
+        yield os.fsdecode(line.rstrip(b"\r\n"))
 
 
 def _name_of(host: str) -> str:

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     import msgspec
 
 
+class KeyProblemError(ValueError):
+    """What is wrong with one `key` of a section, or of one below it, in the light of the others."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     """Say what was wrong with a value, and what was expected."""
     plain = without_annotation(kind)
@@ -23,7 +31,7 @@ def explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     message = message.replace("Expected int", "expected a whole number").replace(
         "Expected str", "expected a text"
     )
-    message = message.partition(", got ")[0]
+    message = message.partition(", got ")[0].replace(" | null", " or null")
     return f"{message}, got {show(value)}" if message.startswith("expected") else message
 
 

@@ -12,6 +12,7 @@ from msgspec.structs import force_setattr
 
 from tetrad import executables, paths
 from tetrad.answers import Size, Terminator
+from tetrad.complaints import KeyProblemError
 from tetrad.executables import Argument, Function, Variable
 from tetrad.quantities import (
     Address,
@@ -40,14 +41,6 @@ Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 class Section(Struct, frozen=True, kw_only=True):
     """A mapping of the file, whose keys are known."""
-
-
-class KeyProblemError(ValueError):
-    """What is wrong with one key of a section in the light of the others."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
 
 
 class Proxy(Section, frozen=True):
@@ -313,8 +306,25 @@ class Config(Section, frozen=True):
         """Refuse what cannot work together, and add the built-in commands to the file's own."""
         if not self.listen:
             raise KeyProblemError("listen", "at least one listener is needed")
-        names = [listener.name for listener in self.listen if listener.port != 0]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise KeyProblemError("listen", f"{name} is there twice")
+        names = [listener.name for listener in self.listen]
+        for index, (name, listener) in enumerate(zip(names, self.listen, strict=True)):
+            first = names.index(name)
+            if first != index and listener.port != 0:
+                message = f"{name} is that of listen[{first}] already"
+                raise KeyProblemError(f"listen[{index}]", message)
+        self._insist_on_files_apart()
         force_setattr(self, "commands", BUILT_IN_COMMANDS | self.commands)
+
+    def _insist_on_files_apart(self) -> None:
+        """Refuse a log that would be written into the pidfile, and the like."""
+        files: list[tuple[str, str | None, str]] = [
+            ("daemon.pidfile", self.daemon.pidfile, paths.pidfile()),
+            ("daemon.control", self.daemon.control, paths.control()),
+            ("log.file", self.log.file, paths.log()),
+        ]
+        taken = {one.address.path: "listen" for one in self.listen}
+        # What nobody has said comes first: the place that is told is one that somebody has written.
+        for key, path, _ in sorted(files, key=lambda file: file[1] != file[2]):
+            if path is not None and path in taken:
+                raise KeyProblemError(key, f"{path} is that of {taken[path]} already")
+            taken[path] = key

@@ -6,19 +6,23 @@ walked along the types of `tetrad.config`, so that one run finds everything that
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 import types
 import typing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
 from msgspec import UNSET
+from msgspec.structs import force_setattr
 
-from tetrad import paths, scalars
-from tetrad.complaints import did_you_mean, explain, show, without_annotation
-from tetrad.config import Config, KeyProblemError, Section
+from tetrad import scalars
+from tetrad.complaints import KeyProblemError, did_you_mean, explain, show, without_annotation
+from tetrad.config import Config, Section
+from tetrad.loaded import Loaded
 from tetrad.quantities import Address, Path, SocketPath
 from tetrad.terminal import harmless
 
@@ -28,46 +32,10 @@ if TYPE_CHECKING:
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")}
 
+_STEP = re.compile(r"[^.\[\]]+")  # of a path such as access.deny[0]
+
 _MOST_NESTED = 64
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; `problems` has a line for everything that is wrong."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-class Loaded(NamedTuple):
-    """What a file gave: where it had problems, the model has the defaults."""
-
-    config: Config
-    file: str | None
-    problems: list[str]
-    given: dict[str, int]
-    """The keys that the file sets, as `log.file` or `access.deny[0]`, with their lines."""
-    places: dict[str, str] = {}  # noqa: RUF012 - never changed
-    """Where their values are, as `FILE:LINE:COLUMN`."""
-
-    def place(self, key: str, message: str) -> str:
-        """Return a problem with a key's value, with its place."""
-        where = f"{self.places[key]}: " if key in self.places else ""
-        return f"{where}{key}: {harmless(message)}"
-
-    def checked(self) -> Loaded:
-        """Return itself, or raise ConfigError if there were problems."""
-        if self.problems:
-            raise ConfigError(self.problems)
-        return self
-
-
-def find(explicit: str | None) -> str | None:
-    """Return the file to read: the one named, the environment's, the system's, or none."""
-    named = explicit or os.environ.get(paths.CONFIGURATION_VARIABLE)
-    if named:
-        return os.path.abspath(named)
-    return paths.SYSTEM_CONFIGURATION if os.path.exists(paths.SYSTEM_CONFIGURATION) else None
+_MOST_BYTES = 16 << 20  # what is longer is a device, or somebody's film
 
 
 def load(file: str | None) -> Loaded:
@@ -75,7 +43,10 @@ def load(file: str | None) -> Loaded:
     if file is None:
         return Loaded(Config(), None, [], {})
     with open(file, "rb") as stream:
-        return read(stream.read(), file)
+        data = stream.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"more than {_MOST_BYTES >> 20} MiB: is this a configuration?")
+    return read(data, file)
 
 
 def read(data: bytes, file: str) -> Loaded:
@@ -83,9 +54,12 @@ def read(data: bytes, file: str) -> Loaded:
     reader = _Reader(file)
     root = reader.compose(data)
     config = UNSET if root is None else reader.value(root, Config, "")
-    return Loaded(
-        Config() if config is UNSET else config, file, reader.problems, reader.given, reader.places
-    )
+    if config is UNSET:
+        config = Config()
+        for name, section in reader.sound.items():
+            force_setattr(config, name, section)
+    spoilt = frozenset(reader.spoilt)
+    return Loaded(config, file, reader.problems, reader.given, reader.places, spoilt)
 
 
 class _Reader:
@@ -96,11 +70,14 @@ class _Reader:
         self.problems: list[str] = []
         self.given: dict[str, int] = {}
         self.places: dict[str, str] = {}
+        self.spoilt: set[str] = set()
+        self.sound: dict[str, object] = {}
 
     def problem(self, mark: yaml.Mark | None, path: str, message: str) -> None:
         """Note what is wrong where; without a mark, at the beginning."""
         text = f"{path}: {message}" if path else message
         self.problems.append(f"{self.place(mark)}: {harmless(text)}")
+        self.spoilt.add(path)
 
     def place(self, mark: yaml.Mark | None) -> str:
         line, column = (0, 0) if mark is None else (mark.line, mark.column)
@@ -111,7 +88,8 @@ class _Reader:
             self.insist_on_depth(data)
             return yaml.compose(data, Loader=_LOADER)
         except yaml.reader.ReaderError as error:
-            self.problem(None, "", f"not a text file in UTF-8: {error.reason}")
+            what = f"not a text file in UTF-8: {error.reason}"
+            self.problem(_mark(data, error.position), "", what)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = ", ".join(part for part in (error.context, error.problem) if part)
@@ -167,6 +145,8 @@ class _Reader:
             return kind(**values)
         except KeyProblemError as problem:
             self.problem(_place(node, problem.key), _join(path, problem.key), str(problem))
+            values.pop(problem.key.partition("[")[0], None)
+            self.sound = values
         return UNSET
 
     def field(self, node: yaml.Node, field: msgspec.structs.FieldInfo, path: str) -> Any:
@@ -210,13 +190,13 @@ class _Reader:
         sections = {next(iter(_fields(kind))): kind for kind in kinds if _is_section(kind)}
         if len(sections) == 1:
             return self.section(node, next(iter(sections.values())), path)
-        if isinstance(node, yaml.MappingNode):
-            for key, _ in node.value:
-                if _name(key) in sections:
-                    return self.section(node, sections[_name(key)], path)
-        self.problem(
-            node.start_mark, path, f"expected one of the keys {', '.join(sections)}, {_got(node)}"
-        )
+        names = [_name(key) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        for name in names:
+            if name in sections:
+                return self.section(node, sections[name], path)
+        expected = f"expected one of the keys {', '.join(sections)}, {_got(node)}"
+        hint = next(filter(None, (did_you_mean(name, sections) for name in names)), "")
+        self.problem(node.start_mark, path, expected + hint)
         return UNSET
 
     def leaf(self, node: yaml.Node, kind: Any, path: str) -> Any:
@@ -229,20 +209,23 @@ class _Reader:
     def convert(self, node: yaml.Node, value: object, kind: Any, path: str) -> Any:
         """Turn a scalar's value into a `kind`."""
         try:
-            result = msgspec.convert(value, kind, dec_hook=_parse)
+            return msgspec.convert(value, kind, dec_hook=self.parse)
         except msgspec.ValidationError as error:
             self.problem(node.start_mark, path, explain(error, value, kind))
             return UNSET
-        return self.absolute(result)
 
-    def absolute(self, value: object) -> object:
+    def parse(self, kind: Any, value: object) -> Any:
+        """Read one of our own types; what it says of a path is meant of the whole path."""
+        result = kind.parse(value)
+        if isinstance(result, Path | SocketPath):
+            return kind.parse(self.absolute(result))
+        if isinstance(result, Address) and result.path is not None:
+            return kind.parse(f"unix:{self.absolute(result.path)}")
+        return result
+
+    def absolute(self, path: str) -> str:
         """Make a relative path relative to the file's folder."""
-        folder = os.path.dirname(self.file)
-        if isinstance(value, Path | SocketPath):
-            return type(value)(os.path.normpath(os.path.join(folder, value)))
-        if isinstance(value, Address) and value.path is not None:
-            return Address(f"unix:{os.path.normpath(os.path.join(folder, value.path))}")
-        return value
+        return os.path.normpath(os.path.join(os.path.dirname(self.file), path))
 
     def pairs(self, node: yaml.Node, path: str) -> Iterable[tuple[str, yaml.Node, yaml.Node]]:
         """Return a mapping's keys and values; a key that is there twice is a problem."""
@@ -270,10 +253,6 @@ def _fields(kind: type[Section]) -> dict[str, msgspec.structs.FieldInfo]:
     return {field.name: field for field in msgspec.structs.fields(kind)}
 
 
-def _parse(kind: Any, value: object) -> Any:
-    return kind.parse(value)
-
-
 def _scalar(node: yaml.ScalarNode) -> object:
     """Return what a scalar means; in quotes it is text."""
     text = typing.cast("str", node.value)
@@ -299,10 +278,20 @@ def _name(key: yaml.Node) -> str:
     return typing.cast("str", key.value) if isinstance(key, yaml.ScalarNode) else "?"
 
 
-def _place(node: yaml.Node, name: str) -> yaml.Mark:
-    """Return where the value of a key begins, which is there."""
-    found = next(child for key, child in node.value if _name(key) == name)
-    return typing.cast("yaml.Mark", found.start_mark)
+def _mark(data: bytes, position: int) -> yaml.Mark:
+    """Return where a byte stands that is none of a text's."""
+    line, column = data.count(b"\n", 0, position), position - data.rfind(b"\n", 0, position) - 1
+    return yaml.Mark("", position, line, column, None, 0)
+
+
+def _place(node: yaml.Node, path: str) -> yaml.Mark:
+    """Return where the value of a key begins, or as much of the way to it as is there."""
+    for name in _STEP.findall(path):
+        if isinstance(node, yaml.MappingNode):
+            node = next((child for key, child in node.value if _name(key) == name), node)
+        elif isinstance(node, yaml.SequenceNode):
+            node = node.value[int(name)]
+    return typing.cast("yaml.Mark", node.start_mark)
 
 
 def _join(path: str, name: str) -> str:

@@ -12,6 +12,7 @@ import sys
 import time
 
 from tetrad import addresses, listeners, snapshot
+from tetrad.delivery import deliver, write_in_time
 from tetrad.descriptors import TALLY
 from tetrad.jsonlines import encode
 from tetrad.tally import Tally
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MOST_CONVERSATIONS = 16
 LONGEST_REQUEST = 64
 PATIENCE_SECONDS = 2.0
-"""How long a peer has to send its request, and to take its answer."""
+"""How long a peer has to send its request."""
 
 
 class Control:
@@ -102,9 +103,8 @@ class Control:
         tally = Tally(TALLY).read()
 
         def report() -> None:
-            conversation.peer.settimeout(PATIENCE_SECONDS)
             status = encode(snapshot.status(self._master, *tally))
-            conversation.peer.sendall(status.encode() + b"\n")
+            write_in_time(conversation.fd, status.encode() + b"\n")
 
         try:
             self._master.fork(report, conversation.fd)
@@ -114,11 +114,11 @@ class Control:
             self._end(conversation)
 
     def _say(self, conversation: Conversation, answer: dict[str, object]) -> None:
-        """Send a short answer, which fits the socket's buffer whole, and end."""
+        """Send an answer, and end."""
         try:
-            conversation.peer.send(encode(answer).encode() + b"\n", _socket.MSG_DONTWAIT)
+            deliver(self._master, conversation.fd, encode(answer).encode() + b"\n")
         except OSError:
-            pass  # the operator has left
+            pass  # the operator has left, or there is no room for a child
         self._end(conversation)
 
     def _end(self, conversation: Conversation) -> None:

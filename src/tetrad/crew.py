@@ -256,7 +256,7 @@ class Crew:
             "error",
             events.HANDLER_LOST,
             handler=child.pid,
-            why="it ended without a word: killed, or out of memory",
+            why="it ended without a word: killed, out of memory, or failed",
             duration=age,
             **fields,
         )

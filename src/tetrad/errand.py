@@ -28,7 +28,7 @@ class Errand:
     """Sends one program at a time; `doing` says what it does, for the messages.
 
     The program answers with a dictionary, through the pipe at its descriptor 3. Whatever goes wrong
-    is an answer, too: one with `errors`.
+    is an answer, too: one with `errors`, of which the file is no cause.
     """
 
     def __init__(self, loop: Loop, doing: str) -> None:
@@ -50,7 +50,7 @@ class Errand:
         try:
             self._pipe = self._start(command, keep)
         except OSError as error:
-            conclude(_failed(f"no process for {self._doing}: {error.strerror}"))
+            conclude(failed(f"no process for {self._doing}: {error.strerror}"))
             return
         self._loop.watch(self._pipe, self._hear)
         late = f"{self._doing} took longer than {PATIENCE_SECONDS:.0f} s"
@@ -62,14 +62,14 @@ class Errand:
         if self._pipe is not None:
             spawn.send_signal(self._program, signal.SIGKILL)
             self._hang_up(self._pipe)
-            self._conclude(_failed(why))
+            self._conclude(failed(why))
 
     def _start(self, command: list[str], keep: tuple[int, ...]) -> int:
         """Start the program, and return the pipe through which it answers."""
         ours, theirs = os.pipe()
         try:
             highest = max(self._loop.highest, ours, theirs)
-            self._program = spawn.run_program(command, (theirs, *keep), highest)
+            self._program = spawn.run_program(command, (theirs, *keep), highest, is_deaf=True)
         except OSError:
             os.close(ours)
             raise
@@ -95,8 +95,9 @@ class Errand:
             answer = marshal.loads(self._data)  # noqa: S302 - our own program's
         except (EOFError, ValueError, TypeError):
             answer = None
-        return answer if isinstance(answer, dict) else _failed(f"{self._doing} ended early")
+        return answer if isinstance(answer, dict) else failed(f"{self._doing} ended early")
 
 
-def _failed(why: str) -> dict[str, Any]:
-    return {"errors": [why]}
+def failed(why: str) -> dict[str, Any]:
+    """Return an answer that says why there is none."""
+    return {"errors": [why], "is_file_bad": False}

@@ -42,6 +42,7 @@ CLIENT_INVALID = "client.invalid"
 CLIENT_DISCONNECTED = "client.disconnected"
 CLIENT_REFUSED = "client.refused"
 HANDLER_LOST = "handler.lost"
+HANDLER_FAILED = "handler.failed"
 CERTIFICATE_EXPIRES = "certificate.expires"
 LOG_REOPENED = "log.reopened"
 LOG_LOST = "log.lost"
@@ -142,16 +143,20 @@ class Journal:
         """Gather one event, shortened if it would not fit a write."""
         room = select.PIPE_BUF - len(self._speaker) - len(_line(level, event, ""))
         text = members(fields)
-        if len(text.encode(*_ENCODING)) > room:
-            text = members({key: _shortened(value) for key, value in fields.items()})
-        if len(text.encode(*_ENCODING)) > room:
+        if _size(text) > room:
             text = ""
+            for name, value in fields.items():
+                longer = text + "," * bool(text) + members({name: shortened(value)})
+                text = longer if _size(longer) <= room else text
         self.tell(level, event, text)
 
     def tell(self, level: str, event: str, fields: str = "") -> None:
-        """Gather one event; `fields` are JSON, and short."""
+        """Gather one event; `fields` are JSON, and left out if they would not fit a write."""
         if LEVELS[level] >= self._threshold:
-            self._gather(_line(level, event, fields), 1)
+            line = _line(level, event, fields)
+            if len(self._speaker) + len(line) > select.PIPE_BUF:
+                line = _line(level, event, "")
+            self._gather(line, 1)
 
     def insist(self, level: str, event: str, /, **fields: object) -> None:
         """Gather what must not be lost: an order, or what cannot be counted. Twice is once.
@@ -243,11 +248,30 @@ def _line(level: str, event: str, fields: str) -> bytes:
     return f"{time.time_ns()} {level} {event} {{{fields}}}\n".encode(*_ENCODING)
 
 
-def _shortened(value: object) -> object:
-    """Cut what would not fit; the whole of it is for `tetrad check`, not for one line of a log."""
+def shortened(value: object) -> object:
+    """Return a value without what would not fit a line; `tetrad check` tells the whole of it."""
     if isinstance(value, str) and len(value) > _LONGEST_TEXT:
         return value[:_LONGEST_TEXT] + "..."
     if isinstance(value, list):
         more = [f"and {len(value) - _MOST_ITEMS} more"] if len(value) > _MOST_ITEMS else []
-        return [_shortened(item) for item in value[:_MOST_ITEMS]] + more
+        return [shortened(item) for item in value[:_MOST_ITEMS]] + more
+    if isinstance(value, dict):
+        rest = {"...": f"and {len(value) - _MOST_ITEMS} more"} if len(value) > _MOST_ITEMS else {}
+        return {key: shortened(value[key]) for key in list(value)[:_MOST_ITEMS]} | rest
     return value
+
+
+def _size(text: str) -> int:
+    """Return how many bytes a text has in the pipe."""
+    return len(text.encode(*_ENCODING))
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised, as file and line, from the outermost call inwards."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return " > ".join(places)

@@ -12,7 +12,7 @@ from tetrad.quantities import Duration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.configfile import Loaded
+    from tetrad.loaded import Loaded
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -45,11 +45,6 @@ class Rule(NamedTuple):
     network: ipaddress.IPv4Network | ipaddress.IPv6Network
     allow: bool
     place: str
-
-
-def unmapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one of ::ffff:0:0/96 stands for."""
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def explain(loaded: Loaded, address: Address, outlook: Outlook | None) -> Verdict:

@@ -63,6 +63,12 @@ class Handler:
         self._lifeline = lifeline
         self._tell(JOURNAL, NOTICES)
 
+    def let_go(self) -> None:
+        """Be of no more use: break the circle that we are in, as the master collects no garbage."""
+        self._quick.clear()
+        self.servers.clear()
+        del self._stay
+
     def refresh(self) -> None:
         """Have the answers ready for clients that are about to be forked for."""
         for quick in self._quick:

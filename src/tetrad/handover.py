@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import marshal
 import os
@@ -31,8 +32,8 @@ class Estate(NamedTuple):
     ready: int
 
 
-def become_master(plan: Plan, estate: Estate) -> NoReturn:
-    """Put everything into its place, and become the master. Raises OSError."""
+def hand_over(plan: Plan, estate: Estate) -> None:
+    """Put everything where the master finds it. Raises OSError, and all is where it was."""
     for stream in (0, 1, 2):
         # python-daemon opens the null device with close-on-exec where it stands already.
         os.set_inheritable(stream, True)
@@ -56,6 +57,10 @@ def become_master(plan: Plan, estate: Estate) -> NoReturn:
         descriptors.TALLY: os.memfd_create("tally"),
     }
     put_into_place(places | dict(enumerate(estate.listeners, descriptors.LISTENERS)))
+
+
+def become_master() -> NoReturn:
+    """Claim the pidfile, and become the master, for whom all is in its place. Raises OSError."""
     pidfile.take(descriptors.PIDFILE)
     command = programs.command("master")
     # Symbols are bound once, here, and not again in every child.
@@ -63,11 +68,21 @@ def become_master(plan: Plan, estate: Estate) -> NoReturn:
 
 
 def put_into_place(places: dict[int, int]) -> None:
-    """Move descriptors to their places, by way of where none of these places is."""
+    """Move descriptors to their places, by way of where none of these places is.
+
+    Raises OSError before anything is moved, if there is no room.
+    """
     above = max(places) + 1
-    parked = {}
-    for place, fd in places.items():
-        parked[place] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+    parked: dict[int, int] = {}
+    try:
+        for place, fd in places.items():
+            parked[place] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+    except OSError:
+        for fd in parked.values():
+            os.close(fd)
+        # A number beyond what is allowed is called an invalid one.
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+    for fd in places.values():
         os.close(fd)
     for place, fd in parked.items():
         os.dup2(fd, place, inheritable=True)

@@ -134,12 +134,7 @@ def _wanted(place: Place, *, by_socket_only: bool | None) -> dict[str, str | Non
 def _configuration(place: Place) -> dict[str, str | None]:
     """Return the configuration, or, beside one that was edited, what it would be."""
     text = _read("etc/tetrad.yaml")
-    try:
-        with open(place.path(paths.SYSTEM_CONFIGURATION), encoding="utf-8") as file:
-            is_ours = file.read() == text
-    except FileNotFoundError:
-        is_ours = True
-    if is_ours:
+    if _bytes_of(place.path(paths.SYSTEM_CONFIGURATION)) in {None, text.encode()}:
         return {paths.SYSTEM_CONFIGURATION: text}
     return {NEW_CONFIGURATION: text}
 
@@ -192,18 +187,23 @@ def _read(source: str) -> str:
         return file.read()
 
 
+def _bytes_of(path: str) -> bytes | None:
+    """Return what a file contains, whatever its encoding; None if there is none. Raises OSError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
 def _write(place: Place, path: str, text: str | None) -> Iterator[str]:
     """See to it that a file has this text, whole or not at all."""
     if text is None:
         yield from _remove(place, path)
         return
     target = place.path(path)
-    try:
-        with open(target, encoding="utf-8") as file:
-            if file.read() == text:
-                return
-    except FileNotFoundError:
-        pass
+    if _bytes_of(target) == text.encode():
+        return
     if not place.dry_run:
         _replace(target, text)
     note = " (the configuration was edited, and stays as it is)"

@@ -25,7 +25,7 @@ class Interrupted(Exception):  # noqa: N818 - an order, not an error
 
 
 class Interruptions:
-    """While this is entered, the first signal is noted; a second one does what it always did.
+    """From when this is entered, the first signal is noted; a second one does what it always did.
 
     A signal that is ignored, as behind nohup(1), stays so.
     """
@@ -47,8 +47,12 @@ class Interruptions:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take note no more."""
-        self._give_back()
+        """Take note no more, but of a start that succeeded: it comes too late to be undone.
+
+        There is a daemon then, and whoever is about to say so must not be ended first.
+        """
+        if error is not None:
+            self._give_back()
 
     def check(self) -> None:
         """Raise Interrupted if there was a signal."""

@@ -11,20 +11,32 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
 
-from tetrad import activation, certificates, listeners, paths, pidfile, planning, privileges, remote
-from tetrad.handover import Estate, become_master
+from tetrad import (
+    activation,
+    certificates,
+    descriptors,
+    listeners,
+    logfile,
+    paths,
+    pidfile,
+    planning,
+    privileges,
+    remote,
+)
+from tetrad.handover import Estate, become_master, hand_over
 from tetrad.interruptions import Interrupted, Interruptions
 
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-    from tetrad.configfile import Loaded
+    from tetrad.loaded import Loaded
     from tetrad.plan import Plan
 
 CONTROL_BACKLOG = 64
@@ -43,6 +55,10 @@ class StartError(Exception):
 
 class AlreadyRunning(Exception):  # noqa: N818 - to be told, not to be mended
     """A daemon with this pidfile runs already."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"already running (pid {pid})")
+        self.pid = pid
 
 
 class Front:
@@ -78,11 +94,9 @@ class Front:
 
         Raises StartError, AlreadyRunning or Interrupted.
         """
-        if self._plan["log"]["file"] is None:
-            raise StartError(
-                "log.file is null, but a daemon has no terminal: name a file, or use tetrad run"
-            )
         with self._interruptions, self._prepared():
+            if self._plan["log"]["file"] is None:
+                raise StartError(logfile.NO_TERMINAL)
             self._interruptions.check()
             hear, tell = os.pipe()
             child = os.fork()
@@ -130,20 +144,20 @@ class Front:
             with pidfile.turn_to_start(path) as fd:
                 running = pidfile.holder(fd, path)
                 if running is not None:
-                    raise AlreadyRunning(f"already running (pid {running})")
+                    raise AlreadyRunning(running)
                 self._pidfile = fd
                 self._own(path)
                 try:
                     self._bind()
                     yield
                 except BaseException:
-                    if pidfile.may_undo(fd, path):
+                    if pidfile.may_undo(self._pidfile, path):
                         self._undo()
                     self._made.clear()
                     raise
         except OSError as error:
             self._undo()
-            raise StartError(_say(error), permission=isinstance(error, PermissionError)) from None
+            raise StartError(_say(error), permission=_is_permission(error)) from None
 
     def _make_folders(self) -> None:
         """Make the default folders; one that an operator has named is theirs to make."""
@@ -206,11 +220,12 @@ class Front:
 
     def _become_daemon(self, tell: int) -> NoReturn:
         """Be the daemon: never return, and tell the launcher what goes wrong."""
+        self._ready = tell
         try:
             self._become_master(tell, detach=True)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher must hear it
-            failure = {"error": _say(error), "permission": isinstance(error, PermissionError)}
-            os.write(tell, json.dumps(failure).encode())
+            failure = {"error": _say(error), "permission": _is_permission(error)}
+            os.write(self._ready, json.dumps(failure).encode())
         finally:
             os._exit(1)
 
@@ -228,8 +243,10 @@ class Front:
         keep = [estate.pidfile, estate.control, *estate.listeners, ready]
         with privileges.dropping(self._identity):
             self._context(detach, keep).open()
-        _try_log(self._plan["log"]["file"])
-        become_master(self._plan, estate)
+        logfile.try_out(self._plan["log"]["file"], self._plan["pidfile"])
+        hand_over(self._plan, estate)
+        self._pidfile, self._ready = descriptors.PIDFILE, descriptors.READY
+        become_master()
 
     def _context(self, detach: bool, keep: list[int]) -> daemon.DaemonContext:  # noqa: FBT001
         uid, gid = self._identity or (None, None)
@@ -247,25 +264,28 @@ class Front:
         )
 
 
-def _try_log(file: str | None) -> None:
-    if file is not None:
-        os.close(os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
-
-
 def _outcome(answer: bytes) -> dict[str, Any]:
     """Read what came through the pipe: the master's word, or what went wrong before."""
     if not answer:
         raise StartError("the daemon ended before it accepted clients; its log may say why")
-    outcome: dict[str, Any] = json.loads(answer)
+    try:
+        outcome: dict[str, Any] = json.loads(answer)
+    except ValueError:  # we were not there to listen
+        raise StartError("what the daemon said was cut off; tetrad status says how it is") from None
     if "error" in outcome:
         raise StartError(outcome["error"], permission=outcome["permission"])
     return outcome
 
 
 def _bind_error(name: str, error: OSError) -> StartError:
+    path = name.removeprefix("unix:")
+    if error.errno == errno.EADDRINUSE and os.path.exists(path) and not _is_socket(path):
+        return StartError(f"{name}: that is no socket, so it is not taken away; name another path")
+    is_path = path.startswith("/")
+    which = "ss -lxp" if is_path else "ss -ltnp"
     hints = {
-        errno.EADDRINUSE: "; another program listens there (ss -ltnp shows which)",
-        errno.EACCES: "; a port below 1024 needs root",
+        errno.EADDRINUSE: f"; another program listens there ({which} shows which)",
+        errno.EACCES: "; its folder is not ours to write" if is_path else "; only root may have it",
         errno.EADDRNOTAVAIL: "; this machine has no such address",
         errno.ENOENT: "; its folder does not exist",
     }
@@ -273,10 +293,23 @@ def _bind_error(name: str, error: OSError) -> StartError:
     return StartError(message, permission=isinstance(error, PermissionError))
 
 
+def _is_socket(path: str) -> bool:
+    return stat.S_ISSOCK(os.stat(path).st_mode)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what python-daemon has wrapped, if it has."""
+    wraps = isinstance(error, daemon.daemon.DaemonError)
+    return (wraps and error.__cause__) or error
+
+
+def _is_permission(error: BaseException) -> bool:
+    return isinstance(_cause(error), PermissionError)
+
+
 def _say(error: BaseException) -> str:
     """Say in a line what is wrong, with the name of the thing."""
-    if isinstance(error, daemon.daemon.DaemonError) and error.__cause__ is not None:
-        return _say(error.__cause__)
+    error = _cause(error)
     if isinstance(error, OSError):
         return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
     return str(error) or type(error).__name__

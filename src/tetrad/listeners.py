@@ -139,10 +139,13 @@ def _watch_peers(listener: _socket.socket) -> None:
 
 
 def _is_stale(path: str) -> bool:
-    """Tell whether there is a Unix socket at a path, and nobody listens at it any more."""
+    """Tell whether there is a Unix socket at a path, and nobody listens at it any more.
+
+    Without waiting: who listens there may have no room for us, for as long as it likes.
+    """
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, 0)
     try:
         probe.connect(path)
     except ConnectionRefusedError:

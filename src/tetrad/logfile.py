@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -11,6 +12,22 @@ _OWN_LINE = (b'{"timestamp":"', b"timestamp=")
 """How a line of ours begins: only such a one is cut off when it is torn."""
 
 STANDARD_ERROR = 2
+
+NO_TERMINAL = "log.file is null, but a daemon has no terminal: name a file, or use tetrad run"
+"""What is wrong with standard error for one that was started."""
+
+
+def try_out(path: str | None, pidfile: str) -> None:
+    """Open a log's file and close it again. Raises OSError, also if it is the pidfile by a link.
+
+    Not for the master: it would lose the lock on its pidfile by closing that.
+    """
+    if path is None:
+        return
+    fd, status = _open(path)
+    os.close(fd)
+    if os.path.exists(pidfile) and os.path.samestat(status, os.stat(pidfile)):
+        raise FileExistsError(errno.EEXIST, "this is daemon.pidfile by another name", path)
 
 
 class LogFile:
@@ -93,7 +110,10 @@ class LogFile:
 
 
 def _open(path: str) -> tuple[int, os.stat_result]:
-    """Open a file for appending, and look what it is. Raises OSError."""
+    """Open a file for appending, and look what it is. Raises OSError.
+
+    To read and write: a named pipe that nobody reads yet must not hold up anybody.
+    """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     fd = os.open(path, flags, 0o666)
     try:

@@ -45,7 +45,7 @@ class Logkeeper:
         orders = encode(plan)
         try:
             self.pid = spawn.run_program(
-                [*self._command, orders], (EVENTS, TALLY), self._loop.highest
+                [*self._command, orders], (EVENTS, TALLY), self._loop.highest, is_deaf=True
             )
         except OSError:
             self._later(self._started, self._restart)
@@ -86,40 +86,55 @@ class Logkeeper:
         """Have the file opened anew."""
         self._journal.insist(events.ORDER, events.REOPEN)
 
+    def catch_up(self) -> None:
+        """Say what there is to say and had no room, waiting for it: nobody is served any more."""
+        if self.pid is None:
+            self._restart()
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while _is_ready(JOURNAL, select.POLLOUT, deadline):
+            self._journal.flush()
+            if not self._journal.is_behind:
+                break
+
     def see_off(self) -> None:
         """Close the pipe, after which the logger writes what is in it and ends; wait for that."""
-        self._journal.flush()
+        self.catch_up()
+        deadline = time.monotonic() + FAREWELL_SECONDS
         if self.pid is not None and self.pid == self._leaving:
             # What comes behind the order is for the next one.
-            self._await_end(self.pid)
-            self._on_end()
+            self._await_end(self.pid, deadline)
+            self._forget()
         if self.pid is None:
             self._restart()
         os.close(JOURNAL)
-        if self.pid is not None:
-            self._await_end(self.pid)
+        while self.pid is not None:
+            self._await_end(self.pid, deadline)
+            self._forget()
+            # One that was killed with lines in the pipe has another one after it.
+            if time.monotonic() < deadline and _is_ready(EVENTS, select.POLLIN, 0.0):
+                self._restart()
 
-    def _await_end(self, pid: int) -> None:
+    def _await_end(self, pid: int, deadline: float) -> None:
         """Wait for a logger to finish; one that does not is killed."""
         if self._pidfd is None:
             self._watch(pid)
-        if self._pidfd is not None:
-            poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
-            if not poll.poll(FAREWELL_SECONDS * 1000):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._pidfd is not None and not _is_ready(self._pidfd, select.POLLIN, deadline):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _on_end(self) -> None:
-        if self._pidfd is not None:
-            self._loop.unwatch(self._pidfd)
-            os.close(self._pidfd)
         if self.pid is not None and self.pid != Tally(TALLY).left:
             # What it had read and not written, nobody can count.
             self._journal.insist(
                 "error", events.LOG_LOST, count=None, why="the logger ended; it is replaced"
             )
-        self.pid = self._pidfd = None
+        self._forget()
         self._later(self._started, self._restart)
+
+    def _forget(self) -> None:
+        if self._pidfd is not None:
+            self._loop.unwatch(self._pidfd)
+            os.close(self._pidfd)
+        self.pid = self._pidfd = None
 
     def _restart(self) -> None:
         self.start(self._plan)
@@ -127,3 +142,11 @@ class Logkeeper:
     def _later(self, since: float, action: Callable[[], None]) -> None:
         when = max(time.monotonic(), since + RESTART_SECONDS)
         self._loop.timers.set("logger", when, action)
+
+
+def _is_ready(fd: int, event: int, deadline: float) -> bool:
+    """Wait until a descriptor can be read or written; False at a moment of the monotonic clock."""
+    poll = select.poll()
+    poll.register(fd, event)
+    remaining = max(0.0, deadline - time.monotonic())
+    return any(seen & event for _, seen in poll.poll(remaining * 1000))

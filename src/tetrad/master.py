@@ -12,7 +12,7 @@ import marshal
 import os
 import time
 
-from tetrad import commands, encryption, events, listeners, spawn, succession
+from tetrad import __version__, commands, encryption, events, listeners, spawn, succession
 from tetrad.admission import Admission
 from tetrad.beginning import Beginning
 from tetrad.control import Control
@@ -33,7 +33,7 @@ from tetrad.logkeeper import Logkeeper
 from tetrad.loop import Loop
 from tetrad.reloading import Reloading, paired
 from tetrad.signals import Signals
-from tetrad.snapshot import Life, place_of
+from tetrad.snapshot import Life
 from tetrad.supervision import Supervision
 from tetrad.title import Title
 from tetrad.upgrading import Upgrading
@@ -81,6 +81,7 @@ class Master:
         self._control_socket = listeners.adopt(CONTROL, "unix")
         self.control = Control(self._control_socket, self)
         self.beginning = Beginning(self, state)
+        self._handler: Handler | None = None
         self.is_stopping = False
         self._gone = False
 
@@ -159,7 +160,8 @@ class Master:
 
     def fail(self, error: Exception) -> None:
         """Say what defect ends the daemon."""
-        self.journal.event("error", events.SERVER_FAILED, error=repr(error), place=place_of(error))
+        place = events.place_of(error)
+        self.journal.event("error", events.SERVER_FAILED, error=repr(error), place=place)
         self.journal.flush()
         self.beginning.tell_starter(
             {"error": f"a defect in tetrad: {error!r}", "permission": False}
@@ -172,6 +174,9 @@ class Master:
         known = commands.make(plan["commands"])
         handler = Handler(plan, known, self._encryptions, self.lifeline, self.title)
         self.crew.configure(handler, plan["spare"], plan["clients_each"])
+        before, self._handler = self._handler, handler
+        if before is not None:
+            before.let_go()
         return handler
 
     def _show_title(self) -> None:
@@ -190,12 +195,17 @@ class Master:
         elif number in {signal.SIGTERM, signal.SIGINT}:
             self._stop()
 
+    def announce(self, event: str, **more: object) -> None:
+        """Log a turn in the life of the daemon."""
+        who = {"version": __version__, "config": self.plan["file"]}
+        self.journal.event("info", event, **who, **more)
+
     def _stop(self) -> None:
         """Accept no more, and let sessions finish."""
         if self.is_stopping:
             return
         self.is_stopping = True
-        self.journal.event("info", events.SERVER_STOPPING, clients=self.admission.clients)
+        self.announce(events.SERVER_STOPPING, clients=self.admission.clients)
         self.door.stop()
         self.supervision.stopping()
         self.upgrading.stop()
@@ -216,8 +226,9 @@ class Master:
 
     def _leave(self) -> None:
         """Go, with nothing left behind and the log complete."""
+        self.logkeeper.catch_up()
         self.door.sum_up()
-        self.journal.event("info", events.SERVER_STOPPED, accepted=self.door.accepted)
+        self.announce(events.SERVER_STOPPED, accepted=self.door.accepted)
         # The pidfile last: who finds none takes everything else for free, too. And emptied, for the
         # folder may not be ours to take files away from.
         _unlink(self.plan["control"])

@@ -42,10 +42,6 @@ class Notifier:
         """Say that we are alive."""
         self._send(["WATCHDOG=1"])
 
-    def main_pid(self, pid: int) -> None:
-        """Say which process is the service's main one."""
-        self._send([f"MAINPID={pid}"])
-
     def reloading(self, monotonic: float) -> None:
         """Say that a reload begins, at this moment of the monotonic clock in seconds."""
         self._send(["RELOADING=1", f"MONOTONIC_USEC={int(monotonic * 1_000_000)}"])

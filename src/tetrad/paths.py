@@ -1,4 +1,7 @@
-"""Where files lie when nobody says otherwise: the system's folders for root, XDG's for others."""
+"""Which configuration is read, and where files lie when nobody says otherwise.
+
+The system's folders are for root, XDG's for others.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,21 @@ import pwd
 
 SYSTEM_CONFIGURATION = "/etc/tetrad/tetrad.yaml"
 CONFIGURATION_VARIABLE = "TETRAD_CONFIG"
+
+
+def named_configuration(explicit: str | None) -> str | None:
+    """Return the file that is named by -c, or else by the environment, wherever we go from here."""
+    name = explicit or os.environ.get(CONFIGURATION_VARIABLE)
+    try:
+        return os.path.abspath(name) if name else None
+    except FileNotFoundError:  # the folder that we are in is gone, and that file with it
+        return name
+
+
+def configuration(explicit: str | None) -> str | None:
+    """Return the configuration to read: the one named, the system's, or none."""
+    system = SYSTEM_CONFIGURATION
+    return named_configuration(explicit) or (system if os.path.exists(system) else None)
 
 
 def pidfile() -> str:

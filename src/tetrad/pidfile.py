@@ -70,7 +70,8 @@ def turn_to_start(path: str) -> Iterator[int]:
                 yield fd
                 return
         finally:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # it is at its place for the master already
+                os.close(fd)
 
 
 def holder(fd: int, path: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from tetrad.certificates import Found
     from tetrad.config import Command, Config, Listener
-    from tetrad.configfile import Loaded
+    from tetrad.loaded import Loaded
     from tetrad.plan import TlsPlan
 
 FIXED = (
@@ -63,7 +64,7 @@ def make(
     rate = config.limits.rate_per_source
     return Plan(
         version=__version__,
-        file=loaded.file,
+        file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
         listeners=[
             _listener(config, index, found and found.plan)
             for index, found in enumerate(certificates or [None] * len(config.listen))

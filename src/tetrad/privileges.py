@@ -40,12 +40,15 @@ def wanted(settings: Daemon) -> Identity | None:
     """Return whom to become, None to stay who we are. Raises PermissionError."""
     if settings.user is None and settings.group is None:
         return None
-    user = pwd.getpwnam(settings.user) if settings.user else pwd.getpwuid(os.geteuid())
-    gid = group_id(settings.group)
-    gid = user.pw_gid if gid is None else gid
+    uid, gid = os.geteuid(), os.getegid()  # in a container, they may have no names
+    if settings.user is not None:
+        user = pwd.getpwnam(settings.user)
+        uid, gid = user.pw_uid, user.pw_gid
+    if settings.group is not None:
+        gid = grp.getgrnam(settings.group).gr_gid
     if os.geteuid() == 0:
-        return Identity(user.pw_uid, gid)
-    if (user.pw_uid, gid) != (os.geteuid(), os.getegid()):
+        return Identity(uid, gid)
+    if (uid, gid) != (os.geteuid(), os.getegid()):
         raise PermissionError("daemon.user, daemon.group: only root can become somebody else")
     return None
 

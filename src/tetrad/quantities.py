@@ -149,7 +149,7 @@ class Address(str):
         if value.startswith(_UNIX):
             return cls(_UNIX + SocketPath.parse(value.removeprefix(_UNIX)))
         try:
-            return cls(ipaddress.ip_address(value))
+            return cls(unmapped(ipaddress.ip_address(value)))
         except ValueError:
             raise ValueError(_expected(cls)) from None
 
@@ -168,8 +168,10 @@ class SocketPath(str):
     def parse(cls, value: object) -> Self:
         """Read a path of at most 107 bytes."""
         path = Path.parse(value)
-        if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
-            message = f"the path of a Unix socket has at most {_UNIX_PATH_BYTES} bytes"
+        length = len(os.fsencode(path))
+        if length > _UNIX_PATH_BYTES:
+            most = f"the path of a Unix socket has at most {_UNIX_PATH_BYTES} bytes"
+            message = f"{most}, and {path} has {length}"
             raise ValueError(message)
         return cls(path)
 
@@ -269,12 +271,19 @@ class CommandName(str):
         return cls(value)
 
 
+def unmapped(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IPv4 address that an IPv6 one of ::ffff:0:0/96 stands for."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def _unmapped(
     network: ipaddress.IPv4Network | ipaddress.IPv6Network,
 ) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Return ::ffff:192.0.2.0/120 as 192.0.2.0/24: clients of dual-stack sockets are IPv4."""
-    address = getattr(network.network_address, "ipv4_mapped", None)
-    if address is None:
+    address = unmapped(network.network_address)
+    if address == network.network_address:
         return network
     # The 96th bit of such an address is set, so its prefix has at least that many.
     prefix = network.prefixlen - (network.max_prefixlen - ipaddress.IPV4LENGTH)

@@ -15,7 +15,7 @@ from tetrad import __version__, descriptors, logger, programs, reloader, success
 from tetrad.handover import put_into_place
 from tetrad.listeners import FAMILIES
 from tetrad.master import Master
-from tetrad.reloading import fixed_problems, log_problems
+from tetrad.reloading import fixed_problems
 
 if TYPE_CHECKING:
     from tetrad.plan import Plan
@@ -36,8 +36,8 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
         return {"errors": [str(error)], "is_file_bad": False}
     answer = reloader.read(explicit, foreground=manner == "run")
     if "errors" in answer:
-        return {**answer, "is_file_bad": True}
-    problems = _problems(answer["plan"], state)
+        return answer
+    problems = _problems(answer["plan"], state) + answer["problems"]
     if problems:
         return {"errors": problems, "is_file_bad": True}
     plan = marshal.dumps(answer["plan"])
@@ -49,7 +49,6 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
 def _problems(plan: Plan, state: State) -> list[str]:
     """Return what of the file cannot be applied to the daemon that runs."""
     problems = fixed_problems(state["fixed"], state["settings"], plan["settings"])
-    problems += log_problems(plan["log"]["file"])
     if succession.paired(plan, state) is None:
         problems.append(
             "listen: an upgrade changes no listeners: put them back, upgrade, then change them "

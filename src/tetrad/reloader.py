@@ -1,7 +1,7 @@
 """The reloader: reads the configuration file again for a master that cannot.
 
 Its one argument list says how the daemon was started; its plan, or the problems, goes through
-descriptor 3 to the master. It applies nothing.
+descriptor 3 to the master. It applies nothing, but tries what the master must not: see `logfile`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import marshal
 import os
 import pwd
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tetrad import certificates, configfile, planning
+from tetrad import certificates, configfile, logfile, paths, planning
+from tetrad.loaded import ConfigError
+
+if TYPE_CHECKING:
+    from tetrad.plan import Plan
 
 ANSWER = 3
 
@@ -25,16 +29,40 @@ def main() -> None:
 
 
 def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
-    """Return the `plan` of the configuration, or the `errors` in it."""
-    file = configfile.find(explicit)
+    """Return the `plan` of the configuration, and what `problems` it meets; or `errors`.
+
+    `is_file_bad`: whether it is the configuration that they are about.
+    """
+    file = paths.configuration(explicit)
     try:
         loaded = configfile.load(file).checked()
         found = certificates.read(loaded)
-    except configfile.ConfigError as error:
-        return {"errors": error.problems}
+    except ConfigError as error:
+        return {"errors": error.problems, "is_file_bad": True}
     except PermissionError:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        return {"errors": [f"{file}: the daemon's user, {user}, has no permission to read it"]}
+        why = f"the daemon's user, {_user()}, has no permission to read it"
+        return {"errors": [f"{file}: {why}"], "is_file_bad": True}
     except OSError as error:
-        return {"errors": [f"{file}: {error.strerror}"]}
-    return {"plan": planning.make(loaded, explicit, foreground=foreground, certificates=found)}
+        return {"errors": [f"{file}: {error.strerror}"], "is_file_bad": True}
+    plan = planning.make(loaded, explicit, foreground=foreground, certificates=found)
+    return {"plan": plan, "problems": _problems_of_log(plan, foreground=foreground)}
+
+
+def _user() -> str:
+    """Return our user's name; in a container there may be none, but a number."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _problems_of_log(plan: Plan, *, foreground: bool) -> list[str]:
+    """Try whether the log file can be opened: a bad one must not cost the good one."""
+    file = plan["log"]["file"]
+    if file is None and not foreground:
+        return [logfile.NO_TERMINAL]
+    try:
+        logfile.try_out(file, plan["pidfile"])
+    except OSError as error:
+        return [f"log.file: {file}: {error.strerror}"]
+    return []

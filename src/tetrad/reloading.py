@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import errno
 
 from tetrad import __version__, encryption, events, listeners
 from tetrad.clients import Listener
-from tetrad.errand import Errand
+from tetrad.errand import Errand, failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tetrad.plan import ListenerPlan, Plan
 
 STOPPING = "the daemon is stopping"
+
+_ANY = {"0.0.0.0", "::"}  # noqa: S104 - names
 
 
 class Reloading:
@@ -37,7 +39,7 @@ class Reloading:
     def ask(self, answer: Callable[[dict[str, object]], None]) -> None:
         """Reload, and call `answer` with the outcome: `changes`, or `errors`."""
         if self._master.is_stopping:
-            answer({"errors": [STOPPING]})
+            answer(failed(STOPPING))
             return
         self._waiting.append(answer)
         self.go_on()
@@ -58,23 +60,22 @@ class Reloading:
         """Tell those who wait for a reading of their own that it comes to nothing; if any did."""
         waiting, self._waiting = self._waiting, []
         for answer in waiting:
-            answer({"errors": [why]})
+            answer(failed(why))
         return bool(waiting)
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
-        if "errors" in answer:
-            self._conclude(answer["errors"])
-        else:
-            self._conclude(self._take_up(answer["plan"]))
+        if "errors" not in answer:
+            answer = self._take_up(answer["plan"], answer["problems"])
+        self._conclude(answer)
 
-    def _take_up(self, plan: Plan) -> list[str] | dict[str, str]:
-        """Apply what was read; return what changed, or why nothing did."""
+    def _take_up(self, plan: Plan, found: list[str]) -> dict[str, Any]:
+        """Apply what was read, if no problems were `found`; return the outcome."""
         if plan["version"] != __version__:
             both = f"version {plan['version']} is installed, and {__version__} runs"
-            return [f"{both}: tetrad upgrade changes over to it, and applies the file, too"]
+            return failed(f"{both}: tetrad upgrade changes over to it, and applies the file, too")
         old = self._master.plan
         problems = fixed_problems(old["fixed"], old["settings"], plan["settings"])
-        problems += log_problems(plan["log"]["file"])
+        problems += found
         door = self._master.door
         settle = _keep if door.inherited else _open_new
         opened, more = settle(door.listeners, plan["listeners"])
@@ -86,19 +87,17 @@ class Reloading:
         if problems:
             for listener, socket in opened:
                 listeners.close(socket, listener)
-            return problems
+            return {"errors": problems, "is_file_bad": True}
         listeners_opened = [Listener(listener, socket) for listener, socket in opened]
         self._master.take_up(plan, listeners_opened, encryptions)
-        return changes(old["settings"], plan["settings"])
+        return {"changes": changes(old["settings"], plan["settings"])}
 
-    def _conclude(self, result: list[str] | dict[str, str]) -> None:
+    def _conclude(self, outcome: dict[str, Any]) -> None:
         journal = self._master.journal
-        if isinstance(result, dict):
-            journal.event("info", events.SERVER_RELOADED, changes=result)
-            outcome: dict[str, object] = {"changes": result}
+        if "errors" in outcome:
+            journal.event("error", events.SERVER_RELOAD_FAILED, errors=outcome["errors"])
         else:
-            journal.event("error", events.SERVER_RELOAD_FAILED, errors=result)
-            outcome = {"errors": result}
+            journal.event("info", events.SERVER_RELOADED, changes=outcome["changes"])
         if not self._master.is_stopping:
             self._master.supervision.ready()
         answered, self._answered = self._answered, []
@@ -142,8 +141,19 @@ def _open_new(
                 f"{plan['name']}: no permission any more to listen there: restart as root"
             )
         except OSError as error:
-            problems.append(f"{plan['name']}: {error.strerror}")
+            ours = next((one.name for one in present if _has_place_of(plan, one)), None)
+            hint = f": by this daemon, as {ours}; restart it instead"
+            if error.errno != errno.EADDRINUSE or ours is None:
+                hint = ""
+            problems.append(f"{plan['name']}: {error.strerror}{hint}")
     return opened, problems
+
+
+def _has_place_of(wanted: ListenerPlan, listener: Listener) -> bool:
+    """Tell whether a listener leaves no room for another one: the same port of some address."""
+    addresses = {wanted["address"], listener.plan["address"]}
+    is_shared = len(addresses) == 1 or not addresses.isdisjoint(_ANY)
+    return listener.port is not None and listener.port == wanted["port"] and is_shared
 
 
 def _keep(
@@ -153,19 +163,6 @@ def _keep(
     if {plan["name"] for plan in wanted} == {listener.plan["name"] for listener in present}:
         return [], []
     return [], ["listen: systemd listens for us: change tetrad.socket, too, and restart both"]
-
-
-def log_problems(file: str | None) -> list[str]:
-    """Try whether the log file can be opened: a bad one must not cost the good one."""
-    if file is None:
-        return []
-    # To read and write: a named pipe that nobody reads must not hold up the master.
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-    try:
-        os.close(os.open(file, flags, 0o666))
-    except OSError as error:
-        return [f"log.file: {file}: {error.strerror}"]
-    return []
 
 
 def fixed_problems(fixed: Iterable[str], old: dict[str, str], new: dict[str, str]) -> list[str]:
@@ -179,9 +176,9 @@ def fixed_problems(fixed: Iterable[str], old: dict[str, str], new: dict[str, str
 
 
 def changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Return what has changed, by key."""
+    """Return what has changed, by key, in so many words that it can be read."""
     return {
-        key: f"{old.get(key, 'none')} -> {new.get(key, 'none')}"
+        key: f"{events.shortened(old.get(key, 'none'))} -> {events.shortened(new.get(key, 'none'))}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     }

@@ -79,12 +79,18 @@ def terminate(pid: int, seconds: float) -> bool:
 
     Raises PermissionError.
     """
+    return await_end(pid, seconds, signal.SIGTERM)
+
+
+def await_end(pid: int, seconds: float, order: signal.Signals | None = None) -> bool:
+    """Wait for a daemon to end; `order` is a signal that has it do so. As `terminate`."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if order is not None:
+            signal.pidfd_send_signal(pidfd, order)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         return bool(poll.poll(min(seconds, LONGEST_WAIT_SECONDS) * 1000))

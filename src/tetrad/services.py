@@ -149,7 +149,7 @@ class EchoService(Service):
         return self
 
     def take(self, session: Session, data: bytes) -> str:
-        """Send it back."""
-        session.count_activity()
+        """Send it back; the client is idle from when it has taken that."""
         session.send(data)
+        session.count_activity()
         return GO_ON

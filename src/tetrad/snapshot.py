@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from tetrad import __version__
@@ -80,14 +79,3 @@ def status(master: Master, written: int, lost: int) -> dict[str, object]:
             if (client := child.client)
         ],
     }
-
-
-def place_of(error: Exception) -> str:
-    """Return where an error was raised, as file and line, from the outermost call inwards."""
-    places = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return " > ".join(places)

@@ -1,4 +1,4 @@
-"""The only place that forks: what every child closes, resets, and ends with.
+"""The only place where the master forks, and its children: what each of those closes and resets.
 
 A child never returns through its parent's stack, keeps none of its descriptors but the ones it is
 given, and has its signals blocked until it has seen to them.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from os import _exit, closerange, fork  # a module is one more page for each child to copy
 
-from tetrad.descriptors import FIRST_OF_MASTER
+from tetrad import events
+from tetrad.descriptors import FIRST_OF_MASTER, JOURNAL
 from tetrad.lean import signal
 
 TYPE_CHECKING = False
@@ -90,6 +91,8 @@ def fork_each(
                     closerange(own + 1, highest + 1)
                     work(*arguments)
                     _exit(0)
+                except BaseException as error:  # noqa: BLE001 - a defect, which ends this child
+                    _tell(error)
                 finally:
                     _exit(FAILED)
             pids.append(pid)
@@ -99,6 +102,14 @@ def fork_each(
         return pids, None
     finally:
         _mask(_SET, before)
+
+
+def _tell(error: BaseException) -> None:
+    """Log what ended this child."""
+    journal = events.Journal(JOURNAL, "error", events.ROOM_SECONDS)
+    place = events.place_of(error)
+    journal.event("error", events.HANDLER_FAILED, error=repr(error), place=place)
+    journal.flush()
 
 
 def fork_one(work: Callable[[], object]) -> int:
@@ -113,16 +124,19 @@ def fork_one(work: Callable[[], object]) -> int:
     return pid
 
 
-def run_program(command: list[str], keep: Sequence[int], highest: int) -> int:
+def run_program(
+    command: list[str], keep: Sequence[int], highest: int, *, is_deaf: bool = False
+) -> int:
     """Fork and exec a program of ours, and return its pid. Raises OSError if it cannot fork.
 
-    It finds the descriptors `keep` at 3 and above.
+    It finds the descriptors `keep` at 3 and above. One that `is_deaf` heeds none of the master's
+    signals, from its first moment on.
     """
     with SIGNALS_HELD:
         pid = os.fork()
         if pid == 0:
             try:
-                _execute(command, keep, highest)
+                _execute(command, keep, highest, signal.SIG_IGN if is_deaf else signal.SIG_DFL)
             finally:
                 os._exit(FAILED)
     return pid
@@ -153,7 +167,9 @@ def send_signal(pid: int, number: int) -> None:
         os.close(pidfd)
 
 
-def _execute(command: list[str], keep: Sequence[int], highest: int) -> None:
+def _execute(
+    command: list[str], keep: Sequence[int], highest: int, disposition: signal.Handlers
+) -> None:
     # No descriptor stands below its place, so moving one down never hits another to be moved.
     for place, fd in enumerate(keep, _FIRST):
         if fd != place:
@@ -161,7 +177,8 @@ def _execute(command: list[str], keep: Sequence[int], highest: int) -> None:
         os.set_inheritable(place, True)
     os.closerange(_FIRST + len(keep), highest + 1)
     signal.set_wakeup_fd(-1)
-    for number in ORDERS | {signal.SIGCHLD}:
-        signal.signal(number, signal.SIG_DFL)
+    for number in ORDERS:
+        signal.signal(number, disposition)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.execv(command[0], command)

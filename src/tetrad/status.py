@@ -100,10 +100,14 @@ class Status(Struct, frozen=True):
 
 
 class Reloaded(Struct, frozen=True):
-    """What came of a reload: the settings that changed, or why all is as it was."""
+    """What came of a reload: the settings that changed, or why all is as it was.
+
+    `is_file_bad`: whether it failed because of the configuration.
+    """
 
     changes: dict[str, str] | None = None
     errors: list[str] | None = None
+    is_file_bad: bool = False
 
     def __post_init__(self) -> None:
         """Insist on one of the two."""

@@ -104,11 +104,19 @@ class TlsSocket:
     def send(self, data: bytes, _flags: int) -> int:
         """Send some of it, and return how much. Raises BlockingIOError or OSError.
 
-        What was encrypted once must not be again: to be called with the same until it is sent.
+        What was encrypted once must not be again: to be called with the same until it is sent. 0 is
+        a part of that, BlockingIOError is nothing at all.
         """
         if not self._accepted:
             self._accepted = self._tls.write(data[:_RECORD_BYTES])
-        self.flush()
+        self._due += self._leaving.read()
+        due = len(self._due)
+        try:
+            self.flush()
+        except BlockingIOError:
+            if len(self._due) == due:
+                raise
+            return 0
         accepted, self._accepted = self._accepted, 0
         return accepted
 

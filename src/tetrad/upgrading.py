@@ -13,7 +13,7 @@ import os
 
 from tetrad import __version__, events, spawn, succession
 from tetrad.descriptors import PLAN
-from tetrad.errand import Errand
+from tetrad.errand import Errand, failed
 from tetrad.lean import signal
 from tetrad.reloading import STOPPING
 
@@ -60,9 +60,9 @@ class Upgrading:
         Who asked then hears from the new version, through the descriptor `asker`.
         """
         if self._master.is_stopping:
-            answer(_failed(STOPPING))
+            answer(failed(STOPPING))
         elif self._answer is not None:
-            answer(_failed(UNDER_WAY))
+            answer(failed(UNDER_WAY))
         else:
             self._answer, self._asker = answer, asker
             self.go_on()
@@ -74,7 +74,7 @@ class Upgrading:
             try:
                 self._write(_NO_PLAN)
             except OSError as error:
-                self._conclude(_failed(f"no memory for an upgrade: {error.strerror}"))
+                self._conclude(failed(f"no memory for an upgrade: {error.strerror}"))
                 return
             self._errand.send(self._master.plan["prober"], (PLAN,), self._on_answer)
 
@@ -84,7 +84,7 @@ class Upgrading:
         if self.is_under_way:
             self._errand.call_off(STOPPING)
         elif self._answer is not None:
-            self._conclude(_failed(STOPPING))
+            self._conclude(failed(STOPPING))
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
         if "errors" in answer:
@@ -94,9 +94,9 @@ class Upgrading:
             self._become(answer["command"], answer["plan"])
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
-            self._conclude(_failed(f"the new version cannot begin: {what}{error.strerror}"))
+            self._conclude(failed(f"the new version cannot begin: {what}{error.strerror}"))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end who serves
-            self._conclude(_failed(f"the new version cannot begin: {error!r}"))
+            self._conclude(failed(f"the new version cannot begin: {error!r}"))
 
     def _become(self, command: list[str], plan: bytes) -> None:
         """Become the new version. Raises what went wrong, and all is as it was."""
@@ -144,7 +144,3 @@ class Upgrading:
             self._is_due_again = False
             self.order()
         master.go_on()
-
-
-def _failed(why: str) -> dict[str, Any]:
-    return {"errors": [why]}

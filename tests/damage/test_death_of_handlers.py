@@ -48,7 +48,7 @@ def converse(client: Client) -> None:
 
 def insist_on_losses(daemon: Daemon, count: int, bystander: Client) -> None:
     """See that so many handlers were lost by now, and that somebody else is served."""
-    daemon.wait_for("handler.lost", count=count)
+    until(lambda: len(daemon.events("handler.lost")) >= count, f"{count} x handler.lost")
     assert len(daemon.events("handler.lost")) == count
     assert ANSWER.fullmatch(bystander.ask())
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from damage.accounts import Sessions, account
-from processes import run, state_of, stopped, until
+from processes import in_background, run, state_of, stopped, until
 from tetrad.descriptors import EVENTS
 
 if TYPE_CHECKING:
@@ -241,6 +241,49 @@ def test_a_logger_that_stands_still_is_not_waited_for(daemon: MakeDaemon, figure
             sessions.one(commands=MORE_THAN_THE_PIPE // 4)
     assert until(lambda: lost(served), "the report")
     assert_adds_up(served, sessions, figure)
+
+
+def test_a_logger_that_stands_still_when_the_daemon_stops_is_waited_for(
+    daemon: MakeDaemon, figure: Figure
+) -> None:
+    """Nobody is served any more, so there is time: for the last lines, and for what was lost."""
+    served = daemon()
+    sessions = Sessions(served)
+    with stopped(served.logger):
+        sessions.one(commands=MORE_THAN_THE_PIPE)
+        for _ in range(30):  # short lines fill the corners
+            sessions.one()
+        stopping = in_background(served.stop)
+        until(lambda: waits_in_poll(served.pid), "a master that waits for its logger")
+    stopping.join()
+    told = account(served.events())
+    figure(f"{sessions.sent} sent = {told.written} written + {told.lost} reported lost")
+    assert told.written + told.lost == sessions.sent
+    assert told.lost > 0
+    assert served.events()[-1]["event"] == "server.stopped"
+
+
+def waits_in_poll(pid: int) -> bool:
+    """Tell whether a process waits as a master does that serves nobody any more: not by epoll."""
+    with open(f"/proc/{pid}/wchan", encoding="ascii") as file:
+        return file.read().startswith("poll_schedule_timeout")
+
+
+def test_loggers_that_are_killed_when_the_daemon_stops_leave_the_lines_to_others(
+    daemon: MakeDaemon,
+) -> None:
+    """What is in the pipe when the last logger is killed is written all the same."""
+    served = daemon()
+    client = served.served()
+    until_idle(served)
+    with stopped(served.logger):
+        client.ask()
+        stopping = in_background(served.stop)
+        until(lambda: not os.path.exists(served.pidfile), "a master that waits for its logger")
+        os.kill(served.logger, signal.SIGKILL)
+    stopping.join()
+    assert served.events("client.disconnected")
+    assert served.events()[-1]["event"] == "server.stopped"
 
 
 def test_an_order_to_a_logger_that_stands_still_is_kept_for_it(

@@ -169,7 +169,8 @@ class Reloads:
     def assert_refused(self) -> None:
         """Wait for the answer: that it is too late."""
         self._asking.join()
-        assert self.answer == [{"errors": ["the daemon is stopping"]}]
+        failure = {"errors": ["the daemon is stopping"], "is_file_bad": False}
+        assert self.answer == [failure]
 
 
 def test_a_reload_that_is_read_while_the_daemon_stops_is_not_applied(daemon: MakeDaemon) -> None:

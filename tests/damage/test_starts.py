@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -200,6 +201,37 @@ def test_a_start_that_is_interrupted_while_it_waits_takes_the_daemon_back(
     assert status == INTERRUPTED + signal.SIGTERM
     assert said == interruption(signal.SIGTERM)
     assert_left_no_trace(asked)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_start_that_succeeded_says_so_before_it_can_be_ended(
+    prepared: MakeDaemon, number: int
+) -> None:
+    """A signal that comes too late for it to be undone is no reason to keep silent about it."""
+    asked = prepared()
+    with starting(asked) as starter:
+        assert starter.stdout is not None
+        filling = fill(starter.stdout.fileno())
+        until(lambda: waits_in(starter.pid).endswith("pipe_write"), "what a start has to say")
+        starter.send_signal(number)
+        status, said = ended(starter)
+    assert (status, said.startswith(filling)) == (0, True)
+    asked.adopt(said.removeprefix(filling))
+    assert ANSWER.fullmatch(asked.connect().ask())
+
+
+def fill(pipe: int) -> str:
+    """Leave no room in a pipe, and return what is in it now."""
+    filling = "." * fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    with open(f"/proc/self/fd/{pipe}", "w", encoding="ascii") as file:
+        file.write(filling)
+    return filling
+
+
+def waits_in(pid: int) -> str:
+    """Return the name of the kernel's function in which a process waits."""
+    with open(f"/proc/{pid}/wchan", encoding="ascii") as file:
+        return file.read()
 
 
 def test_a_start_whose_launcher_is_killed_is_undone(prepared: MakeDaemon) -> None:

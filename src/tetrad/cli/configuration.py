@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING
 
-from tetrad import configfile, pidfile
-from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError
-from tetrad.terminal import harmless
+from msgspec import structs
+
+from tetrad import configfile, paths, pidfile
+from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError, remark
+from tetrad.loaded import ConfigError
+from tetrad.quantities import Path
 
 if TYPE_CHECKING:
     import argparse
 
-    from tetrad.configfile import Loaded
+    from tetrad.loaded import Loaded
 
 
 def load(options: argparse.Namespace) -> Loaded:
     """Read the file; its problems are for the caller to look at."""
-    file = configfile.find(options.config)
+    file = paths.configuration(options.config)
     try:
         return configfile.load(file)
     except PermissionError:
@@ -29,9 +30,36 @@ def load(options: argparse.Namespace) -> Loaded:
         ) from None
 
 
+def find(options: argparse.Namespace, *keys: str) -> Loaded:
+    """Read the file for a command about the daemon that runs with it, problems or none.
+
+    Where it cannot be relied on for these keys, the daemon at the default places is meant if that
+    says that this is its file. Raises ConfigError if it does not.
+    """
+    loaded = load(options)
+    if all(map(loaded.is_sure_of, keys)):
+        return loaded
+    from tetrad import remote
+    from tetrad.status import Status
+
+    config = loaded.config
+    try:
+        pid = running_pid(loaded)
+        if pid is not None:
+            status = remote.ask(config.daemon.control, "status", Status)
+            if (status.pid, status.config) == (pid, loaded.file):
+                file = None if status.log.file is None else Path(status.log.file)
+                structs.force_setattr(config, "log", structs.replace(config.log, file=file))
+                return loaded
+    except (remote.NoAnswerError, CommandError):
+        pass  # whoever it is, it does not say that it is the one
+    unclear = f"{loaded.file}: which daemon is meant cannot be told from this"
+    raise ConfigError([*loaded.problems, unclear])
+
+
 def explicit(options: argparse.Namespace) -> str | None:
-    """Return the path that -c names."""
-    return os.path.abspath(options.config) if options.config else None
+    """Return the path that -c names, or the environment: a reload reads that again."""
+    return paths.named_configuration(options.config)
 
 
 def check_certificates(loaded: Loaded) -> list[str]:
@@ -48,12 +76,11 @@ def warn(loaded: Loaded) -> None:
     from tetrad import privileges
 
     for text in check_certificates(loaded):
-        print(harmless(f"tetrad: warning: {text}"), file=sys.stderr)
+        remark(f"warning: {text}")
     if privileges.are_kept(loaded.config.daemon):
-        print(
-            "tetrad: warning: daemon.user is not set, so clients are served as root:"
-            " name a user, e.g. nobody",
-            file=sys.stderr,
+        remark(
+            "warning: daemon.user is not set, so clients are served as root:"
+            " name a user, e.g. nobody"
         )
 
 

@@ -26,9 +26,8 @@ def client(options: argparse.Namespace) -> int:
                     print(answer, flush=True)
             else:
                 talk.converse(connection, service)
-    except OSError as error:
-        where = host if host.startswith("unix:") else f"{host}:{port}"
-        raise CommandError(f"{error.filename or where}: {_reason(error)}", FAILURE) from None
+    except talk.TalkError as error:
+        raise CommandError(f"{error}: {_reason(error.reason)}", FAILURE) from None
     return OK
 
 

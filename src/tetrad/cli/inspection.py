@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tetrad import dumping, pidfile
-from tetrad.cli.configuration import check_certificates, load, running_pid, warn
+from tetrad.cli.configuration import check_certificates, find, load, running_pid, warn
 from tetrad.cli.outcome import (
     FAILURE,
     OK,
@@ -19,6 +19,7 @@ from tetrad.cli.outcome import (
     STATUS_UNKNOWN,
     CommandError,
 )
+from tetrad.loaded import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +37,11 @@ def status(options: argparse.Namespace) -> int:
     if options.schema:
         print(report.as_json(model.schema()))
         return OK
-    loaded = load(options)
+    try:
+        loaded = find(options, "daemon.pidfile", "daemon.control")
+    except ConfigError as error:
+        _report_absence(options.format, "unknown", error.problems[-1])
+        raise CommandError("; ".join(error.problems), STATUS_UNKNOWN) from None
     path = loaded.config.daemon.pidfile
     try:
         state = pidfile.look(path)
@@ -97,7 +102,7 @@ def logs(options: argparse.Namespace) -> int:
     """Show the log, in lines for people."""
     from tetrad import logview
 
-    loaded = load(options)
+    loaded = find(options, "log.file")
     path = loaded.config.log.file
     if path is None:
         raise CommandError("log.file is null: the log is wherever the daemon was started", FAILURE)
@@ -122,10 +127,10 @@ def logs(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Say whether a client from an address would be let in now, and why."""
-    from tetrad import explanation, remote
+    from tetrad import explanation, quantities, remote
 
     loaded = load(options).checked()
-    address = explanation.unmapped(options.address)
+    address = quantities.unmapped(options.address)
     outlook = None
     if running_pid(loaded) is not None:
         try:

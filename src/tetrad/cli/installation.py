@@ -40,6 +40,8 @@ def _tell(done: Iterable[str]) -> None:
     except InstallError as error:
         raise CommandError(str(error), FAILURE) from None
     except OSError as error:
+        if error.filename is None:
+            raise
         status = PERMISSION if isinstance(error, PermissionError) else FAILURE
         message = f"{error.filename}: {(error.strerror or str(error)).lower()}"
         raise CommandError(message, status) from None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tetrad import configfile
-from tetrad.cli.configuration import check_certificates, explicit, load, running_pid, warn
+from tetrad.cli.configuration import check_certificates, explicit, find, load, running_pid, warn
 from tetrad.cli.outcome import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError, of_signal
+from tetrad.loaded import ConfigError
 from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
     import argparse
 
     from tetrad.config import Listener
-    from tetrad.configfile import Loaded
+    from tetrad.loaded import Loaded
 
 RELOAD_PATIENCE_SECONDS = 40.0
 """How long a reload may take; the daemon reads a file first."""
@@ -52,21 +52,33 @@ def run(options: argparse.Namespace) -> int:
 
 def start(options: argparse.Namespace) -> int:
     """Start the daemon."""
-    return _start(load(options).checked(), explicit(options))
+    loaded = load(options).checked()
+    print(_start(loaded, explicit(options)))
+    return OK
 
 
 def stop(options: argparse.Namespace) -> int:
     """Stop the daemon. A file with problems is no reason to let it run."""
-    _stop(load(options))
+    print(_stop(find(options, "daemon.pidfile")))
     return OK
 
 
 def restart(options: argparse.Namespace) -> int:
     """Stop the daemon and start it again, unless its new configuration is bad."""
+    from tetrad import foresight
+
     loaded = load(options).checked()
     check_certificates(loaded)
-    _stop(loaded)
-    return _start(loaded, explicit(options))
+    if found := foresight.problems(loaded.config):
+        status = PERMISSION if any(one.is_permission for one in found) else FAILURE
+        raise CommandError("; ".join(["nothing is stopped", *(one.text for one in found)]), status)
+    said = [_stop(loaded)]
+    try:
+        said.append(_start(loaded, explicit(options)))
+    finally:
+        # Not before: whoever does not listen must not be the reason that there is no daemon.
+        print(*said, sep="\n")
+    return OK
 
 
 def reload(options: argparse.Namespace) -> int:
@@ -84,9 +96,9 @@ def reload(options: argparse.Namespace) -> int:
     except remote.NoAnswerError as error:
         raise CommandError(str(error), _no_answer_status(error)) from None
     if outcome.errors is not None:
-        raise configfile.ConfigError(
-            ["not reloaded; the old configuration serves on", *outcome.errors]
-        )
+        if outcome.is_file_bad:
+            raise ConfigError(["not reloaded; the old configuration serves on", *outcome.errors])
+        raise CommandError("; ".join(["not reloaded", *outcome.errors]), FAILURE)
     changes = outcome.changes or {}
     print("tetrad: reloaded;", "changed:" if changes else "nothing has changed")
     _tell(changes)
@@ -112,7 +124,7 @@ def upgrade(options: argparse.Namespace) -> int:
     if outcome.errors is not None:
         problems = ["not upgraded; the old version serves on", *outcome.errors]
         if outcome.is_file_bad:
-            raise configfile.ConfigError(problems)
+            raise ConfigError(problems)
         raise CommandError(": ".join(problems), FAILURE)
     kept = f"{outcome.sessions} session{'' if outcome.sessions == 1 else 's'} kept"
     print(f"tetrad: upgraded {outcome.old} -> {outcome.version} (pid {outcome.pid}, {kept})")
@@ -125,32 +137,55 @@ def _tell(changes: dict[str, str]) -> None:
         print(harmless(f"  {key}: {change}"))
 
 
-def _start(loaded: Loaded, explicit: str | None) -> int:
-    from tetrad import launch
+def _start(loaded: Loaded, explicit: str | None) -> str:
+    """Start the daemon, unless it runs, and return what is to be said of that.
+
+    One that is about to end is waited for: it serves nobody any more.
+    """
+    from tetrad import launch, remote
     from tetrad.interruptions import Interrupted
 
     try:
-        outcome = launch.Front(loaded, explicit, foreground=False).start()
+        front = launch.Front(loaded, explicit, foreground=False)
+        try:
+            outcome = front.start()
+        except launch.AlreadyRunning as running:
+            if not _is_stopping(loaded):
+                raise
+            seconds = loaded.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
+            if not remote.await_end(running.pid, seconds):
+                text = f"{running}, and stopping, for {seconds:.0f} s"
+                raise CommandError(text, FAILURE) from None
+            outcome = front.start()
     except launch.AlreadyRunning as running:
-        print(f"tetrad: {running}")
-        return OK
+        return f"tetrad: {running}"
     except launch.StartError as error:
         raise CommandError(str(error), PERMISSION if error.permission else FAILURE) from None
     except Interrupted as interrupted:
         raise CommandError(str(interrupted), of_signal(interrupted.number)) from None
     places = ", ".join(f"{name} ({service})" for name, service in outcome["listening"])
-    print(f"tetrad: started (pid {outcome['pid']}), listening on {places}")
     warn(loaded)
-    return OK
+    return f"tetrad: started (pid {outcome['pid']}), listening on {places}"
 
 
-def _stop(loaded: Loaded) -> None:
+def _is_stopping(loaded: Loaded) -> bool:
+    """Tell whether the daemon that runs is about to end."""
+    from tetrad import remote
+    from tetrad.status import Status
+
+    try:
+        return remote.ask(loaded.config.daemon.control, "status", Status).state == "stopping"
+    except remote.NoAnswerError:
+        return False
+
+
+def _stop(loaded: Loaded) -> str:
+    """Stop the daemon, if it runs, and return what is to be said of that."""
     from tetrad import remote
 
     pid = running_pid(loaded)
     if pid is None:
-        print("tetrad: not running")
-        return
+        return "tetrad: not running"
     seconds = loaded.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
     try:
         gone = remote.terminate(pid, seconds)
@@ -161,7 +196,7 @@ def _stop(loaded: Loaded) -> None:
             f"pid {pid} is still there after {seconds:.0f} s; kill -QUIT {pid} ends it at once",
             FAILURE,
         )
-    print(f"tetrad: stopped (pid {pid})")
+    return f"tetrad: stopped (pid {pid})"
 
 
 def _no_answer_status(error: BaseException) -> int:

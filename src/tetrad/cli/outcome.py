@@ -1,8 +1,12 @@
-"""Exit statuses, and how a command fails."""
+"""Exit statuses, how a command fails, and what it remarks beside its output."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
+
+from tetrad.terminal import harmless
 
 OK = 0
 FAILURE = 1
@@ -28,3 +32,9 @@ class CommandError(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def remark(text: str) -> None:
+    """Say something on standard error; nothing depends on whether that can be written."""
+    with contextlib.suppress(OSError):
+        print(harmless(f"tetrad: {text}"), file=sys.stderr)

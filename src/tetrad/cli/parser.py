@@ -55,6 +55,7 @@ def _common(*, default: str | None) -> argparse.ArgumentParser:
     common.add_argument(
         "-c",
         "--config",
+        type=_file,
         metavar="FILE",
         default=default,
         help="the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)",
@@ -148,6 +149,12 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise argparse.ArgumentTypeError("a port is a number from 1 to 65535")
     return int(text)
+
+
+def _file(text: str) -> str:
+    if not text:  # as of a variable that is not set: the defaults would not be what was meant
+        raise argparse.ArgumentTypeError("expected the name of a file")
+    return text
 
 
 def _count(text: str) -> int:

@@ -175,6 +175,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     events.SERVER_UPGRADE_FAILED: ("error", "The old version serves on: `errors`."),
     events.SERVER_OVERLOADED: ("error", "No client can be accepted for a while: `error`."),
     events.SERVER_FAILED: ("error", "A defect in `tetrad`: `error`, `place`."),
+    events.HANDLER_FAILED: ("error", "The same, in a handler: `error`, `place`."),
     events.CLIENT_CONNECTED: (
         "info",
         """
