@@ -26,6 +26,10 @@ NOON = 1_795_349_914_123_456_789
 """2026-11-22T12:18:34.123456789Z, in nanoseconds."""
 
 
+AGAIN = (NOON, NOON + 1_000, NOON + 1_000_000_000)
+"""Times that look different in the log."""
+
+
 @pytest.fixture(autouse=True)
 def tally(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
     """Where the logger counts, at a descriptor that is free here."""
@@ -51,6 +55,11 @@ def event(
 ) -> bytes:
     """Return an event as it comes through the pipe."""
     return f'\x1e{{"pid":5}}\n{moment} {level} {name} {json.dumps(fields)}\n'.encode()
+
+
+def without_speaker(said: bytes) -> bytes:
+    """Return an event as it comes behind another one of the same write."""
+    return said.partition(b"\n")[2]
 
 
 def order(name: str, **fields: object) -> bytes:
@@ -170,6 +179,43 @@ def test_the_console_is_for_people(path: Path) -> None:
     assert "client.command" in text
     assert text.endswith((" pid=5 command=time\n", " command=time pid=5\n"))
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("style", ["json", "logfmt", "console"])
+def test_what_is_said_again_has_its_own_time(path: Path, style: str) -> None:
+    """A line that comes again is the same line but for that, whatever else is in it."""
+    command = "0000-00-00T00:00:00.000000Z"
+    again = [event(moment=moment, command=command) for moment in AGAIN]
+    logger = Logger(orders(path, style=style))
+    logger.take(again[0] + b"".join(map(without_speaker, again[1:])))
+    apart = path.with_name("apart.log")
+    for said in again:
+        Logger(orders(apart, style=style)).take(said)
+    assert path.read_bytes() == apart.read_bytes()
+    assert len({line.replace(command, "") for line in path.read_text().splitlines()}) == len(AGAIN)
+    assert path.read_text().count(command) == len(AGAIN)
+
+
+def test_what_another_says_is_the_other_s(path: Path) -> None:
+    """The same words of two processes are two lines."""
+    Logger(orders(path)).take(event() + event().replace(b'"pid":5', b'"pid":6'))
+    assert [line["pid"] for line in lines(path)] == [5, 6]
+
+
+def test_what_is_said_again_is_written_as_it_is_to_be_by_then(path: Path) -> None:
+    """Between the two came an order, in the same write."""
+    change = order("configure", **orders(path, style="logfmt"))
+    Logger(orders(path)).take(event() + change + without_speaker(event()))
+    first, second = path.read_text().splitlines()
+    assert first.startswith('{"timestamp":"2026-')
+    assert second.startswith("timestamp=2026-")
+
+
+def test_what_nobody_wants_is_not_written_again_either(path: Path) -> None:
+    """Lines below the level leave nothing, as often as they come."""
+    logger = Logger(orders(path, "warning"))
+    logger.take(event() + without_speaker(event()) + event("last", "error"))
+    assert names(path) == ["last"]
 
 
 def test_without_a_file_lines_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """The logger: reads events from the pipe, and is the only one that writes the log.
 
-The only importer of structlog. It outlives its master until the pipe is empty: it heeds no signal
-but SIGKILL, and ends at the end of the pipe, or when another version is to take its place.
+The only importer of structlog. It outlives its master until the pipe is empty: it is started deaf
+to all signals but SIGKILL, and ends at the end of the pipe, or when another version is to take its
+place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import functools
 import json
 import os
 import select
-import signal
 import struct
 import sys
 import termios
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from tetrad import events, spawn
+from tetrad import events
 from tetrad.logfile import LogFile
 from tetrad.tally import Tally
 from tetrad.title import Title
@@ -48,32 +48,15 @@ _MUCH = 1 / 8
 _COUNT = struct.Struct("i")
 _NANOSECONDS = 1_000_000_000
 
-
-class Sink:
-    """Where structlog puts its lines: they are gathered, and written with one write a batch."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-
-    def msg(self, line: str | bytes) -> None:
-        """Gather a line."""
-        self.lines.append(
-            line if isinstance(line, bytes) else line.encode("ascii", "backslashreplace")
-        )
-
-    debug = info = warning = error = msg
-
-    def take(self) -> list[bytes]:
-        """Return what was gathered, once."""
-        lines, self.lines = self.lines, []
-        return lines
+_SOME_TIME = b"0000-00-00T00:00:00.000000Z"
+"""Stands for the time in a line that is rendered once, for whenever the same is said again."""
 
 
 class Logger:
-    """Turns what comes through the pipe into lines of the log."""
+    """Turns what comes through the pipe into lines of the log, written with one write a batch."""
 
     def __init__(self, orders: dict[str, Any]) -> None:
-        self._sink = Sink()
+        self._lines: list[bytes] = []
         self._file = LogFile(orders["file"])
         self._tally = Tally(TALLY)
         self._lost = self._tally.take_owed()
@@ -128,8 +111,13 @@ class Logger:
         """Log an event, obey an order, or take note of who speaks. Raises ValueError."""
         if line.startswith(events.SPEAKER):
             self._speaker = _decode(line.removeprefix(events.SPEAKER))
+            self._rendered.clear()
             return
-        moment, level, event, text = line.split(" ", 3)
+        moment, what = line.split(" ", 1)
+        if what in self._rendered:  # as when a client sends the same command many times at once
+            self._gather(int(moment), self._rendered[what])
+            return
+        level, event, text = what.split(" ", 2)
         fields = _decode(text)
         if level == events.ORDER:
             self._obey(event, fields)
@@ -138,10 +126,22 @@ class Logger:
         elif self._speaker is not None:
             if level == "info" and events.CHECK in self._speaker:
                 level = "debug"
-            self._log(int(moment), level, event, self._speaker | fields)
+            self._rendered[what] = self._log(int(moment), level, event, self._speaker | fields)
 
-    def _log(self, moment: int, level: str, event: str, fields: dict[str, Any]) -> None:
-        self._methods[level](event, moment=moment, **fields)
+    def _log(self, moment: int, level: str, event: str, fields: dict[str, Any]) -> bytes:
+        """Log an event; return its line for whenever it comes again, empty if nobody wants it."""
+        rendered: str | bytes = self._methods[level](event, **fields) or b""
+        if isinstance(rendered, str):
+            rendered = rendered.encode("ascii", "backslashreplace")
+        self._gather(moment, rendered)
+        return rendered
+
+    def _gather(self, moment: int, rendered: bytes) -> None:
+        """Have a line written with the time in it."""
+        if rendered:
+            seconds, nanoseconds = divmod(moment, _NANOSECONDS)
+            stamp = b"%b.%06dZ" % (_second(seconds), nanoseconds // 1000)
+            self._lines.append(rendered.replace(_SOME_TIME, stamp, 1))
 
     def _obey(self, order: str, fields: dict[str, Any]) -> None:
         self._write()
@@ -154,9 +154,10 @@ class Logger:
             self._is_leaving = True
 
     def _configure(self, orders: dict[str, Any]) -> None:
+        self._rendered: dict[str, bytes] = {}
         logger = structlog.wrap_logger(
-            self._sink,
-            processors=[_stamp, _renderer(orders["format"])],
+            structlog.ReturnLogger(),
+            processors=[_head, _renderer(orders["format"])],
             wrapper_class=structlog.make_filtering_bound_logger(events.LEVELS[orders["level"]]),
             cache_logger_on_first_use=True,
         )
@@ -165,7 +166,7 @@ class Logger:
 
     def _write(self) -> None:
         """Write what was gathered; what cannot be is counted, and reported once it can."""
-        lines = self._sink.take()
+        lines = self._take()
         if not lines and not self._lost:
             return
         if self._file.was_moved() and self._file.open():
@@ -179,8 +180,13 @@ class Logger:
     def _say(self, level: str, event: str, **fields: object) -> bool:
         """Write a line of the logger's own, at once; True if it is written."""
         self._log(time.time_ns(), level, event, {"pid": os.getpid(), **fields})
-        lines = self._sink.take()
+        lines = self._take()
         return self._file.write(lines) == len(lines)
+
+    def _take(self) -> list[bytes]:
+        """Return the lines that were gathered, once."""
+        lines, self._lines = self._lines, []
+        return lines
 
 
 def _rest() -> None:
@@ -198,23 +204,20 @@ def _waiting_bytes() -> int:
 
 def main() -> None:
     """Run the logger; its one argument says how and where to write, as JSON."""
-    for number in spawn.ORDERS:
-        signal.signal(number, signal.SIG_IGN)
     orders = json.loads(sys.argv[1])
     Title().set(b"logger")
     Logger(orders).run()
 
 
-def _stamp(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
+def _head(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
     """Put time, level and event first, in that order."""
-    seconds, nanoseconds = divmod(fields.pop("moment"), _NANOSECONDS)
-    stamp = f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
+    stamp = _SOME_TIME.decode()
     return {"timestamp": stamp, "level": level, "event": fields.pop("event"), **fields}
 
 
 @functools.lru_cache(maxsize=8)
-def _second(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+def _second(seconds: int) -> bytes:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}".encode()
 
 
 def _renderer(style: str) -> Callable[[WrappedLogger, str, EventDict], str | bytes]:
