@@ -94,6 +94,9 @@ def problems(file: Path, text: str) -> list[str]:
             "1:30: commands.abcd: this key is there already, in line 1",
         ),
         ("? [a]\n: 1", "1:3: ?: there is no such key"),
+        ("' ': 1", "1:1: ' ': there is no such key"),
+        ("'': 1", "1:1: '': there is no such key"),
+        ("log: {' level': debug}", "1:7: log.' level': there is no such key; did you mean level?"),
         ("log: {<<: {level: debug}}", "1:7: log.<<: there is no such key"),
         (r'"a\nb\e[2J": 1', r"1:1: a\nb\x1b[2J: there is no such key"),
         # Shapes

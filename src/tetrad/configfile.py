@@ -295,4 +295,6 @@ def _place(node: yaml.Node, path: str) -> yaml.Mark:
 
 
 def _join(path: str, name: str) -> str:
+    """Return where a key is; in quotes it is seen if it is empty, or has blanks at its ends."""
+    name = name if name and name == name.strip() else repr(name)
     return f"{path}.{name}" if path else name
