@@ -35,13 +35,17 @@ class Load:
         report = self._ask("sessions", port, count=count, at_once=AT_ONCE, seconds=seconds)
         return float(report["per_second"])
 
+    def whole_sessions_per_second(self, port: int, count: int) -> float:
+        """Run so many whole sessions, for figures that are divided by that number."""
+        return float(self._serve(port, count, AT_ONCE)["per_second"])
+
     def busy_us_per_session(self, port: int, count: int) -> float:
         """Run whole sessions, and return the time of all processors that one takes, whosever.
 
         What a process is charged with leaves out who works for it: the logger, the network.
         """
         before = busy_us()
-        self._ask("sessions", port, count=count, at_once=AT_ONCE, seconds=60)
+        self._serve(port, count, AT_ONCE)
         return (busy_us() - before) / count
 
     def faults_per_session(self, port: int, pid: int, count: int) -> float:
@@ -54,12 +58,12 @@ class Load:
             raise MeasureError("perf is not installed: apt-get install linux-perf")
         watch = ["perf", "stat", "-x,", "--log-fd=1", "-e", "page-faults", "-p", str(pid), "--"]
         report, _, figures = run([*watch, *sessions], PATIENCE_SECONDS).partition("\n")
-        _checked(report)
+        insist_on(count, checked(report))
         return float(figures.partition(",")[0]) / count
 
     def serve_apart(self, port: int, count: int) -> None:
         """Run whole sessions, each after the one before has ended."""
-        self._ask("sessions", port, count=count, at_once=1, seconds=60)
+        self._serve(port, count, 1)
 
     def first_answer_ms(self, port: int, rate: int, seconds: int) -> dict[str, float]:
         """Send `rate` new clients a second; return percentiles of the first answer's time.
@@ -90,8 +94,14 @@ class Load:
             finally:
                 holder.kill()
 
+    def _serve(self, port: int, count: int, at_once: int) -> dict[str, Any]:
+        """Run so many whole sessions, and not one less."""
+        report = self._ask("sessions", port, count=count, at_once=at_once, seconds=60)
+        insist_on(count, report)
+        return report
+
     def _ask(self, mode: str, port: int, **options: int) -> dict[str, Any]:
-        return _checked(run(self._command(mode, port, **options), PATIENCE_SECONDS))
+        return checked(run(self._command(mode, port, **options), PATIENCE_SECONDS))
 
     def _command(self, mode: str, port: int, **options: int) -> list[str]:
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -112,10 +122,16 @@ class Held:
 
     def release(self) -> None:
         """Have every client ask once more and leave; count the answers in `answered_again`."""
-        self.answered_again = int(_checked(self._holder.communicate("\n")[0])["answered_again"])
+        self.answered_again = int(checked(self._holder.communicate("\n")[0])["answered_again"])
 
 
-def _checked(text: str) -> dict[str, Any]:
+def insist_on(count: int, report: dict[str, Any]) -> None:
+    """Make sure that time was enough: what was spent is divided by all of them."""
+    if report["finished"] < count:
+        raise MeasureError(f"only {report['finished']} of {count} sessions were over in time")
+
+
+def checked(text: str) -> dict[str, Any]:
     """Return what the load generator reports, provided that nothing went wrong."""
     try:
         report: dict[str, Any] = json.loads(text)

@@ -172,6 +172,20 @@ def accepts(port: int) -> bool:
     return False
 
 
+def answers(port: int, header: bytes = b"") -> bool:
+    """Tell whether somebody answers `time`: to be connected is not yet to be served.
+
+    `header` is what a balancer would say first.
+    """
+    with (
+        contextlib.suppress(ConnectionError, TimeoutError),
+        socket.create_connection((LOOPBACK, port), timeout=1) as client,
+    ):
+        client.sendall(header + b"time")
+        return bool(client.recv(1))
+    return False
+
+
 def private_kib(pid: int) -> int:
     """Return the memory in KiB that only this process has: what it gives back when it ends."""
     fields = _kib_fields(f"/proc/{pid}/smaps_rollup")

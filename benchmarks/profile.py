@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.capacity import add_tetrad
-from benchmarks.load import AT_ONCE, Load
+from benchmarks.load import AT_ONCE, Load, checked, insist_on
 from benchmarks.processes import MeasureError, build, run
 from benchmarks.samples import crowd
 from benchmarks.servers import Handlers, running, tetrad
@@ -95,7 +95,7 @@ def _profile(server: Instance, load: Load, scratch: Path) -> Counter[tuple[str, 
     data = str(scratch / "perf.data")
     record = ["perf", "record", "-q", "-a", "-g", "-e", "cpu-clock", "-F", str(HERTZ), "-o", data]
     sessions = ["sessions", f"--port={server.port}", f"--count={SESSIONS}", f"--at-once={AT_ONCE}"]
-    run([*record, "--", str(load.program), *sessions], SECONDS)
+    insist_on(SESSIONS, checked(run([*record, "--", str(load.program), *sessions], SECONDS)))
     roles = {server.leader.pid: "master", server.child_titled("tetrad: logger"): "logger"}
     script = run(["perf", "script", "-i", data, "-F", "comm,pid,ip,sym"], SECONDS)
     return Counter(_samples(script.splitlines(), roles))

@@ -85,6 +85,15 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
         rounds=3,
     )
     yield Row(
+        "effort-kept",
+        f"what a session costs with none held, against {scale.idle_crowd:,}, DAMON left out",
+        "of it",
+        samples.effort_kept(scale.idle_crowd, scale),
+        (),
+        peers=(C, BARE, EQUIPPED),
+        rounds=3,
+    )
+    yield Row(
         "watched",
         f"of a processor, by the kernel's DAMON, with {scale.idle_crowd:,} clients held",
         "%",
@@ -169,7 +178,7 @@ def _memory(scale: Scale) -> Iterator[Row]:
 def _operation(scale: Scale) -> Iterator[Row]:
     yield Row(
         "start",
-        "start to accepting",
+        "start to first answer",
         "ms",
         samples.start,
         (at_most(250),),

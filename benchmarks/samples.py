@@ -183,6 +183,26 @@ def rate_kept(clients: int, scale: Scale) -> Sample:
     return sample
 
 
+def effort_kept(clients: int, scale: Scale) -> Sample:
+    """What a session costs with none held, as a share of that with so many, DAMON's time left out.
+
+    The kernel's DAMON looks at the memory of those who are held while sessions run beside them:
+    this is `rate_kept` of a machine where nobody does.
+    """
+
+    def cost(load: Load, server: Instance) -> float:
+        before = damon_us()
+        busy = load.busy_us_per_session(server.port, scale.sessions)
+        return busy - (damon_us() - before) / scale.sessions
+
+    def sample(load: Load, server: Instance) -> float:
+        alone = cost(load, server)
+        with crowd(load, server, clients):
+            return alone / cost(load, server)
+
+    return sample
+
+
 def watched(clients: int) -> Sample:
     """Per cent of a processor that the kernel's DAMON takes while so many clients are held."""
 
@@ -196,7 +216,7 @@ def watched(clients: int) -> Sample:
 
 
 def start(_load: Load, server: Instance) -> float:
-    """Milliseconds from the start of the program until it accepts."""
+    """Milliseconds from the start of the program until its first answer."""
     return server.restart()
 
 
@@ -204,14 +224,20 @@ def slowest_under_reload(scale: Scale) -> Sample:
     """Milliseconds of the slowest first answer, at 200 new clients a second, during reloads."""
 
     def sample(load: Load, server: Instance) -> float:
+        log = server.site.folder / "tetrad.log"
+        before = log.stat().st_size
         done = threading.Event()
         reloader = threading.Thread(target=_reload_until, args=(done, server))
         reloader.start()
         try:
-            return load.first_answer_ms(server.port, 200, scale.seconds)["max"]
+            slowest = load.first_answer_ms(server.port, 200, scale.seconds)["max"]
         finally:
             done.set()
             reloader.join()
+        said = log.read_text()[before:]
+        if "server.reload_failed" in said or "server.reloaded" not in said:
+            raise MeasureError("the reloads failed")
+        return slowest
 
     return sample
 

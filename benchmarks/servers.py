@@ -67,19 +67,24 @@ class Site:
     programs: Path
 
     def write(self, name: str, text: str) -> str:
-        """Put a file into the folder; return its path."""
-        path = self.folder / name
-        path.write_text(text)
+        """Put a file into the folder, whole at any moment; return its path."""
+        path, new = self.folder / name, self.folder / f"{name}.new"
+        new.write_text(text)
+        new.replace(path)
         return str(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that can be started: `needs` is the program that has to be installed for it."""
+    """A server that can be started: `needs` is the program that has to be installed for it.
+
+    One that serves whom a balancer brings has that one's `header`.
+    """
 
     name: str
     needs: str
     command: Callable[[Site], list[str]]
+    header: bytes = b""
 
     @property
     def installed(self) -> bool:
@@ -180,7 +185,7 @@ class Instance:
     """One server, running. It ends, with all its processes, when `running` is left."""
 
     def __init__(self, server: Server, site: Site) -> None:
-        """Start it and wait until it accepts; `start_ms` says how long that took."""
+        """Start it and wait until it answers; `start_ms` says how long that took."""
         self.server = server
         self.site = site
         self.start_ms = 0.0
@@ -192,7 +197,7 @@ class Instance:
         return self.site.port
 
     def restart(self) -> float:
-        """Stop it and start it again; return the milliseconds it took to accept."""
+        """Stop it and start it again; return the milliseconds it took to answer."""
         processes.stop(self.leader)
         self.leader = self._start()
         return self.start_ms
@@ -233,7 +238,7 @@ class Instance:
 
     def _wait_until_accepting(self, leader: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not processes.accepts(self.port):
+        while not processes.answers(self.port, self.server.header):
             if leader.poll() is not None:
                 said = (
                     (self.site.folder / "output").read_text(errors="replace").strip().splitlines()
