@@ -427,7 +427,7 @@ def test_a_system_without_the_null_device_is_told_how_to_get_one(tmp_path: pathl
     if shutil.which("unshare") is None or run([*apart, "true"], environment(str(tmp_path))).status:
         pytest.skip("only root with util-linux can be without /dev/null")
     ran = run([*apart, sys.executable, "-m", "tetrad", "status"], environment(str(tmp_path)))
-    missing = "tetrad: /dev/null: No such file or directory: mknod -m 666 /dev/null c 1 3\n"
+    missing = "tetrad: /dev/null: no such file or directory: mknod -m 666 /dev/null c 1 3\n"
     assert (ran.status, ran.out, ran.err) == (1, "", missing)
 
 

@@ -155,11 +155,11 @@ def test_a_program_that_cannot_be_executed_fails(daemon: MakeDaemon, tmp_path: P
     served = daemon(commands={"prog": {"run": [str(program)], "on_error": "sorry"}})
     assert ask(served) == b"sorryquit"
     line = told(served)
-    assert line["error"] == "it cannot be started: Exec format error"
+    assert line["error"] == "it cannot be started: exec format error"
     assert "status" not in line
     program.unlink()
     assert ask(served) == b"sorryquit"
-    served.wait_for("client.command", error="it cannot be started: No such file or directory")
+    served.wait_for("client.command", error="it cannot be started: no such file or directory")
 
 
 @pytest.mark.parametrize("command", [["yes"], ["sh", "-c", "yes; sleep 1000"]])

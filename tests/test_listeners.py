@@ -124,7 +124,7 @@ def test_a_path_where_another_has_no_room_holds_up_nobody(daemon: MakeDaemon) ->
         served.configure(listen=[{"port": 0}, {"address": "unix:full.sock"}])
         ran = served.tetrad("reload")
     assert ran.status == 78
-    assert "full.sock: Address already in use" in ran.err
+    assert "full.sock: address already in use" in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
 
 

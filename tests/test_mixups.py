@@ -288,7 +288,7 @@ def test_a_port_of_another_program_is_not_this_daemons(daemon: MakeDaemon) -> No
         served.configure(listen=[{"port": 0}, {"address": "127.0.0.2", "port": served.port}])
         ran = served.tetrad("reload")
     assert ran.status == 78
-    assert ran.err.endswith(f"127.0.0.2:{served.port}: Address already in use\n")
+    assert ran.err.endswith(f"127.0.0.2:{served.port}: address already in use\n")
 
 
 def test_a_reload_does_not_hear_what_is_meant_for_the_daemon(daemon: MakeDaemon) -> None:

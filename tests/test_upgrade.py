@@ -338,7 +338,7 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
     held = descriptors_of(served.pid)
     outcome = json.loads(ask(served, b"upgrade").read_all())
     assert outcome == {
-        "errors": ["the new version cannot begin: /no/python: No such file or directory"],
+        "errors": ["the new version cannot begin: /no/python: no such file or directory"],
         "is_file_bad": False,
     }
     until(lambda: descriptors_of(served.pid).items() <= held.items(), "no descriptor more")

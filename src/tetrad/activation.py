@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from tetrad import listeners
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -85,8 +86,7 @@ def _socket(fd: int) -> socket.socket:
         return socket.socket(fileno=fd)
     except OSError as error:
         raise MismatchError(
-            f"LISTEN_FDS names descriptor {fd}, which is no socket: "
-            f"{(error.strerror or str(error)).lower()}"
+            f"LISTEN_FDS names descriptor {fd}, which is no socket: {reason_of(error)}"
         ) from None
 
 

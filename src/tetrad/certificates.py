@@ -16,6 +16,7 @@ from tetrad import tls
 from tetrad.encryption import WARNED_SECONDS
 from tetrad.loaded import ConfigError
 from tetrad.plan import TlsPlan
+from tetrad.reasons import reason_of
 from tetrad.tlswords import words
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _text(key: str, path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise _Bad(key, f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise _Bad(key, f"{path}: {reason_of(error)}") from None
     if len(data) > _MOST_BYTES:
         raise _Bad(key, f"{path}: far too long for a file of certificates and keys")
     # Between what is in PEM there may be remarks in any language.

@@ -15,6 +15,7 @@ from tetrad import addresses, listeners, snapshot
 from tetrad.delivery import deliver, write_in_time
 from tetrad.descriptors import TALLY
 from tetrad.jsonlines import encode
+from tetrad.reasons import reason_of
 from tetrad.tally import Tally
 
 TYPE_CHECKING = False
@@ -109,7 +110,7 @@ class Control:
         try:
             self._master.fork(report, conversation.fd)
         except OSError as error:
-            self._say(conversation, {"error": f"no process for an answer: {error.strerror}"})
+            self._say(conversation, {"error": f"no process for an answer: {reason_of(error)}"})
         else:
             self._end(conversation)
 

@@ -10,6 +10,7 @@ from tetrad import events, listeners
 from tetrad.addresses import read
 from tetrad.clients import Client
 from tetrad.proxyheader import HeaderError
+from tetrad.reasons import reason_of
 from tetrad.refusals import Refusals
 from tetrad.vestibule import Guest, Vestibule
 
@@ -244,7 +245,7 @@ class Door:
         """Leave clients in the backlog until there is room; say so once an episode."""
         now = monotonic()
         if "overloaded" not in self._loop.timers:
-            self._journal.event("error", events.SERVER_OVERLOADED, error=error.strerror)
+            self._journal.event("error", events.SERVER_OVERLOADED, error=reason_of(error))
         self._loop.timers.set("overloaded", now + 10 * PAUSE_SECONDS, lambda: None)
         self._shut = True
         for fd in self._open:

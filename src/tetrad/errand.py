@@ -8,6 +8,7 @@ import time
 
 from tetrad import spawn
 from tetrad.lean import signal
+from tetrad.reasons import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Errand:
         try:
             self._pipe = self._start(command, keep)
         except OSError as error:
-            conclude(failed(f"no process for {self._doing}: {error.strerror}"))
+            conclude(failed(f"no process for {self._doing}: {reason_of(error)}"))
             return
         self._loop.watch(self._pipe, self._hear)
         late = f"{self._doing} took longer than {PATIENCE_SECONDS:.0f} s"

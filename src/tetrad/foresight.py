@@ -13,6 +13,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from tetrad import logfile, paths, privileges
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def _listener_problems(listener: Listener) -> Iterator[Problem]:
         yield _forbidden("listen", listener.name)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:  # by the daemon that is to be stopped
-            yield Problem(f"{listener.name}: {(error.strerror or str(error)).lower()}")
+            yield Problem(f"{listener.name}: {reason_of(error)}")
 
 
 def _try_to_bind(address: str, port: int) -> None:

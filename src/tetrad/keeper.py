@@ -20,6 +20,7 @@ import time
 
 from tetrad import functions, spawn
 from tetrad.lean import signal
+from tetrad.reasons import reason_of
 from tetrad.title import Title
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ CONTROL = 3
 """Where the keeper and its program hear of the handler, and tell it how the program fares."""
 
 ENDED, NOT_STARTED, RAISED = b"s", b"e", b"x"
-"""What a message to the handler begins with: a wait status, an errno, or what was raised."""
+"""What a message to the handler begins with: a wait status, why none, or what was raised."""
 
 NOT_EXECUTED = 127
 """Exit status of who could not become the program."""
@@ -84,7 +85,7 @@ def keep(places: tuple[int, int, int, int], plan: JobPlan, context: Context) -> 
     try:
         status = _watch(plan, context)
     except OSError as error:
-        os.write(CONTROL, b"%b%d" % (NOT_STARTED, error.errno or 0))
+        os.write(CONTROL, NOT_STARTED + reason_of(error).encode())
     else:
         end_children(float("inf"))
         if status is not None:
@@ -151,7 +152,7 @@ def _execute(plan: JobPlan, context: Context) -> None:
     try:
         os.execve(plan["target"], plan["arguments"], plan["environment"] | own)
     except OSError as error:
-        os.write(CONTROL, b"%b%d" % (NOT_STARTED, error.errno or 0))
+        os.write(CONTROL, NOT_STARTED + reason_of(error).encode())
         os._exit(NOT_EXECUTED)
 
 

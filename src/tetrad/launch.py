@@ -31,6 +31,7 @@ from tetrad import (
 )
 from tetrad.handover import Estate, become_master, hand_over
 from tetrad.interruptions import Interrupted, Interruptions
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     import _socket
@@ -289,7 +290,7 @@ def _bind_error(name: str, error: OSError) -> StartError:
         errno.EADDRNOTAVAIL: "; this machine has no such address",
         errno.ENOENT: "; its folder does not exist",
     }
-    message = f"{name}: {_reason(error)}{hints.get(error.errno or 0, '')}"
+    message = f"{name}: {reason_of(error)}{hints.get(error.errno or 0, '')}"
     return StartError(message, permission=isinstance(error, PermissionError))
 
 
@@ -311,9 +312,5 @@ def _say(error: BaseException) -> str:
     """Say in a line what is wrong, with the name of the thing."""
     error = _cause(error)
     if isinstance(error, OSError):
-        return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
+        return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
     return str(error) or type(error).__name__
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tetrad import certificates, configfile, logfile, paths, planning
 from tetrad.loaded import ConfigError
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     from tetrad.plan import Plan
@@ -43,7 +44,7 @@ def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
         why = f"the daemon's user, {_user()}, has no permission to read it"
         return {"errors": [f"{file}: {why}"], "is_file_bad": True}
     except OSError as error:
-        return {"errors": [f"{file}: {error.strerror}"], "is_file_bad": True}
+        return {"errors": [f"{file}: {reason_of(error)}"], "is_file_bad": True}
     plan = planning.make(loaded, explicit, foreground=foreground, certificates=found)
     return {"plan": plan, "problems": _problems_of_log(plan, foreground=foreground)}
 
@@ -64,5 +65,5 @@ def _problems_of_log(plan: Plan, *, foreground: bool) -> list[str]:
     try:
         logfile.try_out(file, plan["pidfile"])
     except OSError as error:
-        return [f"log.file: {file}: {error.strerror}"]
+        return [f"log.file: {file}: {reason_of(error)}"]
     return []

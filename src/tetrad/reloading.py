@@ -7,6 +7,7 @@ import errno
 from tetrad import __version__, encryption, events, listeners
 from tetrad.clients import Listener
 from tetrad.errand import Errand, failed
+from tetrad.reasons import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _open_new(
             hint = f": by this daemon, as {ours}; restart it instead"
             if error.errno != errno.EADDRINUSE or ours is None:
                 hint = ""
-            problems.append(f"{plan['name']}: {error.strerror}{hint}")
+            problems.append(f"{plan['name']}: {reason_of(error)}{hint}")
     return opened, problems
 
 

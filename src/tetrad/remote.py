@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tetrad.reasons import reason_of
 from tetrad.timers import LONGEST_WAIT_SECONDS
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECON
     except BlockingIOError:
         raise NoAnswerError(f"{path}: no answer within {patience:.0f} s") from None
     except OSError as error:
-        raise NoAnswerError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise NoAnswerError(f"{path}: {reason_of(error)}") from error
     if not answer:
         raise NoAnswerError(f"{path}: no answer; only root and the daemon's own user are given one")
     try:

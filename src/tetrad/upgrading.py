@@ -15,6 +15,7 @@ from tetrad import __version__, events, spawn, succession
 from tetrad.descriptors import PLAN
 from tetrad.errand import Errand, failed
 from tetrad.lean import signal
+from tetrad.reasons import reason_of
 from tetrad.reloading import STOPPING
 
 TYPE_CHECKING = False
@@ -74,7 +75,7 @@ class Upgrading:
             try:
                 self._write(_NO_PLAN)
             except OSError as error:
-                self._conclude(failed(f"no memory for an upgrade: {error.strerror}"))
+                self._conclude(failed(f"no memory for an upgrade: {reason_of(error)}"))
                 return
             self._errand.send(self._master.plan["prober"], (PLAN,), self._on_answer)
 
@@ -94,7 +95,7 @@ class Upgrading:
             self._become(answer["command"], answer["plan"])
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
-            self._conclude(failed(f"the new version cannot begin: {what}{error.strerror}"))
+            self._conclude(failed(f"the new version cannot begin: {what}{reason_of(error)}"))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end who serves
             self._conclude(failed(f"the new version cannot begin: {error!r}"))
 

@@ -14,6 +14,7 @@ import time
 from tetrad import events, keeper, spawn
 from tetrad.jsonlines import members
 from tetrad.lean import signal
+from tetrad.reasons import reason_of
 from tetrad.terminal import harmless
 from tetrad.waiting import Ended
 
@@ -164,7 +165,7 @@ class Running:
         if kind == keeper.ENDED:
             outcome.take_status(int(text))
         elif kind == keeper.NOT_STARTED:
-            outcome.error = f"it cannot be started: {os.strerror(int(text))}"
+            outcome.error = f"it cannot be started: {text}"
         elif kind == keeper.RAISED:
             outcome.error = text
 
@@ -199,7 +200,7 @@ def _run(plan: JobPlan, context: Context, session: Session, outcome: Outcome) ->
     try:
         running = Running(plan, context, outcome)
     except OSError as error:
-        outcome.error = f"it cannot be started: {error.strerror}"
+        outcome.error = f"it cannot be started: {reason_of(error)}"
         return
     try:
         running.follow(session, time.monotonic() + plan["timeout"])

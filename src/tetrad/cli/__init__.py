@@ -13,6 +13,7 @@ from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, INTERRUPTED, OK, Comm
 from tetrad.cli.parser import parser
 from tetrad.loaded import ConfigError
 from tetrad.notify import Notifier
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def _run(arguments: Sequence[str] | None, manager: Notifier) -> int:
         # What no command expects: standard output is full, the working directory is gone.
         if error.filename is not None or _is_writable(sys.stdout):
             what = error.filename or "input or output"
-            _complain(manager, f"{what}: {(error.strerror or '').lower()}")
+            _complain(manager, f"{what}: {reason_of(error)}")
         return FAILURE
     return status
 
@@ -97,7 +98,7 @@ def _flush(status: int) -> int:
         _abandon(sys.stdout)  # that nobody reads it does not make it wrong
     except OSError as error:
         _abandon(sys.stdout)
-        remark(f"standard output: {(error.strerror or str(error)).lower()}")
+        remark(f"standard output: {reason_of(error)}")
         status = FAILURE if status == OK else status
     try:
         sys.stderr.flush()
@@ -119,7 +120,7 @@ def _open_standard_streams() -> None:
     try:
         fd = os.open(os.devnull, os.O_RDWR)
     except OSError as error:
-        sys.exit(f"tetrad: {os.devnull}: {error.strerror}: mknod -m 666 {os.devnull} c 1 3")
+        sys.exit(f"tetrad: {os.devnull}: {reason_of(error)}: mknod -m 666 {os.devnull} c 1 3")
     while fd <= 2:  # noqa: PLR2004 - standard error
         fd = os.open(os.devnull, os.O_RDWR)
     os.close(fd)

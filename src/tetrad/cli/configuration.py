@@ -10,6 +10,7 @@ from tetrad import configfile, paths, pidfile
 from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError, remark
 from tetrad.loaded import ConfigError
 from tetrad.quantities import Path
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -25,9 +26,7 @@ def load(options: argparse.Namespace) -> Loaded:
     except PermissionError:
         raise CommandError(f"{file}: permission denied", PERMISSION) from None
     except OSError as error:
-        raise CommandError(
-            f"{file}: {(error.strerror or str(error)).lower()}", BAD_CONFIGURATION
-        ) from None
+        raise CommandError(f"{file}: {reason_of(error)}", BAD_CONFIGURATION) from None
 
 
 def find(options: argparse.Namespace, *keys: str) -> Loaded:
@@ -92,4 +91,4 @@ def running_pid(loaded: Loaded) -> int | None:
     except PermissionError:
         raise CommandError(f"{path}: permission denied", PERMISSION) from None
     except OSError as error:
-        raise CommandError(f"{path}: {(error.strerror or '').lower()}", FAILURE) from None
+        raise CommandError(f"{path}: {reason_of(error)}", FAILURE) from None

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tetrad.cli.outcome import FAILURE, OK, CommandError
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -60,4 +61,4 @@ def _reason(error: OSError) -> str:
 
     if isinstance(error, ssl.SSLError):
         return words(error)
-    return (error.strerror or str(error)).lower()
+    return reason_of(error)

@@ -20,6 +20,7 @@ from tetrad.cli.outcome import (
     CommandError,
 )
 from tetrad.loaded import ConfigError
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +47,7 @@ def status(options: argparse.Namespace) -> int:
     try:
         state = pidfile.look(path)
     except OSError as error:
-        reason = f"{path}: {(error.strerror or '').lower()}"
+        reason = f"{path}: {reason_of(error)}"
         _report_absence(options.format, "unknown", reason)
         raise CommandError(reason, STATUS_UNKNOWN) from None
     if state.pid is None:
@@ -121,7 +122,7 @@ def logs(options: argparse.Namespace) -> int:
         if error.filename is None:
             raise
         status = PERMISSION if isinstance(error, PermissionError) else FAILURE
-        raise CommandError(f"{path}: {(error.strerror or '').lower()}", status) from None
+        raise CommandError(f"{path}: {reason_of(error)}", status) from None
     return OK
 
 

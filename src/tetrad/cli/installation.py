@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tetrad.cli.outcome import FAILURE, OK, PERMISSION, CommandError
+from tetrad.reasons import reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -43,5 +44,5 @@ def _tell(done: Iterable[str]) -> None:
         if error.filename is None:
             raise
         status = PERMISSION if isinstance(error, PermissionError) else FAILURE
-        message = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+        message = f"{error.filename}: {reason_of(error)}"
         raise CommandError(message, status) from None
