@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tetrad.config import Clock, Close, Config, Listener, Section
+from tetrad.config import Config, Listener
 from tetrad.configfile import read
 from tetrad.dumping import dump
 from tetrad.quantities import ClockFormat
+from tetrad.repertoire import Clock, Close
+from tetrad.sections import Section
 
 
 def leaves(value: object, path: str = "") -> dict[str, type]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import operator
 import pwd
 import re
 from typing import TYPE_CHECKING, Any
@@ -13,23 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad import answers, configfile, executables, paths, quantities
-from tetrad.config import (
-    Access,
-    Clock,
-    Close,
-    Config,
-    Daemon,
-    Fixed,
-    Handlers,
-    Limits,
-    Listener,
-    Log,
-    Run,
-    Session,
-)
+from tetrad.config import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
 from tetrad.configfile import load
 from tetrad.dumping import dump
 from tetrad.loaded import ConfigError, Loaded
+from tetrad.repertoire import BUILT_IN_COMMANDS, Clock, Close, Fixed, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -328,6 +317,38 @@ nope: 1
         "commands.abcd.clock",
         "commands.abcd.timezone",
         "nope",
+    ]
+
+
+def test_all_that_cannot_work_together_is_told_in_one_run(file: Path) -> None:
+    """Each key that another one leaves no room for has its line."""
+    text = """\
+listen:
+- {address: unix:/s, port: 1, reply_terminator: x, service: echo, proxy: {trusted: [192.0.2.1]}}
+- {port: 2}
+- {port: 2}
+- {port: 2}
+"""
+    echo = "the service echo sends back what it gets, and nothing else; take this out"
+    assert problems(file, text) == [
+        f"2:49: listen[0].reply_terminator: {echo}",
+        "2:28: listen[0].port: a Unix socket has no port; take this line out",
+        "2:74: listen[0].proxy: at a Unix socket its permissions say who is trusted; write {} here",
+    ]
+    text = """\
+listen: [{port: 2}, {port: 2}, {port: 2}]
+daemon: {pidfile: /a, control: /a}
+log: {file: /a}
+commands: {tiem: null, abcd: null, "a.b[": null, quit: null}
+"""
+    assert problems(file, text) == [
+        "1:21: listen[1]: 127.0.0.1:2 is that of listen[0] already",
+        "1:32: listen[2]: 127.0.0.1:2 is that of listen[0] already",
+        "2:32: daemon.control: /a is that of daemon.pidfile already",
+        "3:13: log.file: /a is that of daemon.control already",
+        "4:18: commands.tiem: there is no such command to take out; did you mean time?",
+        "4:30: commands.abcd: there is no such command to take out",
+        "4:11: commands.a.b[: there is no such command to take out",
     ]
 
 
@@ -795,7 +816,7 @@ listeners = st.builds(
     address=sockets.map(lambda path: quantities.Address(f"unix:{path}")),
     reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(answers.Terminator),
 )
-commands = maybe(
+commands = (
     st.builds(
         Clock,
         clock=texts.filter(lambda text: "\0" not in text).map(quantities.ClockFormat),
@@ -847,7 +868,11 @@ configurations = st.builds(
         send_timeout=maybe(durations),
     ),
     access=st.builds(Access, allow=st.lists(networks), deny=st.lists(networks)),
-    commands=st.dictionaries(names.map(quantities.CommandName), commands),
+    commands=st.builds(
+        operator.or_,
+        st.dictionaries(names.map(quantities.CommandName), commands),
+        st.dictionaries(st.sampled_from(sorted(BUILT_IN_COMMANDS)), st.none()),
+    ),
 )
 
 

@@ -16,7 +16,9 @@ import yaml
 from clients import ANSWER
 from processes import PATIENCE_SECONDS
 from tetrad import configfile
-from tetrad.config import Clock, Close, Config, Fixed, Listener, Section
+from tetrad.config import Config, Listener
+from tetrad.repertoire import Clock, Close, Fixed
+from tetrad.sections import Section
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tetrad import configfile, executables, functions, inspector
-from tetrad.config import Call, Run
 from tetrad.quantities import CommandName
+from tetrad.repertoire import Call, Run
 
 if TYPE_CHECKING:
     from pathlib import Path

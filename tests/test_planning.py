@@ -14,22 +14,7 @@ from hypothesis import strategies as st
 from tetrad import __version__, executables, planning
 from tetrad.admission import AccessList
 from tetrad.answers import Size, Terminator
-from tetrad.config import (
-    Access,
-    Call,
-    Clock,
-    Close,
-    Command,
-    Config,
-    Daemon,
-    Fixed,
-    Handlers,
-    Limits,
-    Listener,
-    Log,
-    Run,
-    Session,
-)
+from tetrad.config import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
 from tetrad.executables import Argument, Function, Variable
 from tetrad.loaded import Loaded
 from tetrad.quantities import (
@@ -45,6 +30,7 @@ from tetrad.quantities import (
     SocketPath,
     Timezone,
 )
+from tetrad.repertoire import Call, Clock, Close, Command, Fixed, Run
 
 if TYPE_CHECKING:
     from tetrad.plan import Plan

@@ -12,14 +12,6 @@ if TYPE_CHECKING:
     import msgspec
 
 
-class KeyProblemError(ValueError):
-    """What is wrong with one `key` of a section, or of one below it, in the light of the others."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
 def explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     """Say what was wrong with a value, and what was expected."""
     plain = without_annotation(kind)

@@ -5,18 +5,16 @@ The file's reader, the manual page, the JSON Schema and `--dump` are all made fr
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 from msgspec.structs import force_setattr
 
-from tetrad import executables, paths
-from tetrad.answers import Size, Terminator
-from tetrad.complaints import KeyProblemError
-from tetrad.executables import Argument, Function, Variable
+from tetrad import paths
+from tetrad.answers import Terminator
+from tetrad.complaints import did_you_mean
 from tetrad.quantities import (
     Address,
-    ClockFormat,
     CommandName,
     Duration,
     Group,
@@ -25,10 +23,14 @@ from tetrad.quantities import (
     Path,
     Rate,
     SocketPath,
-    Timezone,
     TlsVersion,
     User,
 )
+from tetrad.repertoire import BUILT_IN_COMMANDS, Command
+from tetrad.sections import Misfit, Section, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEFAULT_PORT = 65000
 
@@ -36,11 +38,6 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 CountOrNone = Annotated[int, Meta(ge=0, le=10_000)]
 Backlog = Annotated[int, Meta(ge=1, le=65535)]
-Text = Annotated[str, Meta(min_length=1, max_length=1024)]
-
-
-class Section(Struct, frozen=True, kw_only=True):
-    """A mapping of the file, whose keys are known."""
 
 
 class Proxy(Section, frozen=True):
@@ -73,10 +70,10 @@ class Tls(Section, frozen=True):
         Meta(description='who is served, as "CN=monitor,*"; empty: all whom client_ca vouches for'),
     ] = []
 
-    def __post_init__(self) -> None:
-        """Refuse what would be checked against nothing."""
+    def misfits(self) -> Iterable[Misfit]:
+        """Return what would be checked against nothing."""
         if self.subjects and self.client_ca is None:
-            raise KeyProblemError("subjects", "without client_ca nobody shows a certificate")
+            yield Misfit("subjects", "without client_ca nobody shows a certificate")
 
 
 class Listener(Section, frozen=True):
@@ -101,27 +98,25 @@ class Listener(Section, frozen=True):
     tls: Annotated[Tls | None, Meta(description="encryption; null: none")] = None
 
     def __post_init__(self) -> None:
-        """Give TCP its default port; a Unix socket has none, nor addresses to be trusted.
+        """Give TCP its default port."""
+        super().__post_init__()
+        if self.address.path is None and self.port is None:
+            force_setattr(self, "port", DEFAULT_PORT)
 
-        Echoes have no end of their own.
-        """
+    def misfits(self) -> Iterable[Misfit]:
+        """Return what fits TCP only, or Unix sockets; echoes have no end of their own."""
+        is_tcp = self.address.path is None
         if self.reply_terminator and self.service == "echo":
             message = "the service echo sends back what it gets, and nothing else; take this out"
-            raise KeyProblemError("reply_terminator", message)
-        if self.address.path is None:
-            if self.port is None:
-                force_setattr(self, "port", DEFAULT_PORT)
-            if self.proxy is not None and not self.proxy.trusted:
-                raise KeyProblemError(
-                    "proxy", "name the balancers that are trusted, as {trusted: [192.0.2.10]}"
-                )
-        elif self.port is not None:
-            raise KeyProblemError("port", "a Unix socket has no port; take this line out")
-        elif self.proxy is not None and self.proxy.trusted:
-            raise KeyProblemError(
-                "proxy",
-                "at a Unix socket its permissions say who is trusted; write {} here",
-            )
+            yield Misfit("reply_terminator", message)
+        if self.port is not None and not is_tcp:
+            yield Misfit("port", "a Unix socket has no port; take this line out")
+        if self.proxy is not None and not self.proxy.trusted and is_tcp:
+            message = "name the balancers that are trusted, as {trusted: [192.0.2.10]}"
+            yield Misfit("proxy", message)
+        if self.proxy is not None and self.proxy.trusted and not is_tcp:
+            message = "at a Unix socket its permissions say who is trusted; write {} here"
+            yield Misfit("proxy", message)
 
     @property
     def name(self) -> str:
@@ -215,81 +210,6 @@ class Access(Section, frozen=True):
     deny: Annotated[list[Network], Meta(description="networks that are kept out")] = []
 
 
-class Clock(Section, frozen=True):
-    """A command that answers the time."""
-
-    clock: Annotated[ClockFormat, Meta(description="the format, as of strftime(3)")]
-    timezone: Annotated[Timezone, Meta(description="local, UTC or a name such as Asia/Seoul")] = (
-        Timezone("local")
-    )
-
-
-class Close(Section, frozen=True):
-    """A command that answers a text and closes the connection."""
-
-    close: Annotated[Text, Meta(description="the text")]
-
-
-class Fixed(Section, frozen=True):
-    """A command that answers a text."""
-
-    text: Annotated[Text, Meta(description="the text")]
-
-
-Timeout = Annotated[Duration, Meta(description="how long it may take before it is killed")]
-MaxOutput = Annotated[Size, Meta(description="the longest answer; what goes beyond it is cut off")]
-OnError = Annotated[
-    Text | None, Meta(description="the answer if it fails or takes too long; null: none")
-]
-
-
-class Run(Section, frozen=True):
-    """A command that answers what a program writes to its standard output."""
-
-    run: Annotated[
-        list[Argument],
-        Meta(description="the program and its arguments; it is a path or is found in PATH"),
-    ]
-    env: Annotated[
-        dict[Variable, Argument], Meta(description="variables of its environment, beside our own")
-    ] = {}
-    timeout: Timeout = Duration(10)
-    max_output: MaxOutput = Size(1 << 16)
-    on_error: OnError = None
-
-    def __post_init__(self) -> None:
-        """Refuse a program that is not there."""
-        if not self.run:
-            raise KeyProblemError("run", "a program is needed, e.g. [uptime, -p]")
-        try:
-            _ = self.program
-        except ValueError as error:
-            raise KeyProblemError("run", str(error)) from None
-
-    @property
-    def program(self) -> str:
-        """The path of the program. Raises ValueError."""
-        path = self.env.get(Variable("PATH"), executables.PATH)
-        return executables.find(self.run[0], path)
-
-
-class Call(Section, frozen=True):
-    """A command that answers what a function of Python returns."""
-
-    call: Annotated[Function, Meta(description="the function, as package.module:function")]
-    timeout: Timeout = Duration(10)
-    max_output: MaxOutput = Size(1 << 16)
-    on_error: OnError = None
-
-
-Command = Clock | Close | Fixed | Run | Call
-
-BUILT_IN_COMMANDS: dict[CommandName, Command | None] = {
-    CommandName("time"): Clock(clock=ClockFormat("%Y/%m/%d %H:%M:%S")),
-    CommandName("quit"): Close(close="quit"),
-}
-
-
 class Config(Section, frozen=True):
     """The whole configuration."""
 
@@ -303,20 +223,27 @@ class Config(Section, frozen=True):
     commands: dict[CommandName, Command | None] = {}
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work together, and add the built-in commands to the file's own."""
+        """Add the built-in commands to the file's own."""
+        super().__post_init__()
+        force_setattr(self, "commands", BUILT_IN_COMMANDS | self.commands)
+
+    def misfits(self) -> Iterable[Misfit]:
+        """Return what one part of the configuration does not leave to another."""
         if not self.listen:
-            raise KeyProblemError("listen", "at least one listener is needed")
+            yield Misfit("listen", "at least one listener is needed")
         names = [listener.name for listener in self.listen]
         for index, (name, listener) in enumerate(zip(names, self.listen, strict=True)):
             first = names.index(name)
             if first != index and listener.port != 0:
-                message = f"{name} is that of listen[{first}] already"
-                raise KeyProblemError(f"listen[{index}]", message)
-        self._insist_on_files_apart()
-        force_setattr(self, "commands", BUILT_IN_COMMANDS | self.commands)
+                yield Misfit(f"listen[{index}]", f"{name} is that of listen[{first}] already")
+        yield from self._files_in_the_way()
+        for name, command in self.commands.items():
+            if command is None and name not in BUILT_IN_COMMANDS:
+                hint = did_you_mean(name, BUILT_IN_COMMANDS)
+                yield Misfit(f"commands.{name}", f"there is no such command to take out{hint}")
 
-    def _insist_on_files_apart(self) -> None:
-        """Refuse a log that would be written into the pidfile, and the like."""
+    def _files_in_the_way(self) -> Iterable[Misfit]:
+        """Return what would have a log written into the pidfile, and the like."""
         files: list[tuple[str, str | None, str]] = [
             ("daemon.pidfile", self.daemon.pidfile, paths.pidfile()),
             ("daemon.control", self.daemon.control, paths.control()),
@@ -326,5 +253,5 @@ class Config(Section, frozen=True):
         # What nobody has said comes first: the place that is told is one that somebody has written.
         for key, path, _ in sorted(files, key=lambda file: file[1] != file[2]):
             if path is not None and path in taken:
-                raise KeyProblemError(key, f"{path} is that of {taken[path]} already")
+                yield Misfit(key, f"{path} is that of {taken[path]} already")
             taken[path] = key

@@ -20,10 +20,11 @@ from msgspec import UNSET
 from msgspec.structs import force_setattr
 
 from tetrad import scalars
-from tetrad.complaints import KeyProblemError, did_you_mean, explain, show, without_annotation
-from tetrad.config import Config, Section
+from tetrad.complaints import did_you_mean, explain, show, without_annotation
+from tetrad.config import Config
 from tetrad.loaded import Loaded
 from tetrad.quantities import Address, Path, SocketPath
+from tetrad.sections import MisfitError, Section
 from tetrad.terminal import harmless
 
 if TYPE_CHECKING:
@@ -143,9 +144,10 @@ class _Reader:
             return UNSET
         try:
             return kind(**values)
-        except KeyProblemError as problem:
-            self.problem(_place(node, problem.key), _join(path, problem.key), str(problem))
-            values.pop(problem.key.partition("[")[0], None)
+        except MisfitError as error:
+            for where, message in error.misfits:
+                self.problem(_place(node, where), _join(path, where), message)
+                values.pop(where.partition("[")[0], None)
             self.sound = values
         return UNSET
 

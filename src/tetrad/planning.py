@@ -10,7 +10,6 @@ import msgspec
 
 from tetrad import __version__, executables, programs
 from tetrad.activation import Activation
-from tetrad.config import Call, Clock, Close, Fixed, Run
 from tetrad.plan import (
     AccessRule,
     CommandPlan,
@@ -23,14 +22,16 @@ from tetrad.plan import (
     SessionPlan,
     SupervisionPlan,
 )
+from tetrad.repertoire import Call, Clock, Close, Fixed, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tetrad.certificates import Found
-    from tetrad.config import Command, Config, Listener
+    from tetrad.config import Config, Listener
     from tetrad.loaded import Loaded
     from tetrad.plan import TlsPlan
+    from tetrad.repertoire import Command
 
 FIXED = (
     "daemon.pidfile",

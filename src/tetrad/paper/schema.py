@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from tetrad.answers import Size, Terminator
-from tetrad.config import Config, Listener, Section
+from tetrad.config import Config, Listener
 from tetrad.executables import Argument, Function, Variable
 from tetrad.quantities import (
     Address,
@@ -31,6 +31,7 @@ from tetrad.quantities import (
     TlsVersion,
     User,
 )
+from tetrad.sections import Section
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
