@@ -68,7 +68,7 @@ TABLE = (
     Row("master", "read", "EINTR EAGAIN", ""),
     Row("master", "write", "EINTR EAGAIN", "ENOMEM", a_refusal),
     Row("master", "recvfrom", "EINTR EAGAIN", "ENOMEM", a_status),
-    Row("master", "sendto", "EINTR EAGAIN", "ENOMEM ENOBUFS", an_outlook),
+    Row("master", "write", "EINTR EAGAIN", "ENOMEM ENOBUFS", an_outlook),
     Row("master", "pipe2", "", "EMFILE ENFILE ENOMEM", a_reload),
     Row("master", "socket", "", "EMFILE ENFILE ENOMEM ENOBUFS EPERM", a_new_listener, ONCE),
     Row("master", "bind", "", "ENOMEM ENOSPC EIO", a_new_listener, ONCE),
