@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmarks.processes import MeasureError
-from tetrad.descriptors import JOURNAL
-from tetrad.events import CLIENT_COMMAND, CLIENT_CONNECTED, CLIENT_DISCONNECTED, Journal
+from tetrad.ipc.fds import JOURNAL
+from tetrad.ipc.log_protocol import CLIENT_COMMAND, CLIENT_CONNECTED, CLIENT_DISCONNECTED, Journal
 
 if TYPE_CHECKING:
     from pathlib import Path

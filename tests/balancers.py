@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tetrad.proxyheader import crc32c
+from tetrad.protocol.proxy import crc32c
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 

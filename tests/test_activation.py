@@ -12,9 +12,9 @@ import pytest
 
 from clients import ANSWER
 from processes import run
-from tetrad import activation
-from tetrad.activation import Activation, MismatchError, Passed
-from tetrad.plan import ListenerPlan
+from tetrad.ipc.runtime_config import ListenerPlan
+from tetrad.launch import socket_activation
+from tetrad.launch.socket_activation import Activation, MismatchError, Passed
 
 if TYPE_CHECKING:
     import pathlib
@@ -65,7 +65,7 @@ def test_what_is_meant_for_this_process_is_taken() -> None:
         "WATCHDOG_USEC": "30000000",
         "HOME": "/",
     }
-    taken = activation.take(variables, PID)
+    taken = socket_activation.take(variables, PID)
     assert taken == Activation("@notify", 30.0, (Passed(3, "tetrad"), Passed(4, "listen[1]")))
     assert variables == {"HOME": "/"}
 
@@ -82,13 +82,13 @@ def test_what_is_meant_for_this_process_is_taken() -> None:
 )
 def test_what_is_meant_for_others_is_not(variables: dict[str, str]) -> None:
     """Variables that somebody else was started with, or that are garbage, say nothing."""
-    assert activation.take(variables, PID) == Activation()
+    assert socket_activation.take(variables, PID) == Activation()
     assert not variables
 
 
 def test_sockets_may_have_no_names() -> None:
     """Older managers pass none."""
-    taken = activation.take({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
+    taken = socket_activation.take({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
     assert taken.sockets == (Passed(3, ""), Passed(4, ""))
 
 
@@ -97,7 +97,7 @@ def test_a_socket_is_found_by_its_address_and_port(host: str) -> None:
     """In whatever order they come, and each one then listens without blocking."""
     (one, first), (other, second) = tcp(host), tcp(host)
     with one, other:
-        found = activation.adopt([first, second], passed(other, one))
+        found = socket_activation.adopt([first, second], passed(other, one))
         assert [s.getsockname() for s in found] == [one.getsockname(), other.getsockname()]
         for adopted in found:
             assert adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -111,7 +111,7 @@ def test_a_unix_socket_is_found_by_its_path(tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "t.sock")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(path)
-        (found,) = activation.adopt([plan(f"unix:{path}", "unix", path, 0)], passed(bound))
+        (found,) = socket_activation.adopt([plan(f"unix:{path}", "unix", path, 0)], passed(bound))
         with found:
             assert found.getsockname() == path
 
@@ -121,7 +121,7 @@ def test_a_socket_is_found_by_the_listeners_place() -> None:
     bound, _ = tcp()
     with bound:
         anywhere = plan("127.0.0.1:0", "inet", "127.0.0.1", 0)
-        (found,) = activation.adopt([anywhere], passed(bound, name="listen[0]"))
+        (found,) = socket_activation.adopt([anywhere], passed(bound, name="listen[0]"))
         with found:
             assert found.getsockname() == bound.getsockname()
 
@@ -130,14 +130,14 @@ def test_a_listener_without_a_socket_is_refused() -> None:
     """Both ways out are told."""
     (one, first), (other, second) = tcp(), tcp()
     with one, other, pytest.raises(MismatchError, match=r"none for listen\[1\]: add it to"):
-        activation.adopt([first, second], passed(one))
+        socket_activation.adopt([first, second], passed(one))
 
 
 def test_a_socket_without_a_listener_is_refused() -> None:
     """Clients would wait there for ever."""
     (one, first), (other, second) = tcp(), tcp()
     with one, other, pytest.raises(MismatchError, match=second["name"]):
-        activation.adopt([first], passed(one, other))
+        socket_activation.adopt([first], passed(one, other))
 
 
 def test_what_cannot_be_listened_at_is_refused() -> None:
@@ -147,7 +147,7 @@ def test_what_cannot_be_listened_at_is_refused() -> None:
         port = bound.getsockname()[1]
         wanted = plan(f"127.0.0.1:{port}", "inet", "127.0.0.1", port)
         with pytest.raises(MismatchError, match="none for"):
-            activation.adopt([wanted], passed(bound))
+            socket_activation.adopt([wanted], passed(bound))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -209,13 +209,13 @@ def test_a_descriptor_that_is_no_socket_is_named() -> None:
     reads, writes = os.pipe()
     refused = pytest.raises(MismatchError, match=f"descriptor {reads}, .*non-socket")
     with open(reads, "rb"), open(writes, "wb"), refused:
-        activation.adopt([], (Passed(reads, ""),))
+        socket_activation.adopt([], (Passed(reads, ""),))
 
 
 def test_a_descriptor_that_is_not_open_is_named() -> None:
     """Nothing was passed there."""
     with pytest.raises(MismatchError, match=r"descriptor 99999, .*bad file descriptor"):
-        activation.adopt([], (Passed(99999, ""),))
+        socket_activation.adopt([], (Passed(99999, ""),))
 
 
 @pytest.mark.parametrize(
@@ -225,5 +225,5 @@ def test_a_descriptor_that_is_not_open_is_named() -> None:
 def test_numbers_have_an_end(variable: str, most: str, too_many: str) -> None:
     """What no manager can mean is not reckoned with: it would take all memory, or more."""
     for number, is_taken in ((most, True), (too_many, False), ("9" * 5000, False)):
-        taken = activation.take({"LISTEN_PID": f"{PID}", variable: number}, PID)
+        taken = socket_activation.take({"LISTEN_PID": f"{PID}", variable: number}, PID)
         assert (taken != Activation()) is is_taken

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tetrad import addresses
+from tetrad.system import addresses
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import admission
-from tetrad.admission import AccessList, Admission, Rates, source_of
+from tetrad.master import admission
+from tetrad.master.admission import AccessList, Admission, Rates, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tetrad.admission import Source
-    from tetrad.plan import AccessRule, LimitsPlan
+    from tetrad.ipc.runtime_config import AccessRule, LimitsPlan
+    from tetrad.master.admission import Source
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")

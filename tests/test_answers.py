@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tetrad.answers import Size, Terminator
+from tetrad.config.answers import Size, Terminator
 
 SIZE = "expected a size such as 4KiB or a number of bytes, from 1 to 1GiB"
 TERMINATOR = 'expected a text of up to 16 characters: "\\n" in double quotes'

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad.children import Child, Children
-from tetrad.clients import Client, Listener, address_of
-from tetrad.plan import ListenerPlan
-from tetrad.succession import FORMAT
+from tetrad.ipc.runtime_config import ListenerPlan
+from tetrad.master.connections import Client, Listener, address_of
+from tetrad.master.handler_table import Child, Children
+from tetrad.master.saved_state import FORMAT
 
 if TYPE_CHECKING:
-    from tetrad.admission import Source
+    from tetrad.master.admission import Source
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")

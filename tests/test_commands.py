@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad import commands
-from tetrad.commands import Clock, Close
+from tetrad.handler import commands
+from tetrad.handler.commands import Clock, Close
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tetrad.plan import CommandPlan
+    from tetrad.ipc.runtime_config import CommandPlan
 
 MOMENT = 1053537514.9
 """2003/05/21 17:18:34 UTC, and nine tenths."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tetrad.config import Config, Listener
-from tetrad.configfile import read
-from tetrad.dumping import dump
-from tetrad.quantities import ClockFormat
-from tetrad.repertoire import Clock, Close
-from tetrad.sections import Section
+from tetrad.config.command_model import Clock, Close
+from tetrad.config.model import Config, Listener
+from tetrad.config.section import Section
+from tetrad.config.types import ClockFormat
+from tetrad.config.yaml_reader import read
+from tetrad.config.yaml_writer import dump
 
 
 def leaves(value: object, path: str = "") -> dict[str, type]:

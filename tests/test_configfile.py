@@ -13,12 +13,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import answers, configfile, executables, paths, quantities
-from tetrad.config import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
-from tetrad.configfile import load
-from tetrad.dumping import dump
-from tetrad.loaded import ConfigError, Loaded
-from tetrad.repertoire import BUILT_IN_COMMANDS, Clock, Close, Fixed, Run
+from tetrad.config import answers, paths, programs, yaml_reader
+from tetrad.config import types as config_types
+from tetrad.config.command_model import BUILT_IN_COMMANDS, Clock, Close, Fixed, Run
+from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
+from tetrad.config.result import ConfigError, Loaded
+from tetrad.config.yaml_reader import load
+from tetrad.config.yaml_writer import dump
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
-TIME = Clock(clock=quantities.ClockFormat("%Y/%m/%d %H:%M:%S"))
+TIME = Clock(clock=config_types.ClockFormat("%Y/%m/%d %H:%M:%S"))
 QUIT = Close(close="quit")
 
 NAME = "expected a name of exactly four printable ASCII characters other than space"
@@ -391,12 +392,12 @@ def test_a_file_that_contains_itself_is_refused(file: Path, text: str) -> None:
         (b"log:\n  file: a\x01b\n", "2:10"),
     ],
 )
-@pytest.mark.parametrize("loader", [configfile._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
+@pytest.mark.parametrize("loader", [yaml_reader._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
 def test_a_file_that_is_no_text_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, loader: object, data: bytes, place: str
 ) -> None:
     """Bytes that are not UTF-8, or that no text has, are a problem at their place."""
-    monkeypatch.setattr(configfile, "_LOADER", loader)
+    monkeypatch.setattr(yaml_reader, "_LOADER", loader)
     file.write_bytes(data)
     [problem] = load(str(file)).problems
     assert problem.startswith(f"{file}:{place}: not a text file in UTF-8: ")
@@ -415,7 +416,7 @@ def test_a_file_may_have_a_byte_order_mark(file: Path, encoding: str) -> None:
     assert load(str(file)).checked().config.log.level == "debug"
 
 
-@pytest.mark.parametrize("loader", [configfile._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
+@pytest.mark.parametrize("loader", [yaml_reader._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
 @pytest.mark.parametrize(
     ("text", "column"), [("[" * 900, 65), ("{a: " * 9999, 257), ("- " * 9999 + "x", 129)]
 )
@@ -423,16 +424,16 @@ def test_a_file_that_is_nested_deeply_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, loader: object, text: str, column: int
 ) -> None:
     """More than 64 levels are one problem, with and without the library in C."""
-    monkeypatch.setattr(configfile, "_LOADER", loader)
+    monkeypatch.setattr(yaml_reader, "_LOADER", loader)
     assert problems(file, text) == [f"1:{column}: not YAML: nested too deeply"]
 
 
-@pytest.mark.parametrize("loader", [configfile._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
+@pytest.mark.parametrize("loader", [yaml_reader._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
 def test_a_file_that_is_nested_without_end_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, loader: object
 ) -> None:
     """The library in C may look so far ahead that it is the first to say so."""
-    monkeypatch.setattr(configfile, "_LOADER", loader)
+    monkeypatch.setattr(yaml_reader, "_LOADER", loader)
     [problem] = problems(file, "[" * 100_000)
     assert re.fullmatch(r"1:\d+: not YAML: .*nest.*", problem)
 
@@ -470,7 +471,7 @@ def test_a_file_may_be_nested_as_deeply_as_makes_no_sense(file: Path) -> None:
 def test_what_is_text_stays_text(file: Path, written: str, closes: str) -> None:
     """YAML's old surprises do not bite: only numbers, true, false and null are not text."""
     commands = config(file, f"commands:\n  abcd:\n    close: {written}\n").commands
-    assert commands[quantities.CommandName("abcd")] == Close(close=closes)
+    assert commands[config_types.CommandName("abcd")] == Close(close=closes)
 
 
 @pytest.mark.parametrize(
@@ -555,26 +556,26 @@ commands: {date: {clock: "%F", timezone: UTC}, quit: null}
 """,
     )
     assert loaded.listen == [
-        Listener(address=quantities.Address("::"), port=0, service="echo", backlog=5),
-        Listener(address=quantities.Address("192.0.2.1"), port=65000),
-        Listener(address=quantities.Address("unix:/run/x.sock")),
+        Listener(address=config_types.Address("::"), port=0, service="echo", backlog=5),
+        Listener(address=config_types.Address("192.0.2.1"), port=65000),
+        Listener(address=config_types.Address("unix:/run/x.sock")),
     ]
     assert loaded.listen[2].port is None
     assert loaded.session == Session(
-        first_command_timeout=quantities.Duration(2),
-        idle_timeout=quantities.Duration(90),
-        send_timeout=quantities.Duration(90),
+        first_command_timeout=config_types.Duration(2),
+        idle_timeout=config_types.Duration(90),
+        send_timeout=config_types.Duration(90),
     )
     assert loaded.limits == Limits(
-        clients=5, clients_per_source=2, rate_per_source=quantities.Rate("20/s")
+        clients=5, clients_per_source=2, rate_per_source=config_types.Rate("20/s")
     )
     assert loaded.access == Access(
-        allow=[quantities.Network("10.0.0.0/8")],
-        deny=[quantities.Network("10.1.0.0/16"), quantities.Network("2001:db8::1/128")],
+        allow=[config_types.Network("10.0.0.0/8")],
+        deny=[config_types.Network("10.1.0.0/16"), config_types.Network("2001:db8::1/128")],
     )
     assert (loaded.daemon.umask, loaded.daemon.stop_timeout) == (0o077, 0.5)
     assert loaded.daemon.pidfile == Daemon().pidfile
-    date = Clock(clock=quantities.ClockFormat("%F"), timezone=quantities.Timezone("UTC"))
+    date = Clock(clock=config_types.ClockFormat("%F"), timezone=config_types.Timezone("UTC"))
     assert loaded.commands == {"time": TIME, "quit": None, "date": date}
     assert (loaded.log, loaded.handlers) == (Log(), Handlers())
 
@@ -791,10 +792,10 @@ texts = st.one_of(
 )
 files = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85/"), min_size=1, max_size=20)
 absolute = files.filter(lambda name: name not in {".", ".."}).map(lambda name: f"/x/{name}")
-durations = st.integers(1, 10**9).map(lambda n: quantities.Duration.parse(n / 1000))
+durations = st.integers(1, 10**9).map(lambda n: config_types.Duration.parse(n / 1000))
 sockets = absolute.filter(lambda path: len(path.encode()) <= 107)
 counts = st.integers(1, 1_000_000)
-networks = st.ip_addresses().map(str).map(quantities.Network.parse)
+networks = st.ip_addresses().map(str).map(config_types.Network.parse)
 
 
 def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -803,31 +804,31 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85"), max_size=9).map(
-    executables.Argument
+    programs.Argument
 )
 listeners = st.builds(
     Listener,
-    address=st.ip_addresses().map(str).map(quantities.Address.parse),
+    address=st.ip_addresses().map(str).map(config_types.Address.parse),
     port=maybe(st.integers(0, 65535)),
     service=st.sampled_from(["command", "echo"]),
     backlog=st.integers(1, 65535),
 ) | st.builds(
     Listener,
-    address=sockets.map(lambda path: quantities.Address(f"unix:{path}")),
+    address=sockets.map(lambda path: config_types.Address(f"unix:{path}")),
     reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(answers.Terminator),
 )
 commands = (
     st.builds(
         Clock,
-        clock=texts.filter(lambda text: "\0" not in text).map(quantities.ClockFormat),
-        timezone=st.sampled_from(["local", "UTC"]).map(quantities.Timezone),
+        clock=texts.filter(lambda text: "\0" not in text).map(config_types.ClockFormat),
+        timezone=st.sampled_from(["local", "UTC"]).map(config_types.Timezone),
     )
     | st.builds(Close, close=texts)
     | st.builds(Fixed, text=texts)
     | st.builds(
         Run,
-        run=st.lists(arguments, max_size=3).map(lambda more: [executables.Argument("true"), *more]),
-        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(executables.Variable), arguments),
+        run=st.lists(arguments, max_size=3).map(lambda more: [programs.Argument("true"), *more]),
+        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(programs.Variable), arguments),
         timeout=durations,
         max_output=st.integers(1, 1 << 30).map(answers.Size),
         on_error=maybe(texts),
@@ -839,15 +840,15 @@ configurations = st.builds(
     listen=st.lists(listeners, min_size=1, max_size=3, unique_by=lambda listener: listener.name),
     daemon=st.builds(
         Daemon,
-        pidfile=absolute.map(lambda path: quantities.Path(f"/run{path}")),
-        control=sockets.map(lambda path: quantities.SocketPath(f"/c{path[:100]}")),
-        working_directory=absolute.map(quantities.Path),
-        umask=st.integers(0, 0o777).map(quantities.Mode),
+        pidfile=absolute.map(lambda path: config_types.Path(f"/run{path}")),
+        control=sockets.map(lambda path: config_types.SocketPath(f"/c{path[:100]}")),
+        working_directory=absolute.map(config_types.Path),
+        umask=st.integers(0, 0o777).map(config_types.Mode),
         stop_timeout=durations,
     ),
     log=st.builds(
         Log,
-        file=maybe(absolute.map(lambda path: quantities.Path(f"/log{path}"))),
+        file=maybe(absolute.map(lambda path: config_types.Path(f"/log{path}"))),
         level=st.sampled_from(["debug", "info", "warning", "error"]),
         format=st.sampled_from(["json", "logfmt", "console"]),
     ),
@@ -857,7 +858,7 @@ configurations = st.builds(
         clients=counts,
         clients_per_source=maybe(counts),
         rate_per_source=maybe(
-            st.builds("{}/{}".format, counts, st.sampled_from("smh")).map(quantities.Rate.parse)
+            st.builds("{}/{}".format, counts, st.sampled_from("smh")).map(config_types.Rate.parse)
         ),
     ),
     session=st.builds(
@@ -870,7 +871,7 @@ configurations = st.builds(
     access=st.builds(Access, allow=st.lists(networks), deny=st.lists(networks)),
     commands=st.builds(
         operator.or_,
-        st.dictionaries(names.map(quantities.CommandName), commands),
+        st.dictionaries(names.map(config_types.CommandName), commands),
         st.dictionaries(st.sampled_from(sorted(BUILT_IN_COMMANDS)), st.none()),
     ),
 )
@@ -889,8 +890,8 @@ def test_what_is_dumped_loads_back_to_the_same(
 @pytest.mark.parametrize("text", ["1e3", "1", "0o7", "null", "true", "~", "", "12:30", "1.", "no"])
 def test_a_text_stays_a_text_in_a_dump(file: Path, text: str) -> None:
     """Also one that would be a number if it stood there without quotes."""
-    command = Run(run=[executables.Argument("true"), executables.Argument(text)])
-    configuration = Config(commands={quantities.CommandName("true"): command})
+    command = Run(run=[programs.Argument("true"), programs.Argument(text)])
+    configuration = Config(commands={config_types.CommandName("true"): command})
     assert read(file, dump(configuration)).checked().config == configuration
 
 
@@ -922,11 +923,11 @@ def test_tags_may_say_what_is_so_anyway(file: Path) -> None:
 def test_a_dump_is_readable() -> None:
     """Letters of all languages stand for themselves, and a line is broken when it is long."""
     text = "é " * 45 + "é"
-    configuration = Config(commands={quantities.CommandName("long"): Close(close=text)})
+    configuration = Config(commands={config_types.CommandName("long"): Close(close=text)})
     assert f"    close: {text}\n" in dump(configuration)
 
 
 def test_a_dump_says_no_port_of_a_unix_socket() -> None:
     """What a Unix socket does not have is left out."""
-    listener = Listener(address=quantities.Address("unix:/x"))
+    listener = Listener(address=config_types.Address("unix:/x"))
     assert "port" not in yaml.safe_load(dump(Config(listen=[listener])))["listen"][0]

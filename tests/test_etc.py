@@ -15,14 +15,14 @@ import yaml
 
 from clients import ANSWER
 from processes import PATIENCE_SECONDS
-from tetrad import configfile
-from tetrad.config import Config, Listener
-from tetrad.repertoire import Clock, Close, Fixed
-from tetrad.sections import Section
+from tetrad.config import yaml_reader
+from tetrad.config.command_model import Clock, Close, Fixed
+from tetrad.config.model import Config, Listener
+from tetrad.config.section import Section
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
-    from tetrad.loaded import Loaded
+    from tetrad.config.result import Loaded
 
 EXAMPLE = Path(__file__).parent.parent / "etc" / "commands.yaml"
 """Commands of an operator's own."""
@@ -45,7 +45,7 @@ def uncommented(tmp_path: Path) -> Loaded:
     lines = SHIPPED.read_text("utf-8").splitlines()
     file = tmp_path / "tetrad.yaml"
     file.write_text("\n".join(COMMENTED_OUT.sub(r"\1", line) for line in lines), "utf-8")
-    return configfile.load(str(file))
+    return yaml_reader.load(str(file))
 
 
 def keys_of(kind: type[Section], path: str) -> set[str]:
@@ -55,7 +55,7 @@ def keys_of(kind: type[Section], path: str) -> set[str]:
 
 def test_the_file_as_it_is_shipped_changes_nothing() -> None:
     """Before an operator edits it, the daemon serves as without a file."""
-    loaded = configfile.load(str(SHIPPED)).checked()
+    loaded = yaml_reader.load(str(SHIPPED)).checked()
     assert loaded.config == Config()
     assert loaded.given == {}
 
@@ -87,7 +87,7 @@ def test_each_line_by_itself_can_be_put_in_force(tmp_path: Path) -> None:
             section = match[1]
         elif match and section != "listen:":
             file.write_text(f"{section}\n{match[1]}\n", "utf-8")
-            assert configfile.load(str(file)).checked().config == Config()
+            assert yaml_reader.load(str(file)).checked().config == Config()
 
 
 def test_every_comment_is_a_sentence_or_a_setting() -> None:
@@ -99,7 +99,7 @@ def test_every_comment_is_a_sentence_or_a_setting() -> None:
 
 def test_the_example_of_commands_names_each_in_its_help() -> None:
     """It can be used as it is, and what it offers is what it has."""
-    config = configfile.load(str(EXAMPLE)).checked().config
+    config = yaml_reader.load(str(EXAMPLE)).checked().config
     (offered,) = (command for command in config.commands.values() if isinstance(command, Fixed))
     names = {line.split()[0] for line in offered.text.splitlines()}
     assert names == config.commands.keys() - {"help"}

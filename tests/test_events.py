@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import events
-from tetrad.events import Journal
+from tetrad.ipc import log_protocol
+from tetrad.ipc.log_protocol import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,32 +88,38 @@ def names(lines: list[dict[str, Any]]) -> list[str]:
 
 def test_the_names_of_events_are_what_operators_search_for() -> None:
     """The vocabulary is fixed: scripts and dashboards depend on it."""
-    assert [events.SERVER_STARTED, events.SERVER_LISTENING] == [
+    assert [log_protocol.SERVER_STARTED, log_protocol.SERVER_LISTENING] == [
         "server.started",
         "server.listening",
     ]
-    assert [events.SERVER_STOPPING, events.SERVER_STOPPED] == ["server.stopping", "server.stopped"]
-    assert events.SERVER_RELOADED == "server.reloaded"
-    assert events.SERVER_RELOAD_FAILED == "server.reload_failed"
-    assert [events.CLIENT_CONNECTED, events.CLIENT_COMMAND] == [
+    assert [log_protocol.SERVER_STOPPING, log_protocol.SERVER_STOPPED] == [
+        "server.stopping",
+        "server.stopped",
+    ]
+    assert log_protocol.SERVER_RELOADED == "server.reloaded"
+    assert log_protocol.SERVER_RELOAD_FAILED == "server.reload_failed"
+    assert [log_protocol.CLIENT_CONNECTED, log_protocol.CLIENT_COMMAND] == [
         "client.connected",
         "client.command",
     ]
-    assert [events.CLIENT_INVALID, events.CLIENT_REFUSED] == ["client.invalid", "client.refused"]
-    assert events.CLIENT_DISCONNECTED == "client.disconnected"
-    assert [events.HANDLER_LOST, events.LOG_LOST] == ["handler.lost", "log.lost"]
-    assert events.LOG_REOPENED == "log.reopened"
+    assert [log_protocol.CLIENT_INVALID, log_protocol.CLIENT_REFUSED] == [
+        "client.invalid",
+        "client.refused",
+    ]
+    assert log_protocol.CLIENT_DISCONNECTED == "client.disconnected"
+    assert [log_protocol.HANDLER_LOST, log_protocol.LOG_LOST] == ["handler.lost", "log.lost"]
+    assert log_protocol.LOG_REOPENED == "log.reopened"
 
 
 def test_levels_are_in_order() -> None:
     """The levels are those of the logging that the logger is made with."""
-    assert events.LEVELS == {"debug": 10, "info": 20, "warning": 30, "error": 40}
+    assert log_protocol.LEVELS == {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: Journal) -> None:
     """An event is a line of JSON, its time in nanoseconds, its own fields behind the common."""
     before = time.time_ns()
-    journal.event("warning", events.CLIENT_INVALID, command='"\n', size=4)
+    journal.event("warning", log_protocol.CLIENT_INVALID, command='"\n', size=4)
     journal.flush()
     (line,) = pipe.lines()
     assert before <= line.pop("time") <= time.time_ns()
@@ -129,9 +135,9 @@ def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: Journa
 def test_every_event_of_a_client_says_whose_it_is(pipe: Pipe, journal: Journal) -> None:
     """A context stands in every event from then on, and a new one takes its place."""
     journal.speak_of(b'"client":"192.0.2.1:5","connection":"1"')
-    journal.event("info", events.CLIENT_CONNECTED)
+    journal.event("info", log_protocol.CLIENT_CONNECTED)
     journal.speak_of(b'"client":"192.0.2.1:6"')
-    journal.event("info", events.CLIENT_CONNECTED)
+    journal.event("info", log_protocol.CLIENT_CONNECTED)
     journal.flush()
     first, second = pipe.lines()
     assert (first["client"], first["connection"]) == ("192.0.2.1:5", "1")
@@ -139,22 +145,24 @@ def test_every_event_of_a_client_says_whose_it_is(pipe: Pipe, journal: Journal) 
     assert first["pid"] == second["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("least", events.LEVELS)
+@pytest.mark.parametrize("least", log_protocol.LEVELS)
 def test_events_below_the_level_are_not_sent(pipe: Pipe, least: str) -> None:
     """An event of the least level is sent, and one below it is not even gathered."""
     journal = Journal(pipe.writes, least)
-    for level in events.LEVELS:
+    for level in log_protocol.LEVELS:
         journal.event(level, level)
     journal.flush()
-    assert names(pipe.lines()) == list(events.LEVELS)[list(events.LEVELS).index(least) :]
-    assert journal.level == events.LEVELS[least]
+    assert (
+        names(pipe.lines()) == list(log_protocol.LEVELS)[list(log_protocol.LEVELS).index(least) :]
+    )
+    assert journal.level == log_protocol.LEVELS[least]
 
 
 def test_the_level_can_change(pipe: Pipe, journal: Journal) -> None:
     """After a reload another level counts."""
     journal.set_level("error")
-    journal.event("info", events.CLIENT_CONNECTED)
-    journal.event("error", events.HANDLER_LOST)
+    journal.event("info", log_protocol.CLIENT_CONNECTED)
+    journal.event("error", log_protocol.HANDLER_LOST)
     journal.flush()
     assert names(pipe.lines()) == ["handler.lost"]
 
@@ -283,8 +291,8 @@ def test_an_order_keeps_its_place_among_events(pipe: Pipe) -> None:
     """Orders travel with the events, whatever the level."""
     journal = Journal(pipe.writes, "error")
     journal.event("error", "before")
-    journal.insist(events.ORDER, events.CONFIGURE, level="debug", file=None)
-    journal.insist(events.ORDER, events.REOPEN)
+    journal.insist(log_protocol.ORDER, log_protocol.CONFIGURE, level="debug", file=None)
+    journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
     journal.event("error", "behind")
     journal.flush()
     before, configure, reopen, behind = pipe.lines()
@@ -297,8 +305,8 @@ def test_what_must_not_be_lost_waits_for_room(pipe: Pipe, journal: Journal) -> N
     """An order that finds no room is no loss: each flush tries again, and it is sent once."""
     pipe.fill()
     for level in ("debug", "error"):
-        journal.insist(events.ORDER, events.CONFIGURE, level=level)
-    journal.insist(events.ORDER, events.REOPEN)
+        journal.insist(log_protocol.ORDER, log_protocol.CONFIGURE, level=level)
+    journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
     assert (journal.is_behind, journal.lost) == (True, 0)
     pipe.packets()
     fcntl.fcntl(pipe.writes, fcntl.F_SETPIPE_SZ, 1 << 16)
@@ -459,8 +467,8 @@ def test_a_handler_is_patient_again_once_there_was_room(
 def test_what_was_not_reported_is_left_to_the_next_version(pipe: Pipe, journal: Journal) -> None:
     """Counts, and a loss that nobody could count; but no orders to a logger that is replaced."""
     pipe.fill()
-    journal.insist("error", events.LOG_LOST, count=None)
-    journal.insist(events.ORDER, events.REOPEN)
+    journal.insist("error", log_protocol.LOG_LOST, count=None)
+    journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
     journal.count_lost(3)
     heir = Journal(pipe.writes, "info")
     heir.inherit(journal.leave())

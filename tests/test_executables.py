@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad import configfile, executables, functions, inspector
-from tetrad.quantities import CommandName
-from tetrad.repertoire import Call, Run
+from tetrad.config import programs, yaml_reader
+from tetrad.config.command_model import Call, Run
+from tetrad.config.types import CommandName
+from tetrad.handler import python_call
+from tetrad.helpers import function_check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,20 +62,20 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def problems(file: Path, command: str) -> list[str]:
     """Return what is wrong with a command, without the file's name."""
     file.write_text(f"commands:\n  load: {command}\n", "utf-8")
-    return [problem.removeprefix(f"{file}:") for problem in configfile.load(str(file)).problems]
+    return [problem.removeprefix(f"{file}:") for problem in yaml_reader.load(str(file)).problems]
 
 
 def test_a_program_is_a_path_or_is_found(file: Path) -> None:
     """What runs is decided when the configuration is read, in the command's own PATH."""
     shell = os.path.realpath("/bin/sh")
-    assert executables.find(shell, "") == shell
-    assert executables.find("sh", "/nowhere:/bin") == "/bin/sh"
+    assert programs.find(shell, "") == shell
+    assert programs.find("sh", "/nowhere:/bin") == "/bin/sh"
     tool = file.parent / "tool"
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
     text = f"commands: {{load: {{run: [tool], env: {{PATH: {file.parent}}}}}}}"
     file.write_text(text, "utf-8")
-    command = configfile.load(str(file)).checked().config.commands[CommandName("load")]
+    command = yaml_reader.load(str(file)).checked().config.commands[CommandName("load")]
     assert isinstance(command, Run)
     assert command.program == str(tool)
 
@@ -83,9 +85,9 @@ def test_a_program_is_a_path_or_is_found(file: Path) -> None:
     [
         (
             "{run: [no-such-program]}",
-            f"2:15: commands.load.run: there is no program 'no-such-program' in {executables.PATH}",
+            f"2:15: commands.load.run: there is no program 'no-such-program' in {programs.PATH}",
         ),
-        ("{run: ['']}", f"2:15: commands.load.run: there is no program '' in {executables.PATH}"),
+        ("{run: ['']}", f"2:15: commands.load.run: there is no program '' in {programs.PATH}"),
         ("{run: [/no/such]}", "2:15: commands.load.run: there is no program /no/such"),
         ("{run: [/tmp]}", "2:15: commands.load.run: there is no program /tmp"),
         (
@@ -178,14 +180,16 @@ def test_a_module_that_is_no_python_is_told(file: Path) -> None:
 def test_a_function_that_can_be_called_is_content(file: Path, name: str) -> None:
     """Methods of classes, and functions that are not written in Python, too."""
     assert problems(file, f"{{call: {name}}}") == []
-    (command,) = (c for c in configfile.load(str(file)).config.commands.values() if type(c) is Call)
+    (command,) = (
+        c for c in yaml_reader.load(str(file)).config.commands.values() if type(c) is Call
+    )
     assert command.call == name
 
 
 @pytest.mark.usefixtures("modules")
 def test_reading_a_configuration_imports_nothing_of_others() -> None:
     """A module that is asked for is imported by a process of its own."""
-    executables.Function.parse("answers:one")
+    programs.Function.parse("answers:one")
     assert "answers" not in sys.modules
 
 
@@ -194,16 +198,16 @@ def test_a_module_that_takes_for_ever_is_told(
 ) -> None:
     """A check ends."""
     (modules / "waiting.py").write_text("import time; time.sleep(1000)")
-    monkeypatch.setattr(executables, "IMPORT_SECONDS", 0.5)
+    monkeypatch.setattr(programs, "IMPORT_SECONDS", 0.5)
     with pytest.raises(ValueError, match="waiting:f could not be imported within"):
-        executables.Function.parse("waiting:f")
+        programs.Function.parse("waiting:f")
 
 
 @pytest.mark.usefixtures("modules")
 def test_the_inspector_says_nothing_of_what_is_well() -> None:
     """No problem is no text."""
-    assert inspector.problem_of("answers:one") == ""
-    assert inspector.problem_of("answers:two") == "module answers has no two"
+    assert function_check.problem_of("answers:one") == ""
+    assert function_check.problem_of("answers:two") == "module answers has no two"
 
 
 def test_an_error_is_described_in_a_line() -> None:
@@ -218,4 +222,4 @@ def test_an_error_is_described_in_a_line() -> None:
         (KeyError("a"), "KeyError: 'a'"),
         (ValueError("x" * 1000), "ValueError: " + "x" * 188),
     ]:
-        assert functions.describe(error) == text
+        assert python_call.describe(error) == text

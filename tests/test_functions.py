@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from processes import Process, children_of, title_of, until
-from tetrad import extension, functions
+from tetrad import extension
 from tetrad.extension import Context
+from tetrad.handler import python_call
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,8 +237,8 @@ def test_an_answer_is_bytes_or_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever bytes are called; anything else is refused with its name."""
     context = Context("", "", "")
     for given, answer in [("é", "é".encode()), (b"x", b"x"), (bytearray(b"x"), b"x")]:
-        monkeypatch.setattr(functions, "find", lambda _name, given=given: lambda _context: given)
-        assert functions.call("m:f", context) == answer
-    monkeypatch.setattr(functions, "find", lambda _name: lambda _context: 7)
+        monkeypatch.setattr(python_call, "find", lambda _name, given=given: lambda _context: given)
+        assert python_call.call("m:f", context) == answer
+    monkeypatch.setattr(python_call, "find", lambda _name: lambda _context: 7)
     with pytest.raises(TypeError, match="m:f returned int, not bytes or str"):
-        functions.call("m:f", context)
+        python_call.call("m:f", context)

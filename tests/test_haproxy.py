@@ -10,8 +10,8 @@ import shutil
 import pytest
 
 from processes import run
-from tetrad.config import Config
-from tetrad.quantities import Duration
+from tetrad.config.model import Config
+from tetrad.config.types import Duration
 
 SHIPPED = pathlib.Path(__file__).parents[1] / "etc" / "haproxy" / "tetrad.cfg"
 

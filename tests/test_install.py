@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemons import files_below
-from tetrad import install, paths
-from tetrad.install import InstallError, Place
+from tetrad.cli import install
+from tetrad.cli.install import InstallError, Place
+from tetrad.config import paths
 
 if TYPE_CHECKING:
     import pathlib

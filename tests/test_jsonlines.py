@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import jsonlines
+from tetrad.system import json_lite
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
@@ -28,7 +28,7 @@ values = st.recursive(
 @given(values)
 def test_what_is_written_is_read_back(value: object) -> None:
     """The standard reader makes of it what it was, and so of its types."""
-    read = json.loads(jsonlines.encode(value))
+    read = json.loads(json_lite.encode(value))
     assert read == value
     assert type(read) is type(value)
 
@@ -36,7 +36,7 @@ def test_what_is_written_is_read_back(value: object) -> None:
 @given(values)
 def test_a_value_is_one_line_without_control_characters(value: object) -> None:
     """No text can break a line, or a terminal that shows it."""
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", jsonlines.encode(value))
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", json_lite.encode(value))
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_a_value_is_one_line_without_control_characters(value: object) -> None:
 )
 def test_a_value_is_written_without_blanks(value: object, written: str) -> None:
     """Constants, escapes and what contains others are JSON's."""
-    assert jsonlines.encode(value) == written
+    assert json_lite.encode(value) == written
 
 
 def test_members_are_what_stands_between_the_braces() -> None:
     """An object can be put together from several parts."""
-    assert jsonlines.members({"a": 1, "b\n": "c"}) == '"a":1,"b\\u000a":"c"'
-    assert jsonlines.members({}) == ""
+    assert json_lite.members({"a": 1, "b\n": "c"}) == '"a":1,"b\\u000a":"c"'
+    assert json_lite.members({}) == ""

@@ -23,8 +23,9 @@ import runtimes
 from clients import ANSWER, Client
 from damage.networks import Network
 from processes import PATIENCE_SECONDS, children_of, state_of, status_of, stopped, until
-from tetrad import configfile, logkeeper, master, paths
-from tetrad.quantities import Duration
+from tetrad.config import paths, yaml_reader
+from tetrad.config.types import Duration
+from tetrad.master import logger_supervisor, process
 
 if TYPE_CHECKING:
     import pathlib
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from pods import Pod
     from runtimes import Container
-    from tetrad.config import Config
+    from tetrad.config.model import Config
 
 OLDEST = "1.31"
 PROJECT = pods.FOLDER.parents[1]
@@ -49,7 +50,7 @@ def config(tmp_path: pathlib.Path) -> Config:
     (name,) = MANIFESTS["ConfigMap"]["data"]
     file = tmp_path / name
     file.write_text(MANIFESTS["ConfigMap"]["data"][name], "utf-8")
-    return configfile.load(str(file)).checked().config
+    return yaml_reader.load(str(file)).checked().config
 
 
 @pytest.fixture
@@ -120,7 +121,11 @@ def test_all_that_is_written_is_written_to_the_volume(config: Config) -> None:
 def test_a_pod_has_the_time_that_a_stop_takes(config: Config) -> None:
     """Kubernetes kills no earlier than tetrad itself would have ended everything."""
     _, seconds = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
-    stop = config.daemon.stop_timeout + master.KILLED_AFTER_SECONDS + logkeeper.FAREWELL_SECONDS
+    stop = (
+        config.daemon.stop_timeout
+        + process.KILLED_AFTER_SECONDS
+        + logger_supervisor.FAREWELL_SECONDS
+    )
     assert POD["spec"]["terminationGracePeriodSeconds"] > Duration.parse(f"{seconds}s") + stop
 
 

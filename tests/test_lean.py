@@ -12,7 +12,7 @@ import pytest
 
 from authorities import Authority, needs_openssl
 from processes import MEASURED, environment, run
-from tetrad import programs
+from tetrad.system import exec_commands
 
 if TYPE_CHECKING:
     import pathlib
@@ -54,14 +54,14 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> dict[str, s
 
 def modules_of_master(bare: dict[str, str]) -> set[str]:
     """Return what is loaded in a master, just before it begins."""
-    *python, code = programs.command("master")
+    *python, code = exec_commands.command("master.process")
     assert code.endswith("; main()")
     return set(run([*python, code.removesuffix("main()") + SHOW], bare).out.split())
 
 
 def modules_at_start(bare: dict[str, str]) -> set[str]:
     """Return what an interpreter has before it does anything."""
-    *python, _ = programs.command("master")
+    *python, _ = exec_commands.command("master.process")
     return set(run([*python, f"import os, sys; {SHOW}"], bare).out.split())
 
 
@@ -74,7 +74,7 @@ def test_the_master_imports_next_to_nothing(bare: dict[str, str]) -> None:
     """The master has its own modules and a few of the standard library's in C, and no more."""
     loaded = modules_of_master(bare)
     assert {name for name in loaded - modules_at_start(bare) if not is_ours(name)} <= ALLOWED
-    assert "tetrad.handler" in loaded
+    assert "tetrad.handler.process" in loaded
 
 
 def test_the_master_has_nothing_heavy(bare: dict[str, str]) -> None:
@@ -85,14 +85,14 @@ def test_the_master_has_nothing_heavy(bare: dict[str, str]) -> None:
 def test_the_master_runs_without_start_up_files(bare: dict[str, str]) -> None:
     """Isolated and without site-packages' own code, which could import anything."""
     assert bare
-    assert programs.command("master")[1:3] == ["-I", "-S"]
+    assert exec_commands.command("master.process")[1:3] == ["-I", "-S"]
 
 
 def test_the_master_imports_nothing_later(bare: dict[str, str]) -> None:
     """No function of a lean module imports anything but TLS: what is not loaded is not needed."""
     lean = {name for name in modules_of_master(bare) if is_ours(name)}
-    assert "tetrad.tls" not in lean
-    for name in lean - {"tetrad.encryption"}:
+    assert "tetrad.handler.tls_session" not in lean
+    for name in lean - {"tetrad.tls.context"}:
         file = importlib.import_module(name).__file__
         assert file is not None
         with open(file, encoding="utf-8") as source:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.logfile import LogFile
+from tetrad.logger.file import LogFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

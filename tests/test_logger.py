@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import logger as program
-from tetrad.logger import Logger
-from tetrad.tally import Tally
+from tetrad.ipc.log_counters import Tally
+from tetrad.logger import process as program
+from tetrad.logger.process import Logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tetrad import logview
-from tetrad.logview import Wanted, parse, render, show
+from tetrad.cli import log_reader
+from tetrad.cli.log_reader import Wanted, parse, render, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -221,7 +221,7 @@ def test_reading_backwards_is_reading_forwards(lines: list[bytes]) -> None:
         fd = os.memfd_create("log")
         os.write(fd, data)
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(logview, "_BLOCK_BYTES", 7)
+            monkeypatch.setattr(log_reader, "_BLOCK_BYTES", 7)
             forwards = data.removesuffix(b"\n").split(b"\n") if data else []
             assert shown(f"/proc/self/fd/{fd}") == forwards
         os.close(fd)

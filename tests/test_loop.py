@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.loop import Loop
+from tetrad.system.event_loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad import notices
+from tetrad.ipc import exit_notices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     said=st.lists(
         st.tuples(
             st.integers(1, 999_999_999_999),
-            st.sampled_from([notices.IDLE, notices.GONE]),
+            st.sampled_from([exit_notices.IDLE, exit_notices.GONE]),
             st.integers(0, 999_999),
         ),
         max_size=40,
@@ -44,43 +44,45 @@ def test_what_is_said_is_heard_in_order(
     """Any number, either kind, and any count arrive as they were sent."""
     heard, told = pipe
     for number, kind, lost in said:
-        notices.send(told, notices.with_lost(notices.record(kind, number), lost))
-    assert notices.receive(heard) == said
+        exit_notices.send(told, exit_notices.with_lost(exit_notices.record(kind, number), lost))
+    assert exit_notices.receive(heard) == said
 
 
 def test_silence_is_no_error(pipe: tuple[int, int]) -> None:
     """Where nobody has said anything, nothing is heard."""
-    assert notices.receive(pipe[0]) == []
+    assert exit_notices.receive(pipe[0]) == []
 
 
 def test_a_notice_is_of_a_size_that_no_pipe_tears(pipe: tuple[int, int]) -> None:
     """Each notice is one write of 20 bytes, the smallest and the largest."""
     heard, told = pipe
-    notices.send(told, notices.record(notices.IDLE, 1))
+    exit_notices.send(told, exit_notices.record(exit_notices.IDLE, 1))
     assert os.read(heard, 100) == b"000000000001i000000\n"
-    whole = notices.record(notices.GONE, 999_999_999_999)
-    notices.send(told, notices.with_lost(whole, 999_999))
+    whole = exit_notices.record(exit_notices.GONE, 999_999_999_999)
+    exit_notices.send(told, exit_notices.with_lost(whole, 999_999))
     assert os.read(heard, 100) == b"999999999999g999999\n"
 
 
 def test_more_losses_than_fit_are_as_many_as_fit(pipe: tuple[int, int]) -> None:
     """A count that is too long for its place does not push the notice out of shape."""
     heard, told = pipe
-    notices.send(told, notices.with_lost(notices.record(notices.GONE, 77), 1_000_000))
-    assert notices.receive(heard) == [(77, b"g", 999_999)]
+    exit_notices.send(
+        told, exit_notices.with_lost(exit_notices.record(exit_notices.GONE, 77), 1_000_000)
+    )
+    assert exit_notices.receive(heard) == [(77, b"g", 999_999)]
 
 
 def test_all_that_was_said_is_heard_at_once(pipe: tuple[int, int]) -> None:
     """However much there is, a reading ends between two notices, and is followed by another."""
     heard, told = pipe
     for number in range(1, 2101):
-        notices.send(told, notices.record(notices.IDLE, number))
-    assert [number for number, _, _ in notices.receive(heard)] == list(range(1, 2101))
+        exit_notices.send(told, exit_notices.record(exit_notices.IDLE, number))
+    assert [number for number, _, _ in exit_notices.receive(heard)] == list(range(1, 2101))
 
 
 def test_a_handler_without_a_master_goes_on() -> None:
     """When nobody listens any more, nobody needs to hear."""
     heard, told = os.pipe()
     os.close(heard)
-    notices.send(told, notices.record(notices.GONE, 1))
+    exit_notices.send(told, exit_notices.record(exit_notices.GONE, 1))
     os.close(told)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.notify import Notifier
+from tetrad.system.sd_notify import Notifier
 
 if TYPE_CHECKING:
     import pathlib
@@ -139,9 +139,9 @@ def test_each_change_of_the_clients_is_told(manager: Manager, prepared: MakeDaem
 def test_it_imports_next_to_nothing() -> None:
     """The master pays in every fork for what this module imports."""
     code = (
-        "import os, sys, _socket; before = set(sys.modules); import tetrad.notify; "
+        "import os, sys, _socket; before = set(sys.modules); import tetrad.system.sd_notify; "
         "print(*sorted(set(sys.modules) - before))"
     )
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"]
     imported = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert imported.split() == ["__future__", "tetrad", "tetrad.notify"]
+    assert imported.split() == ["__future__", "tetrad", "tetrad.system", "tetrad.system.sd_notify"]

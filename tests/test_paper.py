@@ -18,11 +18,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from tetrad import configfile, dumping, events, quantities
-from tetrad.cli import outcome
+from tetrad.cli import exit_status
 from tetrad.cli.parser import parser
-from tetrad.config import Config
-from tetrad.paper import commandline, prose, roff, schema
+from tetrad.config import json_schema, yaml_reader, yaml_writer
+from tetrad.config import types as config_types
+from tetrad.config.model import Config
+from tetrad.ipc import log_protocol
+from tetrad.paper import commandline, prose, roff
 from tetrad.paper.files import files
 
 ROOT = Path(__file__).parent.parent
@@ -112,15 +114,18 @@ def test_mandoc_finds_nothing_to_complain_of(page: str) -> None:
 
 def test_the_manual_knows_every_event() -> None:
     """An operator can look up whatever is in the log."""
-    words = [value for name, value in vars(events).items() if name.isupper()]
+    words = [value for name, value in vars(log_protocol).items() if name.isupper()]
     names = {word for word in words if isinstance(word, str) and "." in word}
-    assert names - {events.REOPEN, events.CONFIGURE, events.LEAVE} == prose.EVENTS.keys()
-    assert {level for level, _ in prose.EVENTS.values()} <= {*events.LEVELS}
+    assert (
+        names - {log_protocol.REOPEN, log_protocol.CONFIGURE, log_protocol.LEAVE}
+        == prose.EVENTS.keys()
+    )
+    assert {level for level, _ in prose.EVENTS.values()} <= {*log_protocol.LEVELS}
 
 
 def test_the_manual_knows_every_exit_status() -> None:
     """Those of all commands, and those of `status`."""
-    statuses = {name: value for name, value in vars(outcome).items() if name.isupper()}
+    statuses = {name: value for name, value in vars(exit_status).items() if name.isupper()}
     of_status = {value for name, value in statuses.items() if name.startswith("STATUS_")}
     assert {*prose.STATUSES_OF_STATUS} == of_status
     assert {*prose.STATUSES} == {v for n, v in statuses.items() if not n.startswith("STATUS_")}
@@ -137,7 +142,7 @@ def test_the_manual_has_every_command_option_and_key() -> None:
     for command in commandline.commands():
         assert f"\\fBtetrad {command.name}".rstrip() in first
         assert all(f"\\fB{word}\\fR" in first for o in command.options for word in o.spellings)
-    for section in schema.schema()["definitions"].values():
+    for section in json_schema.schema()["definitions"].values():
         assert all(f"\n\\fB{key}\\fR (" in second for key in section.get("properties", ()))
 
 
@@ -204,7 +209,7 @@ def test_a_shell_can_read_its_completions(shell: str, name: str) -> None:
 # The schema
 
 
-VALIDATOR = Draft7Validator(schema.schema())
+VALIDATOR = Draft7Validator(json_schema.schema())
 
 
 def accepted(text: str) -> bool:
@@ -217,14 +222,14 @@ def accepted(text: str) -> bool:
 
 def test_the_schema_is_valid() -> None:
     """It says of itself which draft it is written in, and keeps to that."""
-    assert schema.schema()["$schema"] == Draft7Validator.META_SCHEMA["$schema"]
-    Draft7Validator.check_schema(schema.schema())
+    assert json_schema.schema()["$schema"] == Draft7Validator.META_SCHEMA["$schema"]
+    Draft7Validator.check_schema(json_schema.schema())
 
 
 def test_the_schema_has_the_defaults_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an editor fills in changes nothing."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    whole = schema.schema()
+    whole = json_schema.schema()
     expected = msgspec.to_builtins(Config(), enc_hook=str, str_keys=True)
     for name, key in whole["properties"].items():
         if "default" in key:
@@ -255,12 +260,12 @@ def test_the_examples_are_accepted(tmp_path: Path) -> None:
     for text in [*readme, re.sub("^    ", "", prose.FILE_EXAMPLE, flags=re.MULTILINE)]:
         assert accepted(text)
         (tmp_path / "tetrad.yaml").write_text(text, "utf-8")
-        assert configfile.load(str(tmp_path / "tetrad.yaml")).problems == []
+        assert yaml_reader.load(str(tmp_path / "tetrad.yaml")).problems == []
 
 
 def test_what_dump_prints_is_accepted() -> None:
     """The effective configuration is a file like any other."""
-    assert accepted(dumping.dump(Config()))
+    assert accepted(yaml_writer.dump(Config()))
 
 
 @pytest.mark.parametrize(
@@ -334,13 +339,13 @@ def test_what_dump_prints_is_accepted() -> None:
 def test_an_editor_shows_a_mistake_that_tetrad_would_refuse(text: str, tmp_path: Path) -> None:
     """Before the file is even saved."""
     (tmp_path / "tetrad.yaml").write_text(text, "utf-8")
-    assert configfile.load(str(tmp_path / "tetrad.yaml")).problems
+    assert yaml_reader.load(str(tmp_path / "tetrad.yaml")).problems
     assert not accepted(text)
 
 
 def fits(kind: Any, value: object) -> bool:  # noqa: ANN401 - they have `parse` in common
     """Tell whether the schema takes a value as a quantity of this kind."""
-    definition = schema.schema()["definitions"][kind.__name__]
+    definition = json_schema.schema()["definitions"][kind.__name__]
     return bool(Draft7Validator(definition).is_valid(value))
 
 
@@ -359,10 +364,10 @@ ASCII = st.characters(min_codepoint=32, max_codepoint=126)
 @pytest.mark.parametrize(
     ("kind", "pattern"),
     [
-        (quantities.Rate, "[0-9]{0,3} ?/ ?[smhd]?"),
-        (quantities.Mode, "[0-8]{0,5}"),
-        (quantities.CommandName, "[ -~]{3,5}"),
-        (quantities.Duration, r"([1-9][0-9]?(\.[0-9]?)?(ms|[dhmsx])){0,3}"),
+        (config_types.Rate, "[0-9]{0,3} ?/ ?[smhd]?"),
+        (config_types.Mode, "[0-8]{0,5}"),
+        (config_types.CommandName, "[ -~]{3,5}"),
+        (config_types.Duration, r"([1-9][0-9]?(\.[0-9]?)?(ms|[dhmsx])){0,3}"),
     ],
 )
 @given(data=st.data())
@@ -385,5 +390,5 @@ def test_schema_and_parser_take_the_same_texts(
 )
 def test_the_schema_takes_every_address_that_tetrad_takes(text: str, tail: str) -> None:
     """It may take more, as an address of IPv6 is too much for a pattern."""
-    for kind in (quantities.Address, quantities.Network):
+    for kind in (config_types.Address, config_types.Network):
         assert fits(kind, text + tail) or not parses(kind, text + tail)

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tetrad import __version__, executables, planning
-from tetrad.admission import AccessList
-from tetrad.answers import Size, Terminator
-from tetrad.config import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
-from tetrad.executables import Argument, Function, Variable
-from tetrad.loaded import Loaded
-from tetrad.quantities import (
+from tetrad import __version__
+from tetrad.config import programs
+from tetrad.config.answers import Size, Terminator
+from tetrad.config.command_model import Call, Clock, Close, Command, Fixed, Run
+from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
+from tetrad.config.programs import Argument, Function, Variable
+from tetrad.config.result import Loaded
+from tetrad.config.types import (
     Address,
     ClockFormat,
     CommandName,
@@ -30,10 +31,11 @@ from tetrad.quantities import (
     SocketPath,
     Timezone,
 )
-from tetrad.repertoire import Call, Clock, Close, Command, Fixed, Run
+from tetrad.launch import runtime_config
+from tetrad.master.admission import AccessList
 
 if TYPE_CHECKING:
-    from tetrad.plan import Plan
+    from tetrad.ipc.runtime_config import Plan
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
@@ -87,7 +89,7 @@ def make(
 ) -> Plan:
     """Make the plan of a configuration, in which the keys `given` were in the file."""
     loaded = Loaded(config, file, [], dict.fromkeys(given, 1))
-    return planning.make(loaded, explicit, foreground=foreground)
+    return runtime_config.make(loaded, explicit, foreground=foreground)
 
 
 def kinds(value: object) -> set[type]:
@@ -184,7 +186,7 @@ def test_commands_are_the_built_in_ones_and_the_operator_s() -> None:
             "kind": "run",
             "target": "/bin/true",
             "arguments": ["/bin/true", "-x"],
-            "environment": {"PATH": executables.PATH, "LANG": "C.UTF-8", "A": "b"},
+            "environment": {"PATH": programs.PATH, "LANG": "C.UTF-8", "A": "b"},
             "timeout": 10.0,
             "max_output": 65536,
             "on_error": None,
@@ -313,7 +315,11 @@ def test_the_plan_has_the_programs_to_run(
     """The master runs the logger; and the reloader and the probe as the daemon was started."""
     made = make(Config(), explicit=explicit, foreground=foreground)
     assert made["reloader"][-2:] == made["prober"][-2:] == arguments
-    commands = {"logger": made["logger"], "reloader": made["reloader"], "probe": made["prober"]}
+    commands = {
+        "logger.process": made["logger"],
+        "helpers.config_reader": made["reloader"],
+        "helpers.upgrade_trial": made["prober"],
+    }
     for program, command in commands.items():
         assert command[0] == sys.executable
         assert any(f"from tetrad.{program} import main" in word for word in command)

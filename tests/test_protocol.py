@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad.protocol import Parser, printable
+from tetrad.protocol.commands import Parser, printable
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from balancers import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, checked, thing, version_1, version_2
-from tetrad import proxyheader
-from tetrad.proxyheader import HeaderError, crc32c, extent, parse
+from tetrad.protocol import proxy
+from tetrad.protocol.proxy import HeaderError, crc32c, extent, parse
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
@@ -103,7 +103,7 @@ def test_the_checksum_is_castagnoli_s() -> None:
 
 def test_the_signature_is_that_of_the_specification() -> None:
     """Twelve bytes that no other protocol begins with."""
-    assert proxyheader.SIGNATURE_2 == bytes.fromhex("0d0a0d0a000d0a515549540a") == SIGNATURE
+    assert proxy.SIGNATURE_2 == bytes.fromhex("0d0a0d0a000d0a515549540a") == SIGNATURE
 
 
 @pytest.mark.parametrize(

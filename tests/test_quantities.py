@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tetrad.quantities import (
+from tetrad.config.types import (
     Address,
     ClockFormat,
     CommandName,

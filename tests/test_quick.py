@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients import ANSWER
-from tetrad import commands, events, listeners, notices
-from tetrad.lifeline import Lifeline
-from tetrad.quick import Quick
-from tetrad.stay import Stay
-from tetrad.title import Title
+from tetrad.handler import commands
+from tetrad.handler.fast_path import Quick
+from tetrad.handler.idle_wait import Stay
+from tetrad.ipc import exit_notices, log_protocol
+from tetrad.ipc.shutdown_pipe import Lifeline
+from tetrad.system import sockets
+from tetrad.system.proctitle import Title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.clients import Packed
-    from tetrad.plan import SessionPlan
-    from tetrad.quick import Begun
+    from tetrad.handler.fast_path import Begun
+    from tetrad.ipc.runtime_config import SessionPlan
+    from tetrad.master.connections import Packed
 
 CONTEXT = b'"client":"192.0.2.7:38276"'
-NOTICE = notices.record(notices.GONE, 7)
+NOTICE = exit_notices.record(exit_notices.GONE, 7)
 
 
 PLAN: SessionPlan = {
@@ -51,7 +53,7 @@ class Meeting:
 
     def __init__(self, level: str = "info", close: str = "quit", end: str = "") -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            listeners.limit_reads(listening)
+            sockets.limit_reads(listening)
             self.client = socket.create_connection(listening.getsockname())
             self.server, _ = listening.accept()
         self.server.setblocking(True)  # noqa: FBT003 - its only argument
@@ -65,7 +67,7 @@ class Meeting:
         os.set_blocking(self._listens, False)
         self._begun: Begun | None = None
         known = commands.make(plan)
-        self.journal = events.Journal(self._tells, level)
+        self.journal = log_protocol.Journal(self._tells, level)
         self._hold, self._orders = os.pipe()
         os.write(self._orders, b".")
         self.title = Untitled()
@@ -174,7 +176,7 @@ def test_what_found_no_room_in_the_log_is_told_to_the_master(meeting: Meeting) -
     meeting.fill_the_log()
     meeting.client.close()
     meeting.serve()
-    assert meeting.noticed() == notices.with_lost(NOTICE, 2)
+    assert meeting.noticed() == exit_notices.with_lost(NOTICE, 2)
 
 
 def test_a_client_that_leaves_at_once_is_served_whole(meeting: Meeting) -> None:

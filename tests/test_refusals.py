@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad.refusals import Refusals
+from tetrad.master.refusal_log import Refusals
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")

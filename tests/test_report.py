@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tetrad import report
-from tetrad.status import Status
+from tetrad.cli import report
+from tetrad.ipc.control_messages import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 
 from clients import ANSWER
 from processes import children_of, in_background, status_of, stopped, until
-from tetrad import spawn
+from tetrad.system import fork
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
@@ -325,7 +325,7 @@ def test_a_logger_that_has_just_been_forked_is_deaf_already(daemon: MakeDaemon) 
     """It takes a while to import what it needs; a ^C for the whole group comes when it likes."""
     served = daemon()
     [logger] = children_of(served.pid)
-    for number in spawn.ORDERS:
+    for number in fork.ORDERS:
         os.kill(logger, number)
     served.wait_for("server.listening")
     assert children_of(served.pid) == [logger]

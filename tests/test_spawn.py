@@ -7,8 +7,8 @@ import signal
 import sys
 
 from processes import run
-from tetrad import spawn
-from tetrad.descriptors import JOURNAL
+from tetrad.ipc.fds import JOURNAL
+from tetrad.system import fork
 
 A_DEFECT = f"""
 import os
@@ -23,20 +23,20 @@ print(os.read(reads, 4096).decode())
 
 def held() -> set[int]:
     """Return which of the master's signals are blocked now."""
-    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())} & spawn.ORDERS
+    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())} & fork.ORDERS
 
 
 def test_signals_are_let_through_after_a_row_of_forks() -> None:
     """Even if there was nobody to fork for."""
-    assert spawn.fork_each([], 0) == ([], None)
+    assert fork.fork_each([], 0) == ([], None)
     assert held() == set()
 
 
 def test_signals_that_somebody_holds_stay_held() -> None:
     """A row of forks ends its own hold, not that of who asked for it."""
-    with spawn.SIGNALS_HELD:
-        spawn.fork_each([], 0)
-        assert held() == spawn.ORDERS
+    with fork.SIGNALS_HELD:
+        fork.fork_each([], 0)
+        assert held() == fork.ORDERS
     assert held() == set()
 
 

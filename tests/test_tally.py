@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemons import until
-from tetrad.tally import Tally
+from tetrad.ipc.log_counters import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tetrad.timers import NEVER, Timers
+from tetrad.system.timers import NEVER, Timers
 
 
 def test_without_timers_there_is_nothing_to_wait_for() -> None:

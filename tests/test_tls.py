@@ -20,11 +20,11 @@ from authorities import DAY, PROGRAM, Authority, Pair, joined, needs_openssl
 from balancers import TCP4, version_2
 from clients import ANSWER, ANSWER_BYTES, Client
 from processes import PATIENCE_SECONDS, until
-from tetrad.plan import TlsPlan
-from tetrad.subjects import subject_of
-from tetrad.tls import server_context
-from tetrad.tlssocket import TlsSocket
-from tetrad.waiting import Ended
+from tetrad.handler.tls_session import server_context
+from tetrad.handler.tls_socket import TlsSocket
+from tetrad.handler.wait import Ended
+from tetrad.ipc.runtime_config import TlsPlan
+from tetrad.tls.subjects import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

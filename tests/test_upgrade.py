@@ -463,7 +463,7 @@ def test_a_reload_while_the_version_changes_is_obeyed(upgradable: Upgradable) ->
 def probe_of(served: Daemon) -> int:
     """Return the pid of the program that tries a version; 0 if there is none."""
     children = children_of(served.pid)
-    return next((pid for pid in children if "tetrad.probe" in title_of(pid)), 0)
+    return next((pid for pid in children if "tetrad.helpers.upgrade_trial" in title_of(pid)), 0)
 
 
 class Trying:

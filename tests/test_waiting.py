@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.lifeline import Lifeline
-from tetrad.waiting import NEVER, Ended, Waiting
+from tetrad.handler.wait import NEVER, Ended, Waiting
+from tetrad.ipc.shutdown_pipe import Lifeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The command `tetrad`, which is `python -m tetrad`."""
 
-from tetrad.lean import signal
+from tetrad.system.lean_signal import signal
 
 # Until there is somebody to tell of it, Ctrl-C ends us without a word.
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

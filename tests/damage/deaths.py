@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from processes import until
-from tetrad import pidfile
+from tetrad.launch import pidfile
 
 from .rousing import (
     DENIED,

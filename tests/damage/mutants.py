@@ -34,13 +34,13 @@ TESTS = pathlib.Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src" / "tetrad"
 
 MODULES = {
-    "protocol": ["protocol"],
-    "admission": ["admission"],
-    "quantities": ["quantities", "configfile"],
-    "complaints": ["configfile"],
-    "configfile": ["configfile", "config"],
-    "config": ["config", "configfile", "planning", "etc", "paper"],
-    "children": ["children"],
+    "protocol.commands": ["protocol"],
+    "master.admission": ["admission"],
+    "config.types": ["quantities", "configfile"],
+    "config.diagnostics": ["configfile"],
+    "config.yaml_reader": ["configfile", "config"],
+    "config.model": ["config", "configfile", "planning", "etc", "paper"],
+    "master.handler_table": ["children"],
 }
 """The modules, and the tests that are theirs."""
 
@@ -295,6 +295,11 @@ class Trial(NamedTuple):
     seconds: float
 
 
+def path_of(name: str) -> pathlib.Path:
+    """Return the file of a module, such as `config.model`."""
+    return SOURCE.joinpath(*name.split(".")).with_suffix(".py")
+
+
 def trial(name: str, tree: ast.Module, mutant: Mutant | None, seconds: float) -> Trial:
     """Run a module's tests over a mutant, or over the module as it is, in a process of its own."""
     child = os.fork()
@@ -312,7 +317,7 @@ def _run(name: str, mutant: Mutant | None, tree: ast.Module) -> int:
     try:
         if mutant is not None:
             mutant.place.put(mutant.other)
-        sys.meta_path.insert(0, MutantFinder(f"tetrad.{name}", SOURCE / f"{name}.py", tree))
+        sys.meta_path.insert(0, MutantFinder(f"tetrad.{name}", path_of(name), tree))
         tests = [str(TESTS / f"test_{test}.py") for test in MODULES[name]]
         return int(pytest.main([*OPTIONS, *tests]))
     except BaseException:  # noqa: BLE001 - whatever it is, it was noticed
@@ -321,7 +326,7 @@ def _run(name: str, mutant: Mutant | None, tree: ast.Module) -> int:
 
 def judge(name: str) -> None:
     """Try every mutant of a module, and list those that nobody noticed."""
-    source = (SOURCE / f"{name}.py").read_text("utf-8")
+    source = path_of(name).read_text("utf-8")
     tree = ast.parse(source)
     found = mutants(tree)
     unchanged = trial(name, tree, None, 300.0)
@@ -331,7 +336,7 @@ def judge(name: str) -> None:
     caught = 0
     for mutant in found:
         if trial(name, tree, mutant, most).passed:
-            tell(f"  {name}.py:{mutant}")
+            tell(f"  {path_of(name).relative_to(SOURCE)}:{mutant}")
         else:
             caught += 1
     seconds = time.monotonic() - began

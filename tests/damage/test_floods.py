@@ -13,7 +13,7 @@ import pytest
 from clients import ANSWER
 from damage.regulars import Regulars
 from processes import in_background, memory_of, until
-from tetrad.admission import MOST_BUCKETS, Admission, Rates
+from tetrad.master.admission import MOST_BUCKETS, Admission, Rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

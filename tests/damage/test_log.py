@@ -15,7 +15,7 @@ import pytest
 
 from damage.accounts import Sessions, account
 from processes import in_background, run, state_of, stopped, until
-from tetrad.descriptors import EVENTS
+from tetrad.ipc.fds import EVENTS
 
 if TYPE_CHECKING:
     import pathlib

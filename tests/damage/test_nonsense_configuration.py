@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tetrad import commands, configfile, dumping, planning
-from tetrad.config import Config
+from tetrad.config import yaml_reader, yaml_writer
+from tetrad.config.model import Config
+from tetrad.handler import commands
+from tetrad.launch import runtime_config
 
 from .nonsense import in_batches, misshapen, patience, seeded, spoilt
 
@@ -36,7 +38,7 @@ EVERYTHING = re.sub(rb"(?m)^#(?=[a-z ] ?[ a-z-]*[a-z]*:|  )", b"", SAMPLE)
 CORPUS = [
     SAMPLE,
     EVERYTHING,
-    dumping.dump(Config()).encode(),
+    yaml_writer.dump(Config()).encode(),
     b"""\
 listen:
   - {address: "::", port: 65000}              # IPv6 and IPv4
@@ -82,17 +84,17 @@ def a_file(chance: random.Random) -> bytes:
 
 def check(data: bytes) -> bool:
     """Read a file; return whether it was without problems, which then must be true."""
-    loaded = configfile.read(data, FILE)
+    loaded = yaml_reader.read(data, FILE)
     for problem in loaded.problems:
         assert PROBLEM.fullmatch(problem), (data, problem)
         assert problem.isprintable(), (data, problem)
     if loaded.problems:
         return False
-    made = planning.make(loaded, FILE, foreground=False)
+    made = runtime_config.make(loaded, FILE, foreground=False)
     assert marshal.loads(marshal.dumps(dict(made))) == made, data  # noqa: S302 - our own
     for command in commands.make(made["commands"]).values():
         assert command.answer(), data
-    again = configfile.read(dumping.dump(loaded.config).encode(), FILE)
+    again = yaml_reader.read(yaml_writer.dump(loaded.config).encode(), FILE)
     assert (again.problems, again.config) == ([], loaded.config), data
     return True
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from processes import run
-from tetrad import activation, logview
-from tetrad.notify import Notifier
+from tetrad.cli import log_reader
+from tetrad.launch import socket_activation
+from tetrad.system.sd_notify import Notifier
 
 from .nonsense import misshapen, patience, seeded, spoilt, tetrad
 
@@ -85,7 +86,7 @@ def test_a_spoilt_log_is_shown_as_far_as_it_can_be(
             ran = tetrad(capsysbinary, "logs", "-c", asked.file, *wanted)
             assert (ran.status, ran.err) == (0, ""), (data, older, wanted)
             for line in data.split(b"\n"):
-                shown = logview.render(line, terminal=True, colour=False).decode()
+                shown = log_reader.render(line, terminal=True, colour=False).decode()
                 assert shown.isprintable(), line
 
 
@@ -103,7 +104,7 @@ def test_a_field_may_be_nested_deeply(depth: int, deep: str) -> None:
     for _ in range(depth):
         value = deep % value
     line = b'{"timestamp":"2026-11-22T16:18:34Z","level":"info","event":"x","y":%b}'
-    assert logview.render(line % value.encode(), terminal=True, colour=False)
+    assert log_reader.render(line % value.encode(), terminal=True, colour=False)
 
 
 PIDFILES = (b"4711\n", b"", b"1\n", b"\0\0\0\0\n", b"-1\n", b"dear diary,\n" * 9)
@@ -170,7 +171,7 @@ def test_what_no_manager_would_say_is_taken_for_nothing(figure: Figure, count: i
             said = an_environment(chance, 4711)
             if not number % 256:
                 begin()
-            taken = activation.take(dict(said), 4711)
+            taken = socket_activation.take(dict(said), 4711)
             assert len(taken.sockets) <= 1 << 16, said
             assert taken.watchdog is None or 0 < taken.watchdog < 1 << 45, said
             Notifier(taken.notify).watchdog()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from clients import ANSWER
-from tetrad.protocol import Parser, printable
+from tetrad.protocol.commands import Parser, printable
 
 from .nonsense import in_batches, patience, seeded, spoilt
 

@@ -28,7 +28,7 @@ from processes import (
     title_of,
     until,
 )
-from tetrad import descriptors
+from tetrad.ipc import fds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,11 +175,11 @@ def held_by(served: Daemon, pid: int) -> dict[int, str]:
         "anon_inode:[pidfd]": "pidfd",
         served.pidfile: "pidfile",
         served.log_file: "log",
-        of_master[descriptors.JOURNAL]: "events",
-        of_master[descriptors.NOTICES]: "notices",
-        of_master[descriptors.LIFELINE]: "lifeline",
-        of_master[descriptors.CONTROL]: "control",
-        of_master[descriptors.LISTENERS]: "listener",
+        of_master[fds.JOURNAL]: "events",
+        of_master[fds.NOTICES]: "notices",
+        of_master[fds.LIFELINE]: "lifeline",
+        of_master[fds.CONTROL]: "control",
+        of_master[fds.LISTENERS]: "listener",
     }
     others = {"pipe": "signals", "socket": "client"}
     held = {}

@@ -141,7 +141,8 @@ def reader_of(served: Daemon) -> int:
     """Wait for the program that reads the file, and return its pid."""
 
     def look() -> int:
-        found = [pid for pid in children_of(served.pid) if b"tetrad.reloader" in command_of(pid)]
+        children = children_of(served.pid)
+        found = [pid for pid in children if b"helpers.config_reader" in command_of(pid)]
         return found[0] if found else 0
 
     return until(look, "a program that reads the file")

@@ -9,11 +9,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, INTERRUPTED, OK, CommandError, remark
+from tetrad.cli.exit_status import BAD_CONFIGURATION, FAILURE, INTERRUPTED, OK, CommandError, remark
 from tetrad.cli.parser import parser
-from tetrad.loaded import ConfigError
-from tetrad.notify import Notifier
-from tetrad.reasons import reason_of
+from tetrad.config.result import ConfigError
+from tetrad.system.sd_notify import Notifier
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,23 +6,24 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from tetrad import configfile, paths, pidfile
-from tetrad.cli.outcome import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError, remark
-from tetrad.loaded import ConfigError
-from tetrad.quantities import Path
-from tetrad.reasons import reason_of
+from tetrad.cli.exit_status import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError, remark
+from tetrad.config import paths, yaml_reader
+from tetrad.config.result import ConfigError
+from tetrad.config.types import Path
+from tetrad.launch import pidfile
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import argparse
 
-    from tetrad.loaded import Loaded
+    from tetrad.config.result import Loaded
 
 
 def load(options: argparse.Namespace) -> Loaded:
     """Read the file; its problems are for the caller to look at."""
     file = paths.configuration(options.config)
     try:
-        return configfile.load(file)
+        return yaml_reader.load(file)
     except PermissionError:
         raise CommandError(f"{file}: permission denied", PERMISSION) from None
     except OSError as error:
@@ -38,19 +39,19 @@ def find(options: argparse.Namespace, *keys: str) -> Loaded:
     loaded = load(options)
     if all(map(loaded.is_sure_of, keys)):
         return loaded
-    from tetrad import remote
-    from tetrad.status import Status
+    from tetrad.ipc import control_client
+    from tetrad.ipc.control_messages import Status
 
     config = loaded.config
     try:
         pid = running_pid(loaded)
         if pid is not None:
-            status = remote.ask(config.daemon.control, "status", Status)
+            status = control_client.ask(config.daemon.control, "status", Status)
             if (status.pid, status.config) == (pid, loaded.file):
                 file = None if status.log.file is None else Path(status.log.file)
                 structs.force_setattr(config, "log", structs.replace(config.log, file=file))
                 return loaded
-    except (remote.NoAnswerError, CommandError):
+    except (control_client.NoAnswerError, CommandError):
         pass  # whoever it is, it does not say that it is the one
     unclear = f"{loaded.file}: which daemon is meant cannot be told from this"
     raise ConfigError([*loaded.problems, unclear])
@@ -65,14 +66,14 @@ def check_certificates(loaded: Loaded) -> list[str]:
     """Try the certificates, and return what is to be said of good ones. Raises ConfigError."""
     if not any(listener.tls for listener in loaded.config.listen):
         return []
-    from tetrad import certificates
+    from tetrad.config import certificates
 
     return list(certificates.warnings(certificates.read(loaded)))
 
 
 def warn(loaded: Loaded) -> None:
     """Say what is allowed, and hardly what anybody wants."""
-    from tetrad import privileges
+    from tetrad.launch import privileges
 
     for text in check_certificates(loaded):
         remark(f"warning: {text}")

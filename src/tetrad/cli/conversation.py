@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tetrad.cli.outcome import FAILURE, OK, CommandError
-from tetrad.reasons import reason_of
+from tetrad.cli.exit_status import FAILURE, OK, CommandError
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def client(options: argparse.Namespace) -> int:
     """Talk to a tetrad."""
-    from tetrad import client as talk
+    from tetrad.cli import client as talk
 
     host, port, service = options.host, options.port, options.service
     encrypted = options.tls or options.ca or options.cert or options.insecure
@@ -57,7 +57,7 @@ def _reason(error: OSError) -> str:
     """Say what is wrong, in words."""
     import ssl
 
-    from tetrad.tlswords import words
+    from tetrad.tls.errors import words
 
     if isinstance(error, ssl.SSLError):
         return words(error)

@@ -7,9 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tetrad import dumping, pidfile
 from tetrad.cli.configuration import check_certificates, find, load, running_pid, warn
-from tetrad.cli.outcome import (
+from tetrad.cli.exit_status import (
     FAILURE,
     OK,
     PERMISSION,
@@ -19,21 +18,24 @@ from tetrad.cli.outcome import (
     STATUS_UNKNOWN,
     CommandError,
 )
-from tetrad.loaded import ConfigError
-from tetrad.reasons import reason_of
+from tetrad.config import yaml_writer
+from tetrad.config.result import ConfigError
+from tetrad.launch import pidfile
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import argparse
 
-    from tetrad.status import State
+    from tetrad.ipc.control_messages import State
 
 DEFAULT_LINES = 20
 
 
 def status(options: argparse.Namespace) -> int:
     """Say whether the daemon runs, and how it is."""
-    from tetrad import remote, report
-    from tetrad import status as model
+    from tetrad.cli import report
+    from tetrad.ipc import control_client
+    from tetrad.ipc import control_messages as model
 
     if options.schema:
         print(report.as_json(model.schema()))
@@ -53,8 +55,8 @@ def status(options: argparse.Namespace) -> int:
     if state.pid is None:
         return _report_absence(options.format, "dead" if state.left else "stopped")
     try:
-        answer = remote.ask(loaded.config.daemon.control, "status", model.Status)
-    except remote.NoAnswerError as error:
+        answer = control_client.ask(loaded.config.daemon.control, "status", model.Status)
+    except control_client.NoAnswerError as error:
         _report_absence(options.format, "unknown", str(error))
         raise CommandError(
             f"running (pid {state.pid}), but no word from it: {error}", STATUS_UNKNOWN
@@ -71,14 +73,14 @@ def status(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Validate the configuration."""
     if options.schema:
-        from tetrad.paper import schema
+        from tetrad.config import json_schema
 
-        print(schema.text(), end="")
+        print(json_schema.text(), end="")
         return OK
     loaded = load(options).checked()
     check_certificates(loaded)
     if options.dump:
-        print(dumping.dump(loaded.config), end="")
+        print(yaml_writer.dump(loaded.config), end="")
     else:
         print(f"{loaded.file or 'built-in defaults'}: configuration OK")
     warn(loaded)
@@ -87,8 +89,8 @@ def check(options: argparse.Namespace) -> int:
 
 def _report_absence(style: str, state: State, reason: str | None = None) -> int:
     """Say that there is no daemon to tell how it is."""
-    from tetrad import report
-    from tetrad.status import Absent
+    from tetrad.cli import report
+    from tetrad.ipc.control_messages import Absent
 
     if style == "json":
         print(report.as_json(Absent(state=state, reason=reason)))
@@ -101,20 +103,22 @@ def _report_absence(style: str, state: State, reason: str | None = None) -> int:
 
 def logs(options: argparse.Namespace) -> int:
     """Show the log, in lines for people."""
-    from tetrad import logview
+    from tetrad.cli import log_reader
 
     loaded = find(options, "log.file")
     path = loaded.config.log.file
     if path is None:
         raise CommandError("log.file is null: the log is wherever the daemon was started", FAILURE)
     since = None if options.since is None else time.time() - options.since
-    wanted = logview.Wanted(options.client, options.connection, options.event, options.level, since)
+    wanted = log_reader.Wanted(
+        options.client, options.connection, options.event, options.level, since
+    )
     count = DEFAULT_LINES if options.lines is None and since is None else options.lines
     terminal = sys.stdout.isatty()
     colour = terminal and "NO_COLOR" not in os.environ
     try:
-        for line in logview.show(path, wanted, count, following=options.follow):
-            shown = logview.render(line, terminal=terminal, colour=colour)
+        for line in log_reader.show(path, wanted, count, following=options.follow):
+            shown = log_reader.render(line, terminal=terminal, colour=colour)
             sys.stdout.buffer.write(shown + b"\n")
             if options.follow:
                 sys.stdout.buffer.flush()
@@ -128,17 +132,19 @@ def logs(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Say whether a client from an address would be let in now, and why."""
-    from tetrad import explanation, quantities, remote
+    from tetrad.cli import explanation
+    from tetrad.config import types as config_types
+    from tetrad.ipc import control_client
 
     loaded = load(options).checked()
-    address = quantities.unmapped(options.address)
+    address = config_types.unmapped(options.address)
     outlook = None
     if running_pid(loaded) is not None:
         try:
-            outlook = remote.ask(
+            outlook = control_client.ask(
                 loaded.config.daemon.control, f"source {address}", explanation.Outlook
             )
-        except remote.NoAnswerError as error:
+        except control_client.NoAnswerError as error:
             raise CommandError(str(error), STATUS_UNKNOWN) from None
     verdict = explanation.explain(loaded, address, outlook)
     print("\n".join(verdict.lines))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tetrad.cli.outcome import FAILURE, OK, PERMISSION, CommandError
-from tetrad.reasons import reason_of
+from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def install(options: argparse.Namespace) -> int:
     """Put the service's files in place."""
-    from tetrad import install as service
+    from tetrad.cli import install as service
 
     place = service.Place(options.root, options.dry_run)
     _tell(service.install(place, by_socket_only=options.socket))
@@ -25,7 +25,7 @@ def install(options: argparse.Namespace) -> int:
 
 def uninstall(options: argparse.Namespace) -> int:
     """Take the service's files away."""
-    from tetrad import install as service
+    from tetrad.cli import install as service
 
     _tell(service.uninstall(service.Place(options.root, options.dry_run)))
     return OK
@@ -33,7 +33,7 @@ def uninstall(options: argparse.Namespace) -> int:
 
 def _tell(done: Iterable[str]) -> None:
     """Print what is done as it is done, so that what goes wrong stands behind it."""
-    from tetrad.install import InstallError
+    from tetrad.cli.install import InstallError
 
     try:
         for line in done:

@@ -7,9 +7,9 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from tetrad import __version__
-from tetrad.cli import conversation, inspection, installation, lifecycle
-from tetrad.events import LEVELS
-from tetrad.quantities import Duration
+from tetrad.cli import conversation, inspection, installation, start_stop
+from tetrad.config.types import Duration
+from tetrad.ipc.log_protocol import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +33,12 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    add("run", lifecycle.run, "serve in the foreground, with the log on the terminal")
-    add("start", lifecycle.start, "start the daemon, and return once it accepts clients")
-    add("stop", lifecycle.stop, "stop the daemon, and return once it is gone")
-    add("restart", lifecycle.restart, "stop the daemon and start it again")
-    add("reload", lifecycle.reload, "have the daemon apply its configuration file again")
-    add("upgrade", lifecycle.upgrade, "have the daemon become the version that is installed now")
+    add("run", start_stop.run, "serve in the foreground, with the log on the terminal")
+    add("start", start_stop.start, "start the daemon, and return once it accepts clients")
+    add("stop", start_stop.stop, "stop the daemon, and return once it is gone")
+    add("restart", start_stop.restart, "stop the daemon and start it again")
+    add("reload", start_stop.reload, "have the daemon apply its configuration file again")
+    add("upgrade", start_stop.upgrade, "have the daemon become the version that is installed now")
     _add_status(add("status", inspection.status, "say whether the daemon runs, and how it is"))
     _add_logs(add("logs", inspection.logs, "show the log, in lines for people"))
     _add_explain(add("explain", inspection.explain, "tell whether a client would be let in"))

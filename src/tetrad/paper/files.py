@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tetrad.paper import completions, manual, schema
+from tetrad.config import json_schema
+from tetrad.paper import completions, manual
 
 
 def files() -> dict[str, str]:
@@ -13,5 +14,5 @@ def files() -> dict[str, str]:
         "completions/tetrad.bash": completions.script("bash"),
         "completions/_tetrad": completions.script("zsh"),
         "completions/tetrad.fish": completions.script("fish"),
-        "tetrad.schema.json": schema.text(),
+        "tetrad.schema.json": json_schema.text(),
     }

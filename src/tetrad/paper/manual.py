@@ -12,9 +12,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tetrad import __version__
+from tetrad.config.json_schema import QUANTITIES, schema
 from tetrad.paper import prose, roff
 from tetrad.paper.commandline import Command, Option, commands
-from tetrad.paper.schema import QUANTITIES, schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,9 +5,11 @@ In the blocks and marks of `tetrad.paper.roff`.
 
 from __future__ import annotations
 
-from tetrad import cli, events, paths
-from tetrad.cli import outcome
-from tetrad.paper.schema import AS_ROOT
+from tetrad import cli
+from tetrad.cli import exit_status
+from tetrad.config import paths
+from tetrad.config.json_schema import AS_ROOT
+from tetrad.ipc import log_protocol
 
 DATE = "2026-11-22"
 """Of the last change of what is said here."""
@@ -114,22 +116,22 @@ left.
 """
 
 STATUSES: dict[int, str] = {
-    outcome.OK: "The command did what it is for.",
-    outcome.FAILURE: "It failed, and standard error says why.",
-    outcome.USAGE: "The command line is wrong.",
-    outcome.PERMISSION: "Permission is missing.",
-    outcome.NOT_RUNNING: "`tetrad reload`, `tetrad upgrade`: the daemon does not run.",
-    outcome.BAD_CONFIGURATION: "The configuration is bad; every mistake is on standard error.",
-    outcome.HUNG_UP: "A start was interrupted by the end of its terminal, and is undone.",
-    outcome.INTERRUPTED: "It was interrupted by Ctrl-C; a start is undone.",
-    outcome.TERMINATED: "A start was interrupted by SIGTERM, and is undone.",
+    exit_status.OK: "The command did what it is for.",
+    exit_status.FAILURE: "It failed, and standard error says why.",
+    exit_status.USAGE: "The command line is wrong.",
+    exit_status.PERMISSION: "Permission is missing.",
+    exit_status.NOT_RUNNING: "`tetrad reload`, `tetrad upgrade`: the daemon does not run.",
+    exit_status.BAD_CONFIGURATION: "The configuration is bad; every mistake is on standard error.",
+    exit_status.HUNG_UP: "A start was interrupted by the end of its terminal, and is undone.",
+    exit_status.INTERRUPTED: "It was interrupted by Ctrl-C; a start is undone.",
+    exit_status.TERMINATED: "A start was interrupted by SIGTERM, and is undone.",
 }
 
 STATUSES_OF_STATUS: dict[int, str] = {
-    outcome.STATUS_RUNNING: "The daemon runs.",
-    outcome.STATUS_DEAD: "It is dead, but its pidfile is left.",
-    outcome.STATUS_STOPPED: "It does not run.",
-    outcome.STATUS_UNKNOWN: "How it is cannot be told.",
+    exit_status.STATUS_RUNNING: "The daemon runs.",
+    exit_status.STATUS_DEAD: "It is dead, but its pidfile is left.",
+    exit_status.STATUS_STOPPED: "It does not run.",
+    exit_status.STATUS_UNKNOWN: "How it is cannot be told.",
 }
 
 ENVIRONMENT: dict[str, str] = {
@@ -165,25 +167,25 @@ and `pid`; those about a client have `client`, `connection` (the same on all lin
 """
 
 EVENTS: dict[str, tuple[str, str]] = {
-    events.SERVER_STARTED: ("info", "The master has begun: `version`, `config`."),
-    events.SERVER_LISTENING: ("info", "One for each listener: `address`, `port`, `service`."),
-    events.SERVER_STOPPING: ("info", "The stop has begun: `clients`."),
-    events.SERVER_STOPPED: ("info", "The end: `accepted`."),
-    events.SERVER_RELOADED: ("info", "The file was applied: `changes`."),
-    events.SERVER_RELOAD_FAILED: ("error", "The file was not applied: `errors`."),
-    events.SERVER_UPGRADED: ("info", "Another version runs: `version`, `from`, `changes`."),
-    events.SERVER_UPGRADE_FAILED: ("error", "The old version serves on: `errors`."),
-    events.SERVER_OVERLOADED: ("error", "No client can be accepted for a while: `error`."),
-    events.SERVER_FAILED: ("error", "A defect in `tetrad`: `error`, `place`."),
-    events.HANDLER_FAILED: ("error", "The same, in a handler: `error`, `place`."),
-    events.CLIENT_CONNECTED: (
+    log_protocol.SERVER_STARTED: ("info", "The master has begun: `version`, `config`."),
+    log_protocol.SERVER_LISTENING: ("info", "One for each listener: `address`, `port`, `service`."),
+    log_protocol.SERVER_STOPPING: ("info", "The stop has begun: `clients`."),
+    log_protocol.SERVER_STOPPED: ("info", "The end: `accepted`."),
+    log_protocol.SERVER_RELOADED: ("info", "The file was applied: `changes`."),
+    log_protocol.SERVER_RELOAD_FAILED: ("error", "The file was not applied: `errors`."),
+    log_protocol.SERVER_UPGRADED: ("info", "Another version runs: `version`, `from`, `changes`."),
+    log_protocol.SERVER_UPGRADE_FAILED: ("error", "The old version serves on: `errors`."),
+    log_protocol.SERVER_OVERLOADED: ("error", "No client can be accepted for a while: `error`."),
+    log_protocol.SERVER_FAILED: ("error", "A defect in `tetrad`: `error`, `place`."),
+    log_protocol.HANDLER_FAILED: ("error", "The same, in a handler: `error`, `place`."),
+    log_protocol.CLIENT_CONNECTED: (
         "info",
         """
 A session has begun. What is usual about one that has `check`, a balancer's look whether the daemon
 lives, is of level debug.
 """,
     ),
-    events.CLIENT_COMMAND: (
+    log_protocol.CLIENT_COMMAND: (
         "info",
         """
 A known command: `command`. One that runs a program or a function has `duration` in seconds, the
@@ -192,11 +194,11 @@ beginning of what it wrote to its standard error in `stderr`, and in `error` why
 that failed or was cut the level is warning.
 """,
     ),
-    events.CLIENT_INVALID: (
+    log_protocol.CLIENT_INVALID: (
         "warning",
         "An invalid one: `command`, at most four bytes; what is not printable is `\\x`_NN_.",
     ),
-    events.CLIENT_DISCONNECTED: (
+    log_protocol.CLIENT_DISCONNECTED: (
         "info",
         """
 A session has ended: `reason` (quit, eof, reset, first_command_timeout, idle_timeout, max_duration,
@@ -205,7 +207,7 @@ send_timeout, stopping, access, tls, error), `duration` in seconds, `bytes_in`, 
 but not among `tls.subjects`.
 """,
     ),
-    events.CLIENT_REFUSED: (
+    log_protocol.CLIENT_REFUSED: (
         "warning",
         """
 A client was not let in: `reason` (access, clients, clients_per_source, rate, stopping, resources,
@@ -214,16 +216,16 @@ Of each reason there are ten lines a second, and then one with the number of the
 `suppressed`.
 """,
     ),
-    events.HANDLER_LOST: (
+    log_protocol.HANDLER_LOST: (
         "error",
         "A handler was killed, and its session with it: `handler`, `why`, `duration`.",
     ),
-    events.CERTIFICATE_EXPIRES: (
+    log_protocol.CERTIFICATE_EXPIRES: (
         "warning",
         "A certificate has less than 30 days left: `certificate`, `expires`, `days`. Said daily.",
     ),
-    events.LOG_REOPENED: ("info", "The log file was opened anew."),
-    events.LOG_LOST: ("error", "So many events could not be written: `count`."),
+    log_protocol.LOG_REOPENED: ("info", "The log file was opened anew."),
+    log_protocol.LOG_LOST: ("error", "So many events could not be written: `count`."),
 }
 
 EXAMPLES = r"""

@@ -1,0 +1,252 @@
+"""One session: a client's socket, its conversation, and the goodbye.
+
+Runs in a handler. It serves, it tells the journal, and it always ends: by the client, by a
+deadline, or because the master says so or is gone. It never looks at anything but its client, the
+lifeline and the journal.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import sys
+import time
+
+from tetrad.handler.wait import Ended, Waiting, after
+from tetrad.ipc import log_protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.handler.fast_path import Begun
+    from tetrad.handler.services import Service
+    from tetrad.handler.tls_socket import TlsSocket
+    from tetrad.ipc.runtime_config import SessionPlan
+    from tetrad.ipc.shutdown_pipe import Lifeline
+
+DRAIN_SECONDS = 1.0
+"""How long a closed session waits for the client's own end before it closes for good."""
+
+GO_ON = ""
+DISCARD = "discard"
+"""What a service may want instead of an end: that the rest of what has arrived is thrown away."""
+
+YIELDS = 5
+"""How much less important who talks nonsense is than everybody else, in nice(2)'s scale."""
+
+_RECEIVE_BYTES = 16384
+
+_LOOKS = 8
+"""How often it is tried in `send_timeout` whether a client that takes nothing reads after all."""
+
+_RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
+"""A struct linger: on, for no time."""
+
+_GONE = {
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENOTCONN,
+    errno.ECONNABORTED,
+}
+
+
+class Session:
+    """A client being served. `serve` is the whole of it and returns when the socket is closed.
+
+    It `is_urgent` until the client has talked nonsense.
+    """
+
+    def __init__(
+        self,
+        client: _socket.socket | TlsSocket,
+        plan: SessionPlan,
+        lifeline: Lifeline,
+        journal: log_protocol.Journal,
+        begun: Begun,
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._journal = journal
+        self._begun = begun
+        self._waiting = Waiting(client.fileno(), lifeline, after(begun.since, plan["max_duration"]))
+        self.is_urgent = True
+        self._last_command = begun.last_command
+
+    def serve(self, service: Service) -> None:
+        """Serve the client until the session ends, say goodbye, and log what there was of it."""
+        begun = self._begun
+        reason, detail = self._run(service)
+        self._say_goodbye(reason)
+        self._journal.event(
+            "info",
+            log_protocol.CLIENT_DISCONNECTED,
+            reason=reason,
+            duration=round(time.monotonic() - begun.since, 6),
+            bytes_in=begun.bytes_in,
+            bytes_out=begun.bytes_out,
+            commands=begun.commands,
+            **detail,
+        )
+        self._journal.flush()
+
+    def _run(self, service: Service) -> tuple[str, dict[str, object]]:
+        """Converse, and return why it ended and what more there is to say about that."""
+        try:
+            return self.converse(service), {}
+        except Ended as ended:
+            return ended.reason, ended.detail
+        except OSError as error:
+            if error.errno in _GONE:
+                return "reset", {}
+            return "error", {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 - a defect ends one session, in the log
+            return "error", {"error": repr(error)}
+
+    def converse(self, service: Service) -> str:
+        """Go on from where it has begun, and return why it ended."""
+        begun = self._begun
+        if begun.error is not None:
+            raise begun.error
+        if begun.is_over:
+            return "quit"
+        verdict = service.take(self, begun.data) if begun.data else GO_ON
+        while verdict in {GO_ON, DISCARD}:
+            if verdict == DISCARD:
+                self._yield()
+                self._waiting.look()
+            else:
+                self._await_input(service)
+            data = self._receive()
+            if data == b"":
+                return service.finish(self)
+            if data is None:
+                verdict = GO_ON  # all that had arrived is gone
+            elif verdict == GO_ON:
+                verdict = service.take(self, data)
+        return verdict
+
+    def _yield(self) -> None:
+        """Be less important than those who make sense, once and for all.
+
+        A hundred who talk nonsense without a pause would leave the master so little of the
+        processors that newcomers wait. Where it is forbidden, only a courtesy is lost.
+        """
+        if self.is_urgent:
+            self.is_urgent = False
+            try:
+                os.nice(YIELDS)
+            except OSError:
+                pass
+
+    def discard(self) -> None:
+        """Throw away all that has arrived."""
+        while self._receive():
+            self._waiting.look()
+
+    def count_commands(self, count: int) -> None:
+        """Take note of commands that were answered."""
+        self._begun.commands += count
+        self._last_command = time.monotonic()
+
+    def count_activity(self) -> None:
+        """Take note of something said that is not a command."""
+        self._last_command = time.monotonic()
+
+    def wait_for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
+        """Wait for other descriptors than the client's, as `Waiting.for_others`."""
+        self._journal.flush()
+        return self._waiting.for_others(fds, deadline)
+
+    def tell(self, level: str, event: str, fields: str) -> None:
+        """Tell the journal; `fields` are JSON."""
+        self._journal.tell(level, event, fields)
+
+    def send(self, data: bytes) -> None:
+        """Send all of it, as fast as the client reads. Raises Ended."""
+        deadline: float | None = None
+        while True:
+            try:
+                sent = self._client.send(data, _socket.MSG_DONTWAIT)
+                deadline = None
+            except BlockingIOError:
+                sent = 0
+                if deadline is not None and time.monotonic() >= deadline:
+                    self._give_up()
+                    raise Ended("send_timeout") from None
+            self._begun.bytes_out += sent
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._journal.flush()
+            if deadline is None:
+                deadline = after(time.monotonic(), self._plan["send_timeout"])
+            self._await_room(deadline)
+
+    def _await_room(self, deadline: float) -> None:
+        """Wait for the client to read, until it is time to try whether it has. Raises Ended.
+
+        The kernel calls a socket writable when a third of what it holds is gone, megabytes maybe;
+        who reads slowly makes room for a byte more long before.
+        """
+        timeout = self._plan["send_timeout"]
+        look = after(time.monotonic(), timeout and timeout / _LOOKS)
+        try:
+            self._waiting.for_room(min(deadline, look), "send_timeout")
+        except Ended as ended:
+            if ended.reason != "send_timeout":
+                self._give_up()
+                raise
+
+    def _give_up(self) -> None:
+        """Have the close be a reset: what is not read would stay in the kernel for minutes."""
+        self._client.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+
+    def _receive(self) -> bytes | None:
+        """Return what is there: b"" at the end, None if there is nothing yet."""
+        try:
+            data = self._client.recv(_RECEIVE_BYTES, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        self._begun.bytes_in += len(data)
+        return data
+
+    def _await_input(self, service: Service) -> None:
+        """Wait for the client; an order to stop ends a session that is between commands."""
+        self._journal.flush()
+        while True:
+            if self._waiting.is_stopping() and not service.unfinished:
+                raise Ended("stopping")
+            if self._last_command is None:
+                since, reason = self._begun.since, "first_command_timeout"
+                seconds = self._plan["first_command_timeout"]
+            else:
+                since, reason = self._last_command, "idle_timeout"
+                seconds = self._plan["idle_timeout"]
+            if self._waiting.for_input(after(since, seconds), reason):
+                return
+
+    def _say_goodbye(self, reason: str) -> None:
+        """Close so that the last answer arrives.
+
+        A socket that is closed with input unread sends a reset, which can destroy an answer that
+        the client has not read yet: so end our side, read the client's to its end, then close.
+        Other ends than `quit` come long after the last answer, and have no time to spend.
+        """
+        try:
+            if reason == "quit":
+                self._client.shutdown(_socket.SHUT_WR)
+                self._drain()
+            elif reason in {"stopping", "max_duration", "tls", "access"}:
+                self._receive()
+        except (OSError, Ended):
+            pass  # there is nobody left to be polite to
+        self._client.close()
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._receive() != b"":
+            self._waiting.is_stopping()
+            self._waiting.for_input(deadline, "drained")

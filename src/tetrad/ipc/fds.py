@@ -1,0 +1,43 @@
+"""Where the front leaves what the master needs: descriptors by number, as in s6 and inetd.
+
+The first three are what every handler keeps, beside its client.
+"""
+
+JOURNAL = 3
+"""Where events go in: the pipe to the logger."""
+
+NOTICES = 4
+"""Where handlers tell the master that they are done."""
+
+LIFELINE = 5
+"""Where handlers hear that they are to stop, or that their master is gone."""
+
+FIRST_OF_MASTER = 6
+"""What stands here and above is closed in a handler, but for its client or its channel."""
+
+EVENTS = 6
+"""The master's: the logger's end of the pipe, kept for the next logger."""
+
+NOTICES_HEARD = 7
+"""The master's end of the notices."""
+
+LIFELINE_HELD = 8
+"""The master's end of the lifeline."""
+
+PLAN = 9
+"""The plan, and for an upgrade the state of the daemon, in a file in memory; else it is empty."""
+
+PIDFILE = 10
+"""The pidfile, whose lock says that this daemon runs."""
+
+CONTROL = 11
+"""The listening control socket."""
+
+READY = 12
+"""Where the one who started the daemon waits to hear that it accepts."""
+
+TALLY = 13
+"""How many lines the logger has written and lost, in memory (`tetrad.ipc.log_counters`)."""
+
+LISTENERS = 14
+"""The first listener; the others follow."""

@@ -1,0 +1,38 @@
+"""Words for operators, who may be slow to listen: nobody who is served waits for that."""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tetrad.master.process import Master
+
+PATIENCE_SECONDS = 2.0
+"""How long somebody has to take what they are told."""
+
+
+def deliver(master: Master, fd: int, data: bytes) -> None:
+    """Write what there is room for at once; a child writes the rest. Raises OSError."""
+    os.set_blocking(fd, False)
+    try:
+        data = data[os.write(fd, data) :]
+    except BlockingIOError:
+        pass
+    if data:
+        master.fork(lambda: write_in_time(fd, data), fd)
+
+
+def write_in_time(fd: int, data: bytes) -> None:
+    """Write all of it to who takes it in time, and has not left; for a child, as it waits."""
+    os.set_blocking(fd, False)
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    deadline = monotonic() + PATIENCE_SECONDS
+    try:
+        while data and poll.poll(max(0.0, deadline - monotonic()) * 1000):
+            data = data[os.write(fd, data) :]
+    except OSError:
+        pass

@@ -1,0 +1,217 @@
+"""Planning: a configuration that has no problems becomes a plan."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tetrad import __version__
+from tetrad.config import programs
+from tetrad.config.command_model import Call, Clock, Close, Fixed, Run
+from tetrad.ipc.runtime_config import (
+    AccessRule,
+    CommandPlan,
+    JobPlan,
+    LimitsPlan,
+    ListenerPlan,
+    LogPlan,
+    Plan,
+    ProxyPlan,
+    SessionPlan,
+    SupervisionPlan,
+)
+from tetrad.launch.socket_activation import Activation
+from tetrad.system import exec_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tetrad.config.certificates import Found
+    from tetrad.config.command_model import Command
+    from tetrad.config.model import Config, Listener
+    from tetrad.config.result import Loaded
+    from tetrad.ipc.runtime_config import TlsPlan
+
+FIXED = (
+    "daemon.pidfile",
+    "daemon.control",
+    "daemon.control_group",
+    "daemon.user",
+    "daemon.group",
+    "daemon.working_directory",
+    "daemon.umask",
+)
+"""The settings that a running daemon cannot change."""
+
+
+def make(
+    loaded: Loaded,
+    explicit: str | None,
+    *,
+    foreground: bool,
+    activation: Activation = Activation(),  # noqa: B008 - immutable
+    certificates: Sequence[Found | None] = (),
+) -> Plan:
+    """Make the plan of a configuration that has no problems; `explicit` is what -c named.
+
+    `certificates` are what was found for each listener, if any needs them.
+
+    In the foreground the log goes to the terminal, readable, unless the file says otherwise.
+    """
+    config = loaded.config
+    manner = "run" if foreground else "start"
+    session = config.session
+    rate = config.limits.rate_per_source
+    return Plan(
+        version=__version__,
+        file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
+        listeners=[
+            _listener(config, index, found and found.plan)
+            for index, found in enumerate(certificates or [None] * len(config.listen))
+        ],
+        fixed=list(FIXED),
+        settings=_settings(config, certificates),
+        pidfile=str(config.daemon.pidfile),
+        control=str(config.daemon.control),
+        control_group=config.daemon.control_group and str(config.daemon.control_group),
+        stop_timeout=float(config.daemon.stop_timeout),
+        log=_log(loaded, foreground=foreground),
+        spare=config.handlers.spare,
+        clients_each=config.handlers.clients_each,
+        limits=LimitsPlan(
+            clients=config.limits.clients,
+            clients_per_source=config.limits.clients_per_source,
+            rate_per_source=None if rate is None else (rate.number, rate.seconds),
+        ),
+        session=SessionPlan(
+            first_command_timeout=_seconds(session.first_command_timeout),
+            idle_timeout=_seconds(session.idle_timeout),
+            max_duration=_seconds(session.max_duration),
+            send_timeout=_seconds(session.send_timeout),
+        ),
+        access=[
+            *(_rule(network, allow=True) for network in config.access.allow),
+            *(_rule(network, allow=False) for network in config.access.deny),
+        ],
+        commands=_commands(config),
+        logger=exec_commands.command("logger.process"),
+        reloader=exec_commands.command("helpers.config_reader", manner, explicit or ""),
+        prober=exec_commands.command("helpers.upgrade_trial", manner, explicit or ""),
+        supervision=SupervisionPlan(
+            notify=activation.notify, watchdog=activation.watchdog, is_known=foreground
+        ),
+        inherited=bool(activation.sockets),
+    )
+
+
+def _listener(config: Config, index: int, tls: TlsPlan | None) -> ListenerPlan:
+    listener = config.listen[index]
+    path = listener.address.path
+    family = "unix" if path is not None else "inet6" if ":" in listener.address else "inet"
+    return ListenerPlan(
+        place=index,
+        name=listener.name,
+        family=family,
+        address=str(listener.address) if path is None else path,
+        port=listener.port or 0,
+        service=listener.service,
+        backlog=listener.backlog,
+        reply_terminator=str(listener.reply_terminator),
+        proxy=_proxy(listener),
+        tls=tls,
+    )
+
+
+def _proxy(listener: Listener) -> ProxyPlan | None:
+    if listener.proxy is None:
+        return None
+    trusted = [_rule(network, allow=True) for network in listener.proxy.trusted]
+    return ProxyPlan(trusted=trusted, timeout=float(listener.proxy.timeout))
+
+
+def _log(loaded: Loaded, *, foreground: bool) -> LogPlan:
+    log = loaded.config.log
+    file, style = log.file, log.format
+    if foreground and "log.file" not in loaded.given:
+        file = None
+    if file is None and "log.format" not in loaded.given:
+        style = "console"
+    return LogPlan(file=None if file is None else str(file), level=log.level, format=style)
+
+
+def _settings(config: Config, certificates: Sequence[Found | None]) -> dict[str, str]:
+    """Return every key with its value as text, for saying what a reload changed."""
+    settings = dict(_leaves(msgspec.to_builtins(config, enc_hook=str, str_keys=True), ""))
+    for found in certificates:
+        settings |= found.settings if found is not None else {}
+    return settings
+
+
+def _leaves(tree: object, path: str) -> Iterator[tuple[str, str]]:
+    """Go through what is neither a mapping nor a list of mappings, as `listen[0].port`."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    elif isinstance(tree, list) and any(isinstance(value, dict) for value in tree):
+        for index, value in enumerate(tree):
+            yield from _leaves(value, f"{path}[{index}]")
+    else:
+        yield path, _text(tree)
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode().strip('"')
+
+
+def _rule(text: str, *, allow: bool) -> AccessRule:
+    network = ipaddress.ip_network(text)
+    return AccessRule(
+        bits=network.max_prefixlen,
+        network=int(network.network_address),
+        prefix=network.prefixlen,
+        allow=allow,
+    )
+
+
+def _commands(config: Config) -> dict[str, CommandPlan | JobPlan]:
+    """Return a plan for each command that was not taken away."""
+    made = {str(name): command for name, command in config.commands.items() if command is not None}
+    return {name: _command(command) for name, command in made.items()}
+
+
+def _command(command: Command) -> CommandPlan | JobPlan:
+    match command:
+        case Clock():
+            zone = str(command.timezone)
+            return CommandPlan(kind="clock", text=str(command.clock), timezone=zone)
+        case Close():
+            return CommandPlan(kind="close", text=command.close, timezone="")
+        case Fixed():
+            return CommandPlan(kind="text", text=command.text, timezone="")
+        case Run():
+            given = {str(name): str(value) for name, value in command.env.items()}
+            environment = {"PATH": programs.PATH, "LANG": programs.LANG} | given
+            return _job("run", command, command.program, list(map(str, command.run)), environment)
+        case Call():
+            return _job("call", command, str(command.call), [], {})
+
+
+def _job(
+    kind: str, command: Run | Call, target: str, arguments: list[str], environment: dict[str, str]
+) -> JobPlan:
+    return JobPlan(
+        kind=kind,
+        target=target,
+        arguments=arguments,
+        environment=environment,
+        timeout=float(command.timeout),
+        max_output=int(command.max_output),
+        on_error=command.on_error,
+    )
+
+
+def _seconds(duration: float | None) -> float | None:
+    return None if duration is None else float(duration)

@@ -1,0 +1,132 @@
+"""What a service manager hands to the process that it starts, as of sd_listen_fds(3).
+
+The variables name that process by its pid, so the front reads them before it forks (and takes them
+out of the environment, for they are nobody else's).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from tetrad.system import sockets
+from tetrad.system.text import reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from tetrad.ipc.runtime_config import ListenerPlan
+
+_FIRST_FD = 3
+_MICROSECONDS = 1_000_000
+
+_MOST_SOCKETS = 1 << 16
+_LONGEST_MICROSECONDS = (1 << 64) - 1
+"""More of either is a slip of somebody's pen."""
+
+
+class MismatchError(Exception):
+    """The sockets that were passed are not those of the configuration; the text says which."""
+
+
+class Passed(NamedTuple):
+    """A socket that was passed: its descriptor, and the name that its unit gives it."""
+
+    fd: int
+    name: str
+
+
+class Activation(NamedTuple):
+    """`notify` is where the manager listens, `watchdog` the seconds after which it loses patience.
+
+    Both are None where it does not care.
+    """
+
+    notify: str | None = None
+    watchdog: float | None = None
+    sockets: tuple[Passed, ...] = ()
+
+
+def take(environment: MutableMapping[str, str], pid: int) -> Activation:
+    """Take out of the environment what is meant for the process `pid`."""
+    watchdog = environment.pop("WATCHDOG_USEC", "")
+    if environment.pop("WATCHDOG_PID", str(pid)) != str(pid):
+        watchdog = ""
+    count = environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if environment.pop("LISTEN_PID", "") != str(pid):
+        count = ""
+    fds = range(_FIRST_FD, _FIRST_FD + _number(count, _MOST_SOCKETS))
+    names += [""] * len(fds)
+    return Activation(
+        notify=environment.pop("NOTIFY_SOCKET", "") or None,
+        watchdog=_number(watchdog, _LONGEST_MICROSECONDS) / _MICROSECONDS or None,
+        sockets=tuple(Passed(fd, name) for fd, name in zip(fds, names, strict=False)),
+    )
+
+
+def adopt(plans: list[ListenerPlan], passed: tuple[Passed, ...]) -> list[socket.socket]:
+    """Return the passed socket of each listener: by its address and port, or by its name.
+
+    A name is the listener's place in the file, as `listen[0]`. Raises MismatchError unless there is
+    one socket for each listener and one listener for each socket; OSError for what cannot listen.
+    """
+    with contextlib.ExitStack() as stack:
+        named = [(name, stack.enter_context(_socket(fd))) for fd, name in passed]
+        found = _match(plans, named)
+        for listener, plan in zip(found, plans, strict=True):
+            sockets.take_over(listener, plan)
+        stack.pop_all()
+    return found
+
+
+def _socket(fd: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise MismatchError(
+            f"LISTEN_FDS names descriptor {fd}, which is no socket: {reason_of(error)}"
+        ) from None
+
+
+def _match(
+    plans: list[ListenerPlan], named: list[tuple[str, socket.socket]]
+) -> list[socket.socket]:
+    left, found = list(named), []
+    for index, plan in enumerate(plans):
+        match = next((pair for pair in left if _is_for(plan, index, *pair)), None)
+        if match is None:
+            raise MismatchError(
+                f"{plan['name']}: systemd passed listeners, but none for listen[{index}]: "
+                "add it to tetrad.socket, or take it out of the configuration"
+            )
+        left.remove(match)
+        found.append(match[1])
+    for name, listener in left:
+        raise MismatchError(
+            f"{_place(listener)}: systemd listens there ({name or 'unnamed'}), but the "
+            "configuration does not: add it, or take it out of tetrad.socket"
+        )
+    return found
+
+
+def _is_for(plan: ListenerPlan, index: int, name: str, passed: socket.socket) -> bool:
+    if passed.type != socket.SOCK_STREAM or passed.family != sockets.FAMILIES[plan["family"]]:
+        return False
+    return name == f"listen[{index}]" or _place(passed) == plan["name"]
+
+
+def _place(passed: socket.socket) -> str:
+    """Return where a socket listens, as the configuration calls it."""
+    name = passed.getsockname()
+    if passed.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if passed.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _number(text: str, most: int) -> int:
+    """Return a number of at most that size; 0 for anything else."""
+    number = int(text) if text.isdecimal() and len(text) <= len(str(most)) else 0
+    return number if number <= most else 0

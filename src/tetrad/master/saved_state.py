@@ -1,0 +1,167 @@
+"""What one version of the master leaves to the next, which takes its place in the same process.
+
+Plain data, which goes through `marshal` in a file in memory. The two versions share more than this
+page: handlers and a logger of the old one are at work while the new one begins, so their notices,
+the lifeline, and the lines and orders in the pipe to the logger are the same to both. A version
+that changes any of it has another FORMAT; it then refuses to take over, and the old one serves on.
+"""
+
+from __future__ import annotations
+
+from tetrad.master.connections import Client, Listener
+from tetrad.master.handler_table import Child
+from tetrad.system import sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypedDict
+
+    from tetrad.ipc.runtime_config import ListenerPlan, Plan, SupervisionPlan
+    from tetrad.master.process import Master
+
+    class LifeState(TypedDict):
+        """See `tetrad.master.status.Life`; `began` is in seconds of the monotonic clock."""
+
+        started: float
+        began: float
+        upgrades: int
+
+    class JournalState(TypedDict):
+        """Losses that were not reported, all losses ever, and a report that found no room."""
+
+        lost: int
+        lost_in_all: int
+        due: bytes | None
+
+    GuestState = tuple[int, int, dict[str, Any], float, bytes]
+    """Who waits in the vestibule: its descriptor, its listener's, client, deadline, its words."""
+
+    class DoorState(TypedDict):
+        """What connections are numbered by, the counters, and the vestibule."""
+
+        run: str
+        serial: int
+        accepted: int
+        peak: int
+        refused: dict[str, int]
+        guests: list[GuestState]
+
+    class ListenerState(TypedDict):
+        """An open listener: its name in the plan, and the descriptor where it stands."""
+
+        name: str
+        family: str
+        fd: int
+
+    HandlerState = tuple[int, int, float, dict[str, Any] | None]
+    """A handler's number, pid and moment of its client's arrival; its client, if it has one."""
+
+    class State(TypedDict):
+        """The whole. `asker` is the descriptor of who is to hear what came of the upgrade."""
+
+        format: int
+        version: str
+        settings: dict[str, str]
+        fixed: list[str]
+        supervision: SupervisionPlan
+        inherited: bool
+        life: LifeState
+        journal: JournalState
+        door: DoorState
+        listeners: list[ListenerState]
+        hired: int
+        lost: int
+        handlers: list[HandlerState]
+        logger: int | None
+        asker: int | None
+
+
+FORMAT = 2
+
+
+class ForeignStateError(Exception):
+    """The state is of another format; the text says so."""
+
+
+def leave(master: Master, version: str, asker: int | None) -> State:
+    """Return all that the next version needs to go on. `version` is the one that leaves it."""
+    plan = master.plan
+    return {
+        "format": FORMAT,
+        "version": version,
+        "settings": plan["settings"],
+        "fixed": plan["fixed"],
+        "supervision": plan["supervision"],
+        "inherited": plan["inherited"],
+        "life": master.life.leave(),
+        "journal": master.journal.leave(),
+        "door": master.door.leave(),
+        "listeners": [
+            {
+                "name": listener.plan["name"],
+                "family": listener.plan["family"],
+                "fd": listener.socket.fileno(),
+            }
+            for listener in master.door.listeners
+        ],
+        "hired": master.crew.hired,
+        "lost": master.crew.lost,
+        "handlers": [
+            (child.number, child.pid, child.since, None if client is None else client.leave())
+            for child, client in ((child, child.client) for child in master.crew)
+        ],
+        "logger": master.logkeeper.pid,
+        "asker": asker,
+    }
+
+
+def check(state: State, version: str) -> None:
+    """Raise ForeignStateError if `version`, which is this one, cannot go on from a state."""
+    if state.get("format") != FORMAT:
+        raise ForeignStateError(
+            f"version {version} cannot take over from a daemon of version "
+            f"{state.get('version', 'unknown')}: tetrad restart changes over to it"
+        )
+
+
+def carry_over(plan: Plan, state: State) -> None:
+    """Put into a new plan what holds for as long as the daemon runs.
+
+    The service manager knows by now which process the daemon is.
+    """
+    plan["supervision"] = {**state["supervision"], "is_known": True}
+    plan["inherited"] = state["inherited"]
+
+
+def take(master: Master, state: State) -> None:
+    """Go on where the version before has stopped."""
+    master.life.inherit(state["life"])
+    master.journal.inherit(state["journal"])
+    master.door.inherit(state["door"])
+    master.crew.hired, master.crew.lost = state["hired"], state["lost"]
+    for number, pid, since, client in state["handlers"]:
+        child = Child(number, pid, None)
+        if client is not None:
+            child.take(Client.inherited(client), since)
+        master.crew.adopt(child)
+
+
+def paired(plan: Plan, state: State) -> list[tuple[ListenerPlan, ListenerState]] | None:
+    """Return each listener's plan and where it stands; None unless they are the same listeners."""
+    left = list(plan["listeners"])
+    pairs = []
+    for one in state["listeners"]:
+        match = next((new for new in left if new["name"] == one["name"]), None)
+        if match is None:
+            return None
+        left.remove(match)
+        pairs.append((match, one))
+    return None if left else pairs
+
+
+def adopted(plan: Plan, state: State) -> list[Listener]:
+    """Return the listeners, as they stand."""
+    return [
+        Listener(new, sockets.adopt(old["fd"], old["family"]), inherited=plan["inherited"])
+        for new, old in paired(plan, state) or ()
+    ]

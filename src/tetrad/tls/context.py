@@ -1,0 +1,75 @@
+"""TLS as the master knows it: nothing, unless a listener has it; then all of it, before the fork.
+
+What serves encrypted clients (`tetrad.handler.tls_session`) costs every fork half as much again, so
+a master
+without it must not have it: this is the one module that imports something later.
+"""
+
+from __future__ import annotations
+
+import time
+
+from tetrad.handler.fast_path import Begun
+from tetrad.ipc import log_protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+    from tetrad.handler.idle_wait import Stay
+    from tetrad.handler.tls_session import Encryption
+    from tetrad.ipc.runtime_config import ListenerPlan
+    from tetrad.master.connections import Packed
+    from tetrad.system.event_loop import Loop
+
+WARNED_SECONDS = 30 * 86400.0
+"""How long before its end a certificate is spoken of."""
+
+DAY_SECONDS = 86400.0
+
+
+class Unhurried:
+    """Instead of the fast path, for clients whose first bytes are not their commands."""
+
+    __slots__ = ("_stay",)
+
+    def __init__(self, stay: Stay) -> None:
+        self._stay = stay
+
+    def refresh(self) -> None:
+        """Have nothing ready."""
+
+    def serve(self, socket: _socket.socket, client: Packed, notice: bytes) -> bool:
+        """Leave everything to a session."""
+        self._stay.settle(client[0].encode())
+        return self._stay.go_on(socket, client, Begun(time.monotonic()), notice)
+
+
+def make(plans: list[ListenerPlan]) -> list[Encryption | None]:
+    """Return what each listener's clients are encrypted with, if they are. Raises OSError."""
+    if not any(plan["tls"] for plan in plans):
+        return [None] * len(plans)
+    from tetrad.handler.tls_session import Encryption  # noqa: PLC0415 - only where it is paid for
+
+    return [None if (tls := plan["tls"]) is None else Encryption(tls) for plan in plans]
+
+
+def remind(loop: Loop, journal: log_protocol.Journal, plans: list[ListenerPlan]) -> None:
+    """Log which certificates are near their end, now and every day."""
+    now = time.time()
+    present = {(tls["file"], tls["expires"]) for plan in plans if (tls := plan["tls"]) is not None}
+    for file, expires in sorted(present):
+        if expires - now < WARNED_SECONDS:
+            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
+            days = int((expires - now) // DAY_SECONDS)
+            journal.event(
+                "warning",
+                log_protocol.CERTIFICATE_EXPIRES,
+                certificate=file,
+                expires=when,
+                days=days,
+            )
+    loop.timers.cancel("certificates")
+    if present:
+        when_again = time.monotonic() + DAY_SECONDS
+        loop.timers.set("certificates", when_again, lambda: remind(loop, journal, plans))
