@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.processes import MeasureError
 from tetrad.ipc.fds import JOURNAL
-from tetrad.ipc.log_protocol import CLIENT_COMMAND, CLIENT_CONNECTED, CLIENT_DISCONNECTED, Journal
+from tetrad.ipc.log_protocol import CLIENT_COMMAND, CLIENT_CONNECTED, CLIENT_DISCONNECTED, LogWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def logged_per_second(master: int, logger: int, log: Path, sessions: int) -> flo
 def _session() -> bytes:
     """Return what a handler writes about a session of two commands."""
     hears, tells = os.pipe()
-    journal = Journal(tells, "info")
+    journal = LogWriter(tells, "info")
     journal.speak_of(_CONTEXT)
     journal.tell("info", CLIENT_CONNECTED)
     journal.tell("info", CLIENT_COMMAND, '"command":"time"')

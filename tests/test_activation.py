@@ -12,9 +12,9 @@ import pytest
 
 from clients import ANSWER
 from processes import run
-from tetrad.ipc.runtime_config import ListenerPlan
+from tetrad.ipc.runtime_config import ListenerConfig
 from tetrad.launch import socket_activation
-from tetrad.launch.socket_activation import Activation, MismatchError, Passed
+from tetrad.launch.socket_activation import SocketActivation, MismatchError, PassedSocket
 
 if TYPE_CHECKING:
     import pathlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PID = 4711
 
 
-def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, ListenerPlan]:
+def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, ListenerConfig]:
     """Return a bound socket, and the listener that it is for."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.bind((host, 0))
@@ -33,9 +33,9 @@ def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, ListenerPlan]:
     return bound, plan(name, "inet6" if ":" in host else "inet", host, port)
 
 
-def plan(name: str, family: str, address: str, port: int) -> ListenerPlan:
+def plan(name: str, family: str, address: str, port: int) -> ListenerConfig:
     """Return a listener's plan."""
-    return ListenerPlan(
+    return ListenerConfig(
         place=0,
         name=name,
         family=family,
@@ -49,9 +49,9 @@ def plan(name: str, family: str, address: str, port: int) -> ListenerPlan:
     )
 
 
-def passed(*sockets: socket.socket, name: str = "tetrad") -> tuple[Passed, ...]:
+def passed(*sockets: socket.socket, name: str = "tetrad") -> tuple[PassedSocket, ...]:
     """Pass copies of sockets, which are then the receiver's."""
-    return tuple(Passed(os.dup(one.fileno()), name) for one in sockets)
+    return tuple(PassedSocket(os.dup(one.fileno()), name) for one in sockets)
 
 
 def test_what_is_meant_for_this_process_is_taken() -> None:
@@ -66,7 +66,7 @@ def test_what_is_meant_for_this_process_is_taken() -> None:
         "HOME": "/",
     }
     taken = socket_activation.take(variables, PID)
-    assert taken == Activation("@notify", 30.0, (Passed(3, "tetrad"), Passed(4, "listen[1]")))
+    assert taken == SocketActivation("@notify", 30.0, (PassedSocket(3, "tetrad"), PassedSocket(4, "listen[1]")))
     assert variables == {"HOME": "/"}
 
 
@@ -82,14 +82,14 @@ def test_what_is_meant_for_this_process_is_taken() -> None:
 )
 def test_what_is_meant_for_others_is_not(variables: dict[str, str]) -> None:
     """Variables that somebody else was started with, or that are garbage, say nothing."""
-    assert socket_activation.take(variables, PID) == Activation()
+    assert socket_activation.take(variables, PID) == SocketActivation()
     assert not variables
 
 
 def test_sockets_may_have_no_names() -> None:
     """Older managers pass none."""
     taken = socket_activation.take({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
-    assert taken.sockets == (Passed(3, ""), Passed(4, ""))
+    assert taken.sockets == (PassedSocket(3, ""), PassedSocket(4, ""))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -209,13 +209,13 @@ def test_a_descriptor_that_is_no_socket_is_named() -> None:
     reads, writes = os.pipe()
     refused = pytest.raises(MismatchError, match=f"descriptor {reads}, .*non-socket")
     with open(reads, "rb"), open(writes, "wb"), refused:
-        socket_activation.adopt([], (Passed(reads, ""),))
+        socket_activation.adopt([], (PassedSocket(reads, ""),))
 
 
 def test_a_descriptor_that_is_not_open_is_named() -> None:
     """Nothing was passed there."""
     with pytest.raises(MismatchError, match=r"descriptor 99999, .*bad file descriptor"):
-        socket_activation.adopt([], (Passed(99999, ""),))
+        socket_activation.adopt([], (PassedSocket(99999, ""),))
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_numbers_have_an_end(variable: str, most: str, too_many: str) -> None:
     """What no manager can mean is not reckoned with: it would take all memory, or more."""
     for number, is_taken in ((most, True), (too_many, False), ("9" * 5000, False)):
         taken = socket_activation.take({"LISTEN_PID": f"{PID}", variable: number}, PID)
-        assert (taken != Activation()) is is_taken
+        assert (taken != SocketActivation()) is is_taken

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.master import admission
-from tetrad.master.admission import AccessList, Admission, Rates, source_of
+from tetrad.master.admission import AccessList, Admission, RateLimiter, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tetrad.ipc.runtime_config import AccessRule, LimitsPlan
+    from tetrad.ipc.runtime_config import AccessRule, LimitsConfig
     from tetrad.master.admission import Source
 
 settings.register_profile("patient", parent=settings(), deadline=None)
@@ -57,7 +57,7 @@ def rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> list[AccessRul
 
 def limits(
     clients: int = 1000, each: int | None = None, rate: tuple[int, int] | None = None
-) -> LimitsPlan:
+) -> LimitsConfig:
     """Return limits."""
     return {"clients": clients, "clients_per_source": each, "rate_per_source": rate}
 
@@ -211,7 +211,7 @@ def test_a_source_that_comes_too_fast_is_refused() -> None:
         (limits(), None),
     ],
 )
-def test_the_first_reason_is_the_one_that_is_told(most: LimitsPlan, reason: str | None) -> None:
+def test_the_first_reason_is_the_one_that_is_told(most: LimitsConfig, reason: str | None) -> None:
     """All are tried in one order: clients, clients of a source, rate."""
     door = Admission(most, [])
     assert door.refusal(ALICE, 0.0) is None
@@ -287,7 +287,7 @@ def test_nothing_is_remembered_of_who_has_left(arriving: list[Source | None]) ->
 @pytest.mark.parametrize(("count", "seconds"), [(1, 1), (20, 1), (300, 60), (1000, 3600), (7, 60)])
 def test_a_burst_of_the_whole_rate_is_let_in_at_once(count: int, seconds: int) -> None:
     """A source at rest may come `count` times in one moment, and not once more."""
-    rates = Rates(count, seconds)
+    rates = RateLimiter(count, seconds)
     taken = [rates.take(ALICE, 1000.1) for _ in range(count + 2)]
     assert taken == [True] * count + [False, False]
 
@@ -295,7 +295,7 @@ def test_a_burst_of_the_whole_rate_is_let_in_at_once(count: int, seconds: int) -
 @pytest.mark.parametrize(("count", "seconds"), [(1, 1), (20, 1), (300, 60), (7, 60)])
 def test_the_rate_comes_back_one_by_one(count: int, seconds: int) -> None:
     """After a burst, one more may come each `seconds / count`, and none before."""
-    rates, interval = Rates(count, seconds), seconds / count
+    rates, interval = RateLimiter(count, seconds), seconds / count
     for _ in range(count):
         rates.take(ALICE, 0.0)
     for turn in range(1, 4):
@@ -305,14 +305,14 @@ def test_the_rate_comes_back_one_by_one(count: int, seconds: int) -> None:
 
 def test_a_source_at_rest_saves_up_no_more_than_a_burst() -> None:
     """However long a source stays away, it gets no more than its rate at once."""
-    rates = Rates(2, 1)
+    rates = RateLimiter(2, 1)
     rates.take(ALICE, 0.0)
     assert [rates.take(ALICE, 1e6) for _ in range(3)] == [True, True, False]
 
 
 def test_a_refused_attempt_costs_nothing() -> None:
     """Who keeps trying waits no longer than who does not."""
-    rates = Rates(1, 10)
+    rates = RateLimiter(1, 10)
     assert rates.take(ALICE, 0.0)
     assert not any(rates.take(ALICE, now) for now in (1.0, 5.0, 9.0))
     assert rates.take(ALICE, 10.0)
@@ -321,7 +321,7 @@ def test_a_refused_attempt_costs_nothing() -> None:
 @given(st.lists(st.tuples(st.sampled_from([ALICE, BOB]), st.integers(0, 6))))
 def test_rates_are_those_of_buckets_of_tokens(comings: list[tuple[Source, int]]) -> None:
     """Each source has a bucket of four tokens that gets one a quarter of a second."""
-    rates, now = Rates(4, 1), Fraction(0)
+    rates, now = RateLimiter(4, 1), Fraction(0)
     buckets: dict[Source, tuple[Fraction, Fraction]] = {}
     for source, eighths in comings:
         now += Fraction(eighths, 8)
@@ -333,7 +333,7 @@ def test_rates_are_those_of_buckets_of_tokens(comings: list[tuple[Source, int]])
 
 def test_who_asks_hears_how_long_to_wait() -> None:
     """The wait is until one more may come, and asking costs nothing."""
-    rates = Rates(2, 60)
+    rates = RateLimiter(2, 60)
     assert rates.wait(ALICE, 0.0) == 0.0
     rates.take(ALICE, 0.0)
     assert rates.wait(ALICE, 0.0) == 0.0
@@ -365,7 +365,7 @@ def test_an_outlook_without_limits_has_none() -> None:
 def test_the_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of sources makes the tables no larger than they may be."""
     monkeypatch.setattr(admission, "MOST_BUCKETS", 8)
-    rates = Rates(1, 60)
+    rates = RateLimiter(1, 60)
     sizes = []
     for number in range(100):
         assert rates.take((32, number), 0.0)
@@ -378,7 +378,7 @@ def test_the_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyP
 def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the tables are full, the half that was let in longest ago is forgotten."""
     monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
-    rates = Rates(1, 60)
+    rates = RateLimiter(1, 60)
     for number in range(5):
         assert rates.take((32, number), 0.0)
     remembered = [not rates.take((32, number), 0.0) for number in (4, 3, 2)]
@@ -389,7 +389,7 @@ def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyP
 def test_who_comes_again_is_remembered_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that was let in once more is not forgotten with those that came when it did."""
     monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
-    rates, dave = Rates(2, 60), (32, 4)
+    rates, dave = RateLimiter(2, 60), (32, 4)
     assert all(rates.take(source, 0.0) for source in (ALICE, BOB, ALICE, CAROL, dave))
     assert not rates.take(ALICE, 0.0)
     assert [rates.take(BOB, 0.0) for _ in range(3)] == [True, True, False]

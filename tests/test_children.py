@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad.ipc.runtime_config import ListenerPlan
+from tetrad.ipc.runtime_config import ListenerConfig
 from tetrad.master.connections import Client, Listener, address_of
-from tetrad.master.handler_table import Child, Children
+from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.master.saved_state import FORMAT
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ settings.load_profile("patient")
 @pytest.fixture
 def client() -> Client:
     """A client of a listener."""
-    plan = ListenerPlan(
+    plan = ListenerConfig(
         place=0,
         name="127.0.0.1:0",
         family="inet",
@@ -41,20 +41,20 @@ def client() -> Client:
 
 
 @pytest.fixture
-def children() -> Children:
+def children() -> HandlerTable:
     """Handlers 1, 2 and 3, of whom nobody waits."""
-    children = Children()
+    children = HandlerTable()
     for number in (1, 2, 3):
-        children.register(Child(number, 100 + number, None))
+        children.register(HandlerProcess(number, 100 + number, None))
     return children
 
 
-def numbers(children: Children) -> list[int]:
+def numbers(children: HandlerTable) -> list[int]:
     """Return who there is."""
     return [child.number for child in children]
 
 
-def get(children: Children, number: int) -> Child:
+def get(children: HandlerTable, number: int) -> HandlerProcess:
     """Return a handler that is there."""
     child = children.find(number)
     assert child is not None
@@ -63,14 +63,14 @@ def get(children: Children, number: int) -> Child:
 
 def test_a_new_handler_has_nobody() -> None:
     """A handler begins without a client."""
-    child = Child(1, 7, None)
+    child = HandlerProcess(1, 7, None)
     assert (child.number, child.pid, child.channel, child.client) == (1, 7, None, None)
     assert child.since == 0.0
 
 
 def test_a_handler_has_its_client_since_it_took_it(client: Client) -> None:
     """The client and the moment are remembered."""
-    child = Child(1, 7, None)
+    child = HandlerProcess(1, 7, None)
     child.take(client, 12.5)
     assert child.client is not None
     assert (child.client.leave(), child.since) == (client.leave(), 12.5)
@@ -83,7 +83,7 @@ def test_a_client_is_kept_as_it_came(
 ) -> None:
     """Whatever it is, it comes back; but for what only its handler has to know."""
     client.address, client.more = address, more
-    child = Child(1, 7, None)
+    child = HandlerProcess(1, 7, None)
     child.take(client, 12.5)
     assert child.kept is not None
     assert Client.load(child.kept).leave() == client.leave()
@@ -96,21 +96,21 @@ def test_what_a_client_leaves_is_of_this_format(client: Client) -> None:
     assert (FORMAT, sorted(client.leave())) == (2, kept)
 
 
-def test_handlers_are_found_by_number(children: Children) -> None:
+def test_handlers_are_found_by_number(children: HandlerTable) -> None:
     """Who was registered is there and found, and nobody else."""
     assert (len(children), numbers(children)) == (3, [1, 2, 3])
     assert get(children, 2).pid == 102
     assert children.find(9) is None
 
 
-def test_handlers_may_go_while_they_are_gone_through(children: Children) -> None:
+def test_handlers_may_go_while_they_are_gone_through(children: HandlerTable) -> None:
     """Going through the handlers is going through those that were there."""
     for child in children:
         children.forget(child)
     assert (len(children), numbers(children)) == (0, [])
 
 
-def test_a_handler_that_waits_has_no_client(children: Children, client: Client) -> None:
+def test_a_handler_that_waits_has_no_client(children: HandlerTable, client: Client) -> None:
     """Who takes a rest is done with its client, and is counted among those that wait."""
     child = get(children, 2)
     child.take(client, 1.0)
@@ -118,7 +118,7 @@ def test_a_handler_that_waits_has_no_client(children: Children, client: Client) 
     assert (child.client, children.idle, len(children)) == (None, 1, 3)
 
 
-def test_the_handler_that_waited_least_is_woken(children: Children) -> None:
+def test_the_handler_that_waited_least_is_woken(children: HandlerTable) -> None:
     """The last to wait is the first to work, and when all work nobody can be woken."""
     for number in (1, 3, 2):
         children.rest(get(children, number))
@@ -126,7 +126,7 @@ def test_the_handler_that_waited_least_is_woken(children: Children) -> None:
     assert (children.idle, len(children)) == (0, 3)
 
 
-def test_the_handler_that_waited_longest_is_let_go_first(children: Children) -> None:
+def test_the_handler_that_waited_longest_is_let_go_first(children: HandlerTable) -> None:
     """The first to wait is the first that is not needed any more."""
     for number in (3, 1, 2):
         children.rest(get(children, number))
@@ -134,7 +134,7 @@ def test_the_handler_that_waited_longest_is_let_go_first(children: Children) -> 
     assert (children.idle, len(children)) == (0, 3)
 
 
-def test_a_forgotten_handler_is_nowhere(children: Children) -> None:
+def test_a_forgotten_handler_is_nowhere(children: HandlerTable) -> None:
     """Who is gone is not found, does not wait, and is not woken."""
     child = get(children, 2)
     children.rest(child)
@@ -143,7 +143,7 @@ def test_a_forgotten_handler_is_nowhere(children: Children) -> None:
     assert (children.wake(), numbers(children)) == (None, [1, 3])
 
 
-def test_all_have_their_turn_to_be_looked_after(children: Children) -> None:
+def test_all_have_their_turn_to_be_looked_after(children: HandlerTable) -> None:
     """A few at a time, each once, and then all over again."""
     turns = [children.next_to_check(2) for _ in range(4)]
     assert [len(turn) for turn in turns] == [2, 1, 2, 1]
@@ -151,11 +151,11 @@ def test_all_have_their_turn_to_be_looked_after(children: Children) -> None:
         assert {child.number for child in first + second} == {1, 2, 3}
 
 
-def test_who_has_gone_meanwhile_is_not_looked_after(children: Children) -> None:
+def test_who_has_gone_meanwhile_is_not_looked_after(children: HandlerTable) -> None:
     """One that is forgotten between two turns has no turn; a new one has the next round."""
     children.next_to_check(1)
     children.forget(get(children, 1))
-    children.register(Child(4, 104, None))
+    children.register(HandlerProcess(4, 104, None))
     assert [child.number for child in children.next_to_check(9)] == [2]
     assert {child.number for child in children.next_to_check(9)} == {2, 3, 4}
 
@@ -163,12 +163,12 @@ def test_who_has_gone_meanwhile_is_not_looked_after(children: Children) -> None:
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["rest", "wake", "idlest", "go"]))))
 def test_who_waits_is_a_list_with_two_ends(steps: list[tuple[int, str]]) -> None:
     """However handlers rest, wake and go, those that wait are a list, the latest last."""
-    children = Children()
+    children = HandlerTable()
     waiting: list[int] = []
     for number, step in steps:
         child = children.find(number)
         if child is None:
-            children.register(Child(number, 7, None))
+            children.register(HandlerProcess(number, 7, None))
         elif step == "rest" and number not in waiting:
             children.rest(child)
             waiting.append(number)

@@ -14,7 +14,7 @@ from tetrad.handler.commands import Clock, Close
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tetrad.ipc.runtime_config import CommandPlan
+    from tetrad.ipc.runtime_config import CommandConfig
 
 MOMENT = 1053537514.9
 """2003/05/21 17:18:34 UTC, and nine tenths."""
@@ -131,7 +131,7 @@ def test_only_a_close_closes() -> None:
 
 def test_commands_are_made_by_their_names() -> None:
     """Each name, in bytes, calls the kind of command that its plan says."""
-    plans: dict[str, CommandPlan] = {
+    plans: dict[str, CommandConfig] = {
         "time": {"kind": "clock", "text": "%%", "timezone": "UTC"},
         "quit": {"kind": "close", "text": "bye", "timezone": ""},
     }

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from tetrad.config import answers, paths, programs, yaml_reader
 from tetrad.config import types as config_types
-from tetrad.config.command_model import BUILT_IN_COMMANDS, Clock, Close, Fixed, Run
+from tetrad.config.command_model import BUILT_IN_COMMANDS, Clock, Close, FixedText, Run
 from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
-from tetrad.config.result import ConfigError, Loaded
+from tetrad.config.result import ConfigError, ConfigResult
 from tetrad.config.yaml_reader import load
 from tetrad.config.yaml_writer import dump
 
@@ -43,7 +43,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "tetrad.yaml"
 
 
-def read(file: Path, text: str) -> Loaded:
+def read(file: Path, text: str) -> ConfigResult:
     """Write a file and load it."""
     file.write_text(text, "utf-8")
     return load(str(file))
@@ -722,7 +722,7 @@ x: 1
 
 def test_without_a_file_there_are_the_defaults() -> None:
     """No file is no problem."""
-    assert load(None).checked() == Loaded(Config(), None, [], {})
+    assert load(None).checked() == ConfigResult(Config(), None, [], {})
 
 
 def test_a_file_that_cannot_be_read_is_an_error_of_the_system(tmp_path: Path) -> None:
@@ -824,7 +824,7 @@ commands = (
         timezone=st.sampled_from(["local", "UTC"]).map(config_types.Timezone),
     )
     | st.builds(Close, close=texts)
-    | st.builds(Fixed, text=texts)
+    | st.builds(FixedText, text=texts)
     | st.builds(
         Run,
         run=st.lists(arguments, max_size=3).map(lambda more: [programs.Argument("true"), *more]),

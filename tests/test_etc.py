@@ -16,13 +16,13 @@ import yaml
 from clients import ANSWER
 from processes import PATIENCE_SECONDS
 from tetrad.config import yaml_reader
-from tetrad.config.command_model import Clock, Close, Fixed
+from tetrad.config.command_model import Clock, Close, FixedText
 from tetrad.config.model import Config, Listener
 from tetrad.config.section import Section
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
-    from tetrad.config.result import Loaded
+    from tetrad.config.result import ConfigResult
 
 EXAMPLE = Path(__file__).parent.parent / "etc" / "commands.yaml"
 """Commands of an operator's own."""
@@ -40,7 +40,7 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def uncommented(tmp_path: Path) -> Loaded:
+def uncommented(tmp_path: Path) -> ConfigResult:
     """The file with every line of YAML in force."""
     lines = SHIPPED.read_text("utf-8").splitlines()
     file = tmp_path / "tetrad.yaml"
@@ -60,14 +60,14 @@ def test_the_file_as_it_is_shipped_changes_nothing() -> None:
     assert loaded.given == {}
 
 
-def test_the_lines_that_are_commented_out_show_the_defaults(uncommented: Loaded) -> None:
+def test_the_lines_that_are_commented_out_show_the_defaults(uncommented: ConfigResult) -> None:
     """Whoever takes a mark away has changed nothing yet."""
     assert uncommented.problems == []
     for section in Config.__struct_fields__:
         assert getattr(uncommented.config, section) == getattr(Config(), section)
 
 
-def test_the_file_names_every_key(uncommented: Loaded) -> None:
+def test_the_file_names_every_key(uncommented: ConfigResult) -> None:
     """There is no setting that an operator could not find in it."""
     sections = {name: getattr(Config(), name) for name in Config.__struct_fields__}
     expected = {*sections, "listen[0]"} | keys_of(Listener, "listen[0]")
@@ -100,7 +100,7 @@ def test_every_comment_is_a_sentence_or_a_setting() -> None:
 def test_the_example_of_commands_names_each_in_its_help() -> None:
     """It can be used as it is, and what it offers is what it has."""
     config = yaml_reader.load(str(EXAMPLE)).checked().config
-    (offered,) = (command for command in config.commands.values() if isinstance(command, Fixed))
+    (offered,) = (command for command in config.commands.values() if isinstance(command, FixedText))
     names = {line.split()[0] for line in offered.text.splitlines()}
     assert names == config.commands.keys() - {"help"}
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.ipc import log_protocol
-from tetrad.ipc.log_protocol import Journal
+from tetrad.ipc.log_protocol import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,9 +76,9 @@ def pipe() -> Iterator[Pipe]:
 
 
 @pytest.fixture
-def journal(pipe: Pipe) -> Journal:
+def journal(pipe: Pipe) -> LogWriter:
     """A journal that has no patience, as the master's."""
-    return Journal(pipe.writes, "info")
+    return LogWriter(pipe.writes, "info")
 
 
 def names(lines: list[dict[str, Any]]) -> list[str]:
@@ -116,7 +116,7 @@ def test_levels_are_in_order() -> None:
     assert log_protocol.LEVELS == {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: Journal) -> None:
+def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: LogWriter) -> None:
     """An event is a line of JSON, its time in nanoseconds, its own fields behind the common."""
     before = time.time_ns()
     journal.event("warning", log_protocol.CLIENT_INVALID, command='"\n', size=4)
@@ -132,7 +132,7 @@ def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: Journa
     ]
 
 
-def test_every_event_of_a_client_says_whose_it_is(pipe: Pipe, journal: Journal) -> None:
+def test_every_event_of_a_client_says_whose_it_is(pipe: Pipe, journal: LogWriter) -> None:
     """A context stands in every event from then on, and a new one takes its place."""
     journal.speak_of(b'"client":"192.0.2.1:5","connection":"1"')
     journal.event("info", log_protocol.CLIENT_CONNECTED)
@@ -148,7 +148,7 @@ def test_every_event_of_a_client_says_whose_it_is(pipe: Pipe, journal: Journal) 
 @pytest.mark.parametrize("least", log_protocol.LEVELS)
 def test_events_below_the_level_are_not_sent(pipe: Pipe, least: str) -> None:
     """An event of the least level is sent, and one below it is not even gathered."""
-    journal = Journal(pipe.writes, least)
+    journal = LogWriter(pipe.writes, least)
     for level in log_protocol.LEVELS:
         journal.event(level, level)
     journal.flush()
@@ -158,7 +158,7 @@ def test_events_below_the_level_are_not_sent(pipe: Pipe, least: str) -> None:
     assert journal.level == log_protocol.LEVELS[least]
 
 
-def test_the_level_can_change(pipe: Pipe, journal: Journal) -> None:
+def test_the_level_can_change(pipe: Pipe, journal: LogWriter) -> None:
     """After a reload another level counts."""
     journal.set_level("error")
     journal.event("info", log_protocol.CLIENT_CONNECTED)
@@ -167,7 +167,7 @@ def test_the_level_can_change(pipe: Pipe, journal: Journal) -> None:
     assert names(pipe.lines()) == ["handler.lost"]
 
 
-def test_nothing_is_written_before_a_flush(pipe: Pipe, journal: Journal) -> None:
+def test_nothing_is_written_before_a_flush(pipe: Pipe, journal: LogWriter) -> None:
     """Events are gathered, leave together in one write, and leave once."""
     journal.flush()
     journal.event("info", "one")
@@ -183,7 +183,7 @@ def test_nothing_is_written_before_a_flush(pipe: Pipe, journal: Journal) -> None
 def test_no_write_is_larger_than_a_pipe_takes_whole(sizes: list[int]) -> None:
     """However long events are, each write has whole lines and at most PIPE_BUF bytes."""
     pipe = Pipe()
-    journal = Journal(pipe.writes, "info")
+    journal = LogWriter(pipe.writes, "info")
     for number, size in enumerate(sizes):
         journal.event("info", "event", number=number, text="x" * size)
     journal.flush()
@@ -194,7 +194,7 @@ def test_no_write_is_larger_than_a_pipe_takes_whole(sizes: list[int]) -> None:
     assert [line["number"] for line in lines] == list(range(len(sizes)))
 
 
-def test_a_write_is_filled_to_the_last_byte(pipe: Pipe, journal: Journal) -> None:
+def test_a_write_is_filled_to_the_last_byte(pipe: Pipe, journal: LogWriter) -> None:
     """Events leave together as long as they fit into one write."""
     journal.event("info", "one")
     journal.event("info", "two", text="")
@@ -210,7 +210,7 @@ def test_a_write_is_filled_to_the_last_byte(pipe: Pipe, journal: Journal) -> Non
         assert [len(line.get("text", "")) for line in lines] == [0, size]
 
 
-def test_what_does_not_fit_one_write_is_cut(pipe: Pipe, journal: Journal) -> None:
+def test_what_does_not_fit_one_write_is_cut(pipe: Pipe, journal: LogWriter) -> None:
     """Long texts lose their ends and long lists their rest, numbers stay."""
     errors = ["short", "y" * 401, *"abcdefgh"]
     journal.event("error", "event", text="x" * 4096, errors=errors, fits="z" * 400, count=10)
@@ -221,7 +221,7 @@ def test_what_does_not_fit_one_write_is_cut(pipe: Pipe, journal: Journal) -> Non
     assert (line["fits"], line["count"]) == ("z" * 400, 10)
 
 
-def test_what_just_fits_one_write_is_not_cut(pipe: Pipe, journal: Journal) -> None:
+def test_what_just_fits_one_write_is_not_cut(pipe: Pipe, journal: LogWriter) -> None:
     """An event of PIPE_BUF bytes is whole, and one of a byte more is cut."""
     journal.event("info", "event", text="")
     journal.flush()
@@ -232,7 +232,7 @@ def test_what_just_fits_one_write_is_not_cut(pipe: Pipe, journal: Journal) -> No
     assert [len(line["text"]) for line in pipe.lines()] == [room, 403]
 
 
-def test_what_fits_one_write_once_it_is_cut_keeps_its_fields(pipe: Pipe, journal: Journal) -> None:
+def test_what_fits_one_write_once_it_is_cut_keeps_its_fields(pipe: Pipe, journal: LogWriter) -> None:
     """Fields are left out only where cutting them was not enough, be it by one byte."""
     long = {f"text{n}": "x" * 500 for n in range(9)}
     journal.event("info", "event", **long, rest="")
@@ -244,14 +244,14 @@ def test_what_fits_one_write_once_it_is_cut_keeps_its_fields(pipe: Pipe, journal
     assert [len(line.get("rest", "")) for line in pipe.lines()] == [room, 0]
 
 
-def test_a_list_that_has_few_items_is_kept(pipe: Pipe, journal: Journal) -> None:
+def test_a_list_that_has_few_items_is_kept(pipe: Pipe, journal: LogWriter) -> None:
     """Of six items none is left out, even where texts are cut."""
     journal.event("error", "event", text="x" * 4096, errors=list("abcdef"))
     journal.flush()
     assert pipe.lines()[0]["errors"] == list("abcdef")
 
 
-def test_of_a_mapping_the_first_items_are_kept(pipe: Pipe, journal: Journal) -> None:
+def test_of_a_mapping_the_first_items_are_kept(pipe: Pipe, journal: LogWriter) -> None:
     """Of many changes, some of them long, the log tells some, and how many more there are."""
     changes = {"access.deny": "x" * 9999, **{f"key{n}": "1 -> 2" for n in range(7)}}
     journal.event("info", "event", changes=changes)
@@ -261,7 +261,7 @@ def test_of_a_mapping_the_first_items_are_kept(pipe: Pipe, journal: Journal) -> 
     assert line["changes"] == {"access.deny": "x" * 400 + "...", **kept, "...": "and 2 more"}
 
 
-def test_what_cannot_be_cut_to_fit_is_left_out(pipe: Pipe, journal: Journal) -> None:
+def test_what_cannot_be_cut_to_fit_is_left_out(pipe: Pipe, journal: LogWriter) -> None:
     """An event that stays too long is told without what does not fit."""
     journal.event("error", "event", **{f"field{n}": "x" * 400 for n in range(20)}, last=1)
     journal.flush()
@@ -269,7 +269,7 @@ def test_what_cannot_be_cut_to_fit_is_left_out(pipe: Pipe, journal: Journal) -> 
     assert set(line) == {"time", "level", "event", "pid", *(f"field{n}" for n in range(9)), "last"}
 
 
-def test_nothing_is_told_that_would_be_torn(pipe: Pipe, journal: Journal) -> None:
+def test_nothing_is_told_that_would_be_torn(pipe: Pipe, journal: LogWriter) -> None:
     """Fields that are written as JSON already, and too long, are left out as a whole."""
     journal.event("info", "event", text="")
     journal.flush()
@@ -280,7 +280,7 @@ def test_nothing_is_told_that_would_be_torn(pipe: Pipe, journal: Journal) -> Non
     assert [len(line.get("text", "")) for line in pipe.lines()] == [room, 0]
 
 
-def test_bytes_that_are_no_text_are_still_json(pipe: Pipe, journal: Journal) -> None:
+def test_bytes_that_are_no_text_are_still_json(pipe: Pipe, journal: LogWriter) -> None:
     """A file name that is not UTF-8 is escaped."""
     journal.event("info", "event", config="\udcff.yaml")
     journal.flush()
@@ -289,7 +289,7 @@ def test_bytes_that_are_no_text_are_still_json(pipe: Pipe, journal: Journal) -> 
 
 def test_an_order_keeps_its_place_among_events(pipe: Pipe) -> None:
     """Orders travel with the events, whatever the level."""
-    journal = Journal(pipe.writes, "error")
+    journal = LogWriter(pipe.writes, "error")
     journal.event("error", "before")
     journal.insist(log_protocol.ORDER, log_protocol.CONFIGURE, level="debug", file=None)
     journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
@@ -301,7 +301,7 @@ def test_an_order_keeps_its_place_among_events(pipe: Pipe) -> None:
     assert names([before, behind]) == ["before", "behind"]
 
 
-def test_what_must_not_be_lost_waits_for_room(pipe: Pipe, journal: Journal) -> None:
+def test_what_must_not_be_lost_waits_for_room(pipe: Pipe, journal: LogWriter) -> None:
     """An order that finds no room is no loss: each flush tries again, and it is sent once."""
     pipe.fill()
     for level in ("debug", "error"):
@@ -319,7 +319,7 @@ def test_what_must_not_be_lost_waits_for_room(pipe: Pipe, journal: Journal) -> N
     ]
 
 
-def test_each_write_begins_with_a_mark_that_is_nowhere_else(pipe: Pipe, journal: Journal) -> None:
+def test_each_write_begins_with_a_mark_that_is_nowhere_else(pipe: Pipe, journal: LogWriter) -> None:
     """Whoever takes over in the middle finds the next beginning, whatever the fields say."""
     journal.event("info", "event", text="\x1e{}\n\x1e")
     journal.flush()
@@ -327,7 +327,7 @@ def test_each_write_begins_with_a_mark_that_is_nowhere_else(pipe: Pipe, journal:
     assert (packet[:1], packet.count(b"\x1e")) == (b"\x1e", 1)
 
 
-def test_what_finds_no_room_is_counted_and_reported(pipe: Pipe, journal: Journal) -> None:
+def test_what_finds_no_room_is_counted_and_reported(pipe: Pipe, journal: LogWriter) -> None:
     """Lost events are reported as soon as there is room, ahead of what comes next."""
     pipe.fill()
     for _ in range(3):
@@ -344,7 +344,7 @@ def test_what_finds_no_room_is_counted_and_reported(pipe: Pipe, journal: Journal
     assert journal.lost == 0
 
 
-def test_losses_are_reported_even_when_there_is_nothing_else(pipe: Pipe, journal: Journal) -> None:
+def test_losses_are_reported_even_when_there_is_nothing_else(pipe: Pipe, journal: LogWriter) -> None:
     """A flush with nothing gathered still reports what was lost, once."""
     journal.lost = 5
     journal.flush()
@@ -353,7 +353,7 @@ def test_losses_are_reported_even_when_there_is_nothing_else(pipe: Pipe, journal
     assert report["count"] == 5
 
 
-def test_losses_add_up_while_there_is_no_room(pipe: Pipe, journal: Journal) -> None:
+def test_losses_add_up_while_there_is_no_room(pipe: Pipe, journal: LogWriter) -> None:
     """A report that finds no room itself loses no count."""
     pipe.fill()
     for _ in range(2):
@@ -362,7 +362,7 @@ def test_losses_add_up_while_there_is_no_room(pipe: Pipe, journal: Journal) -> N
     assert journal.lost == 2
 
 
-def test_a_report_of_losses_bears_the_client_s_fields(pipe: Pipe, journal: Journal) -> None:
+def test_a_report_of_losses_bears_the_client_s_fields(pipe: Pipe, journal: LogWriter) -> None:
     """What a handler lost, it lost for its client."""
     journal.speak_of(b'"client":"192.0.2.1:5"')
     journal.lost = 1
@@ -370,7 +370,7 @@ def test_a_report_of_losses_bears_the_client_s_fields(pipe: Pipe, journal: Journ
     assert pipe.lines()[0]["client"] == "192.0.2.1:5"
 
 
-def test_somebody_else_may_report_losses(pipe: Pipe, journal: Journal) -> None:
+def test_somebody_else_may_report_losses(pipe: Pipe, journal: LogWriter) -> None:
     """A count that was taken is not reported a second time."""
     journal.lost = 4
     assert journal.take_lost() == 4
@@ -378,7 +378,7 @@ def test_somebody_else_may_report_losses(pipe: Pipe, journal: Journal) -> None:
     assert (journal.take_lost(), pipe.lines()) == (0, [])
 
 
-def test_all_losses_ever_are_counted(journal: Journal) -> None:
+def test_all_losses_ever_are_counted(journal: LogWriter) -> None:
     """What was reported, or taken to be reported by another, stays in the sum."""
     journal.count_lost(2)
     journal.flush()
@@ -391,7 +391,7 @@ def test_a_journal_without_a_reader_loses_events_and_goes_on() -> None:
     """When the logger's pipe is gone altogether, events are lost and nothing is raised."""
     reads, writes = os.pipe()
     os.close(reads)
-    journal = Journal(writes, "info", patience=60.0)
+    journal = LogWriter(writes, "info", patience=60.0)
     journal.event("info", "event")
     journal.flush()
     os.close(writes)
@@ -421,7 +421,7 @@ def test_a_handler_waits_for_room(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -
     """With patience, an event that finds no room waits until the logger has made some."""
     pipe.fill()
     waits = polling(monkeypatch, pipe.packets)
-    journal = Journal(pipe.writes, "info", patience=60.0)
+    journal = LogWriter(pipe.writes, "info", patience=60.0)
     journal.event("info", "event")
     journal.flush()
     assert names(pipe.lines()) == ["event"]
@@ -435,7 +435,7 @@ def test_a_handler_waits_once_for_a_logger_that_is_stuck(
     """Only the first of several failures in a row waits, so that no client waits long."""
     pipe.fill()
     waits = polling(monkeypatch, lambda: None)
-    journal = Journal(pipe.writes, "info", patience=0.01)
+    journal = LogWriter(pipe.writes, "info", patience=0.01)
     for _ in range(3):
         journal.event("info", "event")
         journal.flush()
@@ -450,7 +450,7 @@ def test_a_handler_is_patient_again_once_there_was_room(
 ) -> None:
     """After an event has found room, the next that does not waits anew."""
     pipe.fill()
-    journal = Journal(pipe.writes, "info", patience=0.01)
+    journal = LogWriter(pipe.writes, "info", patience=0.01)
     journal.event("info", "lost")
     journal.flush()
     pipe.packets()
@@ -464,13 +464,13 @@ def test_a_handler_is_patient_again_once_there_was_room(
     assert (len(waits), journal.lost) == (1, 0)
 
 
-def test_what_was_not_reported_is_left_to_the_next_version(pipe: Pipe, journal: Journal) -> None:
+def test_what_was_not_reported_is_left_to_the_next_version(pipe: Pipe, journal: LogWriter) -> None:
     """Counts, and a loss that nobody could count; but no orders to a logger that is replaced."""
     pipe.fill()
     journal.insist("error", log_protocol.LOG_LOST, count=None)
     journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
     journal.count_lost(3)
-    heir = Journal(pipe.writes, "info")
+    heir = LogWriter(pipe.writes, "info")
     heir.inherit(journal.leave())
     pipe.packets()
     fcntl.fcntl(pipe.writes, fcntl.F_SETPIPE_SZ, 1 << 16)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad.ipc.log_counters import Tally
+from tetrad.ipc.log_counters import LogCounters
 from tetrad.logger import process as program
 from tetrad.logger.process import Logger
 
@@ -31,11 +31,11 @@ AGAIN = (NOON, NOON + 1_000, NOON + 1_000_000_000)
 
 
 @pytest.fixture(autouse=True)
-def tally(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
+def tally(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogCounters]:
     """Where the logger counts, at a descriptor that is free here."""
     fd = os.memfd_create("tally")
     monkeypatch.setattr(program, "TALLY", fd)
-    yield Tally(fd)
+    yield LogCounters(fd)
     os.close(fd)
 
 
@@ -296,7 +296,7 @@ def test_what_could_not_be_written_is_reported_once_it_can(path: Path) -> None:
     assert (lost["count"], lost["level"], lost["pid"]) == (3, "error", os.getpid())
 
 
-def test_what_is_written_and_lost_is_counted(path: Path, tally: Tally) -> None:
+def test_what_is_written_and_lost_is_counted(path: Path, tally: LogCounters) -> None:
     """The counts are of events: what the logger says of itself is not among them."""
     logger = Logger(orders(path / "later" / "tetrad.log", "warning"))
     logger.take(event("one", "error") + event("two", "error"))
@@ -336,7 +336,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 def test_a_logger_that_is_told_to_leave_finishes_a_write(
-    path: Path, pipe: int, tally: Tally, monkeypatch: pytest.MonkeyPatch
+    path: Path, pipe: int, tally: LogCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However its last read has cut it: the next logger begins where a write begins."""
     leave = b'\x1e{"pid":5}\n' + order("leave", pid=os.getpid())
@@ -350,7 +350,7 @@ def test_a_logger_that_is_told_to_leave_finishes_a_write(
     assert (tally.left, tally.take_owed()) == (os.getpid(), 0)
 
 
-def test_a_logger_leaves_when_there_is_nothing_more(path: Path, pipe: int, tally: Tally) -> None:
+def test_a_logger_leaves_when_there_is_nothing_more(path: Path, pipe: int, tally: LogCounters) -> None:
     """It does not wait for another event, and does not heed what another was told."""
     os.write(pipe, event("one") + order("leave", pid=1) + event("two"))
     os.write(pipe, order("leave", pid=os.getpid()))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.cli import log_reader
-from tetrad.cli.log_reader import Wanted, parse, render, show
+from tetrad.cli.log_reader import LogFilter, parse, render, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def write(path: str, *lines: bytes, age: int = 0, mode: str = "ab") -> None:
 
 def shown(path: str, count: int | None = None, **wanted: Any) -> list[bytes]:  # noqa: ANN401
     """Return the lines that are shown."""
-    return list(show(path, Wanted(**wanted), count, following=False))
+    return list(show(path, LogFilter(**wanted), count, following=False))
 
 
 def followed(
@@ -105,7 +105,7 @@ def followed(
     monkeypatch.setattr(time, "sleep", nap)
     lines: list[bytes] = []
     with pytest.raises(Quiet):
-        lines.extend(collected(show(path, Wanted(**wanted), count, following=True), lines))
+        lines.extend(collected(show(path, LogFilter(**wanted), count, following=True), lines))
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.system.event_loop import Loop
+from tetrad.system.event_loop import EventLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,9 +18,9 @@ MONTH_SECONDS = 32 * 86400.0
 
 
 @pytest.fixture
-def loop() -> Loop:
+def loop() -> EventLoop:
     """A loop that watches nobody yet."""
-    return Loop()
+    return EventLoop()
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @pytest.mark.parametrize("seconds", [MONTH_SECONDS, 1e9, 1e300])
 def test_a_moment_that_is_years_away_can_be_waited_for(
-    loop: Loop, pipe: tuple[int, int], seconds: float
+    loop: EventLoop, pipe: tuple[int, int], seconds: float
 ) -> None:
     """The kernel cannot wait so long; who has something to say is heard."""
     heard: list[int] = []
@@ -45,7 +45,7 @@ def test_a_moment_that_is_years_away_can_be_waited_for(
     assert (heard, "tea" in loop.timers) == ([pipe[0]], True)
 
 
-def test_a_moment_that_has_passed_is_not_waited_for(loop: Loop) -> None:
+def test_a_moment_that_has_passed_is_not_waited_for(loop: EventLoop) -> None:
     """What is overdue is done in this turn, though nothing else happens."""
     done: list[str] = []
     loop.timers.set("tea", time.monotonic() - 5.0, lambda: done.append("tea"))
@@ -53,7 +53,7 @@ def test_a_moment_that_has_passed_is_not_waited_for(loop: Loop) -> None:
     assert done == ["tea"]
 
 
-def test_a_timer_ends_the_wait(loop: Loop) -> None:
+def test_a_timer_ends_the_wait(loop: EventLoop) -> None:
     """A turn in which nothing else happens lasts until the next moment, and no shorter."""
     done: list[float] = []
     when = time.monotonic() + 0.05
@@ -63,13 +63,13 @@ def test_a_timer_ends_the_wait(loop: Loop) -> None:
     assert done[0] >= when
 
 
-def test_a_chore_does_not_wait_for_anybody(loop: Loop) -> None:
+def test_a_chore_does_not_wait_for_anybody(loop: EventLoop) -> None:
     """Where nothing happens for a moment, that is told, so that the chore is done."""
     loop.timers.set("tea", time.monotonic() + MONTH_SECONDS, list)
     assert not loop.turn(has_chore=True)
 
 
-def test_who_is_unwatched_by_another_is_not_called(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_who_is_unwatched_by_another_is_not_called(loop: EventLoop, pipe: tuple[int, int]) -> None:
     """What happened to it in the same turn is not its own any more."""
     other, told = os.pipe()
     os.write(told, b"x")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tetrad import __version__
 from tetrad.config import programs
 from tetrad.config.answers import Size, Terminator
-from tetrad.config.command_model import Call, Clock, Close, Command, Fixed, Run
+from tetrad.config.command_model import Call, Clock, Close, Command, FixedText, Run
 from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
 from tetrad.config.programs import Argument, Function, Variable
-from tetrad.config.result import Loaded
+from tetrad.config.result import ConfigResult
 from tetrad.config.types import (
     Address,
     ClockFormat,
@@ -35,7 +35,7 @@ from tetrad.launch import runtime_config
 from tetrad.master.admission import AccessList
 
 if TYPE_CHECKING:
-    from tetrad.ipc.runtime_config import Plan
+    from tetrad.ipc.runtime_config import RuntimeConfig
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
@@ -44,7 +44,7 @@ COMMANDS: dict[CommandName, Command | None] = {
     CommandName("date"): Clock(clock=ClockFormat("%F"), timezone=Timezone("UTC")),
     CommandName("quit"): None,
     CommandName("exit"): Close(close="bye"),
-    CommandName("motd"): Fixed(text="hello"),
+    CommandName("motd"): FixedText(text="hello"),
     CommandName("true"): Run(
         run=[Argument("/bin/true"), Argument("-x")], env={Variable("A"): Argument("b")}
     ),
@@ -86,9 +86,9 @@ def make(
     file: str | None = "/x/tetrad.yaml",
     explicit: str | None = None,
     foreground: bool = False,
-) -> Plan:
+) -> RuntimeConfig:
     """Make the plan of a configuration, in which the keys `given` were in the file."""
-    loaded = Loaded(config, file, [], dict.fromkeys(given, 1))
+    loaded = ConfigResult(config, file, [], dict.fromkeys(given, 1))
     return runtime_config.make(loaded, explicit, foreground=foreground)
 
 

@@ -11,25 +11,25 @@ import pytest
 
 from clients import ANSWER
 from tetrad.handler import commands
-from tetrad.handler.fast_path import Quick
-from tetrad.handler.idle_wait import Stay
+from tetrad.handler.fast_path import FastPath
+from tetrad.handler.idle_wait import IdleWait
 from tetrad.ipc import exit_notices, log_protocol
-from tetrad.ipc.shutdown_pipe import Lifeline
+from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.system import sockets
-from tetrad.system.proctitle import Title
+from tetrad.system.proctitle import ProcessTitle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.handler.fast_path import Begun
-    from tetrad.ipc.runtime_config import SessionPlan
-    from tetrad.master.connections import Packed
+    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.ipc.runtime_config import SessionConfig
+    from tetrad.master.connections import ClientHandoff
 
 CONTEXT = b'"client":"192.0.2.7:38276"'
 NOTICE = exit_notices.record(exit_notices.GONE, 7)
 
 
-PLAN: SessionPlan = {
+PLAN: SessionConfig = {
     "first_command_timeout": None,
     "idle_timeout": None,
     "max_duration": None,
@@ -37,7 +37,7 @@ PLAN: SessionPlan = {
 }
 
 
-class Untitled(Title):
+class Untitled(ProcessTitle):
     """The title of a process that keeps its own."""
 
     def set(self, text: bytes) -> None:
@@ -65,15 +65,15 @@ class Meeting:
         }
         self._listens, self._notices = os.pipe()
         os.set_blocking(self._listens, False)
-        self._begun: Begun | None = None
+        self._begun: SessionProgress | None = None
         known = commands.make(plan)
-        self.journal = log_protocol.Journal(self._tells, level)
+        self.journal = log_protocol.LogWriter(self._tells, level)
         self._hold, self._orders = os.pipe()
         os.write(self._orders, b".")
         self.title = Untitled()
-        lifeline = Lifeline(self._hold, 0.0, signals=frozenset())
-        stay = Stay(PLAN, lifeline, self.title, self._go_on)
-        self._quick = Quick(known, end.encode(), self.journal, self._notices, stay)
+        lifeline = ShutdownPipe(self._hold, 0.0, signals=frozenset())
+        stay = IdleWait(PLAN, lifeline, self.title, self._go_on)
+        self._quick = FastPath(known, end.encode(), self.journal, self._notices, stay)
 
     def close(self) -> None:
         """Close everything."""
@@ -86,7 +86,7 @@ class Meeting:
         os.close(self._hold)
         os.close(self._orders)
 
-    def serve(self, *said: bytes) -> Begun | None:
+    def serve(self, *said: bytes) -> SessionProgress | None:
         """Have the client say something, a write each, and serve it."""
         for words in said:
             self.client.sendall(words)
@@ -95,7 +95,7 @@ class Meeting:
         self._quick.serve(self.server, ("192.0.2.7:38276", "inet", 0, CONTEXT, "1f-1"), NOTICE)
         return self._begun
 
-    def _go_on(self, _socket: object, _client: Packed, begun: Begun, _notice: bytes) -> bool:
+    def _go_on(self, _socket: object, _client: ClientHandoff, begun: SessionProgress, _notice: bytes) -> bool:
         self._begun = begun
         return True
 

@@ -325,7 +325,7 @@ def test_a_logger_that_has_just_been_forked_is_deaf_already(daemon: MakeDaemon) 
     """It takes a while to import what it needs; a ^C for the whole group comes when it likes."""
     served = daemon()
     [logger] = children_of(served.pid)
-    for number in fork.ORDERS:
+    for number in fork.MASTER_SIGNALS:
         os.kill(logger, number)
     served.wait_for("server.listening")
     assert children_of(served.pid) == [logger]

@@ -23,7 +23,7 @@ print(os.read(reads, 4096).decode())
 
 def held() -> set[int]:
     """Return which of the master's signals are blocked now."""
-    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())} & fork.ORDERS
+    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())} & fork.MASTER_SIGNALS
 
 
 def test_signals_are_let_through_after_a_row_of_forks() -> None:
@@ -34,9 +34,9 @@ def test_signals_are_let_through_after_a_row_of_forks() -> None:
 
 def test_signals_that_somebody_holds_stay_held() -> None:
     """A row of forks ends its own hold, not that of who asked for it."""
-    with fork.SIGNALS_HELD:
+    with fork.signals_blocked:
         fork.fork_each([], 0)
-        assert held() == fork.ORDERS
+        assert held() == fork.MASTER_SIGNALS
     assert held() == set()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemons import until
-from tetrad.ipc.log_counters import Tally
+from tetrad.ipc.log_counters import LogCounters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +34,12 @@ def has_all_lines(daemon: Daemon) -> bool:
 
 def test_nothing_is_counted_at_first(fd: int) -> None:
     """A file that nobody has written to means none."""
-    assert Tally(fd).read() == (0, 0)
+    assert LogCounters(fd).read() == (0, 0)
 
 
 def test_counts_add_up(fd: int) -> None:
     """What is written and what is lost is counted apart."""
-    tally = Tally(fd)
+    tally = LogCounters(fd)
     for written, lost in [(1, 0), (0, 2), (500, 30), (0, 0)]:
         tally.add(written, lost)
     assert tally.read() == (501, 32)
@@ -47,7 +47,7 @@ def test_counts_add_up(fd: int) -> None:
 
 def test_counts_outgrow_32_bits(fd: int) -> None:
     """A daemon that logs for years does not begin anew at four thousand million."""
-    tally = Tally(fd)
+    tally = LogCounters(fd)
     tally.add(2**32 - 1, 2**40)
     tally.add(1, 1)
     assert tally.read() == (2**32, 2**40 + 1)
@@ -57,16 +57,16 @@ def test_another_descriptor_sees_the_same(fd: int) -> None:
     """Master and logger have a descriptor each, and where one reads does not move the other."""
     other = os.dup(fd)
     try:
-        Tally(fd).add(1, 2)
-        Tally(other).add(3, 4)
-        assert Tally(fd).read() == Tally(other).read() == (4, 6)
+        LogCounters(fd).add(1, 2)
+        LogCounters(other).add(3, 4)
+        assert LogCounters(fd).read() == LogCounters(other).read() == (4, 6)
     finally:
         os.close(other)
 
 
 def test_a_logger_that_leaves_says_so_and_what_it_owes(fd: int) -> None:
     """Until the next one takes the debt over, once; the counts are not touched by that."""
-    tally = Tally(fd)
+    tally = LogCounters(fd)
     tally.add(3, 4)
     assert (tally.left, tally.take_owed()) == (0, 0)
     tally.leave(4711, 2)

@@ -22,8 +22,8 @@ from clients import ANSWER, ANSWER_BYTES, Client
 from processes import PATIENCE_SECONDS, until
 from tetrad.handler.tls_session import server_context
 from tetrad.handler.tls_socket import TlsSocket
-from tetrad.handler.wait import Ended
-from tetrad.ipc.runtime_config import TlsPlan
+from tetrad.handler.wait import SessionEnded
+from tetrad.ipc.runtime_config import TlsConfig
 from tetrad.tls.subjects import subject_of
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     return Town(str(tmp_path_factory.mktemp("town")))
 
 
-def plan_of(pair: Pair) -> TlsPlan:
+def plan_of(pair: Pair) -> TlsConfig:
     """Return the plan of a listener with a certificate."""
     certificate, key = (pathlib.Path(file).read_text("ascii") for file in pair)
-    return TlsPlan(
+    return TlsConfig(
         file=pair.certificate,
         certificate=certificate,
         key=key,
@@ -416,7 +416,7 @@ def test_no_damage_to_a_hello_does_any(town: Town) -> None:
             theirs.sendall(damaged[: dice.choice((len(hello), dice.randrange(1, len(hello))))])
             theirs.shutdown(socket.SHUT_WR)
             encrypted = TlsSocket(ours, server)
-            with contextlib.suppress(Ended):
+            with contextlib.suppress(SessionEnded):
                 while encrypted.listen():
                     assert not encrypted.shake_hands()
 

@@ -515,7 +515,7 @@ signals.hear()
 signals.pass_on()
 for number in (signal.SIGHUP, signal.SIGTERM):
     signal.raise_signal(number)
-with spawn.SIGNALS_HELD:
+with spawn.signals_blocked:
     signals.pass_on()
     print(*sorted(signal.sigpending()))
 """

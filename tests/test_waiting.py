@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.handler.wait import NEVER, Ended, Waiting
-from tetrad.ipc.shutdown_pipe import Lifeline
+from tetrad.handler.wait import NEVER, SessionEnded, ClientWait
+from tetrad.ipc.shutdown_pipe import ShutdownPipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,8 @@ class Ward:
     def __init__(self) -> None:
         self._hears, self.master = os.pipe()
         self._served, self.client = socket.socketpair()
-        self.lifeline = Lifeline(self._hears, GRACE_SECONDS)
-        self.waiting = Waiting(self._served.fileno(), self.lifeline, NEVER)
+        self.lifeline = ShutdownPipe(self._hears, GRACE_SECONDS)
+        self.waiting = ClientWait(self._served.fileno(), self.lifeline, NEVER)
 
     def die(self) -> None:
         """Have no master any more."""
@@ -63,7 +63,7 @@ def test_who_is_to_stop_still_sees_the_end_of_the_master(ward: Ward, how: str) -
     ward.waiting.look()
     ward.waiting.look()
     ward.die()
-    with pytest.raises(Ended, match="stopping"):
+    with pytest.raises(SessionEnded, match="stopping"):
         ward.waiting.look()
 
 

@@ -13,7 +13,7 @@ import pytest
 from clients import ANSWER
 from damage.regulars import Regulars
 from processes import in_background, memory_of, until
-from tetrad.master.admission import MOST_BUCKETS, Admission, Rates
+from tetrad.master.admission import MOST_BUCKETS, Admission, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,7 +183,7 @@ def test_a_full_table_costs_a_newcomer_nothing() -> None:
 
     For each source that comes one comes to rest, which must not have all gone through.
     """
-    rates = Rates(1, HOUR_SECONDS)
+    rates = RateLimiter(1, HOUR_SECONDS)
     began = time.monotonic()
     for number in range(3 * MOST_BUCKETS):
         assert rates.take((32, number), number * HOUR_SECONDS / (MOST_BUCKETS - 1))

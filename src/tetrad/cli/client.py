@@ -20,7 +20,7 @@ REST_SECONDS = 0.05
 _READ_BYTES = 65536
 
 
-class TalkError(Exception):
+class ConversationError(Exception):
     """The other end cannot be reached, or talked to: the text is its name."""
 
     def __init__(self, name: str, reason: OSError) -> None:
@@ -69,7 +69,7 @@ class Connection:
         try:
             yield
         except OSError as error:
-            raise TalkError(self.name, error) from None
+            raise ConversationError(self.name, error) from None
 
     def __enter__(self) -> Self:
         """Be used."""

@@ -16,10 +16,10 @@ from tetrad.system.text import reason_of
 if TYPE_CHECKING:
     import argparse
 
-    from tetrad.config.result import Loaded
+    from tetrad.config.result import ConfigResult
 
 
-def load(options: argparse.Namespace) -> Loaded:
+def load(options: argparse.Namespace) -> ConfigResult:
     """Read the file; its problems are for the caller to look at."""
     file = paths.configuration(options.config)
     try:
@@ -30,7 +30,7 @@ def load(options: argparse.Namespace) -> Loaded:
         raise CommandError(f"{file}: {reason_of(error)}", BAD_CONFIGURATION) from None
 
 
-def find(options: argparse.Namespace, *keys: str) -> Loaded:
+def find(options: argparse.Namespace, *keys: str) -> ConfigResult:
     """Read the file for a command about the daemon that runs with it, problems or none.
 
     Where it cannot be relied on for these keys, the daemon at the default places is meant if that
@@ -62,7 +62,7 @@ def explicit(options: argparse.Namespace) -> str | None:
     return paths.named_configuration(options.config)
 
 
-def check_certificates(loaded: Loaded) -> list[str]:
+def check_certificates(loaded: ConfigResult) -> list[str]:
     """Try the certificates, and return what is to be said of good ones. Raises ConfigError."""
     if not any(listener.tls for listener in loaded.config.listen):
         return []
@@ -71,7 +71,7 @@ def check_certificates(loaded: Loaded) -> list[str]:
     return list(certificates.warnings(certificates.read(loaded)))
 
 
-def warn(loaded: Loaded) -> None:
+def warn(loaded: ConfigResult) -> None:
     """Say what is allowed, and hardly what anybody wants."""
     from tetrad.launch import privileges
 
@@ -84,7 +84,7 @@ def warn(loaded: Loaded) -> None:
         )
 
 
-def running_pid(loaded: Loaded) -> int | None:
+def running_pid(loaded: ConfigResult) -> int | None:
     """Return the pid of the daemon with this pidfile, if it runs."""
     path = loaded.config.daemon.pidfile
     try:

@@ -27,7 +27,7 @@ def client(options: argparse.Namespace) -> int:
                     print(answer, flush=True)
             else:
                 talk.converse(connection, service)
-    except talk.TalkError as error:
+    except talk.ConversationError as error:
         raise CommandError(f"{error}: {_reason(error.reason)}", FAILURE) from None
     return OK
 

@@ -12,12 +12,12 @@ from tetrad.config.types import Duration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.config.result import Loaded
+    from tetrad.config.result import ConfigResult
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Outlook(Struct, frozen=True):
+class AdmissionReport(Struct, frozen=True):
     """What a running daemon says of an address; None is no limit.
 
     `rate_limit` is a count and its seconds, `wait` the seconds until the next may come.
@@ -47,7 +47,7 @@ class Rule(NamedTuple):
     place: str
 
 
-def explain(loaded: Loaded, address: Address, outlook: Outlook | None) -> Verdict:
+def explain(loaded: ConfigResult, address: Address, outlook: AdmissionReport | None) -> Verdict:
     """Judge an address by the file and, if a daemon runs, by what that one says, which decides."""
     allowed, access = _access(loaded, address)
     if outlook is None:
@@ -65,7 +65,7 @@ def explain(loaded: Loaded, address: Address, outlook: Outlook | None) -> Verdic
     return Verdict(verdict, [f"{address}: {'let in' if verdict else 'refused'}", *lines])
 
 
-def _access(loaded: Loaded, address: Address) -> tuple[bool, str]:
+def _access(loaded: ConfigResult, address: Address) -> tuple[bool, str]:
     matches = [rule for rule in _rules(loaded) if address in rule.network]
     if matches:
         # The most specific, and of two that are alike the one that denies.
@@ -78,7 +78,7 @@ def _access(loaded: Loaded, address: Address) -> tuple[bool, str]:
     return True, "access: no rule names it, and nothing says that only some may come"
 
 
-def _rules(loaded: Loaded) -> Iterator[Rule]:
+def _rules(loaded: ConfigResult) -> Iterator[Rule]:
     access = loaded.config.access
     for key, networks in (("allow", access.allow), ("deny", access.deny)):
         for index, network in enumerate(networks):
@@ -86,7 +86,7 @@ def _rules(loaded: Loaded) -> Iterator[Rule]:
             yield Rule(ipaddress.ip_network(network), key == "allow", place)
 
 
-def _limits(loaded: Loaded, outlook: Outlook) -> Iterator[tuple[bool, str]]:
+def _limits(loaded: ConfigResult, outlook: AdmissionReport) -> Iterator[tuple[bool, str]]:
     place = _place(loaded, "limits.clients")
     text = f"clients: {outlook.clients} of {outlook.clients_limit} are in ({place})"
     yield outlook.clients < outlook.clients_limit, text
@@ -102,7 +102,7 @@ def _limits(loaded: Loaded, outlook: Outlook) -> Iterator[tuple[bool, str]]:
         yield not outlook.wait, f"rate from this source: {rate}, {wait} ({place})"
 
 
-def _has_other_limits(loaded: Loaded, outlook: Outlook) -> bool:
+def _has_other_limits(loaded: ConfigResult, outlook: AdmissionReport) -> bool:
     limits = loaded.config.limits
     rate = limits.rate_per_source
     return (outlook.clients_limit, outlook.from_source_limit, outlook.rate_limit) != (
@@ -112,7 +112,7 @@ def _has_other_limits(loaded: Loaded, outlook: Outlook) -> bool:
     )
 
 
-def _place(loaded: Loaded, key: str) -> str:
+def _place(loaded: ConfigResult, key: str) -> str:
     if key in loaded.given:
         return f"{key}, {loaded.file}:{loaded.given[key]}"
     return f"{key}, by default"

@@ -110,7 +110,7 @@ def logs(options: argparse.Namespace) -> int:
     if path is None:
         raise CommandError("log.file is null: the log is wherever the daemon was started", FAILURE)
     since = None if options.since is None else time.time() - options.since
-    wanted = log_reader.Wanted(
+    wanted = log_reader.LogFilter(
         options.client, options.connection, options.event, options.level, since
     )
     count = DEFAULT_LINES if options.lines is None and since is None else options.lines
@@ -142,7 +142,7 @@ def explain(options: argparse.Namespace) -> int:
     if running_pid(loaded) is not None:
         try:
             outlook = control_client.ask(
-                loaded.config.daemon.control, f"source {address}", explanation.Outlook
+                loaded.config.daemon.control, f"source {address}", explanation.AdmissionReport
             )
         except control_client.NoAnswerError as error:
             raise CommandError(str(error), STATUS_UNKNOWN) from None

@@ -52,7 +52,7 @@ class Event(NamedTuple):
     fields: dict[str, Any]
 
 
-class Wanted(NamedTuple):
+class LogFilter(NamedTuple):
     """What is asked for; None: anything. `since` is in seconds since 1970."""
 
     client: Network | None = None
@@ -78,7 +78,7 @@ class Wanted(NamedTuple):
         return event.moment.timestamp() < self.since - _DISORDER_SECONDS
 
 
-def show(path: str, wanted: Wanted, count: int | None, *, following: bool) -> Iterator[bytes]:
+def show(path: str, wanted: LogFilter, count: int | None, *, following: bool) -> Iterator[bytes]:
     """Yield the last lines that are asked for and, if following, those still to come.
 
     `count` None: all there are in the live file, or as far back as `wanted.since` goes. Raises
@@ -146,7 +146,7 @@ def _is_from(client: object, network: Network) -> bool:
 
 
 def _last(
-    path: str, live: int | None, end: int, wanted: Wanted, count: int | None
+    path: str, live: int | None, end: int, wanted: LogFilter, count: int | None
 ) -> Iterator[bytes]:
     """Return the last lines that are asked for, the oldest first."""
     lines: deque[bytes] = deque()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
     from tetrad.config.model import Listener
-    from tetrad.config.result import Loaded
+    from tetrad.config.result import ConfigResult
 
 RELOAD_PATIENCE_SECONDS = 40.0
 """How long a reload may take; the daemon reads a file first."""
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
     loaded = load(options).checked()
     try:
-        front = launcher.Front(loaded, explicit(options), foreground=True)
+        front = launcher.Launcher(loaded, explicit(options), foreground=True)
         with front.run():
             for (name, service), listener in zip(
                 front.listening, loaded.config.listen, strict=True
@@ -137,7 +137,7 @@ def _tell(changes: dict[str, str]) -> None:
         print(harmless(f"  {key}: {change}"))
 
 
-def _start(loaded: Loaded, explicit: str | None) -> str:
+def _start(loaded: ConfigResult, explicit: str | None) -> str:
     """Start the daemon, unless it runs, and return what is to be said of that.
 
     One that is about to end is waited for: it serves nobody any more.
@@ -147,7 +147,7 @@ def _start(loaded: Loaded, explicit: str | None) -> str:
     from tetrad.launch.start_signals import Interrupted
 
     try:
-        front = launcher.Front(loaded, explicit, foreground=False)
+        front = launcher.Launcher(loaded, explicit, foreground=False)
         try:
             outcome = front.start()
         except launcher.AlreadyRunning as running:
@@ -169,7 +169,7 @@ def _start(loaded: Loaded, explicit: str | None) -> str:
     return f"tetrad: started (pid {outcome['pid']}), listening on {places}"
 
 
-def _is_stopping(loaded: Loaded) -> bool:
+def _is_stopping(loaded: ConfigResult) -> bool:
     """Tell whether the daemon that runs is about to end."""
     from tetrad.ipc import control_client
     from tetrad.ipc.control_messages import Status
@@ -182,7 +182,7 @@ def _is_stopping(loaded: Loaded) -> bool:
         return False
 
 
-def _stop(loaded: Loaded) -> str:
+def _stop(loaded: ConfigResult) -> str:
     """Stop the daemon, if it runs, and return what is to be said of that."""
     from tetrad.ipc import control_client
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tetrad.config.result import ConfigError
 from tetrad.handler import tls_session
-from tetrad.ipc.runtime_config import TlsPlan
+from tetrad.ipc.runtime_config import TlsConfig
 from tetrad.system.text import reason_of
 from tetrad.tls.context import WARNED_SECONDS
 from tetrad.tls.errors import words
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tetrad.config.model import Tls
-    from tetrad.config.result import Loaded
+    from tetrad.config.result import ConfigResult
 
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _KEY = re.compile("-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
@@ -41,7 +41,7 @@ _ANY_TIME = 0x200000
 class Found(NamedTuple):
     """What a listener is encrypted with, and the settings by which a change of it is noticed."""
 
-    plan: TlsPlan
+    plan: TlsConfig
     settings: dict[str, str]
 
 
@@ -53,7 +53,7 @@ class _Bad(Exception):  # noqa: N818 - a problem, with its place
         self.key = key
 
 
-def read(loaded: Loaded) -> list[Found | None]:
+def read(loaded: ConfigResult) -> list[Found | None]:
     """Return what each listener is encrypted with, if it is. Raises ConfigError."""
     found: list[Found | None] = []
     problems = []
@@ -77,7 +77,7 @@ def warnings(found: list[Found | None]) -> Iterator[str]:
 
 def _look(settings: Tls, path: str) -> Found:
     certificate = _text("certificate", settings.certificate)
-    made = TlsPlan(
+    made = TlsConfig(
         file=str(settings.certificate),
         certificate=certificate,
         key=certificate if settings.key is None else _text("key", settings.key),
@@ -132,7 +132,7 @@ def _place_of_key(settings: Tls) -> tuple[str, str]:
     return "key", settings.key
 
 
-def _try(made: TlsPlan, settings: Tls) -> dict[str, Any]:
+def _try(made: TlsConfig, settings: Tls) -> dict[str, Any]:
     """Have a client meet a server that has these; return the facts of the certificate."""
     facts = _meet(made, settings, _ANY_TIME)
     now = time.time()
@@ -145,7 +145,7 @@ def _try(made: TlsPlan, settings: Tls) -> dict[str, Any]:
     return facts
 
 
-def _meet(made: TlsPlan, settings: Tls, flags: int) -> dict[str, Any]:
+def _meet(made: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
     try:
         context = tls_session.server_context(made)
     except ssl.SSLError as error:
@@ -182,7 +182,7 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, An
     return facts
 
 
-def _refuse(made: TlsPlan, message: str) -> NoReturn:
+def _refuse(made: TlsConfig, message: str) -> NoReturn:
     raise _Bad("certificate", f"{made['file']}: {message}") from None
 
 

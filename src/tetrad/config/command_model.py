@@ -9,7 +9,7 @@ from msgspec import Meta
 from tetrad.config import programs
 from tetrad.config.answers import Size
 from tetrad.config.programs import Argument, Function, Variable
-from tetrad.config.section import Misfit, Section, Text
+from tetrad.config.section import ConstraintViolation, Section, Text
 from tetrad.config.types import ClockFormat, CommandName, Duration, Timezone
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Close(Section, frozen=True):
     close: Annotated[Text, Meta(description="the text")]
 
 
-class Fixed(Section, frozen=True):
+class FixedText(Section, frozen=True):
     """A command that answers a text."""
 
     text: Annotated[Text, Meta(description="the text")]
@@ -58,15 +58,15 @@ class Run(Section, frozen=True):
     max_output: MaxOutput = Size(1 << 16)
     on_error: OnError = None
 
-    def misfits(self) -> Iterable[Misfit]:
+    def misfits(self) -> Iterable[ConstraintViolation]:
         """Return what is wrong with a program that is not there."""
         if not self.run:
-            yield Misfit("run", "a program is needed, e.g. [uptime, -p]")
+            yield ConstraintViolation("run", "a program is needed, e.g. [uptime, -p]")
             return
         try:
             _ = self.program
         except ValueError as error:
-            yield Misfit("run", str(error))
+            yield ConstraintViolation("run", str(error))
 
     @property
     def program(self) -> str:
@@ -84,7 +84,7 @@ class Call(Section, frozen=True):
     on_error: OnError = None
 
 
-Command = Clock | Close | Fixed | Run | Call
+Command = Clock | Close | FixedText | Run | Call
 
 BUILT_IN_COMMANDS: dict[CommandName, Command | None] = {
     CommandName("time"): Clock(clock=ClockFormat("%Y/%m/%d %H:%M:%S")),

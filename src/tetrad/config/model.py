@@ -14,7 +14,7 @@ from tetrad.config import paths
 from tetrad.config.answers import Terminator
 from tetrad.config.command_model import BUILT_IN_COMMANDS, Command
 from tetrad.config.diagnostics import did_you_mean
-from tetrad.config.section import Misfit, Section, Text
+from tetrad.config.section import ConstraintViolation, Section, Text
 from tetrad.config.types import (
     Address,
     CommandName,
@@ -70,10 +70,10 @@ class Tls(Section, frozen=True):
         Meta(description='who is served, as "CN=monitor,*"; empty: all whom client_ca vouches for'),
     ] = []
 
-    def misfits(self) -> Iterable[Misfit]:
+    def misfits(self) -> Iterable[ConstraintViolation]:
         """Return what would be checked against nothing."""
         if self.subjects and self.client_ca is None:
-            yield Misfit("subjects", "without client_ca nobody shows a certificate")
+            yield ConstraintViolation("subjects", "without client_ca nobody shows a certificate")
 
 
 class Listener(Section, frozen=True):
@@ -103,20 +103,20 @@ class Listener(Section, frozen=True):
         if self.address.path is None and self.port is None:
             force_setattr(self, "port", DEFAULT_PORT)
 
-    def misfits(self) -> Iterable[Misfit]:
+    def misfits(self) -> Iterable[ConstraintViolation]:
         """Return what fits TCP only, or Unix sockets; echoes have no end of their own."""
         is_tcp = self.address.path is None
         if self.reply_terminator and self.service == "echo":
             message = "the service echo sends back what it gets, and nothing else; take this out"
-            yield Misfit("reply_terminator", message)
+            yield ConstraintViolation("reply_terminator", message)
         if self.port is not None and not is_tcp:
-            yield Misfit("port", "a Unix socket has no port; take this line out")
+            yield ConstraintViolation("port", "a Unix socket has no port; take this line out")
         if self.proxy is not None and not self.proxy.trusted and is_tcp:
             message = "name the balancers that are trusted, as {trusted: [192.0.2.10]}"
-            yield Misfit("proxy", message)
+            yield ConstraintViolation("proxy", message)
         if self.proxy is not None and self.proxy.trusted and not is_tcp:
             message = "at a Unix socket its permissions say who is trusted; write {} here"
-            yield Misfit("proxy", message)
+            yield ConstraintViolation("proxy", message)
 
     @property
     def name(self) -> str:
@@ -227,22 +227,22 @@ class Config(Section, frozen=True):
         super().__post_init__()
         force_setattr(self, "commands", BUILT_IN_COMMANDS | self.commands)
 
-    def misfits(self) -> Iterable[Misfit]:
+    def misfits(self) -> Iterable[ConstraintViolation]:
         """Return what one part of the configuration does not leave to another."""
         if not self.listen:
-            yield Misfit("listen", "at least one listener is needed")
+            yield ConstraintViolation("listen", "at least one listener is needed")
         names = [listener.name for listener in self.listen]
         for index, (name, listener) in enumerate(zip(names, self.listen, strict=True)):
             first = names.index(name)
             if first != index and listener.port != 0:
-                yield Misfit(f"listen[{index}]", f"{name} is that of listen[{first}] already")
+                yield ConstraintViolation(f"listen[{index}]", f"{name} is that of listen[{first}] already")
         yield from self._files_in_the_way()
         for name, command in self.commands.items():
             if command is None and name not in BUILT_IN_COMMANDS:
                 hint = did_you_mean(name, BUILT_IN_COMMANDS)
-                yield Misfit(f"commands.{name}", f"there is no such command to take out{hint}")
+                yield ConstraintViolation(f"commands.{name}", f"there is no such command to take out{hint}")
 
-    def _files_in_the_way(self) -> Iterable[Misfit]:
+    def _files_in_the_way(self) -> Iterable[ConstraintViolation]:
         """Return what would have a log written into the pidfile, and the like."""
         files: list[tuple[str, str | None, str]] = [
             ("daemon.pidfile", self.daemon.pidfile, paths.pidfile()),
@@ -253,5 +253,5 @@ class Config(Section, frozen=True):
         # What nobody has said comes first: the place that is told is one that somebody has written.
         for key, path, _ in sorted(files, key=lambda file: file[1] != file[2]):
             if path is not None and path in taken:
-                yield Misfit(key, f"{path} is that of {taken[path]} already")
+                yield ConstraintViolation(key, f"{path} is that of {taken[path]} already")
             taken[path] = key

@@ -19,7 +19,7 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-class Loaded(NamedTuple):
+class ConfigResult(NamedTuple):
     """What a file gave: where it had problems, the model has the defaults, or cannot work."""
 
     config: Config
@@ -48,7 +48,7 @@ class Loaded(NamedTuple):
         where = f"{self.places[key]}: " if key in self.places else ""
         return f"{where}{key}: {harmless(message)}"
 
-    def checked(self) -> Loaded:
+    def checked(self) -> ConfigResult:
         """Return itself, or raise ConfigError if there were problems."""
         if self.problems:
             raise ConfigError(self.problems)

@@ -22,8 +22,8 @@ from msgspec.structs import force_setattr
 from tetrad.config import yaml_scalars
 from tetrad.config.diagnostics import did_you_mean, explain, show, without_annotation
 from tetrad.config.model import Config
-from tetrad.config.result import Loaded
-from tetrad.config.section import MisfitError, Section
+from tetrad.config.result import ConfigResult
+from tetrad.config.section import ConstraintError, Section
 from tetrad.config.types import Address, Path, SocketPath
 from tetrad.system.terminal import harmless
 
@@ -39,10 +39,10 @@ _MOST_NESTED = 64
 _MOST_BYTES = 16 << 20  # what is longer is a device, or somebody's film
 
 
-def load(file: str | None) -> Loaded:
+def load(file: str | None) -> ConfigResult:
     """Read a file, or the built-in defaults for None. Raises OSError; problems are returned."""
     if file is None:
-        return Loaded(Config(), None, [], {})
+        return ConfigResult(Config(), None, [], {})
     with open(file, "rb") as stream:
         data = stream.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
@@ -50,7 +50,7 @@ def load(file: str | None) -> Loaded:
     return read(data, file)
 
 
-def read(data: bytes, file: str) -> Loaded:
+def read(data: bytes, file: str) -> ConfigResult:
     """Read what a file contains."""
     reader = _Reader(file)
     root = reader.compose(data)
@@ -60,7 +60,7 @@ def read(data: bytes, file: str) -> Loaded:
         for name, section in reader.sound.items():
             force_setattr(config, name, section)
     spoilt = frozenset(reader.spoilt)
-    return Loaded(config, file, reader.problems, reader.given, reader.places, spoilt)
+    return ConfigResult(config, file, reader.problems, reader.given, reader.places, spoilt)
 
 
 class _Reader:
@@ -144,7 +144,7 @@ class _Reader:
             return UNSET
         try:
             return kind(**values)
-        except MisfitError as error:
+        except ConstraintError as error:
             for where, message in error.misfits:
                 self.problem(_place(node, where), _join(path, where), message)
                 values.pop(where.partition("[")[0], None)

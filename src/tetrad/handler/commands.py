@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tetrad.extension import Context
     from tetrad.handler.session import Session
-    from tetrad.ipc.runtime_config import CommandPlan, JobPlan
+    from tetrad.ipc.runtime_config import CommandConfig, JobConfig
 
 
 _WORK = "tetrad.handler.jobs"
@@ -46,7 +46,7 @@ class Clock(Command):
 
     __slots__ = ("_answer", "_format", "_second", "_zone")
 
-    def __init__(self, plan: CommandPlan) -> None:
+    def __init__(self, plan: CommandConfig) -> None:
         self._format = plan["text"]
         self._zone = plan["timezone"]
         self._second = -1
@@ -75,7 +75,7 @@ class Text(Command):
 
     __slots__ = ("_answer",)
 
-    def __init__(self, plan: CommandPlan) -> None:
+    def __init__(self, plan: CommandConfig) -> None:
         self._answer = plan["text"].encode()
 
     def answer(self) -> bytes:
@@ -100,7 +100,7 @@ class Job(Command):
     takes_time = True
     __slots__ = ("_plan", "_work")
 
-    def __init__(self, plan: JobPlan) -> None:
+    def __init__(self, plan: JobConfig) -> None:
         self._plan = plan
         __import__(_WORK)
         self._work = sys.modules[_WORK]
@@ -120,7 +120,7 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
-def make(plans: Mapping[str, CommandPlan | JobPlan]) -> dict[bytes, Command]:
+def make(plans: Mapping[str, CommandConfig | JobConfig]) -> dict[bytes, Command]:
     """Return the commands by the four bytes that call them."""
     return {name.encode(): KINDS[plan["kind"]](plan) for name, plan in plans.items()}
 

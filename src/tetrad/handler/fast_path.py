@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import _socket
 
     from tetrad.handler.commands import Command
-    from tetrad.handler.idle_wait import Stay
-    from tetrad.master.connections import Packed
+    from tetrad.handler.idle_wait import IdleWait
+    from tetrad.master.connections import ClientHandoff
 
     SoFar = tuple[int, tuple[int | bytes, ...], int, bytes | None, bool, OSError | None]
     """When a session began, what is to be logged of it, how many bytes were sent, what was read and
@@ -58,7 +58,7 @@ _WHOLE = [
 """What it is told of one that is over."""
 
 
-class Begun:
+class SessionProgress:
     """A session so far. It goes on, unless it `is_over` but for the goodbye or has met an `error`.
 
     `since` is in seconds of the monotonic clock; `data` was read, and nothing is done about it yet;
@@ -90,7 +90,7 @@ class Begun:
         self.error: OSError | None = None
 
 
-class Quick:
+class FastPath:
     """Serves clients of commands, whose answers are made before they are forked for.
 
     Each answer ends with the `terminator`; commands that take their time are not for this. Who
@@ -114,9 +114,9 @@ class Quick:
         self,
         commands: dict[bytes, Command],
         terminator: bytes,
-        journal: log_protocol.Journal,
+        journal: log_protocol.LogWriter,
         master: int,
-        stay: Stay,
+        stay: IdleWait,
     ) -> None:
         self._commands = prompt(commands)
         self._terminator = terminator
@@ -143,7 +143,7 @@ class Quick:
             else:
                 self._answers.pop(name, None)
 
-    def serve(self, socket: _socket.socket, client: Packed, notice: bytes) -> bool:
+    def serve(self, socket: _socket.socket, client: ClientHandoff, notice: bytes) -> bool:
         """Serve a client, and send the master a notice of its end; True if we can serve another.
 
         All in one piece, for each function, module and method that is used here is one more page.
@@ -201,7 +201,7 @@ class Quick:
         self._journal.send(whole, count)
         return exit_notices.with_lost(notice, self._journal.take_lost())
 
-    def _keep(self, socket: _socket.socket, client: Packed, so_far: SoFar, notice: bytes) -> bool:
+    def _keep(self, socket: _socket.socket, client: ClientHandoff, so_far: SoFar, notice: bytes) -> bool:
         """Have a client served on; if it has us wait, it is waited for first."""
         since, told, bytes_out, pending, closes, error = so_far
         commands = len(told) // 2
@@ -216,7 +216,7 @@ class Quick:
                 except OSError:
                     self._journal.send(spoken, 1 + commands)
             self._stay.wait(socket.fileno(), since, has_asked=commands > 0)
-        begun = Begun(since / _NANOSECONDS)
+        begun = SessionProgress(since / _NANOSECONDS)
         if commands:
             begun.commands = commands
             begun.last_command = when / _NANOSECONDS

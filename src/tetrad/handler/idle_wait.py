@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
-    from tetrad.handler.fast_path import Begun
-    from tetrad.ipc.runtime_config import SessionPlan
-    from tetrad.ipc.shutdown_pipe import Lifeline
-    from tetrad.master.connections import Packed
-    from tetrad.system.proctitle import Title
+    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.ipc.runtime_config import SessionConfig
+    from tetrad.ipc.shutdown_pipe import ShutdownPipe
+    from tetrad.master.connections import ClientHandoff
+    from tetrad.system.proctitle import ProcessTitle
 
-    Patient = Callable[[_socket.socket, Packed, Begun, bytes], bool]
+    Patient = Callable[[_socket.socket, ClientHandoff, SessionProgress, bytes], bool]
     """What serves a client that takes longer, and tells whether it can serve another."""
 
 _MILLISECOND = 1_000_000
 
 
-class Stay:
+class IdleWait:
     """Waits for clients, each as long as the plan says, with an ear for the master.
 
     Then `go_on` serves them.
@@ -36,7 +36,7 @@ class Stay:
 
     __slots__ = ("_first", "_idle", "_lifeline", "_most", "_poll", "_title", "go_on")
 
-    def __init__(self, plan: SessionPlan, lifeline: Lifeline, title: Title, go_on: Patient) -> None:
+    def __init__(self, plan: SessionConfig, lifeline: ShutdownPipe, title: ProcessTitle, go_on: Patient) -> None:
         self.go_on = go_on
         self._first = _milliseconds(plan["first_command_timeout"])
         self._idle = _milliseconds(plan["idle_timeout"])

@@ -21,13 +21,13 @@ import time
 from tetrad.handler import python_call
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
-from tetrad.system.proctitle import Title
+from tetrad.system.proctitle import ProcessTitle
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.extension import Context
-    from tetrad.ipc.runtime_config import JobPlan
+    from tetrad.ipc.runtime_config import JobConfig
 
 CONTROL = 3
 """Where the keeper and its program hear of the handler, and tell it how the program fares."""
@@ -73,7 +73,7 @@ def end_children(seconds: float) -> bool:
         nap = min(2 * nap, _LONGEST_NAP_SECONDS)
 
 
-def keep(places: tuple[int, int, int, int], plan: JobPlan, context: Context) -> None:
+def keep(places: tuple[int, int, int, int], plan: JobConfig, context: Context) -> None:
     """Run a program, or a function, until it has ended or the handler hangs up.
 
     `places` are its standard input, output and error and the socket to the handler, for descriptors
@@ -81,7 +81,7 @@ def keep(places: tuple[int, int, int, int], plan: JobPlan, context: Context) -> 
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     _take(places)
-    Title().set(f"keeper of {context.command} for {context.client}".encode())
+    ProcessTitle().set(f"keeper of {context.command} for {context.client}".encode())
     adopt_orphans()
     try:
         status = _watch(plan, context)
@@ -100,7 +100,7 @@ def _take(places: tuple[int, int, int, int]) -> None:
     os.closerange(CONTROL + 1, _EVERY_DESCRIPTOR)
 
 
-def _watch(plan: JobPlan, context: Context) -> int | None:
+def _watch(plan: JobConfig, context: Context) -> int | None:
     """Start it, and wait for its end; return its wait status, None if the handler was first.
 
     Raises OSError if it cannot be started.
@@ -121,7 +121,7 @@ def _watch(plan: JobPlan, context: Context) -> int | None:
     return os.waitpid(pid, 0)[1] if pidfd in ready else None
 
 
-def _become(plan: JobPlan, context: Context, keeper: int) -> None:
+def _become(plan: JobConfig, context: Context, keeper: int) -> None:
     """Be the program or the function, with nothing of a handler's."""
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -144,7 +144,7 @@ def _limit_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, most))
 
 
-def _execute(plan: JobPlan, context: Context) -> None:
+def _execute(plan: JobConfig, context: Context) -> None:
     own = {
         "TETRAD_CLIENT": context.client,
         "TETRAD_CONNECTION": context.connection,
@@ -161,7 +161,7 @@ def _call(target: str, context: Context) -> None:
     """Call the function. What it prints is not its answer: it goes where its errors do."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gc.enable()
-    Title().set(f"{context.command} for {context.client}".encode())
+    ProcessTitle().set(f"{context.command} for {context.client}".encode())
     answers = os.dup(1)
     os.dup2(2, 1)
     try:

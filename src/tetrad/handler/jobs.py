@@ -12,7 +12,7 @@ import select
 import time
 
 from tetrad.handler import job_supervisor
-from tetrad.handler.wait import Ended
+from tetrad.handler.wait import SessionEnded
 from tetrad.ipc import log_protocol
 from tetrad.system import fork
 from tetrad.system.json_lite import members
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.extension import Context
     from tetrad.handler.session import Session
-    from tetrad.ipc.runtime_config import JobPlan
+    from tetrad.ipc.runtime_config import JobConfig
 
 KILL_SECONDS = 0.5
 """How long the end of what was killed is waited for: one that waits for a disk takes longer."""
@@ -44,7 +44,7 @@ _SIGNALS = {
 _LONGEST_MESSAGE = 4096
 
 
-class Outcome:
+class JobResult:
     """What came of it. Without an `error` it succeeded; a `status` is there if it exited."""
 
     __slots__ = ("answer", "error", "is_cut", "status", "stderr")
@@ -68,10 +68,10 @@ class Outcome:
             self.error = f"exit status {code}" if code else None
 
 
-class Running:
+class RunningJob:
     """A program or a function at work, its keeper, and what it has said so far."""
 
-    def __init__(self, plan: JobPlan, context: Context, outcome: Outcome) -> None:
+    def __init__(self, plan: JobConfig, context: Context, outcome: JobResult) -> None:
         """Start it. Raises OSError."""
         self._most = plan["max_output"]
         self._outcome = outcome
@@ -172,16 +172,16 @@ class Running:
             outcome.error = text
 
 
-def perform(plan: JobPlan, context: Context, session: Session) -> bytes | None:
+def perform(plan: JobConfig, context: Context, session: Session) -> bytes | None:
     """Run it, log the command, and return what is to be answered; None for nothing.
 
     Raises what ends the session, if it ends meanwhile.
     """
     began = time.monotonic()
-    outcome = Outcome()
+    outcome = JobResult()
     try:
         _run(plan, context, session, outcome)
-    except Ended as ended:
+    except SessionEnded as ended:
         outcome.error = f"the session has ended: {ended.reason}"
         raise
     except ConnectionError:
@@ -195,12 +195,12 @@ def perform(plan: JobPlan, context: Context, session: Session) -> bytes | None:
     return None if plan["on_error"] is None else plan["on_error"].encode()
 
 
-def _run(plan: JobPlan, context: Context, session: Session, outcome: Outcome) -> None:
+def _run(plan: JobConfig, context: Context, session: Session, outcome: JobResult) -> None:
     """Run it to its end; only what ends the session is raised."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     job_supervisor.adopt_orphans()
     try:
-        running = Running(plan, context, outcome)
+        running = RunningJob(plan, context, outcome)
     except OSError as error:
         outcome.error = f"it cannot be started: {reason_of(error)}"
         return
@@ -210,7 +210,7 @@ def _run(plan: JobPlan, context: Context, session: Session, outcome: Outcome) ->
         running.end()
 
 
-def _tell(session: Session, command: str, outcome: Outcome, seconds: float) -> None:
+def _tell(session: Session, command: str, outcome: JobResult, seconds: float) -> None:
     fields: dict[str, object] = {"command": command}
     if outcome.status is not None:
         fields["status"] = outcome.status

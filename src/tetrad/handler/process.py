@@ -11,28 +11,28 @@ import os
 from select import POLLIN
 
 from tetrad.handler import commands
-from tetrad.handler.fast_path import Quick
-from tetrad.handler.idle_wait import Stay
+from tetrad.handler.fast_path import FastPath
+from tetrad.handler.idle_wait import IdleWait
 from tetrad.handler.services import CommandService, EchoService, Service
 from tetrad.handler.session import Session
 from tetrad.ipc import exit_notices, fd_passing, log_protocol
 from tetrad.ipc.fds import JOURNAL, NOTICES
-from tetrad.ipc.shutdown_pipe import Lifeline
+from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.system import fork
-from tetrad.tls.context import Unhurried
+from tetrad.tls.context import SlowPathOnly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tetrad.handler.commands import Command
-    from tetrad.handler.fast_path import Begun
-    from tetrad.handler.tls_session import Encryption
-    from tetrad.ipc.runtime_config import ListenerPlan, Plan
-    from tetrad.master.connections import Packed
-    from tetrad.system.proctitle import Title
+    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.handler.tls_session import TlsContext
+    from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
+    from tetrad.master.connections import ClientHandoff
+    from tetrad.system.proctitle import ProcessTitle
 
-    Server = Callable[[_socket.socket, Packed, bytes], bool]
+    Server = Callable[[_socket.socket, ClientHandoff, bytes], bool]
     """Serves a client, sends its notice, and tells whether it can serve another."""
 
 _WAITING = b"(waiting)"
@@ -49,11 +49,11 @@ class Handler:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RuntimeConfig,
         known: dict[bytes, Command],
-        encryptions: list[Encryption | None],
-        lifeline: Lifeline,
-        title: Title,
+        encryptions: list[TlsContext | None],
+        lifeline: ShutdownPipe,
+        title: ProcessTitle,
     ) -> None:
         self._session = plan["session"]
         self._level = plan["log"]["level"]
@@ -130,7 +130,7 @@ class Handler:
         """
         nowhere = os.open(os.devnull, os.O_WRONLY)
         hears, holds = os.pipe()
-        before, self._lifeline = self._lifeline, Lifeline(hears, 0.0, signals=frozenset())
+        before, self._lifeline = self._lifeline, ShutdownPipe(hears, 0.0, signals=frozenset())
         shown = self._title.text
         self._tell(nowhere, nowhere)
         try:
@@ -175,12 +175,12 @@ class Handler:
     def _tell(self, journal: int, master: int) -> None:
         """Have them told what happens, from now on."""
         self._notices = master
-        self._stay = Stay(self._session, self._lifeline, self._title, self._go_on)
-        self._journal = log_protocol.Journal(journal, self._level, log_protocol.ROOM_SECONDS)
+        self._stay = IdleWait(self._session, self._lifeline, self._title, self._go_on)
+        self._journal = log_protocol.LogWriter(journal, self._level, log_protocol.ROOM_SECONDS)
         self._quick = [
-            Unhurried(self._stay)
+            SlowPathOnly(self._stay)
             if plan["tls"]
-            else Quick(
+            else FastPath(
                 self._commands if plan["service"] == "command" else {},
                 plan["reply_terminator"].encode(),
                 self._journal,
@@ -191,7 +191,7 @@ class Handler:
         ]
         self.servers: list[Server] = [quick.serve for quick in self._quick]
 
-    def _go_on(self, socket: _socket.socket, client: Packed, begun: Begun, notice: bytes) -> bool:
+    def _go_on(self, socket: _socket.socket, client: ClientHandoff, begun: SessionProgress, notice: bytes) -> bool:
         """Serve a client that takes longer, and tell the master; False if it is to be the last."""
         _, _, place, context, _ = client
         lifeline = self._lifeline
@@ -209,13 +209,13 @@ class Handler:
         return is_fit
 
 
-def _service(listener: ListenerPlan, known: dict[bytes, Command]) -> Service:
+def _service(listener: ListenerConfig, known: dict[bytes, Command]) -> Service:
     if listener["service"] == "echo":
         return EchoService()
     return CommandService.of(known, listener["reply_terminator"].encode())
 
 
-def _wait(channel: _socket.socket, lifeline: Lifeline) -> bool:
+def _wait(channel: _socket.socket, lifeline: ShutdownPipe) -> bool:
     """Wait until there is a client, or none to come; True if we are to leave."""
     lifeline.poll.register(channel.fileno(), POLLIN)
     ready = dict(lifeline.wait(lifeline.poll, None, is_stopping=False))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tetrad.handler.commands import Command
     from tetrad.handler.session import Session
-    from tetrad.master.connections import Packed
+    from tetrad.master.connections import ClientHandoff
 
 
 class Service:
@@ -26,7 +26,7 @@ class Service:
         """Whether the client is in the middle of something."""
         return False
 
-    def another(self, client: Packed) -> Service:
+    def another(self, client: ClientHandoff) -> Service:
         """Return the same service for another client."""
         raise NotImplementedError
 
@@ -50,7 +50,7 @@ class CommandService(Service):
         terminator: bytes,
         parser: Parser,
         told: Mapping[bytes, str],
-        client: Packed | None = None,
+        client: ClientHandoff | None = None,
     ) -> None:
         self._commands = commands
         self._terminator = terminator
@@ -64,7 +64,7 @@ class CommandService(Service):
         told = {name: members({"command": name.decode()}) for name in commands}
         return cls(commands, terminator, Parser(commands), told)
 
-    def another(self, client: Packed) -> CommandService:
+    def another(self, client: ClientHandoff) -> CommandService:
         """Return the same service for another client."""
         parser = self._parser.another()
         return CommandService(self._commands, self._terminator, parser, self._told, client)
@@ -144,7 +144,7 @@ class CommandService(Service):
 class EchoService(Service):
     """Sends every byte back."""
 
-    def another(self, _client: Packed) -> EchoService:
+    def another(self, _client: ClientHandoff) -> EchoService:
         """Return itself: it remembers nothing."""
         return self
 

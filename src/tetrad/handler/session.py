@@ -13,16 +13,16 @@ import os
 import sys
 import time
 
-from tetrad.handler.wait import Ended, Waiting, after
+from tetrad.handler.wait import SessionEnded, ClientWait, after
 from tetrad.ipc import log_protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.handler.fast_path import Begun
+    from tetrad.handler.fast_path import SessionProgress
     from tetrad.handler.services import Service
     from tetrad.handler.tls_socket import TlsSocket
-    from tetrad.ipc.runtime_config import SessionPlan
-    from tetrad.ipc.shutdown_pipe import Lifeline
+    from tetrad.ipc.runtime_config import SessionConfig
+    from tetrad.ipc.shutdown_pipe import ShutdownPipe
 
 DRAIN_SECONDS = 1.0
 """How long a closed session waits for the client's own end before it closes for good."""
@@ -62,16 +62,16 @@ class Session:
     def __init__(
         self,
         client: _socket.socket | TlsSocket,
-        plan: SessionPlan,
-        lifeline: Lifeline,
-        journal: log_protocol.Journal,
-        begun: Begun,
+        plan: SessionConfig,
+        lifeline: ShutdownPipe,
+        journal: log_protocol.LogWriter,
+        begun: SessionProgress,
     ) -> None:
         self._client = client
         self._plan = plan
         self._journal = journal
         self._begun = begun
-        self._waiting = Waiting(client.fileno(), lifeline, after(begun.since, plan["max_duration"]))
+        self._waiting = ClientWait(client.fileno(), lifeline, after(begun.since, plan["max_duration"]))
         self.is_urgent = True
         self._last_command = begun.last_command
 
@@ -96,7 +96,7 @@ class Session:
         """Converse, and return why it ended and what more there is to say about that."""
         try:
             return self.converse(service), {}
-        except Ended as ended:
+        except SessionEnded as ended:
             return ended.reason, ended.detail
         except OSError as error:
             if error.errno in _GONE:
@@ -156,7 +156,7 @@ class Session:
         self._last_command = time.monotonic()
 
     def wait_for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
-        """Wait for other descriptors than the client's, as `Waiting.for_others`."""
+        """Wait for other descriptors than the client's, as `ClientWait.for_fds`."""
         self._journal.flush()
         return self._waiting.for_others(fds, deadline)
 
@@ -165,7 +165,7 @@ class Session:
         self._journal.tell(level, event, fields)
 
     def send(self, data: bytes) -> None:
-        """Send all of it, as fast as the client reads. Raises Ended."""
+        """Send all of it, as fast as the client reads. Raises SessionEnded."""
         deadline: float | None = None
         while True:
             try:
@@ -175,7 +175,7 @@ class Session:
                 sent = 0
                 if deadline is not None and time.monotonic() >= deadline:
                     self._give_up()
-                    raise Ended("send_timeout") from None
+                    raise SessionEnded("send_timeout") from None
             self._begun.bytes_out += sent
             if sent == len(data):
                 return
@@ -186,7 +186,7 @@ class Session:
             self._await_room(deadline)
 
     def _await_room(self, deadline: float) -> None:
-        """Wait for the client to read, until it is time to try whether it has. Raises Ended.
+        """Wait for the client to read, until it is time to try whether it has. Raises SessionEnded.
 
         The kernel calls a socket writable when a third of what it holds is gone, megabytes maybe;
         who reads slowly makes room for a byte more long before.
@@ -195,7 +195,7 @@ class Session:
         look = after(time.monotonic(), timeout and timeout / _LOOKS)
         try:
             self._waiting.for_room(min(deadline, look), "send_timeout")
-        except Ended as ended:
+        except SessionEnded as ended:
             if ended.reason != "send_timeout":
                 self._give_up()
                 raise
@@ -218,7 +218,7 @@ class Session:
         self._journal.flush()
         while True:
             if self._waiting.is_stopping() and not service.unfinished:
-                raise Ended("stopping")
+                raise SessionEnded("stopping")
             if self._last_command is None:
                 since, reason = self._begun.since, "first_command_timeout"
                 seconds = self._plan["first_command_timeout"]
@@ -241,7 +241,7 @@ class Session:
                 self._drain()
             elif reason in {"stopping", "max_duration", "tls", "access"}:
                 self._receive()
-        except (OSError, Ended):
+        except (OSError, SessionEnded):
             pass  # there is nobody left to be polite to
         self._client.close()
 

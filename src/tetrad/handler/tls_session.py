@@ -12,7 +12,7 @@ import time
 
 from tetrad.handler.session import Session
 from tetrad.handler.tls_socket import TlsSocket
-from tetrad.handler.wait import Ended, after
+from tetrad.handler.wait import SessionEnded, after
 from tetrad.ipc import log_protocol
 from tetrad.system.json_lite import members
 from tetrad.tls.errors import LEFT
@@ -21,21 +21,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from tetrad.handler.fast_path import Begun
+    from tetrad.handler.fast_path import SessionProgress
     from tetrad.handler.services import Service
-    from tetrad.ipc.log_protocol import Journal
-    from tetrad.ipc.runtime_config import SessionPlan, TlsPlan
-    from tetrad.ipc.shutdown_pipe import Lifeline
+    from tetrad.ipc.log_protocol import LogWriter
+    from tetrad.ipc.runtime_config import SessionConfig, TlsConfig
+    from tetrad.ipc.shutdown_pipe import ShutdownPipe
 
 _LONGEST_SUBJECT = 400
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-class Encryption:
+class TlsContext:
     """What the clients of a listener are encrypted with, and who of them is served."""
 
-    def __init__(self, plan: TlsPlan) -> None:
+    def __init__(self, plan: TlsConfig) -> None:
         self.context = server_context(plan)
         self.asks = plan["client_ca"] is not None
         self._subjects = plan["subjects"]
@@ -43,10 +43,10 @@ class Encryption:
     def session(
         self,
         socket: _socket.socket,
-        plan: SessionPlan,
-        lifeline: Lifeline,
-        journal: Journal,
-        begun: Begun,
+        plan: SessionConfig,
+        lifeline: ShutdownPipe,
+        journal: LogWriter,
+        begun: SessionProgress,
     ) -> Session:
         """Return a session with a client."""
         return TlsSession(socket, plan, lifeline, journal, begun, encryption=self)
@@ -57,7 +57,7 @@ class Encryption:
         return not patterns or any(fnmatch.fnmatchcase(subject, one) for one in patterns)
 
 
-def server_context(plan: TlsPlan) -> ssl.SSLContext:
+def server_context(plan: TlsConfig) -> ssl.SSLContext:
     """Return OpenSSL's context of a listener. Raises OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[plan["minimum_version"]]
@@ -95,12 +95,12 @@ class TlsSession(Session):
     def __init__(  # noqa: PLR0913 - a session's, and what it is encrypted with
         self,
         socket: _socket.socket,
-        plan: SessionPlan,
-        lifeline: Lifeline,
-        journal: Journal,
-        begun: Begun,
+        plan: SessionConfig,
+        lifeline: ShutdownPipe,
+        journal: LogWriter,
+        begun: SessionProgress,
         *,
-        encryption: Encryption,
+        encryption: TlsContext,
     ) -> None:
         self._encryption = encryption
         self._encrypted = TlsSocket(socket, encryption.context)
@@ -121,7 +121,7 @@ class TlsSession(Session):
         return super().converse(service)
 
     def _shake_hands(self, service: Service) -> bool:
-        """Shake hands; False if the client has not said a word. Raises Ended or OSError."""
+        """Shake hands; False if the client has not said a word. Raises SessionEnded or OSError."""
         socket, has_spoken = self._encrypted, False
         while not socket.shake_hands():
             self._flush()
@@ -132,7 +132,7 @@ class TlsSession(Session):
                 continue
             if not there_is_more:
                 if has_spoken:
-                    raise Ended("tls", error=LEFT)
+                    raise SessionEnded("tls", error=LEFT)
                 return False
             has_spoken = True
         self._flush()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket
 import ssl
 
-from tetrad.handler.wait import Ended
+from tetrad.handler.wait import SessionEnded
 from tetrad.tls.errors import words
 from tetrad.tls.subjects import subject_of
 
@@ -52,14 +52,14 @@ class TlsSocket:
     def shake_hands(self) -> bool:
         """Go on with the handshake as far as what has come will do; True at its end.
 
-        Raises Ended.
+        Raises SessionEnded.
         """
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError as error:
-            raise Ended("tls", error=words(error)) from None
+            raise SessionEnded("tls", error=words(error)) from None
         return True
 
     @property
@@ -68,7 +68,7 @@ class TlsSocket:
         return subject_of(self._tls.getpeercert() or {})
 
     def recv(self, _size: int, _flags: int) -> bytes:
-        """Return all that has come, b"" at the end. Raises Ended, BlockingIOError or OSError."""
+        """Return all that has come, b"" at the end. Raises SessionEnded, BlockingIOError or OSError."""
         if not self._has_ended:
             self.listen()
         data = self.read()
@@ -77,7 +77,7 @@ class TlsSocket:
         return data
 
     def read(self) -> bytes:
-        """Return what has been taken in. Raises Ended."""
+        """Return what has been taken in. Raises SessionEnded."""
         parts = []
         try:
             while not self._has_ended:
@@ -89,7 +89,7 @@ class TlsSocket:
         except ssl.SSLZeroReturnError:
             self._end()  # its goodbye answers ours
         except ssl.SSLError as error:
-            raise Ended("tls", error=words(error)) from None
+            raise SessionEnded("tls", error=words(error)) from None
         self._try_to_flush()  # an update of the keys may have to be answered
         return b"".join(parts)
 

@@ -15,14 +15,14 @@ from tetrad.system.timers import LONGEST_WAIT_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.ipc.shutdown_pipe import Lifeline
+    from tetrad.ipc.shutdown_pipe import ShutdownPipe
 
 NEVER = float("inf")
 
 _STOPPING = "stopping"
 
 
-class Ended(Exception):  # noqa: N818 - the end of a session is no error
+class SessionEnded(Exception):  # noqa: N818 - the end of a session is no error
     """The session is over; `reason` is the log's word for why, `detail` what more it is told."""
 
     def __init__(self, reason: str, **detail: object) -> None:
@@ -31,7 +31,7 @@ class Ended(Exception):  # noqa: N818 - the end of a session is no error
         self.detail = detail
 
 
-class Waiting:
+class ClientWait:
     """Waits for the socket `fd`. All moments are in seconds of the monotonic clock.
 
     Every wait raises Ended at its deadline, when the session has lasted until `leave_by`, and when
@@ -41,7 +41,7 @@ class Waiting:
 
     __slots__ = ("_fd", "_leave_by", "_leave_reason", "_lifeline", "_missed", "_poll")
 
-    def __init__(self, fd: int, lifeline: Lifeline, leave_by: float) -> None:
+    def __init__(self, fd: int, lifeline: ShutdownPipe, leave_by: float) -> None:
         self._fd = fd
         self._lifeline = lifeline
         self._leave_by = leave_by
@@ -56,11 +56,11 @@ class Waiting:
         now = time.monotonic()
         if now >= deadline:
             if deadline == self._missed:
-                raise Ended(reason)
+                raise SessionEnded(reason)
             self._missed = deadline
         ready = self._hear(min(deadline, self._leave_by) - now)
         if not ready and time.monotonic() >= deadline:
-            raise Ended(reason)
+            raise SessionEnded(reason)
         return bool(ready)
 
     def for_room(self, deadline: float, reason: str) -> None:
@@ -114,11 +114,11 @@ class Waiting:
         ready = dict(self._lifeline.wait(self._poll, milliseconds, is_stopping=knows))
         heard = ready.pop(self._lifeline.fd, 0)
         if heard & ~select.POLLIN:
-            raise Ended(_STOPPING)
+            raise SessionEnded(_STOPPING)
         if heard:
             self._lifeline.stopping = True
         if time.monotonic() >= self._leave_by:
-            raise Ended(self._leave_reason)
+            raise SessionEnded(self._leave_reason)
         return ready
 
 

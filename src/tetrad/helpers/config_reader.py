@@ -19,7 +19,7 @@ from tetrad.logger import file as log_file
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
-    from tetrad.ipc.runtime_config import Plan
+    from tetrad.ipc.runtime_config import RuntimeConfig
 
 ANSWER = 3
 
@@ -59,7 +59,7 @@ def _user() -> str:
         return str(os.geteuid())
 
 
-def _problems_of_log(plan: Plan, *, foreground: bool) -> list[str]:
+def _problems_of_log(plan: RuntimeConfig, *, foreground: bool) -> list[str]:
     """Try whether the log file can be opened: a bad one must not cost the good one."""
     file = plan["log"]["file"]
     if file is None and not foreground:

@@ -23,7 +23,7 @@ from tetrad.system import exec_commands
 from tetrad.system.sockets import FAMILIES
 
 if TYPE_CHECKING:
-    from tetrad.ipc.runtime_config import Plan
+    from tetrad.ipc.runtime_config import RuntimeConfig
     from tetrad.master.saved_state import State
 
 PROGRAMS = (process,)
@@ -37,7 +37,7 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
     """
     try:
         saved_state.check(state, __version__)
-    except saved_state.ForeignStateError as error:
+    except saved_state.StateFormatError as error:
         return {"errors": [str(error)], "is_file_bad": False}
     answer = config_reader.read(explicit, foreground=manner == "run")
     if "errors" in answer:
@@ -51,7 +51,7 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
     return {"command": exec_commands.command("master.process"), "plan": plan}
 
 
-def _problems(plan: Plan, state: State) -> list[str]:
+def _problems(plan: RuntimeConfig, state: State) -> list[str]:
     """Return what of the file cannot be applied to the daemon that runs."""
     problems = fixed_problems(state["fixed"], state["settings"], plan["settings"])
     if saved_state.paired(plan, state) is None:
@@ -70,6 +70,6 @@ def _stand_in(state: State) -> None:
     kinds |= {listener["fd"]: listener["family"] for listener in state["listeners"]}
     for place, family in kinds.items():
         places[place] = socket.socket(FAMILIES[family]).detach()
-    places[fds.NOTICES_HEARD] = os.pipe()[0]
+    places[fds.NOTICES_READ] = os.pipe()[0]
     places[fds.TALLY] = os.memfd_create("tally")
     put_into_place(places)

@@ -10,7 +10,7 @@ from tetrad.system.sockets import FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.master.connections import Packed
+    from tetrad.master.connections import ClientHandoff
 
 _LONGEST_CLIENT = 2048
 _FD_BYTES = 4
@@ -21,7 +21,7 @@ def channel() -> tuple[_socket.socket, _socket.socket]:
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
-def give(end: _socket.socket, socket: _socket.socket, client: Packed) -> bool:
+def give(end: _socket.socket, socket: _socket.socket, client: ClientHandoff) -> bool:
     """Pass a client on, without waiting; False if the other end is gone or has no room."""
     descriptor = socket.fileno().to_bytes(_FD_BYTES, sys.byteorder)
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor)]
@@ -32,11 +32,11 @@ def give(end: _socket.socket, socket: _socket.socket, client: Packed) -> bool:
     return True
 
 
-def take(end: _socket.socket) -> tuple[_socket.socket, Packed] | None:
+def take(end: _socket.socket) -> tuple[_socket.socket, ClientHandoff] | None:
     """Wait for a client; None when there will be none. Raises OSError."""
     data, rights, _, _ = end.recvmsg(_LONGEST_CLIENT, _socket.CMSG_LEN(_FD_BYTES))
     if not rights:
         return None
-    client: Packed = marshal.loads(data)  # noqa: S302 - our own
+    client: ClientHandoff = marshal.loads(data)  # noqa: S302 - our own
     fd = int.from_bytes(rights[0][2], sys.byteorder)
     return _socket.socket(FAMILIES[client[1]], _socket.SOCK_STREAM, 0, fd), client

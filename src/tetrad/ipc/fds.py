@@ -18,10 +18,10 @@ FIRST_OF_MASTER = 6
 EVENTS = 6
 """The master's: the logger's end of the pipe, kept for the next logger."""
 
-NOTICES_HEARD = 7
+NOTICES_READ = 7
 """The master's end of the notices."""
 
-LIFELINE_HELD = 8
+SHUTDOWN_WRITE = 8
 """The master's end of the lifeline."""
 
 PLAN = 9

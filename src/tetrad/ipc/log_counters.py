@@ -12,7 +12,7 @@ import sys
 _BYTES = 8
 
 
-class Tally:
+class LogCounters:
     """Numbers of 64 bits: written, lost; and of who left on purpose, its pid and what it owes."""
 
     def __init__(self, fd: int) -> None:

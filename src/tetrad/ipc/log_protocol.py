@@ -22,7 +22,7 @@ from tetrad.system.json_lite import members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.master.saved_state import JournalState
+    from tetrad.master.saved_state import LogWriterState
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -69,7 +69,7 @@ _LONGEST_TEXT = 400
 _MOST_ITEMS = 6
 
 
-class Journal:
+class LogWriter:
     """One process's end of the pipe. It gathers events, and `flush` sends them.
 
     `patience` is how many seconds a flush waits for room. The master has none; it is the one that
@@ -172,13 +172,13 @@ class Journal:
         """Whether something waits for room in the pipe."""
         return bool(self.lost or self.due)
 
-    def leave(self) -> JournalState:
+    def leave(self) -> LogWriterState:
         """Return what the journal of the next version has to go on with."""
         # Orders are for a logger that is replaced; what cannot be counted has to be told.
         due = self.due.get(LOG_LOST)
         return {"lost": self.lost, "lost_in_all": self.lost_in_all, "due": due}
 
-    def inherit(self, left: JournalState) -> None:
+    def inherit(self, left: LogWriterState) -> None:
         """Go on from what the version before has left."""
         self.lost, self.lost_in_all = left["lost"], left["lost_in_all"]
         if left["due"] is not None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TypedDict
 
 
-class ProxyPlan(TypedDict):
+class ProxyConfig(TypedDict):
     """Balancers before a listener: where they are, and the seconds that they have to say whom."""
 
     trusted: list[AccessRule]
     timeout: float
 
 
-class TlsPlan(TypedDict):
+class TlsConfig(TypedDict):
     """What a listener is encrypted with, in PEM, and until when, in seconds since 1970.
 
     `file` is the certificate's; `client_ca` None: clients need no certificate; `subjects` are glob
@@ -33,7 +33,7 @@ class TlsPlan(TypedDict):
     subjects: list[str]
 
 
-class ListenerPlan(TypedDict):
+class ListenerConfig(TypedDict):
     """One listener, `place` in the list of them; `family` is inet, inet6 or unix (a path)."""
 
     place: int
@@ -44,11 +44,11 @@ class ListenerPlan(TypedDict):
     service: str
     backlog: int
     reply_terminator: str
-    proxy: ProxyPlan | None
-    tls: TlsPlan | None
+    proxy: ProxyConfig | None
+    tls: TlsConfig | None
 
 
-class LogPlan(TypedDict):
+class LogConfig(TypedDict):
     """The log. `file` None is standard error."""
 
     file: str | None
@@ -56,7 +56,7 @@ class LogPlan(TypedDict):
     format: str
 
 
-class LimitsPlan(TypedDict):
+class LimitsConfig(TypedDict):
     """How many clients are let in; `rate_per_source` is a count and its seconds."""
 
     clients: int
@@ -64,7 +64,7 @@ class LimitsPlan(TypedDict):
     rate_per_source: tuple[int, int] | None
 
 
-class SessionPlan(TypedDict):
+class SessionConfig(TypedDict):
     """The deadlines of a session, in seconds; None: there is none."""
 
     first_command_timeout: float | None
@@ -82,7 +82,7 @@ class AccessRule(TypedDict):
     allow: bool
 
 
-class CommandPlan(TypedDict):
+class CommandConfig(TypedDict):
     """What a command answers at once: `text` is strftime's format for a clock, else the answer."""
 
     kind: str
@@ -90,7 +90,7 @@ class CommandPlan(TypedDict):
     timezone: str
 
 
-class JobPlan(TypedDict):
+class JobConfig(TypedDict):
     """What a command does that takes its time.
 
     `target` is the path of a program, or a function as `package.module:function`, which has neither
@@ -107,7 +107,7 @@ class JobPlan(TypedDict):
     on_error: str | None
 
 
-class SupervisionPlan(TypedDict):
+class ServiceManagerConfig(TypedDict):
     """The service manager: where it listens, and after how many seconds of silence it acts.
 
     `is_known`: whether the master is the very process that it started.
@@ -118,7 +118,7 @@ class SupervisionPlan(TypedDict):
     is_known: bool
 
 
-class Plan(TypedDict):
+class RuntimeConfig(TypedDict):
     """The whole.
 
     `file` is the configuration's, `settings` has every key with its value as text, `fixed` those
@@ -129,22 +129,22 @@ class Plan(TypedDict):
 
     version: str
     file: str | None
-    listeners: list[ListenerPlan]
+    listeners: list[ListenerConfig]
     fixed: list[str]
     settings: dict[str, str]
     pidfile: str
     control: str
     control_group: str | None
     stop_timeout: float
-    log: LogPlan
+    log: LogConfig
     spare: int
     clients_each: int
-    limits: LimitsPlan
-    session: SessionPlan
+    limits: LimitsConfig
+    session: SessionConfig
     access: list[AccessRule]
-    commands: dict[str, CommandPlan | JobPlan]
+    commands: dict[str, CommandConfig | JobConfig]
     logger: list[str]
     reloader: list[str]
     prober: list[str]
-    supervision: SupervisionPlan
+    supervision: ServiceManagerConfig
     inherited: bool

@@ -23,7 +23,7 @@ class Stopping(Exception):  # noqa: N818 - an order, not an error
     """Raised out of a wait by the signal that ends this handler."""
 
 
-class Lifeline:
+class ShutdownPipe:
     """The pipe, and a wait that ends when it says so. `grace` is what it leaves us, in seconds.
 
     A byte in it, which nobody reads: finish and go. Its end: go now. A signal to this one process

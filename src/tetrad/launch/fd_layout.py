@@ -15,7 +15,7 @@ from tetrad.launch import pidfile
 from tetrad.system import exec_commands
 
 if TYPE_CHECKING:
-    from tetrad.ipc.runtime_config import Plan
+    from tetrad.ipc.runtime_config import RuntimeConfig
 
 EVENTS_PIPE_BYTES = 1 << 20
 """Room for some thousands of events while the logger is busy or being replaced."""
@@ -25,7 +25,7 @@ NO_STATE = marshal.dumps(None)
 """Stands behind the plan of a daemon that begins."""
 
 
-class Estate(NamedTuple):
+class InheritedFds(NamedTuple):
     """The descriptors that the front has opened for the master."""
 
     pidfile: int
@@ -34,7 +34,7 @@ class Estate(NamedTuple):
     ready: int
 
 
-def hand_over(plan: Plan, estate: Estate) -> None:
+def hand_over(plan: RuntimeConfig, estate: InheritedFds) -> None:
     """Put everything where the master finds it. Raises OSError, and all is where it was."""
     for stream in (0, 1, 2):
         # python-daemon opens the null device with close-on-exec where it stands already.
@@ -50,8 +50,8 @@ def hand_over(plan: Plan, estate: Estate) -> None:
         fds.NOTICES: notices,
         fds.LIFELINE: lifeline,
         fds.EVENTS: events,
-        fds.NOTICES_HEARD: heard,
-        fds.LIFELINE_HELD: held,
+        fds.NOTICES_READ: heard,
+        fds.SHUTDOWN_WRITE: held,
         fds.PLAN: _in_memory(marshal.dumps(dict(plan)) + NO_STATE),
         fds.PIDFILE: estate.pidfile,
         fds.CONTROL: estate.control,

@@ -20,8 +20,8 @@ import daemon
 from tetrad.config import certificates, paths
 from tetrad.ipc import control_client, fds
 from tetrad.launch import pidfile, privileges, runtime_config, socket_activation
-from tetrad.launch.fd_layout import Estate, become_master, hand_over
-from tetrad.launch.start_signals import Interrupted, Interruptions
+from tetrad.launch.fd_layout import InheritedFds, become_master, hand_over
+from tetrad.launch.start_signals import Interrupted, StartSignals
 from tetrad.logger import file as log_file
 from tetrad.system import sockets
 from tetrad.system.text import reason_of
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-    from tetrad.config.result import Loaded
-    from tetrad.ipc.runtime_config import Plan
+    from tetrad.config.result import ConfigResult
+    from tetrad.ipc.runtime_config import RuntimeConfig
 
 CONTROL_BACKLOG = 64
 
@@ -55,14 +55,14 @@ class AlreadyRunning(Exception):  # noqa: N818 - to be told, not to be mended
         self.pid = pid
 
 
-class Front:
+class Launcher:
     """One start of a daemon from a configuration without problems."""
 
-    def __init__(self, loaded: Loaded, explicit: str | None, *, foreground: bool) -> None:
+    def __init__(self, loaded: ConfigResult, explicit: str | None, *, foreground: bool) -> None:
         self._settings = loaded.config.daemon
         # Before anything forks: what is passed is for this very process.
         self._activation = socket_activation.take(os.environ, os.getpid())
-        self._plan: Plan = runtime_config.make(
+        self._plan: RuntimeConfig = runtime_config.make(
             loaded,
             explicit,
             foreground=foreground,
@@ -73,7 +73,7 @@ class Front:
             self._identity = privileges.wanted(loaded.config.daemon)
         except PermissionError as error:
             raise StartError(str(error), permission=True) from None
-        self._interruptions = Interruptions()
+        self._interruptions = StartSignals()
         self._listeners: list[_socket.socket] = []
         self._made: list[str] = []
 
@@ -227,7 +227,7 @@ class Front:
 
     def _become_master(self, ready: int, *, detach: bool) -> NoReturn:
         self._interruptions.pass_on()
-        estate = Estate(
+        estate = InheritedFds(
             self._pidfile,
             self._control.fileno(),
             [listener.fileno() for listener in self._listeners],

@@ -10,20 +10,20 @@ import msgspec
 
 from tetrad import __version__
 from tetrad.config import programs
-from tetrad.config.command_model import Call, Clock, Close, Fixed, Run
+from tetrad.config.command_model import Call, Clock, Close, FixedText, Run
 from tetrad.ipc.runtime_config import (
     AccessRule,
-    CommandPlan,
-    JobPlan,
-    LimitsPlan,
-    ListenerPlan,
-    LogPlan,
-    Plan,
-    ProxyPlan,
-    SessionPlan,
-    SupervisionPlan,
+    CommandConfig,
+    JobConfig,
+    LimitsConfig,
+    ListenerConfig,
+    LogConfig,
+    RuntimeConfig,
+    ProxyConfig,
+    SessionConfig,
+    ServiceManagerConfig,
 )
-from tetrad.launch.socket_activation import Activation
+from tetrad.launch.socket_activation import SocketActivation
 from tetrad.system import exec_commands
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from tetrad.config.certificates import Found
     from tetrad.config.command_model import Command
     from tetrad.config.model import Config, Listener
-    from tetrad.config.result import Loaded
-    from tetrad.ipc.runtime_config import TlsPlan
+    from tetrad.config.result import ConfigResult
+    from tetrad.ipc.runtime_config import TlsConfig
 
 FIXED = (
     "daemon.pidfile",
@@ -48,13 +48,13 @@ FIXED = (
 
 
 def make(
-    loaded: Loaded,
+    loaded: ConfigResult,
     explicit: str | None,
     *,
     foreground: bool,
-    activation: Activation = Activation(),  # noqa: B008 - immutable
+    activation: SocketActivation = SocketActivation(),  # noqa: B008 - immutable
     certificates: Sequence[Found | None] = (),
-) -> Plan:
+) -> RuntimeConfig:
     """Make the plan of a configuration that has no problems; `explicit` is what -c named.
 
     `certificates` are what was found for each listener, if any needs them.
@@ -65,7 +65,7 @@ def make(
     manner = "run" if foreground else "start"
     session = config.session
     rate = config.limits.rate_per_source
-    return Plan(
+    return RuntimeConfig(
         version=__version__,
         file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
         listeners=[
@@ -81,12 +81,12 @@ def make(
         log=_log(loaded, foreground=foreground),
         spare=config.handlers.spare,
         clients_each=config.handlers.clients_each,
-        limits=LimitsPlan(
+        limits=LimitsConfig(
             clients=config.limits.clients,
             clients_per_source=config.limits.clients_per_source,
             rate_per_source=None if rate is None else (rate.number, rate.seconds),
         ),
-        session=SessionPlan(
+        session=SessionConfig(
             first_command_timeout=_seconds(session.first_command_timeout),
             idle_timeout=_seconds(session.idle_timeout),
             max_duration=_seconds(session.max_duration),
@@ -100,18 +100,18 @@ def make(
         logger=exec_commands.command("logger.process"),
         reloader=exec_commands.command("helpers.config_reader", manner, explicit or ""),
         prober=exec_commands.command("helpers.upgrade_trial", manner, explicit or ""),
-        supervision=SupervisionPlan(
+        supervision=ServiceManagerConfig(
             notify=activation.notify, watchdog=activation.watchdog, is_known=foreground
         ),
         inherited=bool(activation.sockets),
     )
 
 
-def _listener(config: Config, index: int, tls: TlsPlan | None) -> ListenerPlan:
+def _listener(config: Config, index: int, tls: TlsConfig | None) -> ListenerConfig:
     listener = config.listen[index]
     path = listener.address.path
     family = "unix" if path is not None else "inet6" if ":" in listener.address else "inet"
-    return ListenerPlan(
+    return ListenerConfig(
         place=index,
         name=listener.name,
         family=family,
@@ -125,21 +125,21 @@ def _listener(config: Config, index: int, tls: TlsPlan | None) -> ListenerPlan:
     )
 
 
-def _proxy(listener: Listener) -> ProxyPlan | None:
+def _proxy(listener: Listener) -> ProxyConfig | None:
     if listener.proxy is None:
         return None
     trusted = [_rule(network, allow=True) for network in listener.proxy.trusted]
-    return ProxyPlan(trusted=trusted, timeout=float(listener.proxy.timeout))
+    return ProxyConfig(trusted=trusted, timeout=float(listener.proxy.timeout))
 
 
-def _log(loaded: Loaded, *, foreground: bool) -> LogPlan:
+def _log(loaded: ConfigResult, *, foreground: bool) -> LogConfig:
     log = loaded.config.log
     file, style = log.file, log.format
     if foreground and "log.file" not in loaded.given:
         file = None
     if file is None and "log.format" not in loaded.given:
         style = "console"
-    return LogPlan(file=None if file is None else str(file), level=log.level, format=style)
+    return LogConfig(file=None if file is None else str(file), level=log.level, format=style)
 
 
 def _settings(config: Config, certificates: Sequence[Found | None]) -> dict[str, str]:
@@ -176,21 +176,21 @@ def _rule(text: str, *, allow: bool) -> AccessRule:
     )
 
 
-def _commands(config: Config) -> dict[str, CommandPlan | JobPlan]:
+def _commands(config: Config) -> dict[str, CommandConfig | JobConfig]:
     """Return a plan for each command that was not taken away."""
     made = {str(name): command for name, command in config.commands.items() if command is not None}
     return {name: _command(command) for name, command in made.items()}
 
 
-def _command(command: Command) -> CommandPlan | JobPlan:
+def _command(command: Command) -> CommandConfig | JobConfig:
     match command:
         case Clock():
             zone = str(command.timezone)
-            return CommandPlan(kind="clock", text=str(command.clock), timezone=zone)
+            return CommandConfig(kind="clock", text=str(command.clock), timezone=zone)
         case Close():
-            return CommandPlan(kind="close", text=command.close, timezone="")
-        case Fixed():
-            return CommandPlan(kind="text", text=command.text, timezone="")
+            return CommandConfig(kind="close", text=command.close, timezone="")
+        case FixedText():
+            return CommandConfig(kind="text", text=command.text, timezone="")
         case Run():
             given = {str(name): str(value) for name, value in command.env.items()}
             environment = {"PATH": programs.PATH, "LANG": programs.LANG} | given
@@ -201,8 +201,8 @@ def _command(command: Command) -> CommandPlan | JobPlan:
 
 def _job(
     kind: str, command: Run | Call, target: str, arguments: list[str], environment: dict[str, str]
-) -> JobPlan:
-    return JobPlan(
+) -> JobConfig:
+    return JobConfig(
         kind=kind,
         target=target,
         arguments=arguments,

@@ -16,7 +16,7 @@ from tetrad.system.text import reason_of
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from tetrad.ipc.runtime_config import ListenerPlan
+    from tetrad.ipc.runtime_config import ListenerConfig
 
 _FIRST_FD = 3
 _MICROSECONDS = 1_000_000
@@ -30,14 +30,14 @@ class MismatchError(Exception):
     """The sockets that were passed are not those of the configuration; the text says which."""
 
 
-class Passed(NamedTuple):
+class PassedSocket(NamedTuple):
     """A socket that was passed: its descriptor, and the name that its unit gives it."""
 
     fd: int
     name: str
 
 
-class Activation(NamedTuple):
+class SocketActivation(NamedTuple):
     """`notify` is where the manager listens, `watchdog` the seconds after which it loses patience.
 
     Both are None where it does not care.
@@ -45,10 +45,10 @@ class Activation(NamedTuple):
 
     notify: str | None = None
     watchdog: float | None = None
-    sockets: tuple[Passed, ...] = ()
+    sockets: tuple[PassedSocket, ...] = ()
 
 
-def take(environment: MutableMapping[str, str], pid: int) -> Activation:
+def take(environment: MutableMapping[str, str], pid: int) -> SocketActivation:
     """Take out of the environment what is meant for the process `pid`."""
     watchdog = environment.pop("WATCHDOG_USEC", "")
     if environment.pop("WATCHDOG_PID", str(pid)) != str(pid):
@@ -59,14 +59,14 @@ def take(environment: MutableMapping[str, str], pid: int) -> Activation:
         count = ""
     fds = range(_FIRST_FD, _FIRST_FD + _number(count, _MOST_SOCKETS))
     names += [""] * len(fds)
-    return Activation(
+    return SocketActivation(
         notify=environment.pop("NOTIFY_SOCKET", "") or None,
         watchdog=_number(watchdog, _LONGEST_MICROSECONDS) / _MICROSECONDS or None,
-        sockets=tuple(Passed(fd, name) for fd, name in zip(fds, names, strict=False)),
+        sockets=tuple(PassedSocket(fd, name) for fd, name in zip(fds, names, strict=False)),
     )
 
 
-def adopt(plans: list[ListenerPlan], passed: tuple[Passed, ...]) -> list[socket.socket]:
+def adopt(plans: list[ListenerConfig], passed: tuple[PassedSocket, ...]) -> list[socket.socket]:
     """Return the passed socket of each listener: by its address and port, or by its name.
 
     A name is the listener's place in the file, as `listen[0]`. Raises MismatchError unless there is
@@ -91,7 +91,7 @@ def _socket(fd: int) -> socket.socket:
 
 
 def _match(
-    plans: list[ListenerPlan], named: list[tuple[str, socket.socket]]
+    plans: list[ListenerConfig], named: list[tuple[str, socket.socket]]
 ) -> list[socket.socket]:
     left, found = list(named), []
     for index, plan in enumerate(plans):
@@ -111,7 +111,7 @@ def _match(
     return found
 
 
-def _is_for(plan: ListenerPlan, index: int, name: str, passed: socket.socket) -> bool:
+def _is_for(plan: ListenerConfig, index: int, name: str, passed: socket.socket) -> bool:
     if passed.type != socket.SOCK_STREAM or passed.family != sockets.FAMILIES[plan["family"]]:
         return False
     return name == f"listen[{index}]" or _place(passed) == plan["name"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, Self
 
-from tetrad.system.fork import ORDERS
+from tetrad.system.fork import MASTER_SIGNALS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,7 +24,7 @@ class Interrupted(Exception):  # noqa: N818 - an order, not an error
         self.number = number
 
 
-class Interruptions:
+class StartSignals:
     """From when this is entered, the first signal is noted; a second one does what it always did.
 
     A signal that is ignored, as behind nohup(1), stays so.
@@ -64,7 +64,7 @@ class Interruptions:
 
         Raises Interrupted if there was a signal before.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
         self.check()
 
     def _note(self, number: int, _frame: object) -> None:

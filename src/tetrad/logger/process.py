@@ -23,9 +23,9 @@ import msgspec
 import structlog
 
 from tetrad.ipc import log_protocol
-from tetrad.ipc.log_counters import Tally
+from tetrad.ipc.log_counters import LogCounters
 from tetrad.logger.file import LogFile
-from tetrad.system.proctitle import Title
+from tetrad.system.proctitle import ProcessTitle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ class Logger:
     def __init__(self, orders: dict[str, Any]) -> None:
         self._lines: list[bytes] = []
         self._file = LogFile(orders["file"])
-        self._tally = Tally(TALLY)
+        self._tally = LogCounters(TALLY)
         self._lost = self._tally.take_owed()
         self._is_leaving = False
         self._partial = b""
@@ -207,7 +207,7 @@ def _waiting_bytes() -> int:
 def main() -> None:
     """Run the logger; its one argument says how and where to write, as JSON."""
     orders = json.loads(sys.argv[1])
-    Title().set(b"logger")
+    ProcessTitle().set(b"logger")
     Logger(orders).run()
 
 

@@ -8,8 +8,8 @@ from time import monotonic
 
 from tetrad.ipc import log_protocol
 from tetrad.master.connections import Client
-from tetrad.master.proxy_handshakes import Guest, Vestibule
-from tetrad.master.refusal_log import Refusals
+from tetrad.master.proxy_handshakes import PendingConnection, ProxyHandshakes
+from tetrad.master.refusal_log import RefusalLog
 from tetrad.protocol.proxy import HeaderError
 from tetrad.system import sockets
 from tetrad.system.addresses import read
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from tetrad.master.admission import Admission
     from tetrad.master.connections import Listener
-    from tetrad.master.handler_pool import Arrival, Crew
-    from tetrad.master.saved_state import DoorState, GuestState
+    from tetrad.master.handler_pool import Arrival, HandlerPool
+    from tetrad.master.saved_state import AcceptorState, PendingState
     from tetrad.protocol.proxy import Header
-    from tetrad.system.event_loop import Loop
+    from tetrad.system.event_loop import EventLoop
 
 ACCEPTED_PER_TURN = 32
 """Clients accepted from one listener before the loop looks at everything else."""
@@ -48,7 +48,7 @@ _ITS_OWN = {
 """What accept(2) tells of one client, which is gone; the next one may be well."""
 
 
-class Door:
+class Acceptor:
     """Accepts clients, and hands them to the crew or turns them away.
 
     Listeners that are `inherited` from a service manager are closed as they are: who waits there
@@ -57,10 +57,10 @@ class Door:
 
     def __init__(
         self,
-        loop: Loop,
-        journal: log_protocol.Journal,
+        loop: EventLoop,
+        journal: log_protocol.LogWriter,
         admission: Admission,
-        crew: Crew,
+        crew: HandlerPool,
         *,
         inherited: bool,
     ) -> None:
@@ -73,8 +73,8 @@ class Door:
         self._run = os.urandom(4).hex()
         self._serial = 0
         self._shut = False
-        self._vestibule = Vestibule(loop, admission, self._welcome, self._turn_away)
-        self.refusals = Refusals()
+        self._vestibule = ProxyHandshakes(loop, admission, self._welcome, self._turn_away)
+        self.refusals = RefusalLog()
         self.accepted = 0
         self.peak = 0
 
@@ -83,7 +83,7 @@ class Door:
         """Where clients are accepted."""
         return list(self._open.values())
 
-    def leave(self) -> DoorState:
+    def leave(self) -> AcceptorState:
         """Return what the next version goes on with."""
         return {
             "run": self._run,
@@ -94,13 +94,13 @@ class Door:
             "guests": self._vestibule.leave(),
         }
 
-    def inherit(self, left: DoorState) -> None:
+    def inherit(self, left: AcceptorState) -> None:
         """Go on from what the version before has left."""
         self._run, self._serial = left["run"], left["serial"]
         self.accepted, self.peak = left["accepted"], left["peak"]
         self.refusals.counts |= left["refused"]
 
-    def take_in(self, guests: list[GuestState]) -> None:
+    def take_in(self, guests: list[PendingState]) -> None:
         """Have those wait on who were in the vestibule of the version before."""
         for listener in self.listeners:
             self._vestibule.inherit(listener, guests)
@@ -189,7 +189,7 @@ class Door:
         """Let in whom a balancer brings, if it says so at once; else it may wait a while."""
         proxy = listener.plan["proxy"]
         patience = 0.0 if proxy is None else proxy["timeout"]
-        guest = Guest(socket, client, listener, monotonic() + patience)
+        guest = PendingConnection(socket, client, listener, monotonic() + patience)
         if not listener.trusts(client.address):
             self._turn_away(guest, "access")
             return
@@ -205,7 +205,7 @@ class Door:
         else:
             self._vestibule.keep(guest)
 
-    def _welcome(self, guest: Guest, header: Header) -> None:
+    def _welcome(self, guest: PendingConnection, header: Header) -> None:
         """Let in whom a balancer brings that has made us wait."""
         arrivals: list[Arrival] = []
         self._let_in(guest.listener, guest.socket, guest.brings(header), arrivals)
@@ -213,7 +213,7 @@ class Door:
             self._admit(arrivals)
             guest.socket.close()
 
-    def _turn_away(self, guest: Guest, reason: str, error: str | None = None) -> None:
+    def _turn_away(self, guest: PendingConnection, reason: str, error: str | None = None) -> None:
         guest.socket.close()
         self._refuse(guest.client, reason, error)
 

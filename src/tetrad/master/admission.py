@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tetrad.ipc.runtime_config import AccessRule, LimitsPlan
+    from tetrad.ipc.runtime_config import AccessRule, LimitsConfig
 
 IPV4_BITS, IPV6_BITS = 32, 128
 SOURCE_PREFIX = 64
@@ -22,20 +22,20 @@ Source = tuple[int, int]
 class Admission:
     """Decides about clients one by one, and counts those that are in."""
 
-    def __init__(self, limits: LimitsPlan, access: Iterable[AccessRule]) -> None:
+    def __init__(self, limits: LimitsConfig, access: Iterable[AccessRule]) -> None:
         self._here: dict[Source, int] = {}
         self._is_over = False
         self.clients = 0
         self.configure(limits, access)
 
-    def configure(self, limits: LimitsPlan, access: Iterable[AccessRule]) -> None:
+    def configure(self, limits: LimitsConfig, access: Iterable[AccessRule]) -> None:
         """Decide by these rules from now on. Who is in is remembered, how fast they came is not."""
         self._limits = limits
         self._most = limits["clients"]
         self._most_per_source = limits["clients_per_source"]
         self._access = AccessList(access)
         rate = limits["rate_per_source"]
-        self._rates = None if rate is None else Rates(*rate)
+        self._rates = None if rate is None else RateLimiter(*rate)
         self._looks_at_sources = self._most_per_source is not None or rate is not None
 
     def stop(self) -> None:
@@ -131,7 +131,7 @@ class AccessList:
         return not self._closed
 
 
-class Rates:
+class RateLimiter:
     """How fast each source may come: `count` in `seconds`, all at once or spread out.
 
     A source's bucket is kept as the one moment at which it will be full again. There are two tables

@@ -14,10 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tetrad.ipc.runtime_config import ListenerPlan
+    from tetrad.ipc.runtime_config import ListenerConfig
     from tetrad.master.admission import Source
 
-    Packed = tuple[str, str, int, bytes, str]
+    ClientHandoff = tuple[str, str, int, bytes, str]
     """A client as its handler needs it: name, family, its listener's place, context, connection."""
 
 _KEPT = ("address", "connection", "family", "listener", "more", "name", "place", "service")
@@ -49,7 +49,7 @@ class Listener:
     )
 
     def __init__(
-        self, plan: ListenerPlan, socket: _socket.socket, *, inherited: bool = False
+        self, plan: ListenerConfig, socket: _socket.socket, *, inherited: bool = False
     ) -> None:
         self.socket = socket
         self._poll = select.poll()
@@ -59,7 +59,7 @@ class Listener:
         self.is_forgetful = inherited or plan["family"] == "unix"
         self.configure(plan)
 
-    def configure(self, plan: ListenerPlan) -> None:
+    def configure(self, plan: ListenerConfig) -> None:
         """Serve clients like this from now on."""
         self.plan = plan
         self.family, self.place, self.service = plan["family"], plan["place"], plan["service"]
@@ -166,7 +166,7 @@ class Client:
             )
         )
 
-    def pack(self) -> Packed:
+    def pack(self) -> ClientHandoff:
         """Return what a handler has to know, to be sent to one that waits."""
         return self.name, self.family, self.place, self.context, self.connection
 

@@ -12,7 +12,7 @@ import sys
 import time
 
 from tetrad.ipc.fds import TALLY
-from tetrad.ipc.log_counters import Tally
+from tetrad.ipc.log_counters import LogCounters
 from tetrad.ipc.reply import deliver, write_in_time
 from tetrad.master import status
 from tetrad.system import addresses, sockets
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 2.0
 """How long a peer has to send its request."""
 
 
-class Control:
+class ControlServer:
     """Accepts operators' requests: from root and from the daemon's own user.
 
     The members of `daemon.control_group`, whom the socket's mode lets in, may look but not touch.
@@ -38,7 +38,7 @@ class Control:
     def __init__(self, listener: _socket.socket, master: Master) -> None:
         self._listener = listener
         self._master = master
-        self._conversations: dict[int, Conversation] = {}
+        self._conversations: dict[int, ControlConnection] = {}
 
     def accept(self, listener: int) -> None:
         """Take a connection; of too many the one that has been silent longest has to go."""
@@ -55,13 +55,13 @@ class Control:
             return
         if len(self._conversations) >= MOST_CONVERSATIONS:
             self._end(next(iter(self._conversations.values())))
-        conversation = Conversation(peer, is_trusted=is_trusted)
+        conversation = ControlConnection(peer, is_trusted=is_trusted)
         self._conversations[fd] = conversation
         self._master.loop.watch(fd, lambda _fd: self._hear(conversation))
         when = time.monotonic() + PATIENCE_SECONDS
         self._master.loop.timers.set(f"control {fd}", when, lambda: self._end(conversation))
 
-    def _hear(self, conversation: Conversation) -> None:
+    def _hear(self, conversation: ControlConnection) -> None:
         """Read what has come of a request; answer it when it is whole."""
         try:
             data = conversation.peer.recv(LONGEST_REQUEST, _socket.MSG_DONTWAIT)
@@ -75,7 +75,7 @@ class Control:
         elif not data or len(conversation.request) > LONGEST_REQUEST:
             self._end(conversation)
 
-    def _answer(self, conversation: Conversation, request: bytes) -> None:
+    def _answer(self, conversation: ControlConnection, request: bytes) -> None:
         if request == b"status":
             self._report(conversation)
         elif request == b"reload" and conversation.is_trusted:
@@ -100,9 +100,9 @@ class Control:
             return {"error": "not an address"}
         return self._master.admission.outlook(source, time.monotonic())
 
-    def _report(self, conversation: Conversation) -> None:
+    def _report(self, conversation: ControlConnection) -> None:
         """Have a child write the status; should there be none, the peer hears that."""
-        tally = Tally(TALLY).read()
+        tally = LogCounters(TALLY).read()
 
         def report() -> None:
             answer = encode(status.status(self._master, *tally))
@@ -115,7 +115,7 @@ class Control:
         else:
             self._end(conversation)
 
-    def _say(self, conversation: Conversation, answer: dict[str, object]) -> None:
+    def _say(self, conversation: ControlConnection, answer: dict[str, object]) -> None:
         """Send an answer, and end."""
         try:
             deliver(self._master, conversation.fd, encode(answer).encode() + b"\n")
@@ -123,18 +123,18 @@ class Control:
             pass  # the operator has left, or there is no room for a child
         self._end(conversation)
 
-    def _end(self, conversation: Conversation) -> None:
+    def _end(self, conversation: ControlConnection) -> None:
         self._forget(conversation)
         conversation.peer.close()
 
-    def _forget(self, conversation: Conversation) -> None:
+    def _forget(self, conversation: ControlConnection) -> None:
         """Listen to it no more."""
         if self._conversations.pop(conversation.fd, None) is not None:
             self._master.loop.unwatch(conversation.fd)
             self._master.loop.timers.cancel(f"control {conversation.fd}")
 
 
-class Conversation:
+class ControlConnection:
     """A connection, what has come of its request, and whether it may change anything."""
 
     __slots__ = ("fd", "is_trusted", "peer", "request")

@@ -12,9 +12,9 @@ from time import monotonic
 
 from tetrad.ipc import fd_passing, log_protocol
 from tetrad.ipc.exit_notices import GONE, receive, record
-from tetrad.ipc.fds import NOTICES_HEARD
+from tetrad.ipc.fds import NOTICES_READ
 from tetrad.master.connections import address_of
-from tetrad.master.handler_table import Child, Children
+from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.system import fork
 from tetrad.system.fork import fork_each
 from tetrad.system.lean_signal import signal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tetrad.handler.process import Handler
     from tetrad.master.admission import Admission
     from tetrad.master.connections import Client
-    from tetrad.system.event_loop import Loop
+    from tetrad.system.event_loop import EventLoop
 
     Arrival = tuple[_socket.socket, Client]
     """A client that was let in, and its socket."""
@@ -48,20 +48,20 @@ NO_SPARES_SECONDS = 1.0
 """How long no spare is forked after one could not be, or was lost."""
 
 
-class Crew:
+class HandlerPool:
     """All handlers, and who among them has which client."""
 
-    def __init__(self, loop: Loop, journal: log_protocol.Journal, admission: Admission) -> None:
+    def __init__(self, loop: EventLoop, journal: log_protocol.LogWriter, admission: Admission) -> None:
         self._loop = loop
         self._journal = journal
         self._admission = admission
-        self._children = Children()
+        self._children = HandlerTable()
         self.spare = 0
         self._clients_each = 1
         self._is_watching = False
         self.hired = 0
         self.lost = 0
-        loop.watch(NOTICES_HEARD, self._hear)
+        loop.watch(NOTICES_READ, self._hear)
 
     def configure(self, handler: Handler, spare: int, clients_each: int) -> None:
         """Serve new clients like this; those who have a client finish as they began."""
@@ -74,7 +74,7 @@ class Crew:
         """How many handlers there are."""
         return len(self._children)
 
-    def __iter__(self) -> Iterator[Child]:
+    def __iter__(self) -> Iterator[HandlerProcess]:
         """All handlers, those that wait among them."""
         return iter(self._children)
 
@@ -107,7 +107,7 @@ class Crew:
             self._check_later()
         return given, error
 
-    def adopt(self, child: Child) -> None:
+    def adopt(self, child: HandlerProcess) -> None:
         """Count a handler of the version before, and its client, as ours; it keeps its number."""
         self._children.register(child)
         if child.kept is not None:
@@ -176,7 +176,7 @@ class Crew:
         pids, error = fork_each(jobs, self._loop.highest)
         now, number = monotonic(), first
         for pid in pids:
-            self._children.register(Child(number, pid, None, kept[number - first], now))
+            self._children.register(HandlerProcess(number, pid, None, kept[number - first], now))
             number += 1
         return len(pids), error
 
@@ -195,7 +195,7 @@ class Crew:
             return hired, OSError(errno.EAGAIN, "a new handler could not be passed its client")
         return hired, None
 
-    def _hire(self) -> Child:
+    def _hire(self) -> HandlerProcess:
         """Fork a handler that gets its clients through a channel. Raises OSError."""
         self.hired += 1
         ours, theirs = fd_passing.channel()
@@ -207,7 +207,7 @@ class Crew:
         if error is not None:
             ours.close()
             raise error
-        child = Child(self.hired, pids[0], ours)
+        child = HandlerProcess(self.hired, pids[0], ours)
         self._children.register(child)
         return child
 
@@ -226,7 +226,7 @@ class Crew:
         gone = self._children.next_to_check(CHECKED_AT_ONCE)
         gone = [child for child in gone if fork.has_ended(child.pid)]
         if gone:
-            self._hear(NOTICES_HEARD)
+            self._hear(NOTICES_READ)
         for child in gone:
             if self._children.find(child.number) is child:
                 self._lose(child)
@@ -247,7 +247,7 @@ class Crew:
                 self._children.rest(child)
                 self._trim_later()
 
-    def _lose(self, child: Child) -> None:
+    def _lose(self, child: HandlerProcess) -> None:
         """A handler has ended without a word."""
         self.lost += 1
         client = child.client
@@ -271,12 +271,12 @@ class Crew:
         when = monotonic() + NO_SPARES_SECONDS
         self._loop.timers.set("spares", when, lambda: None)
 
-    def _end_client(self, child: Child) -> None:
+    def _end_client(self, child: HandlerProcess) -> None:
         if child.kept is not None:
             self._admission.leave(address_of(child.kept))
             child.kept = None
 
-    def _forget(self, child: Child) -> None:
+    def _forget(self, child: HandlerProcess) -> None:
         self._children.forget(child)
         _release(child)
 
@@ -292,7 +292,7 @@ class Crew:
                 _release(child)
 
 
-def _release(child: Child) -> None:
+def _release(child: HandlerProcess) -> None:
     """Close a handler's channel: it leaves as soon as it has no client."""
     if child.channel is not None:
         child.channel.close()

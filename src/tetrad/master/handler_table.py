@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Child:
+class HandlerProcess:
     """One handler. It has no `client` while it waits for its next one, on `channel`.
 
     Its number is its own for ever, unlike its pid, and is known before it is forked. There may be
@@ -45,19 +45,19 @@ class Child:
         self.since = now
 
 
-class Children:
+class HandlerTable:
     """All handlers, by number, and those of them that are `waiting`, the latest last."""
 
     def __init__(self) -> None:
-        self._all: dict[int, Child] = {}
-        self.waiting: dict[int, Child] = {}
-        self._to_check: list[Child] = []
+        self._all: dict[int, HandlerProcess] = {}
+        self.waiting: dict[int, HandlerProcess] = {}
+        self._to_check: list[HandlerProcess] = []
 
     def __len__(self) -> int:
         """How many handlers there are."""
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Child]:
+    def __iter__(self) -> Iterator[HandlerProcess]:
         """Go through a copy, so that they may come and go meanwhile."""
         return iter(list(self._all.values()))
 
@@ -66,33 +66,33 @@ class Children:
         """How many wait for a client."""
         return len(self.waiting)
 
-    def register(self, child: Child) -> None:
+    def register(self, child: HandlerProcess) -> None:
         """Take note of a new handler."""
         self._all[child.number] = child
 
-    def find(self, number: int) -> Child | None:
+    def find(self, number: int) -> HandlerProcess | None:
         """Find a handler."""
         return self._all.get(number)
 
-    def rest(self, child: Child) -> None:
+    def rest(self, child: HandlerProcess) -> None:
         """Take note that a handler waits for its next client."""
         child.kept = None
         self.waiting[child.number] = child
 
-    def wake(self) -> Child | None:
+    def wake(self) -> HandlerProcess | None:
         """Return the handler that has waited least, whose memory is the warmest, if any waits."""
         return self.waiting.popitem()[1] if self.waiting else None
 
-    def idlest(self) -> Child | None:
+    def idlest(self) -> HandlerProcess | None:
         """Return the handler that has waited longest, and let it wait no more."""
         return self.waiting.pop(next(iter(self.waiting))) if self.waiting else None
 
-    def forget(self, child: Child) -> None:
+    def forget(self, child: HandlerProcess) -> None:
         """Take note that a handler is gone."""
         del self._all[child.number]
         self.waiting.pop(child.number, None)
 
-    def next_to_check(self, most: int) -> list[Child]:
+    def next_to_check(self, most: int) -> list[HandlerProcess]:
         """Return up to `most` handlers, others each time until all have had their turn."""
         if not self._to_check:
             self._to_check = list(self._all.values())

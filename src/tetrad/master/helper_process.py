@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from tetrad.system.event_loop import Loop
+    from tetrad.system.event_loop import EventLoop
 
     Conclude = Callable[[dict[str, Any]], object]
 
@@ -25,14 +25,14 @@ PATIENCE_SECONDS = 30.0
 _READ_BYTES = 65536
 
 
-class Errand:
+class HelperProcess:
     """Sends one program at a time; `doing` says what it does, for the messages.
 
     The program answers with a dictionary, through the pipe at its descriptor 3. Whatever goes wrong
     is an answer, too: one with `errors`, of which the file is no cause.
     """
 
-    def __init__(self, loop: Loop, doing: str) -> None:
+    def __init__(self, loop: EventLoop, doing: str) -> None:
         self._loop = loop
         self._doing = doing
         self._pipe: int | None = None

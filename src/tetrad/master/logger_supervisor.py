@@ -8,7 +8,7 @@ import time
 
 from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import EVENTS, JOURNAL, TALLY
-from tetrad.ipc.log_counters import Tally
+from tetrad.ipc.log_counters import LogCounters
 from tetrad.system import fork
 from tetrad.system.json_lite import encode
 from tetrad.system.lean_signal import signal
@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tetrad.ipc.runtime_config import LogPlan
-    from tetrad.system.event_loop import Loop
+    from tetrad.ipc.runtime_config import LogConfig
+    from tetrad.system.event_loop import EventLoop
 
 RESTART_SECONDS = 1.0
 """The least time between two starts of a logger that keeps dying."""
@@ -27,10 +27,10 @@ FAREWELL_SECONDS = 5.0
 """How long the last lines may take to be written when the daemon stops."""
 
 
-class Logkeeper:
+class LoggerSupervisor:
     """Keeps one logger process at work at the end of the pipe."""
 
-    def __init__(self, loop: Loop, journal: log_protocol.Journal, command: list[str]) -> None:
+    def __init__(self, loop: EventLoop, journal: log_protocol.LogWriter, command: list[str]) -> None:
         self._loop = loop
         self._journal = journal
         self._command = command
@@ -39,7 +39,7 @@ class Logkeeper:
         self._leaving: int | None = None
         self.pid: int | None = None
 
-    def start(self, plan: LogPlan) -> None:
+    def start(self, plan: LogConfig) -> None:
         """Start a logger; what the pipe holds by then is the first that it reads."""
         self._plan = plan
         self._started = time.monotonic()
@@ -53,7 +53,7 @@ class Logkeeper:
         else:
             self._watch(self.pid)
 
-    def replace(self, plan: LogPlan, pid: int | None) -> None:
+    def replace(self, plan: LogConfig, pid: int | None) -> None:
         """Have the logger of the version before finish, and start one where it has stopped."""
         if pid is None:
             self.start(plan)
@@ -77,7 +77,7 @@ class Logkeeper:
         else:
             self._loop.watch(self._pidfd, lambda _pidfd: self._on_end())
 
-    def configure(self, plan: LogPlan) -> None:
+    def configure(self, plan: LogConfig) -> None:
         """Have lines written like this from here on."""
         self._plan = plan
         self._journal.set_level(plan["level"])
@@ -123,7 +123,7 @@ class Logkeeper:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _on_end(self) -> None:
-        if self.pid is not None and self.pid != Tally(TALLY).left:
+        if self.pid is not None and self.pid != LogCounters(TALLY).left:
             # What it had read and not written, nobody can count.
             self._journal.insist(
                 "error", log_protocol.LOG_LOST, count=None, why="the logger ended; it is replaced"

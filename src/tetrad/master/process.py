@@ -20,35 +20,35 @@ from tetrad.ipc.fds import (
     CONTROL,
     JOURNAL,
     LIFELINE,
-    LIFELINE_HELD,
+    SHUTDOWN_WRITE,
     PIDFILE,
     PLAN,
 )
-from tetrad.ipc.shutdown_pipe import Lifeline
+from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.master import saved_state
-from tetrad.master.acceptor import Door
+from tetrad.master.acceptor import Acceptor
 from tetrad.master.admission import Admission
-from tetrad.master.control_server import Control
-from tetrad.master.handler_pool import Crew
-from tetrad.master.logger_supervisor import Logkeeper
-from tetrad.master.reload import Reloading, paired
-from tetrad.master.service_manager import Supervision
+from tetrad.master.control_server import ControlServer
+from tetrad.master.handler_pool import HandlerPool
+from tetrad.master.logger_supervisor import LoggerSupervisor
+from tetrad.master.reload import Reloader, paired
+from tetrad.master.service_manager import ServiceManager
 from tetrad.master.signals import Signals
-from tetrad.master.startup import Beginning
-from tetrad.master.status import Life
-from tetrad.master.upgrade import Upgrading
+from tetrad.master.startup import Startup
+from tetrad.master.status import Lifetime
+from tetrad.master.upgrade import Upgrader
 from tetrad.system import fork, sockets
-from tetrad.system.event_loop import Loop
+from tetrad.system.event_loop import EventLoop
 from tetrad.system.lean_signal import signal
-from tetrad.system.proctitle import Title
+from tetrad.system.proctitle import ProcessTitle
 from tetrad.tls import context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tetrad.handler.tls_session import Encryption
-    from tetrad.ipc.runtime_config import Plan
+    from tetrad.handler.tls_session import TlsContext
+    from tetrad.ipc.runtime_config import RuntimeConfig
     from tetrad.master.connections import Listener
     from tetrad.master.saved_state import State
 
@@ -62,30 +62,30 @@ KILLED_AFTER_SECONDS = 1.0
 class Master:
     """All that the daemon is, wired together."""
 
-    def __init__(self, plan: Plan, state: State | None = None) -> None:
+    def __init__(self, plan: RuntimeConfig, state: State | None = None) -> None:
         if state is not None:
             saved_state.carry_over(plan, state)
         self.plan = plan
         self.pid = os.getpid()
-        self.life = Life()
-        self.title = Title()
-        self.loop = Loop()
-        self.lifeline = Lifeline(LIFELINE, plan["stop_timeout"])
+        self.life = Lifetime()
+        self.title = ProcessTitle()
+        self.loop = EventLoop()
+        self.lifeline = ShutdownPipe(LIFELINE, plan["stop_timeout"])
         self.signals = Signals(self.loop, self._obey, self.lifeline.on_signal)
-        self.journal = log_protocol.Journal(JOURNAL, plan["log"]["level"])
+        self.journal = log_protocol.LogWriter(JOURNAL, plan["log"]["level"])
         self.admission = Admission(plan["limits"], plan["access"])
-        self.crew = Crew(self.loop, self.journal, self.admission)
-        self.door = Door(
+        self.crew = HandlerPool(self.loop, self.journal, self.admission)
+        self.door = Acceptor(
             self.loop, self.journal, self.admission, self.crew, inherited=plan["inherited"]
         )
-        self.logkeeper = Logkeeper(self.loop, self.journal, plan["logger"])
-        self.reloading = Reloading(self)
-        self.upgrading = Upgrading(self)
-        self.supervision = Supervision(self)
+        self.logkeeper = LoggerSupervisor(self.loop, self.journal, plan["logger"])
+        self.reloading = Reloader(self)
+        self.upgrading = Upgrader(self)
+        self.supervision = ServiceManager(self)
         self._encryptions = context.make(plan["listeners"])
         self._control_socket = sockets.adopt(CONTROL, "unix")
-        self.control = Control(self._control_socket, self)
-        self.beginning = Beginning(self, state)
+        self.control = ControlServer(self._control_socket, self)
+        self.beginning = Startup(self, state)
         self._handler: Handler | None = None
         self.is_stopping = False
         self._gone = False
@@ -133,7 +133,7 @@ class Master:
             self.loop.timers.set("behind", when, self.journal.flush)
 
     def take_up(
-        self, plan: Plan, opened: list[Listener], encryptions: list[Encryption | None]
+        self, plan: RuntimeConfig, opened: list[Listener], encryptions: list[TlsContext | None]
     ) -> None:
         """Work by another plan; `opened` are the listeners that are new in it."""
         old, self.plan = self.plan, plan
@@ -216,7 +216,7 @@ class Master:
         self.upgrading.stop()
         self.reloading.stop()
         self.journal.flush()
-        os.write(LIFELINE_HELD, b".")
+        os.write(SHUTDOWN_WRITE, b".")
         self.crew.retire()
         when = time.monotonic() + self.plan["stop_timeout"] + KILLED_AFTER_SECONDS
         self.loop.timers.set("kill", when, self.crew.kill)
@@ -226,7 +226,7 @@ class Master:
         self._stop()
         if not self._gone:
             self._gone = True
-            os.close(LIFELINE_HELD)
+            os.close(SHUTDOWN_WRITE)
             self.loop.timers.set("kill", time.monotonic() + KILLED_AFTER_SECONDS, self.crew.kill)
 
     def _leave(self) -> None:

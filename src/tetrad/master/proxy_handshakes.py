@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from tetrad.master.admission import Admission
     from tetrad.master.connections import Listener
-    from tetrad.master.saved_state import GuestState
+    from tetrad.master.saved_state import PendingState
     from tetrad.protocol.proxy import Header
-    from tetrad.system.event_loop import Loop
+    from tetrad.system.event_loop import EventLoop
 
 LATE = "it has not come in time"
 CUT_SHORT = "the connection ended before its end"
 
 
-class Guest:
+class PendingConnection:
     """A connection from a balancer, which is `client` as long as we do not know whom it brings.
 
     `deadline` is in seconds of the monotonic clock; `said` is what has been read of the header.
@@ -79,7 +79,7 @@ class Guest:
         return Client(name, address, balancer.connection, self.listener, more)
 
 
-class Vestibule:
+class ProxyHandshakes:
     """Keeps guests until their headers are there; they count as clients meanwhile.
 
     `welcome` is called with a guest and its header, `turn_away` with a guest, the log's word for
@@ -88,18 +88,18 @@ class Vestibule:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         admission: Admission,
-        welcome: Callable[[Guest, Header], object],
-        turn_away: Callable[[Guest, str, str | None], object],
+        welcome: Callable[[PendingConnection, Header], object],
+        turn_away: Callable[[PendingConnection, str, str | None], object],
     ) -> None:
         self._loop = loop
         self._admission = admission
         self._welcome = welcome
         self._turn_away = turn_away
-        self._guests: dict[int, Guest] = {}
+        self._guests: dict[int, PendingConnection] = {}
 
-    def keep(self, guest: Guest) -> None:
+    def keep(self, guest: PendingConnection) -> None:
         """Have a guest wait for the rest of its header."""
         fd = guest.socket.fileno()
         self._guests[fd] = guest
@@ -108,20 +108,20 @@ class Vestibule:
         if "vestibule" not in self._loop.timers or guest.deadline < self._next:
             self._expire_at(guest.deadline)
 
-    def leave(self) -> list[GuestState]:
+    def leave(self) -> list[PendingState]:
         """Return who waits, for the next version."""
         return [
             (fd, one.listener.socket.fileno(), one.client.leave(), one.deadline, one.said)
             for fd, one in self._guests.items()
         ]
 
-    def inherit(self, listener: Listener, guests: list[GuestState]) -> None:
+    def inherit(self, listener: Listener, guests: list[PendingState]) -> None:
         """Have those of a listener wait on who did so in the version before."""
         for fd, listening, client, deadline, said in guests:
             if listening == listener.socket.fileno():
                 os.set_inheritable(fd, False)
                 socket = sockets.adopt(fd, listener.plan["family"])
-                guest = Guest(socket, Client.inherited(client), listener, deadline)
+                guest = PendingConnection(socket, Client.inherited(client), listener, deadline)
                 guest.said = said
                 self.keep(guest)
 
@@ -143,7 +143,7 @@ class Vestibule:
                 self._release(guest)
                 self._welcome(guest, header)
 
-    def _release(self, guest: Guest) -> None:
+    def _release(self, guest: PendingConnection) -> None:
         """Wait for it no more."""
         fd = guest.socket.fileno()
         del self._guests[fd]

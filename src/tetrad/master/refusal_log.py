@@ -12,7 +12,7 @@ LINES_PER_WINDOW = 10
 WINDOW_SECONDS = 1.0
 
 
-class Refusals:
+class RefusalLog:
     """Counts per reason; in a window of one second a reason gets ten lines of its own."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from tetrad import __version__
 from tetrad.ipc import log_protocol
 from tetrad.ipc.log_protocol import shortened
 from tetrad.master.connections import Listener
-from tetrad.master.helper_process import Errand, failed
+from tetrad.master.helper_process import HelperProcess, failed
 from tetrad.system import sockets
 from tetrad.system.text import reason_of
 from tetrad.tls import context
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from tetrad.ipc.runtime_config import ListenerPlan, Plan
+    from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
     from tetrad.master.process import Master
 
 STOPPING = "the daemon is stopping"
@@ -27,12 +27,12 @@ STOPPING = "the daemon is stopping"
 _ANY = {"0.0.0.0", "::"}  # noqa: S104 - names
 
 
-class Reloading:
+class Reloader:
     """Reads and applies the file again. Those who ask meanwhile get a reading of their own."""
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._errand = Errand(master.loop, "reading the file")
+        self._errand = HelperProcess(master.loop, "reading the file")
         self._waiting: list[Callable[[dict[str, object]], None]] = []
         self._answered: list[Callable[[dict[str, object]], None]] = []
 
@@ -73,7 +73,7 @@ class Reloading:
             answer = self._take_up(answer["plan"], answer["problems"])
         self._conclude(answer)
 
-    def _take_up(self, plan: Plan, found: list[str]) -> dict[str, Any]:
+    def _take_up(self, plan: RuntimeConfig, found: list[str]) -> dict[str, Any]:
         """Apply what was read, if no problems were `found`; return the outcome."""
         if plan["version"] != __version__:
             both = f"version {plan['version']} is installed, and {__version__} runs"
@@ -111,14 +111,14 @@ class Reloading:
         self._master.go_on()
 
 
-def same_place(one: ListenerPlan, other: ListenerPlan) -> bool:
+def same_place(one: ListenerConfig, other: ListenerConfig) -> bool:
     """Tell whether two listeners are one socket; what is served there may differ."""
     return one["name"] == other["name"]
 
 
 def paired(
-    present: list[Listener], wanted: list[ListenerPlan]
-) -> tuple[dict[Listener, ListenerPlan], list[ListenerPlan]]:
+    present: list[Listener], wanted: list[ListenerConfig]
+) -> tuple[dict[Listener, ListenerConfig], list[ListenerConfig]]:
     """Return by which plan each listener goes on, and the plans that no listener has yet.
 
     There may be several of a name: of port 0, which is any.
@@ -134,8 +134,8 @@ def paired(
 
 
 def _open_new(
-    present: list[Listener], wanted: list[ListenerPlan]
-) -> tuple[list[tuple[ListenerPlan, _socket.socket]], list[str]]:
+    present: list[Listener], wanted: list[ListenerConfig]
+) -> tuple[list[tuple[ListenerConfig, _socket.socket]], list[str]]:
     """Open the listeners that are not there yet; return them, and what went wrong."""
     opened, problems = [], []
     for plan in paired(present, wanted)[1]:
@@ -154,7 +154,7 @@ def _open_new(
     return opened, problems
 
 
-def _has_place_of(wanted: ListenerPlan, listener: Listener) -> bool:
+def _has_place_of(wanted: ListenerConfig, listener: Listener) -> bool:
     """Tell whether a listener leaves no room for another one: the same port of some address."""
     addresses = {wanted["address"], listener.plan["address"]}
     is_shared = len(addresses) == 1 or not addresses.isdisjoint(_ANY)
@@ -162,8 +162,8 @@ def _has_place_of(wanted: ListenerPlan, listener: Listener) -> bool:
 
 
 def _keep(
-    present: list[Listener], wanted: list[ListenerPlan]
-) -> tuple[list[tuple[ListenerPlan, _socket.socket]], list[str]]:
+    present: list[Listener], wanted: list[ListenerConfig]
+) -> tuple[list[tuple[ListenerConfig, _socket.socket]], list[str]]:
     """Open nothing, as the listeners are the service manager's: there must be the same ones."""
     if {plan["name"] for plan in wanted} == {listener.plan["name"] for listener in present}:
         return [], []

@@ -9,34 +9,34 @@ that changes any of it has another FORMAT; it then refuses to take over, and the
 from __future__ import annotations
 
 from tetrad.master.connections import Client, Listener
-from tetrad.master.handler_table import Child
+from tetrad.master.handler_table import HandlerProcess
 from tetrad.system import sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypedDict
 
-    from tetrad.ipc.runtime_config import ListenerPlan, Plan, SupervisionPlan
+    from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig, ServiceManagerConfig
     from tetrad.master.process import Master
 
-    class LifeState(TypedDict):
+    class LifetimeState(TypedDict):
         """See `tetrad.master.status.Life`; `began` is in seconds of the monotonic clock."""
 
         started: float
         began: float
         upgrades: int
 
-    class JournalState(TypedDict):
+    class LogWriterState(TypedDict):
         """Losses that were not reported, all losses ever, and a report that found no room."""
 
         lost: int
         lost_in_all: int
         due: bytes | None
 
-    GuestState = tuple[int, int, dict[str, Any], float, bytes]
+    PendingState = tuple[int, int, dict[str, Any], float, bytes]
     """Who waits in the vestibule: its descriptor, its listener's, client, deadline, its words."""
 
-    class DoorState(TypedDict):
+    class AcceptorState(TypedDict):
         """What connections are numbered by, the counters, and the vestibule."""
 
         run: str
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         accepted: int
         peak: int
         refused: dict[str, int]
-        guests: list[GuestState]
+        guests: list[PendingState]
 
     class ListenerState(TypedDict):
         """An open listener: its name in the plan, and the descriptor where it stands."""
@@ -63,11 +63,11 @@ if TYPE_CHECKING:
         version: str
         settings: dict[str, str]
         fixed: list[str]
-        supervision: SupervisionPlan
+        supervision: ServiceManagerConfig
         inherited: bool
-        life: LifeState
-        journal: JournalState
-        door: DoorState
+        life: LifetimeState
+        journal: LogWriterState
+        door: AcceptorState
         listeners: list[ListenerState]
         hired: int
         lost: int
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 
 
-class ForeignStateError(Exception):
+class StateFormatError(Exception):
     """The state is of another format; the text says so."""
 
 
@@ -116,15 +116,15 @@ def leave(master: Master, version: str, asker: int | None) -> State:
 
 
 def check(state: State, version: str) -> None:
-    """Raise ForeignStateError if `version`, which is this one, cannot go on from a state."""
+    """Raise StateFormatError if `version`, which is this one, cannot go on from a state."""
     if state.get("format") != FORMAT:
-        raise ForeignStateError(
+        raise StateFormatError(
             f"version {version} cannot take over from a daemon of version "
             f"{state.get('version', 'unknown')}: tetrad restart changes over to it"
         )
 
 
-def carry_over(plan: Plan, state: State) -> None:
+def carry_over(plan: RuntimeConfig, state: State) -> None:
     """Put into a new plan what holds for as long as the daemon runs.
 
     The service manager knows by now which process the daemon is.
@@ -140,13 +140,13 @@ def take(master: Master, state: State) -> None:
     master.door.inherit(state["door"])
     master.crew.hired, master.crew.lost = state["hired"], state["lost"]
     for number, pid, since, client in state["handlers"]:
-        child = Child(number, pid, None)
+        child = HandlerProcess(number, pid, None)
         if client is not None:
             child.take(Client.inherited(client), since)
         master.crew.adopt(child)
 
 
-def paired(plan: Plan, state: State) -> list[tuple[ListenerPlan, ListenerState]] | None:
+def paired(plan: RuntimeConfig, state: State) -> list[tuple[ListenerConfig, ListenerState]] | None:
     """Return each listener's plan and where it stands; None unless they are the same listeners."""
     left = list(plan["listeners"])
     pairs = []
@@ -159,7 +159,7 @@ def paired(plan: Plan, state: State) -> list[tuple[ListenerPlan, ListenerState]]
     return None if left else pairs
 
 
-def adopted(plan: Plan, state: State) -> list[Listener]:
+def adopted(plan: RuntimeConfig, state: State) -> list[Listener]:
     """Return the listeners, as they stand."""
     return [
         Listener(new, sockets.adopt(old["fd"], old["family"]), inherited=plan["inherited"])

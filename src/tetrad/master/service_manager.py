@@ -16,7 +16,7 @@ STATUS_SECONDS = 1.0
 """How long after a change the manager hears of it; there may be more changes by then."""
 
 
-class Supervision:
+class ServiceManager:
     """The master's side of sd_notify(3) and of the watchdog.
 
     It `is_curious` whether there are still as many clients as it has `told`: somebody wants to hear

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from tetrad.system.event_loop import Loop
+    from tetrad.system.event_loop import EventLoop
 
     Handler = Callable[[int, FrameType | None], object]
 
@@ -26,7 +26,7 @@ class Signals:
     already: done in each handler, it would be code that the master never runs, and is never warm.
     """
 
-    def __init__(self, loop: Loop, obey: Callable[[int], object], terminate: Handler) -> None:
+    def __init__(self, loop: EventLoop, obey: Callable[[int], object], terminate: Handler) -> None:
         self._loop = loop
         self._obey = obey
         self._terminate = terminate
@@ -40,7 +40,7 @@ class Signals:
         self._loop.saw(theirs)
         self._loop.watch(self._pipe, self._hear)
         signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        for number in fork.ORDERS:
+        for number in fork.MASTER_SIGNALS:
             signal.signal(number, _do_nothing)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -49,7 +49,7 @@ class Signals:
     def pass_on(self) -> None:
         """Keep those that were noted and not obeyed for the program that this process becomes.
 
-        To be called with SIGNALS_HELD: sent once more, they wait for whoever lets them through.
+        To be called with signals_blocked: sent once more, they wait for whoever lets them through.
         """
         try:
             noted = os.read(self._pipe, _MOST)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tetrad.master.saved_state import State
 
 
-class Beginning:
+class Startup:
     """One beginning. `state` is what the version before has left, None if there was none."""
 
     def __init__(self, master: Master, state: State | None) -> None:

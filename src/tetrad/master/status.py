@@ -9,10 +9,10 @@ from tetrad import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.master.process import Master
-    from tetrad.master.saved_state import LifeState
+    from tetrad.master.saved_state import LifetimeState
 
 
-class Life:
+class Lifetime:
     """When the daemon started, by the clock and by the monotonic one, and its upgrades since."""
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class Life:
         """For how many seconds it has run."""
         return time.monotonic() - self._began
 
-    def leave(self) -> LifeState:
+    def leave(self) -> LifetimeState:
         """Return what the next version goes on with."""
         return {"started": self.started, "began": self._began, "upgrades": self.upgrades}
 
-    def inherit(self, left: LifeState) -> None:
+    def inherit(self, left: LifetimeState) -> None:
         """Go on with the life of the version before."""
         self.started, self._began = left["started"], left["began"]
         self.upgrades = left["upgrades"] + 1

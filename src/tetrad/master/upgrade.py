@@ -15,7 +15,7 @@ from tetrad import __version__
 from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import PLAN
 from tetrad.master import saved_state
-from tetrad.master.helper_process import Errand, failed
+from tetrad.master.helper_process import HelperProcess, failed
 from tetrad.master.reload import STOPPING
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
@@ -36,12 +36,12 @@ UPGRADED = "the daemon is being upgraded, which applies the file, too"
 _NO_PLAN = marshal.dumps(None)
 
 
-class Upgrading:
+class Upgrader:
     """Upgrades the master that it belongs to, one request at a time."""
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._errand = Errand(master.loop, "trying the new version")
+        self._errand = HelperProcess(master.loop, "trying the new version")
         self._answer: Answer | None = None
         self._asker: int | None = None
         self._is_due_again = False
@@ -110,7 +110,7 @@ class Upgrading:
         handed = [listener.socket.fileno() for listener in master.door.listeners]
         handed += [guest[0] for guest in master.door.leave()["guests"]]
         handed += [] if self._asker is None else [self._asker]
-        with fork.SIGNALS_HELD:
+        with fork.signals_blocked:
             self._write(plan)
             master.signals.pass_on()
             if master.reloading.put_off(UPGRADED):

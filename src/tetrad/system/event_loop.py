@@ -18,7 +18,7 @@ QUIET_SECONDS = 0.001
 """How long nothing has to happen before a chore is done: who has just come is served first."""
 
 
-class Loop:
+class EventLoop:
     """Calls back who watches a descriptor that can be read, with the descriptor."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Ts = TypeVarTuple("Ts")
 
-ORDERS = {
+MASTER_SIGNALS = {
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -37,7 +37,7 @@ _FIRST = 3
 _mask, _BLOCK, _SET = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_SETMASK
 
 
-class SignalsHeld:
+class SignalsBlocked:
     """While in this context the master's signals wait, so that no child ever takes one for it.
 
     A signal that arrived in a child would be told to the master: its wakeup pipe is the child's,
@@ -46,17 +46,17 @@ class SignalsHeld:
 
     def __enter__(self) -> None:
         """Block them."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
 
     def __exit__(self, *_: object) -> None:
         """Let them through."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)
 
 
-SIGNALS_HELD = SignalsHeld()
+signals_blocked = SignalsBlocked()
 
 
-class AsIfForked(SignalsHeld):
+class AsIfForked(SignalsBlocked):
     """The same, for the master to do what a child does: its wakeup pipe is kept out of that."""
 
     def __enter__(self) -> None:
@@ -80,8 +80,8 @@ def fork_each(
     signals stay blocked. When there cannot be another child, the reason is returned, too.
     """
     pids: list[int] = []
-    # As SIGNALS_HELD, but for what its functions would add to what each fork copies.
-    before = _mask(_BLOCK, ORDERS)
+    # As signals_blocked, but for what its functions would add to what each fork copies.
+    before = _mask(_BLOCK, MASTER_SIGNALS)
     try:
         for own, work, arguments in jobs:
             pid = fork()
@@ -106,7 +106,7 @@ def fork_each(
 
 def _tell(error: BaseException) -> None:
     """Log what ended this child."""
-    journal = log_protocol.Journal(JOURNAL, "error", log_protocol.ROOM_SECONDS)
+    journal = log_protocol.LogWriter(JOURNAL, "error", log_protocol.ROOM_SECONDS)
     place = log_protocol.place_of(error)
     journal.event("error", log_protocol.HANDLER_FAILED, error=repr(error), place=place)
     journal.flush()
@@ -132,7 +132,7 @@ def run_program(
     It finds the descriptors `keep` at 3 and above. One that `is_deaf` heeds none of the master's
     signals, from its first moment on.
     """
-    with SIGNALS_HELD:
+    with signals_blocked:
         pid = os.fork()
         if pid == 0:
             try:
@@ -177,7 +177,7 @@ def _execute(
         os.set_inheritable(place, True)
     os.closerange(_FIRST + len(keep), highest + 1)
     signal.set_wakeup_fd(-1)
-    for number in ORDERS:
+    for number in MASTER_SIGNALS:
         signal.signal(number, disposition)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -20,7 +20,7 @@ _START, _END = 47, 48
 """Where arg_start and arg_end stand in /proc/self/stat, as of proc(5), counted from 0."""
 
 
-class Title:
+class ProcessTitle:
     """The title of this process and of its children: `text` is what it says behind the name."""
 
     __slots__ = ("_room", "_start", "text")

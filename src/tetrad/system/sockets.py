@@ -10,7 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.ipc.runtime_config import ListenerPlan
+    from tetrad.ipc.runtime_config import ListenerConfig
 
 FAMILIES = {"inet": _socket.AF_INET, "inet6": _socket.AF_INET6, "unix": _socket.AF_UNIX}
 
@@ -29,7 +29,7 @@ KEEPALIVE_PROBES = 4
 USER_TIMEOUT_MILLISECONDS = 120_000
 
 
-def open_listener(plan: ListenerPlan) -> _socket.socket:
+def open_listener(plan: ListenerConfig) -> _socket.socket:
     """Bind and listen, without blocking. Raises OSError."""
     kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
     listener = _socket.socket(FAMILIES[plan["family"]], kind, 0)
@@ -51,7 +51,7 @@ def adopt(fd: int, family: str) -> _socket.socket:
     return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd)
 
 
-def take_over(listener: _socket.socket, plan: ListenerPlan) -> None:
+def take_over(listener: _socket.socket, plan: ListenerConfig) -> None:
     """Have a socket that a service manager opened listen as ours do. Raises OSError."""
     os.set_blocking(listener.fileno(), False)
     if plan["family"] != "unix":
@@ -84,7 +84,7 @@ def bind_path(listener: _socket.socket, path: str) -> None:
         listener.bind(path)
 
 
-def close(listener: _socket.socket, plan: ListenerPlan) -> None:
+def close(listener: _socket.socket, plan: ListenerConfig) -> None:
     """Close a listening socket, and take its path away if it has one."""
     listener.close()
     if plan["family"] == "unix":
@@ -106,7 +106,7 @@ def open_control(path: str, backlog: int) -> _socket.socket:
     return control
 
 
-def real_name(plan: ListenerPlan, listener: _socket.socket) -> str:
+def real_name(plan: ListenerConfig, listener: _socket.socket) -> str:
     """Return a listener's name, with the port that it really got."""
     port = port_of(listener)
     return plan["name"] if port is None else f"{plan['name'].rpartition(':')[0]}:{port}"
@@ -118,7 +118,7 @@ def port_of(listener: _socket.socket) -> int | None:
     return name[1] if isinstance(name, tuple) else None
 
 
-def _prepare(listener: _socket.socket, plan: ListenerPlan) -> None:
+def _prepare(listener: _socket.socket, plan: ListenerConfig) -> None:
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     _watch_peers(listener)
     if plan["family"] == "inet6":

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import time
 
-from tetrad.handler.fast_path import Begun
+from tetrad.handler.fast_path import SessionProgress
 from tetrad.ipc import log_protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from tetrad.handler.idle_wait import Stay
-    from tetrad.handler.tls_session import Encryption
-    from tetrad.ipc.runtime_config import ListenerPlan
-    from tetrad.master.connections import Packed
-    from tetrad.system.event_loop import Loop
+    from tetrad.handler.idle_wait import IdleWait
+    from tetrad.handler.tls_session import TlsContext
+    from tetrad.ipc.runtime_config import ListenerConfig
+    from tetrad.master.connections import ClientHandoff
+    from tetrad.system.event_loop import EventLoop
 
 WARNED_SECONDS = 30 * 86400.0
 """How long before its end a certificate is spoken of."""
@@ -28,33 +28,33 @@ WARNED_SECONDS = 30 * 86400.0
 DAY_SECONDS = 86400.0
 
 
-class Unhurried:
+class SlowPathOnly:
     """Instead of the fast path, for clients whose first bytes are not their commands."""
 
     __slots__ = ("_stay",)
 
-    def __init__(self, stay: Stay) -> None:
+    def __init__(self, stay: IdleWait) -> None:
         self._stay = stay
 
     def refresh(self) -> None:
         """Have nothing ready."""
 
-    def serve(self, socket: _socket.socket, client: Packed, notice: bytes) -> bool:
+    def serve(self, socket: _socket.socket, client: ClientHandoff, notice: bytes) -> bool:
         """Leave everything to a session."""
         self._stay.settle(client[0].encode())
-        return self._stay.go_on(socket, client, Begun(time.monotonic()), notice)
+        return self._stay.go_on(socket, client, SessionProgress(time.monotonic()), notice)
 
 
-def make(plans: list[ListenerPlan]) -> list[Encryption | None]:
+def make(plans: list[ListenerConfig]) -> list[TlsContext | None]:
     """Return what each listener's clients are encrypted with, if they are. Raises OSError."""
     if not any(plan["tls"] for plan in plans):
         return [None] * len(plans)
-    from tetrad.handler.tls_session import Encryption  # noqa: PLC0415 - only where it is paid for
+    from tetrad.handler.tls_session import TlsContext  # noqa: PLC0415 - only where it is paid for
 
-    return [None if (tls := plan["tls"]) is None else Encryption(tls) for plan in plans]
+    return [None if (tls := plan["tls"]) is None else TlsContext(tls) for plan in plans]
 
 
-def remind(loop: Loop, journal: log_protocol.Journal, plans: list[ListenerPlan]) -> None:
+def remind(loop: EventLoop, journal: log_protocol.LogWriter, plans: list[ListenerConfig]) -> None:
     """Log which certificates are near their end, now and every day."""
     now = time.time()
     present = {(tls["file"], tls["expires"]) for plan in plans if (tls := plan["tls"]) is not None}
