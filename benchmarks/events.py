@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmarks.processes import MeasureError
-from tetrad.ipc.fds import JOURNAL
+from tetrad.ipc.fds import EVENTS_WRITE
 from tetrad.ipc.log_protocol import CLIENT_COMMAND, CLIENT_CONNECTED, CLIENT_DISCONNECTED, LogWriter
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def logged_per_second(master: int, logger: int, log: Path, sessions: int) -> flo
     written = _session()
     with (
         open(log, "rb") as lines,
-        open(f"/proc/{master}/fd/{JOURNAL}", "wb", buffering=0) as journal,
+        open(f"/proc/{master}/fd/{EVENTS_WRITE}", "wb", buffering=0) as journal,
     ):
         lines.seek(0, os.SEEK_END)
         began = time.perf_counter()
@@ -55,11 +55,11 @@ def _session() -> bytes:
     """Return what a handler writes about a session of two commands."""
     hears, tells = os.pipe()
     journal = LogWriter(tells, "info")
-    journal.speak_of(_CONTEXT)
-    journal.tell("info", CLIENT_CONNECTED)
-    journal.tell("info", CLIENT_COMMAND, '"command":"time"')
-    journal.tell("info", CLIENT_COMMAND, '"command":"quit"')
-    journal.tell("info", CLIENT_DISCONNECTED, _ENDED)
+    journal.set_context(_CONTEXT)
+    journal.event_json("info", CLIENT_CONNECTED)
+    journal.event_json("info", CLIENT_COMMAND, '"command":"time"')
+    journal.event_json("info", CLIENT_COMMAND, '"command":"quit"')
+    journal.event_json("info", CLIENT_DISCONNECTED, _ENDED)
     journal.flush()
     try:
         return os.read(hears, 1 << 16)

@@ -14,7 +14,7 @@ from clients import ANSWER
 from processes import run
 from tetrad.ipc.runtime_config import ListenerConfig
 from tetrad.launch import socket_activation
-from tetrad.launch.socket_activation import SocketActivation, MismatchError, PassedSocket
+from tetrad.launch.socket_activation import MismatchError, PassedSocket, SocketActivation
 
 if TYPE_CHECKING:
     import pathlib
@@ -36,7 +36,7 @@ def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, ListenerConfig]:
 def plan(name: str, family: str, address: str, port: int) -> ListenerConfig:
     """Return a listener's plan."""
     return ListenerConfig(
-        place=0,
+        index=0,
         name=name,
         family=family,
         address=address,
@@ -66,7 +66,9 @@ def test_what_is_meant_for_this_process_is_taken() -> None:
         "HOME": "/",
     }
     taken = socket_activation.take(variables, PID)
-    assert taken == SocketActivation("@notify", 30.0, (PassedSocket(3, "tetrad"), PassedSocket(4, "listen[1]")))
+    assert taken == SocketActivation(
+        "@notify", 30.0, (PassedSocket(3, "tetrad"), PassedSocket(4, "listen[1]"))
+    )
     assert variables == {"HOME": "/"}
 
 

@@ -29,7 +29,7 @@ settings.load_profile("patient")
 def test_a_peer_has_a_name_and_a_number(peer: tuple[str, int], name: str, client: str) -> None:
     """IPv6 stands in brackets, and who came by IPv4 to a dual-stack socket is an IPv4 client."""
     address = ipaddress.ip_address(client)
-    assert addresses.read(peer, 1) == (name, (address.max_prefixlen, int(address)))
+    assert addresses.parse_peer(peer, 1) == (name, (address.max_prefixlen, int(address)))
 
 
 @given(st.ip_addresses(v=4), st.integers(1, 65535))
@@ -38,14 +38,14 @@ def test_an_ipv4_client_is_the_same_at_either_kind_of_socket(
 ) -> None:
     """A dual-stack socket and an IPv4 one tell of the same client."""
     known = (f"{address}:{port}", (32, int(address)))
-    assert addresses.read((str(address), port), 1) == known
-    assert addresses.read((f"::ffff:{address}", port, 0, 0), 1) == known
+    assert addresses.parse_peer((str(address), port), 1) == known
+    assert addresses.parse_peer((f"::ffff:{address}", port, 0, 0), 1) == known
 
 
 @pytest.mark.parametrize("peer", ["", b"", None, "/tmp/named"])  # noqa: S108 - a name, not a file
 def test_unix_peers_are_told_apart_by_their_serial(peer: object) -> None:
     """Peers of a Unix socket have no address, and are named by when they came."""
-    assert addresses.read(peer, 7) == ("unix:7", None)
+    assert addresses.parse_peer(peer, 7) == ("unix:7", None)
 
 
 @given(st.ip_addresses())

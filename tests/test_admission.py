@@ -136,7 +136,7 @@ def test_a_unix_socket_s_client_is_let_in_by_any_access_list() -> None:
     """Who has no address is in no list, and is the business of the socket's permissions."""
     closed = Admission(limits(), rules(deny=["0.0.0.0/0", "::/0"]))
     assert closed.allows(UNIX)
-    assert closed.refusal(UNIX, 0.0) is None
+    assert closed.refusal_reason(UNIX, 0.0) is None
 
 
 def test_a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() -> None:
@@ -155,51 +155,51 @@ def test_an_ipv6_source_is_never_an_ipv4_source() -> None:
 def test_clients_are_refused_beyond_the_limit() -> None:
     """As many clients as allowed come in, from wherever, and one more when one has left."""
     door = Admission(limits(clients=2), [])
-    door.enter(ALICE)
-    assert door.refusal(BOB, 0.0) is None
-    door.enter(UNIX)
-    assert [door.refusal(BOB, 0.0), door.refusal(UNIX, 0.0)] == ["clients", "clients"]
-    door.leave(ALICE)
-    assert door.refusal(BOB, 0.0) is None
+    door.add_client(ALICE)
+    assert door.refusal_reason(BOB, 0.0) is None
+    door.add_client(UNIX)
+    assert [door.refusal_reason(BOB, 0.0), door.refusal_reason(UNIX, 0.0)] == ["clients", "clients"]
+    door.remove_client(ALICE)
+    assert door.refusal_reason(BOB, 0.0) is None
 
 
 def test_clients_of_one_source_are_refused_beyond_its_limit() -> None:
     """One source's clients are counted by themselves."""
     door = Admission(limits(each=2), [])
-    door.enter(ALICE)
-    assert door.refusal(ALICE, 0.0) is None
-    door.enter(ALICE)
-    assert door.refusal(ALICE, 0.0) == "clients_per_source"
-    assert door.refusal(BOB, 0.0) is None
-    door.leave(ALICE)
-    assert door.refusal(ALICE, 0.0) is None
+    door.add_client(ALICE)
+    assert door.refusal_reason(ALICE, 0.0) is None
+    door.add_client(ALICE)
+    assert door.refusal_reason(ALICE, 0.0) == "clients_per_source"
+    assert door.refusal_reason(BOB, 0.0) is None
+    door.remove_client(ALICE)
+    assert door.refusal_reason(ALICE, 0.0) is None
 
 
 def test_the_clients_of_an_ipv6_network_share_its_limit() -> None:
     """Neighbours in a /64 are one source, and leave as one."""
     door = Admission(limits(each=1), [])
-    door.enter(address_of("2001:db8::1"))
-    assert door.refusal(address_of("2001:db8::2"), 0.0) == "clients_per_source"
-    door.leave(address_of("2001:db8::1"))
-    assert door.refusal(address_of("2001:db8::2"), 0.0) is None
+    door.add_client(address_of("2001:db8::1"))
+    assert door.refusal_reason(address_of("2001:db8::2"), 0.0) == "clients_per_source"
+    door.remove_client(address_of("2001:db8::1"))
+    assert door.refusal_reason(address_of("2001:db8::2"), 0.0) is None
 
 
 def test_unix_clients_share_no_limit_of_a_source() -> None:
     """Clients without an address have no source whose limits or rates they could exceed."""
     door = Admission(limits(each=1, rate=(1, 1)), [])
     for _ in range(3):
-        assert door.refusal(UNIX, 0.0) is None
-        door.enter(UNIX)
+        assert door.refusal_reason(UNIX, 0.0) is None
+        door.add_client(UNIX)
     assert door.clients == 3
 
 
 def test_a_source_that_comes_too_fast_is_refused() -> None:
     """A source may come as often as its rate says, whether its clients stay or not."""
     door = Admission(limits(rate=(2, 60)), [])
-    reasons = [door.refusal(ALICE, 7.0) for _ in range(3)]
+    reasons = [door.refusal_reason(ALICE, 7.0) for _ in range(3)]
     assert reasons == [None, None, "rate"]
-    assert door.refusal(BOB, 7.0) is None
-    assert door.refusal(ALICE, 37.0) is None
+    assert door.refusal_reason(BOB, 7.0) is None
+    assert door.refusal_reason(ALICE, 37.0) is None
 
 
 @pytest.mark.parametrize(
@@ -214,39 +214,39 @@ def test_a_source_that_comes_too_fast_is_refused() -> None:
 def test_the_first_reason_is_the_one_that_is_told(most: LimitsConfig, reason: str | None) -> None:
     """All are tried in one order: clients, clients of a source, rate."""
     door = Admission(most, [])
-    assert door.refusal(ALICE, 0.0) is None
-    door.enter(ALICE)
-    assert door.refusal(ALICE, 0.0) == reason
+    assert door.refusal_reason(ALICE, 0.0) is None
+    door.add_client(ALICE)
+    assert door.refusal_reason(ALICE, 0.0) == reason
 
 
 def test_the_access_lists_come_before_all_limits() -> None:
     """Who is denied hears nothing of how full it is."""
     door = Admission(limits(clients=1), rules(deny=["192.0.2.1/32"]))
-    door.enter(BOB)
-    assert door.refusal(ALICE, 0.0) == "access"
+    door.add_client(BOB)
+    assert door.refusal_reason(ALICE, 0.0) == "access"
     assert not door.allows(ALICE)
 
 
 def test_who_is_refused_for_another_reason_keeps_its_rate() -> None:
     """Only what may come in uses up the rate."""
     door = Admission(limits(each=1, rate=(2, 60)), [])
-    assert door.refusal(ALICE, 0.0) is None
-    door.enter(ALICE)
-    assert door.refusal(ALICE, 0.0) == "clients_per_source"
-    door.leave(ALICE)
-    assert [door.refusal(ALICE, 0.0), door.refusal(ALICE, 0.0)] == [None, "rate"]
+    assert door.refusal_reason(ALICE, 0.0) is None
+    door.add_client(ALICE)
+    assert door.refusal_reason(ALICE, 0.0) == "clients_per_source"
+    door.remove_client(ALICE)
+    assert [door.refusal_reason(ALICE, 0.0), door.refusal_reason(ALICE, 0.0)] == [None, "rate"]
 
 
 def test_other_rules_apply_to_who_is_in_already() -> None:
     """After a reload the clients that are in are still counted, against the new limits."""
     door = Admission(limits(rate=(1, 60)), rules(deny=["192.0.2.2/32"]))
-    door.refusal(ALICE, 0.0)
-    door.enter(ALICE)
+    door.refusal_reason(ALICE, 0.0)
+    door.add_client(ALICE)
     door.configure(limits(clients=2, each=1), [])
-    assert door.refusal(ALICE, 0.0) == "clients_per_source"
-    assert door.refusal(BOB, 0.0) is None
+    assert door.refusal_reason(ALICE, 0.0) == "clients_per_source"
+    assert door.refusal_reason(BOB, 0.0) is None
     door.configure(limits(clients=1), [])
-    assert door.refusal(BOB, 0.0) == "clients"
+    assert door.refusal_reason(BOB, 0.0) == "clients"
 
 
 visits = st.lists(st.sampled_from([ALICE, BOB, UNIX, (128, 5 << 64), (128, 5 << 64 | 9)]))
@@ -262,13 +262,13 @@ def test_counts_follow_who_is_in(
     for address in arriving:
         here = Counter(map(source_of, inside))[source_of(address)]
         reason = "clients_per_source" if address is not None and here >= each else None
-        assert door.refusal(address, 0.0) == ("clients" if len(inside) >= most else reason)
+        assert door.refusal_reason(address, 0.0) == ("clients" if len(inside) >= most else reason)
         if reason is None:
-            door.enter(address)
+            door.add_client(address)
             inside.append(address)
         somebody_leaves = data.draw(st.booleans())
         if inside and somebody_leaves:
-            door.leave(inside.pop(data.draw(st.integers(0, len(inside) - 1))))
+            door.remove_client(inside.pop(data.draw(st.integers(0, len(inside) - 1))))
         assert door.clients == len(inside)
 
 
@@ -278,9 +278,9 @@ def test_nothing_is_remembered_of_who_has_left(arriving: list[Source | None]) ->
     door = Admission(limits(each=2), [])
     before = pickle.dumps(door)
     for address in arriving:
-        door.enter(address)
+        door.add_client(address)
     for address in arriving:
-        door.leave(address)
+        door.remove_client(address)
     assert pickle.dumps(door) == before
 
 
@@ -288,7 +288,7 @@ def test_nothing_is_remembered_of_who_has_left(arriving: list[Source | None]) ->
 def test_a_burst_of_the_whole_rate_is_let_in_at_once(count: int, seconds: int) -> None:
     """A source at rest may come `count` times in one moment, and not once more."""
     rates = RateLimiter(count, seconds)
-    taken = [rates.take(ALICE, 1000.1) for _ in range(count + 2)]
+    taken = [rates.consume(ALICE, 1000.1) for _ in range(count + 2)]
     assert taken == [True] * count + [False, False]
 
 
@@ -297,25 +297,25 @@ def test_the_rate_comes_back_one_by_one(count: int, seconds: int) -> None:
     """After a burst, one more may come each `seconds / count`, and none before."""
     rates, interval = RateLimiter(count, seconds), seconds / count
     for _ in range(count):
-        rates.take(ALICE, 0.0)
+        rates.consume(ALICE, 0.0)
     for turn in range(1, 4):
-        assert not rates.take(ALICE, (turn - 0.01) * interval)
-        assert rates.take(ALICE, turn * interval)
+        assert not rates.consume(ALICE, (turn - 0.01) * interval)
+        assert rates.consume(ALICE, turn * interval)
 
 
 def test_a_source_at_rest_saves_up_no_more_than_a_burst() -> None:
     """However long a source stays away, it gets no more than its rate at once."""
     rates = RateLimiter(2, 1)
-    rates.take(ALICE, 0.0)
-    assert [rates.take(ALICE, 1e6) for _ in range(3)] == [True, True, False]
+    rates.consume(ALICE, 0.0)
+    assert [rates.consume(ALICE, 1e6) for _ in range(3)] == [True, True, False]
 
 
 def test_a_refused_attempt_costs_nothing() -> None:
     """Who keeps trying waits no longer than who does not."""
     rates = RateLimiter(1, 10)
-    assert rates.take(ALICE, 0.0)
-    assert not any(rates.take(ALICE, now) for now in (1.0, 5.0, 9.0))
-    assert rates.take(ALICE, 10.0)
+    assert rates.consume(ALICE, 0.0)
+    assert not any(rates.consume(ALICE, now) for now in (1.0, 5.0, 9.0))
+    assert rates.consume(ALICE, 10.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from([ALICE, BOB]), st.integers(0, 6))))
@@ -327,28 +327,32 @@ def test_rates_are_those_of_buckets_of_tokens(comings: list[tuple[Source, int]])
         now += Fraction(eighths, 8)
         tokens, since = buckets.get(source, (Fraction(4), now))
         tokens = min(Fraction(4), tokens + (now - since) * 4)
-        assert rates.take(source, float(now)) is (tokens >= 1)
+        assert rates.consume(source, float(now)) is (tokens >= 1)
         buckets[source] = (tokens - 1 if tokens >= 1 else tokens, now)
 
 
 def test_who_asks_hears_how_long_to_wait() -> None:
     """The wait is until one more may come, and asking costs nothing."""
     rates = RateLimiter(2, 60)
-    assert rates.wait(ALICE, 0.0) == 0.0
-    rates.take(ALICE, 0.0)
-    assert rates.wait(ALICE, 0.0) == 0.0
-    rates.take(ALICE, 0.0)
-    assert rates.wait(ALICE, 10.0) == pytest.approx(20.0, abs=0.001)
-    assert (rates.wait(ALICE, 30.0), rates.wait(BOB, 0.0), len(rates)) == (0.0, 0.0, 1)
+    assert rates.seconds_until_allowed(ALICE, 0.0) == 0.0
+    rates.consume(ALICE, 0.0)
+    assert rates.seconds_until_allowed(ALICE, 0.0) == 0.0
+    rates.consume(ALICE, 0.0)
+    assert rates.seconds_until_allowed(ALICE, 10.0) == pytest.approx(20.0, abs=0.001)
+    assert (
+        rates.seconds_until_allowed(ALICE, 30.0),
+        rates.seconds_until_allowed(BOB, 0.0),
+        len(rates),
+    ) == (0.0, 0.0, 1)
 
 
 def test_an_outlook_says_what_a_client_would_meet() -> None:
     """An operator sees the access, the counts with their limits, and the wait of a source."""
     door = Admission(limits(clients=9, each=4, rate=(1, 60)), rules(deny=["192.0.2.2/32"]))
-    door.refusal(ALICE, 0.0)
-    door.enter(ALICE)
+    door.refusal_reason(ALICE, 0.0)
+    door.add_client(ALICE)
     expected = {"clients": 1, "clients_limit": 9, "from_source_limit": 4, "rate_limit": (1, 60)}
-    alice, bob = door.outlook(ALICE, 15.0), door.outlook(BOB, 15.0)
+    alice, bob = door.report(ALICE, 15.0), door.report(BOB, 15.0)
     assert alice.pop("wait") == pytest.approx(45.0, abs=0.001)
     assert alice == {**expected, "access": True, "from_source": 1}
     assert bob == {**expected, "access": False, "from_source": 0, "wait": 0.0}
@@ -357,8 +361,8 @@ def test_an_outlook_says_what_a_client_would_meet() -> None:
 def test_an_outlook_without_limits_has_none() -> None:
     """Where there is no rate there is nothing to wait for, and the neighbours count in a /64."""
     door = Admission(limits(), [])
-    door.enter(address_of("2001:db8::1"))
-    outlook = door.outlook(address_of("2001:db8::2"), 0.0)
+    door.add_client(address_of("2001:db8::1"))
+    outlook = door.report(address_of("2001:db8::2"), 0.0)
     assert (outlook["from_source"], outlook["from_source_limit"], outlook["wait"]) == (1, None, 0.0)
 
 
@@ -368,7 +372,7 @@ def test_the_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyP
     rates = RateLimiter(1, 60)
     sizes = []
     for number in range(100):
-        assert rates.take((32, number), 0.0)
+        assert rates.consume((32, number), 0.0)
         sizes.append(len(rates))
     assert sizes[:8] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert max(sizes) == 8
@@ -380,16 +384,16 @@ def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
     rates = RateLimiter(1, 60)
     for number in range(5):
-        assert rates.take((32, number), 0.0)
-    remembered = [not rates.take((32, number), 0.0) for number in (4, 3, 2)]
+        assert rates.consume((32, number), 0.0)
+    remembered = [not rates.consume((32, number), 0.0) for number in (4, 3, 2)]
     assert remembered == [True, True, True]
-    assert rates.take((32, 0), 0.0)
+    assert rates.consume((32, 0), 0.0)
 
 
 def test_who_comes_again_is_remembered_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that was let in once more is not forgotten with those that came when it did."""
     monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
     rates, dave = RateLimiter(2, 60), (32, 4)
-    assert all(rates.take(source, 0.0) for source in (ALICE, BOB, ALICE, CAROL, dave))
-    assert not rates.take(ALICE, 0.0)
-    assert [rates.take(BOB, 0.0) for _ in range(3)] == [True, True, False]
+    assert all(rates.consume(source, 0.0) for source in (ALICE, BOB, ALICE, CAROL, dave))
+    assert not rates.consume(ALICE, 0.0)
+    assert [rates.consume(BOB, 0.0) for _ in range(3)] == [True, True, False]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.ipc.runtime_config import ListenerConfig
-from tetrad.master.connections import Client, Listener, address_of
+from tetrad.master.connections import Client, Listener, packed_address
 from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.master.saved_state import FORMAT
 
@@ -25,7 +25,7 @@ settings.load_profile("patient")
 def client() -> Client:
     """A client of a listener."""
     plan = ListenerConfig(
-        place=0,
+        index=0,
         name="127.0.0.1:0",
         family="inet",
         address="127.0.0.1",
@@ -45,7 +45,7 @@ def children() -> HandlerTable:
     """Handlers 1, 2 and 3, of whom nobody waits."""
     children = HandlerTable()
     for number in (1, 2, 3):
-        children.register(HandlerProcess(number, 100 + number, None))
+        children.add(HandlerProcess(number, 100 + number, None))
     return children
 
 
@@ -71,9 +71,9 @@ def test_a_new_handler_has_nobody() -> None:
 def test_a_handler_has_its_client_since_it_took_it(client: Client) -> None:
     """The client and the moment are remembered."""
     child = HandlerProcess(1, 7, None)
-    child.take(client, 12.5)
+    child.assign(client, 12.5)
     assert child.client is not None
-    assert (child.client.leave(), child.since) == (client.leave(), 12.5)
+    assert (child.client.save_state(), child.since) == (client.save_state(), 12.5)
 
 
 @pytest.mark.parametrize("address", [(32, 0x7F000001), (128, (1 << 128) - 1), None])
@@ -82,18 +82,19 @@ def test_a_client_is_kept_as_it_came(
     client: Client, address: Source | None, more: dict[str, object] | None
 ) -> None:
     """Whatever it is, it comes back; but for what only its handler has to know."""
-    client.address, client.more = address, more
+    client.address, client.proxy_fields = address, more
     child = HandlerProcess(1, 7, None)
-    child.take(client, 12.5)
-    assert child.kept is not None
-    assert Client.load(child.kept).leave() == client.leave()
-    assert address_of(child.kept) == address
+    child.assign(client, 12.5)
+    assert child.packed_client is not None
+    assert Client.unpack(child.packed_client).save_state() == client.save_state()
+    assert packed_address(child.packed_client) == address
 
 
-def test_what_a_client_leaves_is_of_this_format(client: Client) -> None:
+def test_saved_clients_have_this_format(client: Client) -> None:
     """Who changes that has to change the number, too: else a version takes what it cannot read."""
-    kept = ["address", "connection", "family", "listener", "more", "name", "place", "service"]
-    assert (FORMAT, sorted(client.leave())) == (2, kept)
+    saved = ["address", "connection", "family", "listener", "listener_index", "name"]
+    saved += ["proxy_fields", "service"]
+    assert (FORMAT, sorted(client.save_state())) == (3, saved)
 
 
 def test_handlers_are_found_by_number(children: HandlerTable) -> None:
@@ -106,41 +107,44 @@ def test_handlers_are_found_by_number(children: HandlerTable) -> None:
 def test_handlers_may_go_while_they_are_gone_through(children: HandlerTable) -> None:
     """Going through the handlers is going through those that were there."""
     for child in children:
-        children.forget(child)
+        children.remove(child)
     assert (len(children), numbers(children)) == (0, [])
 
 
 def test_a_handler_that_waits_has_no_client(children: HandlerTable, client: Client) -> None:
     """Who takes a rest is done with its client, and is counted among those that wait."""
     child = get(children, 2)
-    child.take(client, 1.0)
-    children.rest(child)
+    child.assign(client, 1.0)
+    children.mark_idle(child)
     assert (child.client, children.idle, len(children)) == (None, 1, 3)
 
 
 def test_the_handler_that_waited_least_is_woken(children: HandlerTable) -> None:
     """The last to wait is the first to work, and when all work nobody can be woken."""
     for number in (1, 3, 2):
-        children.rest(get(children, number))
-    assert [children.wake() for _ in range(4)] == [*(get(children, n) for n in (2, 3, 1)), None]
+        children.mark_idle(get(children, number))
+    assert [children.pop_idle() for _ in range(4)] == [*(get(children, n) for n in (2, 3, 1)), None]
     assert (children.idle, len(children)) == (0, 3)
 
 
 def test_the_handler_that_waited_longest_is_let_go_first(children: HandlerTable) -> None:
     """The first to wait is the first that is not needed any more."""
     for number in (3, 1, 2):
-        children.rest(get(children, number))
-    assert [children.idlest() for _ in range(4)] == [*(get(children, n) for n in (3, 1, 2)), None]
+        children.mark_idle(get(children, number))
+    assert [children.pop_longest_idle() for _ in range(4)] == [
+        *(get(children, n) for n in (3, 1, 2)),
+        None,
+    ]
     assert (children.idle, len(children)) == (0, 3)
 
 
 def test_a_forgotten_handler_is_nowhere(children: HandlerTable) -> None:
     """Who is gone is not found, does not wait, and is not woken."""
     child = get(children, 2)
-    children.rest(child)
-    children.forget(child)
+    children.mark_idle(child)
+    children.remove(child)
     assert (children.find(2), children.idle) == (None, 0)
-    assert (children.wake(), numbers(children)) == (None, [1, 3])
+    assert (children.pop_idle(), numbers(children)) == (None, [1, 3])
 
 
 def test_all_have_their_turn_to_be_looked_after(children: HandlerTable) -> None:
@@ -154,8 +158,8 @@ def test_all_have_their_turn_to_be_looked_after(children: HandlerTable) -> None:
 def test_who_has_gone_meanwhile_is_not_looked_after(children: HandlerTable) -> None:
     """One that is forgotten between two turns has no turn; a new one has the next round."""
     children.next_to_check(1)
-    children.forget(get(children, 1))
-    children.register(HandlerProcess(4, 104, None))
+    children.remove(get(children, 1))
+    children.add(HandlerProcess(4, 104, None))
     assert [child.number for child in children.next_to_check(9)] == [2]
     assert {child.number for child in children.next_to_check(9)} == {2, 3, 4}
 
@@ -168,14 +172,14 @@ def test_who_waits_is_a_list_with_two_ends(steps: list[tuple[int, str]]) -> None
     for number, step in steps:
         child = children.find(number)
         if child is None:
-            children.register(HandlerProcess(number, 7, None))
+            children.add(HandlerProcess(number, 7, None))
         elif step == "rest" and number not in waiting:
-            children.rest(child)
+            children.mark_idle(child)
             waiting.append(number)
         elif step == "go":
-            children.forget(child)
+            children.remove(child)
             waiting = [other for other in waiting if other != number]
         elif step in {"wake", "idlest"} and waiting:
-            woken = children.wake() if step == "wake" else children.idlest()
+            woken = children.pop_idle() if step == "wake" else children.pop_longest_idle()
             assert woken is children.find(waiting.pop(-1 if step == "wake" else 0))
         assert children.idle == len(waiting)

@@ -134,9 +134,9 @@ def test_an_event_has_time_level_name_pid_and_fields(pipe: Pipe, journal: LogWri
 
 def test_every_event_of_a_client_says_whose_it_is(pipe: Pipe, journal: LogWriter) -> None:
     """A context stands in every event from then on, and a new one takes its place."""
-    journal.speak_of(b'"client":"192.0.2.1:5","connection":"1"')
+    journal.set_context(b'"client":"192.0.2.1:5","connection":"1"')
     journal.event("info", log_protocol.CLIENT_CONNECTED)
-    journal.speak_of(b'"client":"192.0.2.1:6"')
+    journal.set_context(b'"client":"192.0.2.1:6"')
     journal.event("info", log_protocol.CLIENT_CONNECTED)
     journal.flush()
     first, second = pipe.lines()
@@ -232,7 +232,9 @@ def test_what_just_fits_one_write_is_not_cut(pipe: Pipe, journal: LogWriter) -> 
     assert [len(line["text"]) for line in pipe.lines()] == [room, 403]
 
 
-def test_what_fits_one_write_once_it_is_cut_keeps_its_fields(pipe: Pipe, journal: LogWriter) -> None:
+def test_what_fits_one_write_once_it_is_cut_keeps_its_fields(
+    pipe: Pipe, journal: LogWriter
+) -> None:
     """Fields are left out only where cutting them was not enough, be it by one byte."""
     long = {f"text{n}": "x" * 500 for n in range(9)}
     journal.event("info", "event", **long, rest="")
@@ -275,7 +277,7 @@ def test_nothing_is_told_that_would_be_torn(pipe: Pipe, journal: LogWriter) -> N
     journal.flush()
     room = select.PIPE_BUF - len(pipe.packets()[0])
     for size in (room, room + 1):
-        journal.tell("info", "event", f'"text":"{"x" * size}"')
+        journal.event_json("info", "event", f'"text":"{"x" * size}"')
         journal.flush()
     assert [len(line.get("text", "")) for line in pipe.lines()] == [room, 0]
 
@@ -291,8 +293,10 @@ def test_an_order_keeps_its_place_among_events(pipe: Pipe) -> None:
     """Orders travel with the events, whatever the level."""
     journal = LogWriter(pipe.writes, "error")
     journal.event("error", "before")
-    journal.insist(log_protocol.ORDER, log_protocol.CONFIGURE, level="debug", file=None)
-    journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
+    journal.enqueue_reliable(
+        log_protocol.LOGGER_ORDER, log_protocol.LOGGER_CONFIGURE, level="debug", file=None
+    )
+    journal.enqueue_reliable(log_protocol.LOGGER_ORDER, log_protocol.LOGGER_REOPEN)
     journal.event("error", "behind")
     journal.flush()
     before, configure, reopen, behind = pipe.lines()
@@ -305,14 +309,16 @@ def test_what_must_not_be_lost_waits_for_room(pipe: Pipe, journal: LogWriter) ->
     """An order that finds no room is no loss: each flush tries again, and it is sent once."""
     pipe.fill()
     for level in ("debug", "error"):
-        journal.insist(log_protocol.ORDER, log_protocol.CONFIGURE, level=level)
-    journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
-    assert (journal.is_behind, journal.lost) == (True, 0)
+        journal.enqueue_reliable(
+            log_protocol.LOGGER_ORDER, log_protocol.LOGGER_CONFIGURE, level=level
+        )
+    journal.enqueue_reliable(log_protocol.LOGGER_ORDER, log_protocol.LOGGER_REOPEN)
+    assert (journal.has_backlog, journal.lost) == (True, 0)
     pipe.packets()
     fcntl.fcntl(pipe.writes, fcntl.F_SETPIPE_SZ, 1 << 16)
     journal.flush()
     journal.flush()
-    assert not journal.is_behind
+    assert not journal.has_backlog
     assert pipe.lines() == [
         {"order": "logger.configure", "level": "error"},
         {"order": "logger.reopen"},
@@ -344,7 +350,9 @@ def test_what_finds_no_room_is_counted_and_reported(pipe: Pipe, journal: LogWrit
     assert journal.lost == 0
 
 
-def test_losses_are_reported_even_when_there_is_nothing_else(pipe: Pipe, journal: LogWriter) -> None:
+def test_losses_are_reported_even_when_there_is_nothing_else(
+    pipe: Pipe, journal: LogWriter
+) -> None:
     """A flush with nothing gathered still reports what was lost, once."""
     journal.lost = 5
     journal.flush()
@@ -364,7 +372,7 @@ def test_losses_add_up_while_there_is_no_room(pipe: Pipe, journal: LogWriter) ->
 
 def test_a_report_of_losses_bears_the_client_s_fields(pipe: Pipe, journal: LogWriter) -> None:
     """What a handler lost, it lost for its client."""
-    journal.speak_of(b'"client":"192.0.2.1:5"')
+    journal.set_context(b'"client":"192.0.2.1:5"')
     journal.lost = 1
     journal.flush()
     assert pipe.lines()[0]["client"] == "192.0.2.1:5"
@@ -384,7 +392,7 @@ def test_all_losses_ever_are_counted(journal: LogWriter) -> None:
     journal.flush()
     journal.count_lost(3)
     assert (journal.lost, journal.take_lost()) == (3, 3)
-    assert (journal.lost, journal.lost_in_all) == (0, 5)
+    assert (journal.lost, journal.lost_total) == (0, 5)
 
 
 def test_a_journal_without_a_reader_loses_events_and_goes_on() -> None:
@@ -458,7 +466,7 @@ def test_a_handler_is_patient_again_once_there_was_room(
     journal.event("info", "written")
     journal.flush()
     waits = polling(monkeypatch, pipe.packets)
-    journal.patience = 60.0
+    journal.timeout = 60.0
     journal.event("info", "waits")
     journal.flush()
     assert (len(waits), journal.lost) == (1, 0)
@@ -467,11 +475,11 @@ def test_a_handler_is_patient_again_once_there_was_room(
 def test_what_was_not_reported_is_left_to_the_next_version(pipe: Pipe, journal: LogWriter) -> None:
     """Counts, and a loss that nobody could count; but no orders to a logger that is replaced."""
     pipe.fill()
-    journal.insist("error", log_protocol.LOG_LOST, count=None)
-    journal.insist(log_protocol.ORDER, log_protocol.REOPEN)
+    journal.enqueue_reliable("error", log_protocol.LOG_LOST, count=None)
+    journal.enqueue_reliable(log_protocol.LOGGER_ORDER, log_protocol.LOGGER_REOPEN)
     journal.count_lost(3)
     heir = LogWriter(pipe.writes, "info")
-    heir.inherit(journal.leave())
+    heir.restore_state(journal.save_state())
     pipe.packets()
     fcntl.fcntl(pipe.writes, fcntl.F_SETPIPE_SZ, 1 << 16)
     heir.flush()
@@ -479,4 +487,4 @@ def test_what_was_not_reported_is_left_to_the_next_version(pipe: Pipe, journal: 
         ("log.lost", None),
         ("log.lost", 3),
     ]
-    assert (heir.lost, heir.lost_in_all) == (0, 3)
+    assert (heir.lost, heir.lost_total) == (0, 3)

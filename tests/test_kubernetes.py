@@ -123,8 +123,8 @@ def test_a_pod_has_the_time_that_a_stop_takes(config: Config) -> None:
     _, seconds = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
     stop = (
         config.daemon.stop_timeout
-        + process.KILLED_AFTER_SECONDS
-        + logger_supervisor.FAREWELL_SECONDS
+        + process.KILL_MARGIN_SECONDS
+        + logger_supervisor.FINAL_FLUSH_SECONDS
     )
     assert POD["spec"]["terminationGracePeriodSeconds"] > Duration.parse(f"{seconds}s") + stop
 

@@ -347,16 +347,18 @@ def test_a_logger_that_is_told_to_leave_finishes_a_write(
         os.write(pipe, data)
     Logger(orders(path)).run()
     assert names(path) == ["one", "two", "log.reopened", "three"]
-    assert (tally.left, tally.take_owed()) == (os.getpid(), 0)
+    assert (tally.exited_pid, tally.take_unreported()) == (os.getpid(), 0)
 
 
-def test_a_logger_leaves_when_there_is_nothing_more(path: Path, pipe: int, tally: LogCounters) -> None:
+def test_a_logger_leaves_when_there_is_nothing_more(
+    path: Path, pipe: int, tally: LogCounters
+) -> None:
     """It does not wait for another event, and does not heed what another was told."""
     os.write(pipe, event("one") + order("leave", pid=1) + event("two"))
     os.write(pipe, order("leave", pid=os.getpid()))
     Logger(orders(path)).run()
     assert names(path) == ["one", "two"]
-    assert tally.left == os.getpid()
+    assert tally.exited_pid == os.getpid()
 
 
 def test_what_comes_is_written_before_others_are_waited_for(

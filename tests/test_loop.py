@@ -41,7 +41,7 @@ def test_a_moment_that_is_years_away_can_be_waited_for(
     heard: list[int] = []
     loop.watch(pipe[0], heard.append)
     loop.timers.set("tea", time.monotonic() + seconds, list)
-    assert loop.turn(has_chore=False)
+    assert loop.run_once(has_chore=False)
     assert (heard, "tea" in loop.timers) == ([pipe[0]], True)
 
 
@@ -49,7 +49,7 @@ def test_a_moment_that_has_passed_is_not_waited_for(loop: EventLoop) -> None:
     """What is overdue is done in this turn, though nothing else happens."""
     done: list[str] = []
     loop.timers.set("tea", time.monotonic() - 5.0, lambda: done.append("tea"))
-    assert not loop.turn(has_chore=False)
+    assert not loop.run_once(has_chore=False)
     assert done == ["tea"]
 
 
@@ -59,14 +59,14 @@ def test_a_timer_ends_the_wait(loop: EventLoop) -> None:
     when = time.monotonic() + 0.05
     loop.timers.set("tea", when, lambda: done.append(time.monotonic()))
     while not done:
-        assert not loop.turn(has_chore=False)
+        assert not loop.run_once(has_chore=False)
     assert done[0] >= when
 
 
 def test_a_chore_does_not_wait_for_anybody(loop: EventLoop) -> None:
     """Where nothing happens for a moment, that is told, so that the chore is done."""
     loop.timers.set("tea", time.monotonic() + MONTH_SECONDS, list)
-    assert not loop.turn(has_chore=True)
+    assert not loop.run_once(has_chore=True)
 
 
 def test_who_is_unwatched_by_another_is_not_called(loop: EventLoop, pipe: tuple[int, int]) -> None:
@@ -82,8 +82,8 @@ def test_who_is_unwatched_by_another_is_not_called(loop: EventLoop, pipe: tuple[
 
     for fd in (pipe[0], other):
         loop.watch(fd, hear)
-    assert loop.turn(has_chore=False)
-    assert not loop.turn(has_chore=True)
+    assert loop.run_once(has_chore=False)
+    assert not loop.run_once(has_chore=True)
     os.close(other)
     os.close(told)
     assert len(heard) == 1

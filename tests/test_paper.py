@@ -117,7 +117,8 @@ def test_the_manual_knows_every_event() -> None:
     words = [value for name, value in vars(log_protocol).items() if name.isupper()]
     names = {word for word in words if isinstance(word, str) and "." in word}
     assert (
-        names - {log_protocol.REOPEN, log_protocol.CONFIGURE, log_protocol.LEAVE}
+        names
+        - {log_protocol.LOGGER_REOPEN, log_protocol.LOGGER_CONFIGURE, log_protocol.LOGGER_EXIT}
         == prose.EVENTS.keys()
     )
     assert {level for level, _ in prose.EVENTS.values()} <= {*log_protocol.LEVELS}

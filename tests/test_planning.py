@@ -145,7 +145,7 @@ def test_listeners_are_told_by_family() -> None:
     }
     assert make(FULL)["listeners"] == [
         {
-            "place": 0,
+            "index": 0,
             "name": "127.0.0.1:0",
             "family": "inet",
             "address": "127.0.0.1",
@@ -157,7 +157,7 @@ def test_listeners_are_told_by_family() -> None:
             "tls": None,
         },
         {
-            "place": 1,
+            "index": 1,
             "name": "[2001:db8::1]:65000",
             "family": "inet6",
             "address": "2001:db8::1",
@@ -165,7 +165,7 @@ def test_listeners_are_told_by_family() -> None:
             **rest,
         },
         {
-            "place": 2,
+            "index": 2,
             "name": "unix:/x/y.sock",
             "family": "unix",
             "address": "/x/y.sock",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tetrad.master.connections import ClientHandoff
 
 CONTEXT = b'"client":"192.0.2.7:38276"'
-NOTICE = exit_notices.record(exit_notices.GONE, 7)
+NOTICE = exit_notices.make_notice(exit_notices.EXITING, 7)
 
 
 PLAN: SessionConfig = {
@@ -53,7 +53,7 @@ class Meeting:
 
     def __init__(self, level: str = "info", close: str = "quit", end: str = "") -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            sockets.limit_reads(listening)
+            sockets.set_recv_timeout(listening)
             self.client = socket.create_connection(listening.getsockname())
             self.server, _ = listening.accept()
         self.server.setblocking(True)  # noqa: FBT003 - its only argument
@@ -95,7 +95,9 @@ class Meeting:
         self._quick.serve(self.server, ("192.0.2.7:38276", "inet", 0, CONTEXT, "1f-1"), NOTICE)
         return self._begun
 
-    def _go_on(self, _socket: object, _client: ClientHandoff, begun: SessionProgress, _notice: bytes) -> bool:
+    def _go_on(
+        self, _socket: object, _client: ClientHandoff, begun: SessionProgress, _notice: bytes
+    ) -> bool:
         self._begun = begun
         return True
 
@@ -176,7 +178,7 @@ def test_what_found_no_room_in_the_log_is_told_to_the_master(meeting: Meeting) -
     meeting.fill_the_log()
     meeting.client.close()
     meeting.serve()
-    assert meeting.noticed() == exit_notices.with_lost(NOTICE, 2)
+    assert meeting.noticed() == exit_notices.with_lost_count(NOTICE, 2)
 
 
 def test_a_client_that_leaves_at_once_is_served_whole(meeting: Meeting) -> None:

@@ -41,7 +41,7 @@ def test_every_refusal_is_counted_by_its_reason() -> None:
     refusals = RefusalLog()
     shown(refusals, "rate", 25, 100.0)
     refusals.add("access", 100.0)
-    list(refusals.summary())
+    list(refusals.take_suppressed())
     assert {reason: n for reason, n in refusals.counts.items() if n} == {"rate": 25, "access": 1}
 
 
@@ -56,19 +56,19 @@ def test_those_without_a_line_are_summed_up_once() -> None:
     refusals = RefusalLog()
     shown(refusals, "rate", 13, 100.0)
     shown(refusals, "access", 11, 100.0)
-    assert list(refusals.summary()) == [("rate", 3), ("access", 1)]
-    assert list(refusals.summary()) == []
+    assert list(refusals.take_suppressed()) == [("rate", 3), ("access", 1)]
+    assert list(refusals.take_suppressed()) == []
 
 
 def test_a_summary_is_due_when_its_second_is_over() -> None:
     """There is nothing to sum up until something was not shown, and nothing any more after."""
     refusals = RefusalLog()
     shown(refusals, "rate", 10, 100.0)
-    assert refusals.summary_due is None
+    assert refusals.suppressed_due is None
     refusals.add("rate", 100.5)
-    assert refusals.summary_due == 101.0
-    list(refusals.summary())
-    assert refusals.summary_due is None
+    assert refusals.suppressed_due == 101.0
+    list(refusals.take_suppressed())
+    assert refusals.suppressed_due is None
 
 
 @given(st.lists(st.tuples(st.sampled_from(["rate", "access"]), st.sampled_from([0.0, 0.02, 0.7]))))
@@ -77,8 +77,8 @@ def test_none_is_lost_between_lines_and_summaries(refused: list[tuple[str, float
     refusals, now, lines, summed = RefusalLog(), 0.0, 0, 0
     for reason, pause in refused:
         now += pause
-        if refusals.summary_due is not None and now >= refusals.summary_due:
-            summed += sum(count for _, count in refusals.summary())
+        if refusals.suppressed_due is not None and now >= refusals.suppressed_due:
+            summed += sum(count for _, count in refusals.take_suppressed())
         lines += refusals.add(reason, now)
-    summed += sum(count for _, count in refusals.summary())
+    summed += sum(count for _, count in refusals.take_suppressed())
     assert lines + summed == sum(refusals.counts.values()) == len(refused)

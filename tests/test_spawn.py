@@ -7,14 +7,14 @@ import signal
 import sys
 
 from processes import run
-from tetrad.ipc.fds import JOURNAL
+from tetrad.ipc.fds import EVENTS_WRITE
 from tetrad.system import fork
 
 A_DEFECT = f"""
 import os
 from tetrad.spawn import fork_each
 reads, writes = map(os.dup, os.pipe())
-os.dup2(writes, {JOURNAL})
+os.dup2(writes, {EVENTS_WRITE})
 [pid], _ = fork_each([(50, lambda: {{}}["gone"], ())], 50)
 assert os.waitpid(pid, 0)[1] == 70 << 8
 print(os.read(reads, 4096).decode())
@@ -23,7 +23,9 @@ print(os.read(reads, 4096).decode())
 
 def held() -> set[int]:
     """Return which of the master's signals are blocked now."""
-    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())} & fork.MASTER_SIGNALS
+    return {
+        int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    } & fork.MASTER_SIGNALS
 
 
 def test_signals_are_let_through_after_a_row_of_forks() -> None:
@@ -44,4 +46,4 @@ def test_a_child_that_fails_tells_how() -> None:
     """A defect costs one client its session, and the log has what is needed to find it."""
     ran = run([sys.executable, "-c", A_DEFECT], dict(os.environ))
     assert "error handler.failed" in ran.out
-    assert """"error":"KeyError('gone')","place":"spawn.py:""" in ran.out
+    assert """"error":"KeyError('gone')","place":"fork.py:""" in ran.out

@@ -68,10 +68,10 @@ def test_a_logger_that_leaves_says_so_and_what_it_owes(fd: int) -> None:
     """Until the next one takes the debt over, once; the counts are not touched by that."""
     tally = LogCounters(fd)
     tally.add(3, 4)
-    assert (tally.left, tally.take_owed()) == (0, 0)
-    tally.leave(4711, 2)
-    assert (tally.left, tally.take_owed()) == (4711, 2)
-    assert (tally.left, tally.take_owed(), tally.read()) == (0, 0, (3, 4))
+    assert (tally.exited_pid, tally.take_unreported()) == (0, 0)
+    tally.record_exit(4711, 2)
+    assert (tally.exited_pid, tally.take_unreported()) == (4711, 2)
+    assert (tally.exited_pid, tally.take_unreported(), tally.read()) == (0, 0, (3, 4))
 
 
 def test_every_line_of_the_log_is_counted(daemon: MakeDaemon) -> None:

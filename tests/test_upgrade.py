@@ -31,10 +31,14 @@ Edit = tuple[str, str, str]
 
 ECHO = [{"port": 0}, {"port": 0, "service": "echo"}]
 
-IMPATIENT: Edit = ("errand.py", "PATIENCE_SECONDS = 30.0", "PATIENCE_SECONDS = 0.5")
+IMPATIENT: Edit = (
+    "master/helper_process.py",
+    "HELPER_TIMEOUT_SECONDS = 30.0",
+    "HELPER_TIMEOUT_SECONDS = 0.5",
+)
 
 HANGING: Edit = (
-    "rehearsal.py",
+    "helpers/trial_steps.py",
     "import marshal\n",
     "import time\ntime.sleep(1000)\nimport marshal\n",
 )
@@ -129,7 +133,9 @@ def test_new_clients_get_what_the_new_version_has(upgradable: Upgradable) -> Non
     served, installed = upgradable(listen=ECHO)
     old = served.connect(1)
     assert old.echo(b"abc") == b"abc"
-    installed.publish(("services.py", "session.send(data)", "session.send(data.swapcase())"))
+    installed.publish(
+        ("handler/services.py", "session.send(data)", "session.send(data.swapcase())")
+    )
     upgrade(served)
     assert served.connect(1).echo(b"abc") == b"ABC"
     assert old.echo(b"abc") == b"abc"
@@ -149,7 +155,11 @@ def test_the_logger_is_replaced_too(upgradable: Upgradable) -> None:
     served.wait_for("server.listening")
     before = served.watch(served.logger)
     installed.publish(
-        ("logger.py", '"event": fields.pop("event")', '"event": fields.pop("event"), "v": 2')
+        (
+            "logger/process.py",
+            '"event": fields.pop("event")',
+            '"event": fields.pop("event"), "v": 2',
+        )
     )
     upgrade(served)
     assert before.has_ended()
@@ -263,7 +273,9 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
     sessions = Sessions(served)
     with sessions.meanwhile(clients=2):
         for _ in range(3):
-            installed.publish(("services.py", "session.send(data)", "session.send(data[::-1])"))
+            installed.publish(
+                ("handler/services.py", "session.send(data)", "session.send(data[::-1])")
+            )
             upgrade(served)
     assert all(process.has_ended() for process in old)
     until(lambda: served.status()["handlers"]["idle"] == 2, "spares")
@@ -276,17 +288,32 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
 @pytest.mark.parametrize(
     ("edit", "word"),
     [
-        (("session.py", "class Session:", "class Session"), "SyntaxError: expected"),
-        (("logger.py", "import structlog", "import no_such_thing"), "No module named"),
-        (("reloader.py", "from tetrad import", "from tetrad import nothing,"), "ImportError"),
-        (("master.py", "self.title = Title()", "raise ValueError('so')"), "ValueError: so"),
-        (("quick.py", "now = time_ns()", "now = 1 // 0"), "ZeroDivisionError"),
-        (("crew.py", "def adopt(", "def adept("), "'Crew' object has no attribute 'adopt'"),
-        (("clients.py", '"address",', '"address", "cipher",'), "a client with address"),
-        (("succession.py", "FORMAT = 2", "FORMAT = 3"), "cannot take over from a daemon of"),
+        (("handler/session.py", "class Session:", "class Session"), "SyntaxError: expected"),
+        (("logger/process.py", "import structlog", "import no_such_thing"), "No module named"),
+        (("helpers/config_reader.py", "import pwd", "from pwd import nothing"), "ImportError"),
+        (
+            ("master/process.py", "self.title = ProcessTitle()", "raise ValueError('so')"),
+            "ValueError: so",
+        ),
+        (("handler/fast_path.py", "now = time_ns()", "now = 1 // 0"), "ZeroDivisionError"),
+        (
+            ("master/handler_pool.py", "def restore_handler(", "def restore_hander("),
+            "'HandlerPool' object has no attribute 'restore_handler'",
+        ),
+        (("master/connections.py", '"address",', '"address", "cipher",'), "a client with address"),
+        (
+            ("master/saved_state.py", "FORMAT = 3", "FORMAT = 4"),
+            "cannot take over from a daemon of",
+        ),
         (("__init__.py", '"""tetrad', "tetrad"), "trying the new version ended early"),
-        (("probe.py", "signal.alarm(", "os._exit("), "trying the new version ended early"),
-        (("rehearsal.py", '"plan": plan', '"play": plan'), "the new version cannot begin"),
+        (
+            ("helpers/upgrade_trial.py", "signal.alarm(", "os._exit("),
+            "trying the new version ended early",
+        ),
+        (
+            ("helpers/trial_steps.py", '"plan": config', '"play": config'),
+            "the new version cannot begin",
+        ),
     ],
 )
 def test_a_version_that_does_not_start_changes_nothing(
@@ -314,7 +341,9 @@ def test_a_version_that_does_not_start_changes_nothing(
 def test_the_command_tells_what_is_wrong_with_a_version(upgradable: Upgradable) -> None:
     """Its status is that of a failure, not that of a bad file."""
     served, installed = upgradable()
-    installed.publish(("master.py", "self.title = Title()", "raise ValueError('so')"))
+    installed.publish(
+        ("master/process.py", "self.title = ProcessTitle()", "raise ValueError('so')")
+    )
     assert_fails(served, 1, "not upgraded; the old version serves on", "ValueError: so")
 
 
@@ -333,7 +362,7 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
     until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
     spare = served.handlers
     installed.publish(
-        ("rehearsal.py", 'programs.command("master")', '["/no/python", *programs.command("x")]')
+        ("helpers/trial_steps.py", 'exec_commands.command("master.process")', '["/no/python"]')
     )
     held = descriptors_of(served.pid)
     outcome = json.loads(ask(served, b"upgrade").read_all())
@@ -401,7 +430,7 @@ class Pausing:
             f"    open({self._begun!r}, 'w')\n"
             f"    while not os.path.exists({self._go!r}):\n        time.sleep(0.01)\n"
         )
-        self.version = installed.publish(("master.py", "    gc.disable()\n", pause))
+        self.version = installed.publish(("master/process.py", "    gc.disable()\n", pause))
         self.outcome: list[bytes] = []
         client = ask(served, b"upgrade")
         self._asking = in_background(lambda: self.outcome.append(client.read_all()))
@@ -473,7 +502,7 @@ class Trying:
         self._go = os.path.join(served.folder, "go")
         wait = f"import os, time\nwhile not os.path.exists({self._go!r}): time.sleep(0.01)\n"
         self.version = installed.publish(
-            ("rehearsal.py", "import marshal\n", wait + "import marshal\n")
+            ("helpers/trial_steps.py", "import marshal\n", wait + "import marshal\n")
         )
         self.asking = ask(served, b"upgrade")
         self.probe = served.watch(until(lambda: probe_of(served), "the program that tries"))
@@ -507,16 +536,16 @@ def test_a_signal_that_comes_with_the_end_of_a_trial_is_obeyed(
 
 NOTED = """
 import os, signal
-from tetrad import spawn
-from tetrad.loop import Loop
-from tetrad.signals import Signals
-signals = Signals(Loop(), print, lambda number, frame: None)
-signals.hear()
-signals.pass_on()
+from tetrad.master.signals import Signals
+from tetrad.system import fork
+from tetrad.system.event_loop import EventLoop
+signals = Signals(EventLoop(), print, lambda number, frame: None)
+signals.install()
+signals.requeue()
 for number in (signal.SIGHUP, signal.SIGTERM):
     signal.raise_signal(number)
-with spawn.signals_blocked:
-    signals.pass_on()
+with fork.signals_blocked:
+    signals.requeue()
     print(*sorted(signal.sigpending()))
 """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.handler.wait import NEVER, SessionEnded, ClientWait
+from tetrad.handler.wait import NEVER, ClientWait, SessionEnded
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
 
 if TYPE_CHECKING:

@@ -166,15 +166,15 @@ def test_seventy_thousand_sources_keep_the_table_bounded(figure: Figure) -> None
     admission = Admission(limits, [])  # type: ignore[arg-type]
     for number in range(70_000):
         source = (32, number)
-        assert admission.refusal(source, 0.0) is None
-        admission.enter(source)
-        admission.leave(source)
+        assert admission.refusal_reason(source, 0.0) is None
+        admission.add_client(source)
+        admission.remove_client(source)
     kib = (tracemalloc.get_traced_memory()[0] - before) >> 10
     tracemalloc.stop()
     assert admission.clients == 0
     assert kib <= TABLE_KIB
     latest = (70_000 - MOST_BUCKETS // 2, 69_999)
-    assert [admission.refusal((32, number), 0.0) for number in latest] == ["rate"] * 2
+    assert [admission.refusal_reason((32, number), 0.0) for number in latest] == ["rate"] * 2
     figure(f"{kib} KiB")
 
 
@@ -186,7 +186,7 @@ def test_a_full_table_costs_a_newcomer_nothing() -> None:
     rates = RateLimiter(1, HOUR_SECONDS)
     began = time.monotonic()
     for number in range(3 * MOST_BUCKETS):
-        assert rates.take((32, number), number * HOUR_SECONDS / (MOST_BUCKETS - 1))
+        assert rates.consume((32, number), number * HOUR_SECONDS / (MOST_BUCKETS - 1))
     assert len(rates) <= MOST_BUCKETS
     assert time.monotonic() - began < 30
 

@@ -15,7 +15,7 @@ import pytest
 
 from damage.accounts import Sessions, account
 from processes import in_background, run, state_of, stopped, until
-from tetrad.ipc.fds import EVENTS
+from tetrad.ipc.fds import EVENTS_READ
 
 if TYPE_CHECKING:
     import pathlib
@@ -336,7 +336,7 @@ def test_a_logger_that_is_killed_with_empty_hands_loses_nothing(
 
 def waiting(served: Daemon) -> int:
     """Return how many bytes are in the pipe to the logger."""
-    with open(f"/proc/{served.pid}/fd/{EVENTS}", "rb", opener=without_waiting) as pipe:
+    with open(f"/proc/{served.pid}/fd/{EVENTS_READ}", "rb", opener=without_waiting) as pipe:
         count: int = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
         return count
 

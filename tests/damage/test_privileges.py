@@ -175,11 +175,11 @@ def held_by(served: Daemon, pid: int) -> dict[int, str]:
         "anon_inode:[pidfd]": "pidfd",
         served.pidfile: "pidfile",
         served.log_file: "log",
-        of_master[fds.JOURNAL]: "events",
-        of_master[fds.NOTICES]: "notices",
-        of_master[fds.LIFELINE]: "lifeline",
+        of_master[fds.EVENTS_WRITE]: "events",
+        of_master[fds.NOTICES_WRITE]: "notices",
+        of_master[fds.SHUTDOWN_READ]: "lifeline",
         of_master[fds.CONTROL]: "control",
-        of_master[fds.LISTENERS]: "listener",
+        of_master[fds.FIRST_LISTENER]: "listener",
     }
     others = {"pipe": "signals", "socket": "client"}
     held = {}

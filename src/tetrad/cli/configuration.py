@@ -51,7 +51,7 @@ def find(options: argparse.Namespace, *keys: str) -> ConfigResult:
                 file = None if status.log.file is None else Path(status.log.file)
                 structs.force_setattr(config, "log", structs.replace(config.log, file=file))
                 return loaded
-    except (control_client.NoAnswerError, CommandError):
+    except (control_client.ControlError, CommandError):
         pass  # whoever it is, it does not say that it is the one
     unclear = f"{loaded.file}: which daemon is meant cannot be told from this"
     raise ConfigError([*loaded.problems, unclear])

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 
-from tetrad.system.terminal import harmless
+from tetrad.system.terminal import escape_unprintable
 
 OK = 0
 FAILURE = 1
@@ -37,4 +37,4 @@ class CommandError(Exception):
 def remark(text: str) -> None:
     """Say something on standard error; nothing depends on whether that can be written."""
     with contextlib.suppress(OSError):
-        print(harmless(f"tetrad: {text}"), file=sys.stderr)
+        print(escape_unprintable(f"tetrad: {text}"), file=sys.stderr)

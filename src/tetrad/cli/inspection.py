@@ -56,7 +56,7 @@ def status(options: argparse.Namespace) -> int:
         return _report_absence(options.format, "dead" if state.left else "stopped")
     try:
         answer = control_client.ask(loaded.config.daemon.control, "status", model.Status)
-    except control_client.NoAnswerError as error:
+    except control_client.ControlError as error:
         _report_absence(options.format, "unknown", str(error))
         raise CommandError(
             f"running (pid {state.pid}), but no word from it: {error}", STATUS_UNKNOWN
@@ -144,7 +144,7 @@ def explain(options: argparse.Namespace) -> int:
             outlook = control_client.ask(
                 loaded.config.daemon.control, f"source {address}", explanation.AdmissionReport
             )
-        except control_client.NoAnswerError as error:
+        except control_client.ControlError as error:
             raise CommandError(str(error), STATUS_UNKNOWN) from None
     verdict = explanation.explain(loaded, address, outlook)
     print("\n".join(verdict.lines))

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tetrad.ipc.log_protocol import LEVELS
-from tetrad.system.terminal import harmless
+from tetrad.system.terminal import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,27 +113,31 @@ def render(line: bytes, *, terminal: bool, colour: bool) -> bytes:
     """Return a line for a person; one not understood as it is, but harmless to a terminal."""
     event = parse(line)
     if event is None:
-        return harmless(line.decode(errors="backslashreplace")).encode() if terminal else line
-    level = f"{harmless(event.level):<7}"
+        return (
+            escape_unprintable(line.decode(errors="backslashreplace")).encode()
+            if terminal
+            else line
+        )
+    level = f"{escape_unprintable(event.level):<7}"
     if colour:
         level = f"\x1b[{_COLOURS.get(event.level, '0')}m{level}\x1b[0m"
     milliseconds = event.moment.microsecond // 1000
     who = [event.fields[key] for key in ("connection", "client") if key in event.fields]
     rest = [
-        f"{harmless(key)}={_shown(value)}"
+        f"{escape_unprintable(key)}={_shown(value)}"
         for key, value in event.fields.items()
         if key not in _HEAD and not (who and key in _DULL)
     ]
     stamp = f"{event.moment:%m-%d %H:%M:%S}.{milliseconds:03d}"
-    words = [stamp, level, f"{harmless(event.name):<19}", *map(_shown, who), *rest]
+    words = [stamp, level, f"{escape_unprintable(event.name):<19}", *map(_shown, who), *rest]
     return " ".join(words).encode()
 
 
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        plain = harmless(value)
+        plain = escape_unprintable(value)
         return f'"{plain}"' if " " in plain or not plain else plain
-    return harmless(json.dumps(value))
+    return escape_unprintable(json.dumps(value))
 
 
 def _is_from(client: object, network: Network) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tetrad.config.types import Duration
-from tetrad.system.terminal import harmless
+from tetrad.system.terminal import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def as_text(status: Status) -> str:
     top = top_clients(status)
     if top:
         lines.append("  top        " + ", ".join(f"{host} ({count})" for host, count in top))
-    return "\n".join(map(harmless, lines))
+    return "\n".join(map(escape_unprintable, lines))
 
 
 def _upgrades(status: Status) -> Iterator[str]:
@@ -71,7 +71,7 @@ def as_sessions(status: Status) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     padded = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(map(harmless, padded))
+    return "\n".join(map(escape_unprintable, padded))
 
 
 def as_openmetrics(status: Status) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tetrad.cli.configuration import check_certificates, explicit, find, load, running_pid, warn
 from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError, of_signal
 from tetrad.config.result import ConfigError
-from tetrad.system.terminal import harmless
+from tetrad.system.terminal import escape_unprintable
 
 if TYPE_CHECKING:
     import argparse
@@ -93,7 +93,7 @@ def reload(options: argparse.Namespace) -> int:
         outcome = control_client.ask(
             loaded.config.daemon.control, "reload", Reloaded, RELOAD_PATIENCE_SECONDS
         )
-    except control_client.NoAnswerError as error:
+    except control_client.ControlError as error:
         raise CommandError(str(error), _no_answer_status(error)) from None
     if outcome.errors is not None:
         if outcome.is_file_bad:
@@ -117,7 +117,7 @@ def upgrade(options: argparse.Namespace) -> int:
         outcome = control_client.ask(
             loaded.config.daemon.control, "upgrade", Upgraded, UPGRADE_PATIENCE_SECONDS
         )
-    except control_client.NoAnswerError as error:
+    except control_client.ControlError as error:
         if running_pid(loaded) is None:
             raise CommandError("the daemon has ended; its log may say why", FAILURE) from None
         raise CommandError(str(error), _no_answer_status(error)) from None
@@ -134,7 +134,7 @@ def upgrade(options: argparse.Namespace) -> int:
 
 def _tell(changes: dict[str, str]) -> None:
     for key, change in changes.items():
-        print(harmless(f"  {key}: {change}"))
+        print(escape_unprintable(f"  {key}: {change}"))
 
 
 def _start(loaded: ConfigResult, explicit: str | None) -> str:
@@ -154,7 +154,7 @@ def _start(loaded: ConfigResult, explicit: str | None) -> str:
             if not _is_stopping(loaded):
                 raise
             seconds = loaded.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
-            if not control_client.await_end(running.pid, seconds):
+            if not control_client.wait_for_exit(running.pid, seconds):
                 text = f"{running}, and stopping, for {seconds:.0f} s"
                 raise CommandError(text, FAILURE) from None
             outcome = front.start()
@@ -178,7 +178,7 @@ def _is_stopping(loaded: ConfigResult) -> bool:
         return (
             control_client.ask(loaded.config.daemon.control, "status", Status).state == "stopping"
         )
-    except control_client.NoAnswerError:
+    except control_client.ControlError:
         return False
 
 

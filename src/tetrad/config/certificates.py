@@ -41,7 +41,7 @@ _ANY_TIME = 0x200000
 class Found(NamedTuple):
     """What a listener is encrypted with, and the settings by which a change of it is noticed."""
 
-    plan: TlsConfig
+    config: TlsConfig
     settings: dict[str, str]
 
 
@@ -71,8 +71,8 @@ def read(loaded: ConfigResult) -> list[Found | None]:
 def warnings(found: list[Found | None]) -> Iterator[str]:
     """Say which certificates are near their end."""
     for one in found:
-        if one is not None and one.plan["expires"] - time.time() < WARNED_SECONDS:
-            yield f"{one.plan['file']}: the certificate expires on {_day(one.plan['expires'])}"
+        if one is not None and one.config["expires"] - time.time() < WARNED_SECONDS:
+            yield f"{one.config['file']}: the certificate expires on {_day(one.config['expires'])}"
 
 
 def _look(settings: Tls, path: str) -> Found:

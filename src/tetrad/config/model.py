@@ -235,12 +235,16 @@ class Config(Section, frozen=True):
         for index, (name, listener) in enumerate(zip(names, self.listen, strict=True)):
             first = names.index(name)
             if first != index and listener.port != 0:
-                yield ConstraintViolation(f"listen[{index}]", f"{name} is that of listen[{first}] already")
+                yield ConstraintViolation(
+                    f"listen[{index}]", f"{name} is that of listen[{first}] already"
+                )
         yield from self._files_in_the_way()
         for name, command in self.commands.items():
             if command is None and name not in BUILT_IN_COMMANDS:
                 hint = did_you_mean(name, BUILT_IN_COMMANDS)
-                yield ConstraintViolation(f"commands.{name}", f"there is no such command to take out{hint}")
+                yield ConstraintViolation(
+                    f"commands.{name}", f"there is no such command to take out{hint}"
+                )
 
     def _files_in_the_way(self) -> Iterable[ConstraintViolation]:
         """Return what would have a log written into the pidfile, and the like."""

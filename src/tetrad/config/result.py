@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from tetrad.config.model import Config
-from tetrad.system.terminal import harmless
+from tetrad.system.terminal import escape_unprintable
 
 _BEHIND_SECTION = re.compile(r"[.\[]")  # as in access.deny[0]
 
@@ -46,7 +46,7 @@ class ConfigResult(NamedTuple):
     def place(self, key: str, message: str) -> str:
         """Return a problem with a key's value, with its place."""
         where = f"{self.places[key]}: " if key in self.places else ""
-        return f"{where}{key}: {harmless(message)}"
+        return f"{where}{key}: {escape_unprintable(message)}"
 
     def checked(self) -> ConfigResult:
         """Return itself, or raise ConfigError if there were problems."""

@@ -25,7 +25,7 @@ from tetrad.config.model import Config
 from tetrad.config.result import ConfigResult
 from tetrad.config.section import ConstraintError, Section
 from tetrad.config.types import Address, Path, SocketPath
-from tetrad.system.terminal import harmless
+from tetrad.system.terminal import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +77,7 @@ class _Reader:
     def problem(self, mark: yaml.Mark | None, path: str, message: str) -> None:
         """Note what is wrong where; without a mark, at the beginning."""
         text = f"{path}: {message}" if path else message
-        self.problems.append(f"{self.place(mark)}: {harmless(text)}")
+        self.problems.append(f"{self.place(mark)}: {escape_unprintable(text)}")
         self.spoilt.add(path)
 
     def place(self, mark: yaml.Mark | None) -> str:

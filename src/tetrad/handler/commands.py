@@ -46,9 +46,9 @@ class Clock(Command):
 
     __slots__ = ("_answer", "_format", "_second", "_zone")
 
-    def __init__(self, plan: CommandConfig) -> None:
-        self._format = plan["text"]
-        self._zone = plan["timezone"]
+    def __init__(self, config: CommandConfig) -> None:
+        self._format = config["text"]
+        self._zone = config["timezone"]
         self._second = -1
         self._answer = b""
 
@@ -75,8 +75,8 @@ class Text(Command):
 
     __slots__ = ("_answer",)
 
-    def __init__(self, plan: CommandConfig) -> None:
-        self._answer = plan["text"].encode()
+    def __init__(self, config: CommandConfig) -> None:
+        self._answer = config["text"].encode()
 
     def answer(self) -> bytes:
         """Return the text."""
@@ -98,16 +98,16 @@ class Job(Command):
     """
 
     takes_time = True
-    __slots__ = ("_plan", "_work")
+    __slots__ = ("_config", "_work")
 
-    def __init__(self, plan: JobConfig) -> None:
-        self._plan = plan
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
         __import__(_WORK)
         self._work = sys.modules[_WORK]
 
     def perform(self, context: Context, session: Session) -> bytes | None:
         """Have it done, and return what is to be answered."""
-        answer: bytes | None = self._work.perform(self._plan, context, session)
+        answer: bytes | None = self._work.perform(self._config, context, session)
         return answer
 
 
@@ -120,9 +120,9 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
-def make(plans: Mapping[str, CommandConfig | JobConfig]) -> dict[bytes, Command]:
+def make(configs: Mapping[str, CommandConfig | JobConfig]) -> dict[bytes, Command]:
     """Return the commands by the four bytes that call them."""
-    return {name.encode(): KINDS[plan["kind"]](plan) for name, plan in plans.items()}
+    return {name.encode(): KINDS[config["kind"]](config) for name, config in configs.items()}
 
 
 def prompt(commands: Mapping[bytes, Command]) -> dict[bytes, Command]:

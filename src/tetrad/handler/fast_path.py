@@ -46,7 +46,7 @@ _COMMAND = f"%d info {log_protocol.CLIENT_COMMAND} {{%b}}\n"
 _TOLD = [(_CONNECTED + _COMMAND * count).encode() for count in range(_MOST_COMMANDS + 1)]
 """What the log is told of a session so far, by the number of its commands."""
 
-_SPOKEN = [f'{log_protocol.SPEAKER}{{"pid":%d,%b}}\n'.encode() + told for told in _TOLD]
+_SPOKEN = [f'{log_protocol.CONTEXT_MARK}{{"pid":%d,%b}}\n'.encode() + told for told in _TOLD]
 """The same, and who speaks."""
 
 _WHOLE = [
@@ -101,11 +101,11 @@ class FastPath:
         "_answers",
         "_commands",
         "_go_on",
-        "_journal",
+        "_idle_wait",
         "_log",
+        "_log_fd",
         "_master",
         "_since",
-        "_stay",
         "_terminator",
         "_until",
     )
@@ -114,17 +114,17 @@ class FastPath:
         self,
         commands: dict[bytes, Command],
         terminator: bytes,
-        journal: log_protocol.LogWriter,
+        log: log_protocol.LogWriter,
         master: int,
-        stay: IdleWait,
+        idle_wait: IdleWait,
     ) -> None:
         self._commands = prompt(commands)
         self._terminator = terminator
-        self._journal = journal
-        self._log = journal.fd if journal.level <= log_protocol.LEVELS["info"] else None
+        self._log = log
+        self._log_fd = log.fd if log.level <= log_protocol.LEVELS["info"] else None
         self._master = master
-        self._stay = stay
-        self._go_on = stay.go_on
+        self._idle_wait = idle_wait
+        self._go_on = idle_wait.go_on
         self._answers: dict[bytes, tuple[bytes, int, bytes, bool]] = {}
         self._since = self._until = 0
 
@@ -179,7 +179,7 @@ class FastPath:
         if pending != b"":
             so_far = since, told, bytes_out, pending, closes, error
             return self._keep(socket, client, so_far, notice)
-        if self._log is not None:
+        if self._log_fd is not None:
             took = (monotonic_ns() - since) // 1000
             reason = b"quit" if closes else b"eof"
             ended = (time_ns(), reason, took // _MICROSECONDS, took % _MICROSECONDS)
@@ -187,7 +187,7 @@ class FastPath:
             fields = (getpid(), client[3]) + told + ended + counts  # noqa: RUF005 - no list
             whole = _WHOLE[commands] % fields
             try:
-                write(self._log, whole)
+                write(self._log_fd, whole)
             except OSError:
                 notice = self._tell_again(whole, commands + 2, notice)
         try:
@@ -198,33 +198,35 @@ class FastPath:
 
     def _tell_again(self, whole: bytes, count: int, notice: bytes) -> bytes:
         """Tell what found no room at once; return the notice with what was lost of it."""
-        self._journal.send(whole, count)
-        return exit_notices.with_lost(notice, self._journal.take_lost())
+        self._log.write_batch(whole, count)
+        return exit_notices.with_lost_count(notice, self._log.take_lost())
 
-    def _keep(self, socket: _socket.socket, client: ClientHandoff, so_far: SoFar, notice: bytes) -> bool:
+    def _keep(
+        self, socket: _socket.socket, client: ClientHandoff, so_far: SoFar, notice: bytes
+    ) -> bool:
         """Have a client served on; if it has us wait, it is waited for first."""
         since, told, bytes_out, pending, closes, error = so_far
         commands = len(told) // 2
         is_told = pending is None and error is None and not closes
         when = monotonic_ns()
-        self._stay.settle(client[0].encode())
+        self._idle_wait.settle(client[0].encode())
         if is_told:
-            if self._log is not None:
+            if self._log_fd is not None:
                 spoken = _SPOKEN[commands] % ((getpid(), client[3]) + told)  # noqa: RUF005 - no list
                 try:
-                    write(self._log, spoken)
+                    write(self._log_fd, spoken)
                 except OSError:
-                    self._journal.send(spoken, 1 + commands)
-            self._stay.wait(socket.fileno(), since, has_asked=commands > 0)
-        begun = SessionProgress(since / _NANOSECONDS)
+                    self._log.write_batch(spoken, 1 + commands)
+            self._idle_wait.wait(socket.fileno(), since, has_asked=commands > 0)
+        progress = SessionProgress(since / _NANOSECONDS)
         if commands:
-            begun.commands = commands
-            begun.last_command = when / _NANOSECONDS
-        if not is_told and self._log is not None:
-            begun.told = _TOLD[commands] % told
-        begun.data = pending or b""
-        begun.bytes_in = LENGTH * commands + len(begun.data)
-        begun.bytes_out = bytes_out
-        begun.is_over = closes
-        begun.error = error
-        return self._go_on(socket, client, begun, notice)
+            progress.commands = commands
+            progress.last_command = when / _NANOSECONDS
+        if not is_told and self._log_fd is not None:
+            progress.told = _TOLD[commands] % told
+        progress.data = pending or b""
+        progress.bytes_in = LENGTH * commands + len(progress.data)
+        progress.bytes_out = bytes_out
+        progress.is_over = closes
+        progress.error = error
+        return self._go_on(socket, client, progress, notice)

@@ -34,22 +34,28 @@ class IdleWait:
     Then `go_on` serves them.
     """
 
-    __slots__ = ("_first", "_idle", "_lifeline", "_most", "_poll", "_title", "go_on")
+    __slots__ = ("_first", "_idle", "_most", "_poll", "_shutdown_pipe", "_title", "go_on")
 
-    def __init__(self, plan: SessionConfig, lifeline: ShutdownPipe, title: ProcessTitle, go_on: Patient) -> None:
+    def __init__(
+        self,
+        config: SessionConfig,
+        shutdown_pipe: ShutdownPipe,
+        title: ProcessTitle,
+        go_on: Patient,
+    ) -> None:
         self.go_on = go_on
-        self._first = _milliseconds(plan["first_command_timeout"])
-        self._idle = _milliseconds(plan["idle_timeout"])
-        self._most = _milliseconds(plan["max_duration"])
-        self._lifeline = lifeline
-        self._poll = lifeline.poll
+        self._first = _milliseconds(config["first_command_timeout"])
+        self._idle = _milliseconds(config["idle_timeout"])
+        self._most = _milliseconds(config["max_duration"])
+        self._shutdown_pipe = shutdown_pipe
+        self._poll = shutdown_pipe.poll
         self._title = title
 
     def settle(self, name: bytes) -> None:
         """Become a process that lasts: one with a name, which hears its master."""
-        if not self._lifeline.is_heard:
-            self._lifeline.hear()
-        self._title.set(b"handler " + name)
+        if not self._shutdown_pipe.signals_unblocked:
+            self._shutdown_pipe.unblock_signals()
+        self._title.show(b"handler " + name)
 
     def wait(self, fd: int, since: int, *, has_asked: bool) -> None:
         """Wait until a client speaks or leaves, its time is up, or the master says something.
@@ -63,7 +69,7 @@ class IdleWait:
         wait = left if left < wait else wait  # noqa: FURB136 - `min` is one more page
         if wait > 0:
             self._poll.register(fd, POLLIN)
-            self._lifeline.wait(self._poll, wait, is_stopping=False)
+            self._shutdown_pipe.wait(self._poll, wait, is_stopping=False)
             self._poll.unregister(fd)
 
 

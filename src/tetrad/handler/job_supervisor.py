@@ -73,7 +73,7 @@ def end_children(seconds: float) -> bool:
         nap = min(2 * nap, _LONGEST_NAP_SECONDS)
 
 
-def keep(places: tuple[int, int, int, int], plan: JobConfig, context: Context) -> None:
+def keep(places: tuple[int, int, int, int], config: JobConfig, context: Context) -> None:
     """Run a program, or a function, until it has ended or the handler hangs up.
 
     `places` are its standard input, output and error and the socket to the handler, for descriptors
@@ -81,10 +81,10 @@ def keep(places: tuple[int, int, int, int], plan: JobConfig, context: Context) -
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     _take(places)
-    ProcessTitle().set(f"keeper of {context.command} for {context.client}".encode())
+    ProcessTitle().show(f"keeper of {context.command} for {context.client}".encode())
     adopt_orphans()
     try:
-        status = _watch(plan, context)
+        status = _watch(config, context)
     except OSError as error:
         os.write(CONTROL, NOT_STARTED + reason_of(error).encode())
     else:
@@ -100,13 +100,13 @@ def _take(places: tuple[int, int, int, int]) -> None:
     os.closerange(CONTROL + 1, _EVERY_DESCRIPTOR)
 
 
-def _watch(plan: JobConfig, context: Context) -> int | None:
+def _watch(config: JobConfig, context: Context) -> int | None:
     """Start it, and wait for its end; return its wait status, None if the handler was first.
 
     Raises OSError if it cannot be started.
     """
     keeper = os.getpid()
-    pid = fork.fork_one(lambda: _become(plan, context, keeper))
+    pid = fork.fork_child(lambda: _become(config, context, keeper))
     pidfd = os.pidfd_open(pid)
     # The pipes end with the program: we have no part in them.
     os.dup2(0, 1)
@@ -121,7 +121,7 @@ def _watch(plan: JobConfig, context: Context) -> int | None:
     return os.waitpid(pid, 0)[1] if pidfd in ready else None
 
 
-def _become(plan: JobConfig, context: Context, keeper: int) -> None:
+def _become(config: JobConfig, context: Context, keeper: int) -> None:
     """Be the program or the function, with nothing of a handler's."""
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -131,10 +131,10 @@ def _become(plan: JobConfig, context: Context, keeper: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _limit_descriptors()
-    if plan["kind"] == "call":
-        _call(plan["target"], context)
+    if config["kind"] == "call":
+        _call(config["target"], context)
     else:
-        _execute(plan, context)
+        _execute(config, context)
 
 
 def _limit_descriptors() -> None:
@@ -144,14 +144,14 @@ def _limit_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, most))
 
 
-def _execute(plan: JobConfig, context: Context) -> None:
+def _execute(config: JobConfig, context: Context) -> None:
     own = {
         "TETRAD_CLIENT": context.client,
         "TETRAD_CONNECTION": context.connection,
         "TETRAD_COMMAND": context.command,
     }
     try:
-        os.execve(plan["target"], plan["arguments"], plan["environment"] | own)
+        os.execve(config["target"], config["arguments"], config["environment"] | own)
     except OSError as error:
         os.write(CONTROL, NOT_STARTED + reason_of(error).encode())
         os._exit(NOT_EXECUTED)
@@ -161,7 +161,7 @@ def _call(target: str, context: Context) -> None:
     """Call the function. What it prints is not its answer: it goes where its errors do."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gc.enable()
-    ProcessTitle().set(f"{context.command} for {context.client}".encode())
+    ProcessTitle().show(f"{context.command} for {context.client}".encode())
     answers = os.dup(1)
     os.dup2(2, 1)
     try:

@@ -17,7 +17,7 @@ from tetrad.ipc import log_protocol
 from tetrad.system import fork
 from tetrad.system.json_lite import members
 from tetrad.system.lean_signal import signal
-from tetrad.system.terminal import harmless
+from tetrad.system.terminal import escape_unprintable
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
@@ -71,9 +71,9 @@ class JobResult:
 class RunningJob:
     """A program or a function at work, its keeper, and what it has said so far."""
 
-    def __init__(self, plan: JobConfig, context: Context, outcome: JobResult) -> None:
+    def __init__(self, config: JobConfig, context: Context, outcome: JobResult) -> None:
         """Start it. Raises OSError."""
-        self._most = plan["max_output"]
+        self._most = config["max_output"]
         self._outcome = outcome
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._control = ours
@@ -86,7 +86,7 @@ class RunningJob:
             self._errors, errors = os.pipe()
             made.append(errors)
             places = (made[1], output, errors, made[0])
-            self._pid = fork.fork_one(lambda: job_supervisor.keep(places, plan, context))
+            self._pid = fork.fork_child(lambda: job_supervisor.keep(places, config, context))
         except OSError:
             self._close()
             raise
@@ -172,7 +172,7 @@ class RunningJob:
             outcome.error = text
 
 
-def perform(plan: JobConfig, context: Context, session: Session) -> bytes | None:
+def perform(config: JobConfig, context: Context, session: Session) -> bytes | None:
     """Run it, log the command, and return what is to be answered; None for nothing.
 
     Raises what ends the session, if it ends meanwhile.
@@ -180,7 +180,7 @@ def perform(plan: JobConfig, context: Context, session: Session) -> bytes | None
     began = time.monotonic()
     outcome = JobResult()
     try:
-        _run(plan, context, session, outcome)
+        _run(config, context, session, outcome)
     except SessionEnded as ended:
         outcome.error = f"the session has ended: {ended.reason}"
         raise
@@ -192,20 +192,20 @@ def perform(plan: JobConfig, context: Context, session: Session) -> bytes | None
         _tell(session, context.command, outcome, time.monotonic() - began)
     if outcome.error is None:
         return bytes(outcome.answer)
-    return None if plan["on_error"] is None else plan["on_error"].encode()
+    return None if config["on_error"] is None else config["on_error"].encode()
 
 
-def _run(plan: JobConfig, context: Context, session: Session, outcome: JobResult) -> None:
+def _run(config: JobConfig, context: Context, session: Session, outcome: JobResult) -> None:
     """Run it to its end; only what ends the session is raised."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     job_supervisor.adopt_orphans()
     try:
-        running = RunningJob(plan, context, outcome)
+        running = RunningJob(config, context, outcome)
     except OSError as error:
         outcome.error = f"it cannot be started: {reason_of(error)}"
         return
     try:
-        running.follow(session, time.monotonic() + plan["timeout"])
+        running.follow(session, time.monotonic() + config["timeout"])
     finally:
         running.end()
 
@@ -219,8 +219,8 @@ def _tell(session: Session, command: str, outcome: JobResult, seconds: float) ->
         fields["cut"] = True
     if outcome.stderr:
         stderr = outcome.stderr.decode("utf-8", "backslashreplace")
-        fields["stderr"] = harmless(stderr.rstrip("\n"))[:LONGEST_TEXT]
+        fields["stderr"] = escape_unprintable(stderr.rstrip("\n"))[:LONGEST_TEXT]
     if outcome.error is not None:
-        fields["error"] = harmless(outcome.error)[:LONGEST_TEXT]
+        fields["error"] = escape_unprintable(outcome.error)[:LONGEST_TEXT]
     level = "info" if outcome.error is None and not outcome.is_cut else "warning"
     session.tell(level, log_protocol.CLIENT_COMMAND, members(fields))

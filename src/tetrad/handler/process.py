@@ -16,7 +16,7 @@ from tetrad.handler.idle_wait import IdleWait
 from tetrad.handler.services import CommandService, EchoService, Service
 from tetrad.handler.session import Session
 from tetrad.ipc import exit_notices, fd_passing, log_protocol
-from tetrad.ipc.fds import JOURNAL, NOTICES
+from tetrad.ipc.fds import EVENTS_WRITE, NOTICES_WRITE
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.system import fork
 from tetrad.tls.context import SlowPathOnly
@@ -49,27 +49,27 @@ class Handler:
 
     def __init__(
         self,
-        plan: RuntimeConfig,
+        config: RuntimeConfig,
         known: dict[bytes, Command],
         encryptions: list[TlsContext | None],
-        lifeline: ShutdownPipe,
+        shutdown_pipe: ShutdownPipe,
         title: ProcessTitle,
     ) -> None:
-        self._session = plan["session"]
-        self._level = plan["log"]["level"]
+        self._session = config["session"]
+        self._level = config["log"]["level"]
         self._commands = known
         self._title = title
-        self._listeners = plan["listeners"]
+        self._listeners = config["listeners"]
         self._services = [_service(listener, known) for listener in self._listeners]
         self._encryptions = encryptions
-        self._lifeline = lifeline
-        self._tell(JOURNAL, NOTICES)
+        self._shutdown_pipe = shutdown_pipe
+        self._tell(EVENTS_WRITE, NOTICES_WRITE)
 
     def let_go(self) -> None:
         """Be of no more use: break the circle that we are in, as the master collects no garbage."""
         self._quick.clear()
         self.servers.clear()
-        del self._stay
+        del self._idle_wait
 
     def refresh(self) -> None:
         """Have the answers ready for clients that are about to be forked for."""
@@ -80,17 +80,18 @@ class Handler:
         """Serve up to `clients` clients that come through the channel, then leave."""
         self._warm_up()
         idle, gone = (
-            exit_notices.record(kind, number) for kind in (exit_notices.IDLE, exit_notices.GONE)
+            exit_notices.make_notice(kind, number)
+            for kind in (exit_notices.IDLE, exit_notices.EXITING)
         )
         is_last, is_fit = False, True
         while is_fit and not is_last:
-            self._stay.settle(_WAITING)
-            is_last = _wait(channel, self._lifeline)
+            self._idle_wait.settle(_WAITING)
+            is_last = _wait(channel, self._shutdown_pipe)
             if is_last:
                 channel.shutdown(_socket.SHUT_RD)  # who has not been passed to us goes to another
-            arrived = fd_passing.take(channel)
+            arrived = fd_passing.receive_client(channel)
             if arrived is None:
-                exit_notices.send(self._notices, gone)
+                exit_notices.send_notice(self._notices, gone)
                 return
             socket, client = arrived
             clients -= 1
@@ -130,7 +131,10 @@ class Handler:
         """
         nowhere = os.open(os.devnull, os.O_WRONLY)
         hears, holds = os.pipe()
-        before, self._lifeline = self._lifeline, ShutdownPipe(hears, 0.0, signals=frozenset())
+        before, self._shutdown_pipe = (
+            self._shutdown_pipe,
+            ShutdownPipe(hears, 0.0, signals=frozenset()),
+        )
         shown = self._title.text
         self._tell(nowhere, nowhere)
         try:
@@ -140,27 +144,27 @@ class Handler:
             os.write(holds, b".")
             for place in self._plain_places():
                 for words in long:
-                    self._lifeline.stopping = self._lifeline.is_heard = False
+                    self._shutdown_pipe.stopping = self._shutdown_pipe.signals_unblocked = False
                     self._serve_nobody(place, words, stays=True)
-                    self._title.set(shown)
+                    self._title.show(shown)
         finally:
-            self._title.set(shown)
-            self._lifeline = before
-            self._tell(JOURNAL, NOTICES)
+            self._title.show(shown)
+            self._shutdown_pipe = before
+            self._tell(EVENTS_WRITE, NOTICES_WRITE)
             for fd in (nowhere, hears, holds):
                 os.close(fd)
 
     def _plain_places(self) -> Iterable[int]:
         """Return the place of one listener of each service that is not encrypted."""
-        plain = [plan for plan in self._listeners if not plan["tls"]]
-        return {plan["service"]: plan["place"] for plan in plain}.values()
+        plain = [config for config in self._listeners if not config["tls"]]
+        return {config["service"]: config["index"] for config in plain}.values()
 
     def _serve_nobody(self, place: int, words: list[bytes], *, stays: bool = False) -> None:
         nobody = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
-        gives, takes = fd_passing.channel()
-        given, other = fd_passing.channel()
-        is_given = fd_passing.give(gives, given, nobody)
-        socket, client = (fd_passing.take(takes) if is_given else None) or (given, nobody)
+        gives, takes = fd_passing.open_channel()
+        given, other = fd_passing.open_channel()
+        is_given = fd_passing.send_client(gives, given, nobody)
+        socket, client = (fd_passing.receive_client(takes) if is_given else None) or (given, nobody)
         for word in words:
             other.send(word)
         if stays:
@@ -168,44 +172,52 @@ class Handler:
         else:
             other.shutdown(_socket.SHUT_WR)
         self.refresh()
-        self.servers[place](socket, client, exit_notices.record(exit_notices.GONE, 0))
+        self.servers[place](socket, client, exit_notices.make_notice(exit_notices.EXITING, 0))
         for end in (socket, other, given, gives, takes):
             end.close()
 
-    def _tell(self, journal: int, master: int) -> None:
+    def _tell(self, log: int, master: int) -> None:
         """Have them told what happens, from now on."""
         self._notices = master
-        self._stay = IdleWait(self._session, self._lifeline, self._title, self._go_on)
-        self._journal = log_protocol.LogWriter(journal, self._level, log_protocol.ROOM_SECONDS)
+        self._idle_wait = IdleWait(self._session, self._shutdown_pipe, self._title, self._go_on)
+        self._log = log_protocol.LogWriter(log, self._level, log_protocol.PIPE_TIMEOUT_SECONDS)
         self._quick = [
-            SlowPathOnly(self._stay)
-            if plan["tls"]
+            SlowPathOnly(self._idle_wait)
+            if config["tls"]
             else FastPath(
-                self._commands if plan["service"] == "command" else {},
-                plan["reply_terminator"].encode(),
-                self._journal,
+                self._commands if config["service"] == "command" else {},
+                config["reply_terminator"].encode(),
+                self._log,
                 master,
-                self._stay,
+                self._idle_wait,
             )
-            for plan in self._listeners
+            for config in self._listeners
         ]
         self.servers: list[Server] = [quick.serve for quick in self._quick]
 
-    def _go_on(self, socket: _socket.socket, client: ClientHandoff, begun: SessionProgress, notice: bytes) -> bool:
+    def _go_on(
+        self,
+        socket: _socket.socket,
+        client: ClientHandoff,
+        progress: SessionProgress,
+        notice: bytes,
+    ) -> bool:
         """Serve a client that takes longer, and tell the master; False if it is to be the last."""
         _, _, place, context, _ = client
-        lifeline = self._lifeline
-        self._journal.speak_of(context)
-        self._journal.gather(begun.told, 1 + begun.commands)
+        shutdown_pipe = self._shutdown_pipe
+        self._log.set_context(context)
+        self._log.append(progress.told, 1 + progress.commands)
         encrypted = self._encryptions[place]
         begin = Session if encrypted is None else encrypted.session
-        session = begin(socket, self._session, lifeline, self._journal, begun)
+        session = begin(socket, self._session, shutdown_pipe, self._log, progress)
         session.serve(self._services[place].another(client))
         # Who has become less important cannot take that back: the next client gets another.
-        is_fit = session.is_urgent and not lifeline.stopping
+        is_fit = session.is_urgent and not shutdown_pipe.stopping
         if not is_fit:
-            notice = exit_notices.gone(notice)
-        exit_notices.send(self._notices, exit_notices.with_lost(notice, self._journal.take_lost()))
+            notice = exit_notices.as_final(notice)
+        exit_notices.send_notice(
+            self._notices, exit_notices.with_lost_count(notice, self._log.take_lost())
+        )
         return is_fit
 
 
@@ -215,9 +227,9 @@ def _service(listener: ListenerConfig, known: dict[bytes, Command]) -> Service:
     return CommandService.of(known, listener["reply_terminator"].encode())
 
 
-def _wait(channel: _socket.socket, lifeline: ShutdownPipe) -> bool:
+def _wait(channel: _socket.socket, shutdown_pipe: ShutdownPipe) -> bool:
     """Wait until there is a client, or none to come; True if we are to leave."""
-    lifeline.poll.register(channel.fileno(), POLLIN)
-    ready = dict(lifeline.wait(lifeline.poll, None, is_stopping=False))
-    lifeline.poll.unregister(channel.fileno())
-    return lifeline.fd in ready or not ready
+    shutdown_pipe.poll.register(channel.fileno(), POLLIN)
+    ready = dict(shutdown_pipe.wait(shutdown_pipe.poll, None, is_stopping=False))
+    shutdown_pipe.poll.unregister(channel.fileno())
+    return shutdown_pipe.fd in ready or not ready

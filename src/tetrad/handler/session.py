@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-from tetrad.handler.wait import SessionEnded, ClientWait, after
+from tetrad.handler.wait import ClientWait, SessionEnded, after
 from tetrad.ipc import log_protocol
 
 TYPE_CHECKING = False
@@ -62,35 +62,37 @@ class Session:
     def __init__(
         self,
         client: _socket.socket | TlsSocket,
-        plan: SessionConfig,
-        lifeline: ShutdownPipe,
-        journal: log_protocol.LogWriter,
-        begun: SessionProgress,
+        config: SessionConfig,
+        shutdown_pipe: ShutdownPipe,
+        log: log_protocol.LogWriter,
+        progress: SessionProgress,
     ) -> None:
         self._client = client
-        self._plan = plan
-        self._journal = journal
-        self._begun = begun
-        self._waiting = ClientWait(client.fileno(), lifeline, after(begun.since, plan["max_duration"]))
+        self._config = config
+        self._log = log
+        self._progress = progress
+        self._waiting = ClientWait(
+            client.fileno(), shutdown_pipe, after(progress.since, config["max_duration"])
+        )
         self.is_urgent = True
-        self._last_command = begun.last_command
+        self._last_command = progress.last_command
 
     def serve(self, service: Service) -> None:
         """Serve the client until the session ends, say goodbye, and log what there was of it."""
-        begun = self._begun
+        progress = self._progress
         reason, detail = self._run(service)
         self._say_goodbye(reason)
-        self._journal.event(
+        self._log.event(
             "info",
             log_protocol.CLIENT_DISCONNECTED,
             reason=reason,
-            duration=round(time.monotonic() - begun.since, 6),
-            bytes_in=begun.bytes_in,
-            bytes_out=begun.bytes_out,
-            commands=begun.commands,
+            duration=round(time.monotonic() - progress.since, 6),
+            bytes_in=progress.bytes_in,
+            bytes_out=progress.bytes_out,
+            commands=progress.commands,
             **detail,
         )
-        self._journal.flush()
+        self._log.flush()
 
     def _run(self, service: Service) -> tuple[str, dict[str, object]]:
         """Converse, and return why it ended and what more there is to say about that."""
@@ -107,12 +109,12 @@ class Session:
 
     def converse(self, service: Service) -> str:
         """Go on from where it has begun, and return why it ended."""
-        begun = self._begun
-        if begun.error is not None:
-            raise begun.error
-        if begun.is_over:
+        progress = self._progress
+        if progress.error is not None:
+            raise progress.error
+        if progress.is_over:
             return "quit"
-        verdict = service.take(self, begun.data) if begun.data else GO_ON
+        verdict = service.take(self, progress.data) if progress.data else GO_ON
         while verdict in {GO_ON, DISCARD}:
             if verdict == DISCARD:
                 self._yield()
@@ -148,7 +150,7 @@ class Session:
 
     def count_commands(self, count: int) -> None:
         """Take note of commands that were answered."""
-        self._begun.commands += count
+        self._progress.commands += count
         self._last_command = time.monotonic()
 
     def count_activity(self) -> None:
@@ -157,12 +159,12 @@ class Session:
 
     def wait_for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
         """Wait for other descriptors than the client's, as `ClientWait.for_fds`."""
-        self._journal.flush()
+        self._log.flush()
         return self._waiting.for_others(fds, deadline)
 
     def tell(self, level: str, event: str, fields: str) -> None:
         """Tell the journal; `fields` are JSON."""
-        self._journal.tell(level, event, fields)
+        self._log.event_json(level, event, fields)
 
     def send(self, data: bytes) -> None:
         """Send all of it, as fast as the client reads. Raises SessionEnded."""
@@ -176,13 +178,13 @@ class Session:
                 if deadline is not None and time.monotonic() >= deadline:
                     self._give_up()
                     raise SessionEnded("send_timeout") from None
-            self._begun.bytes_out += sent
+            self._progress.bytes_out += sent
             if sent == len(data):
                 return
             data = data[sent:]
-            self._journal.flush()
+            self._log.flush()
             if deadline is None:
-                deadline = after(time.monotonic(), self._plan["send_timeout"])
+                deadline = after(time.monotonic(), self._config["send_timeout"])
             self._await_room(deadline)
 
     def _await_room(self, deadline: float) -> None:
@@ -191,7 +193,7 @@ class Session:
         The kernel calls a socket writable when a third of what it holds is gone, megabytes maybe;
         who reads slowly makes room for a byte more long before.
         """
-        timeout = self._plan["send_timeout"]
+        timeout = self._config["send_timeout"]
         look = after(time.monotonic(), timeout and timeout / _LOOKS)
         try:
             self._waiting.for_room(min(deadline, look), "send_timeout")
@@ -210,21 +212,21 @@ class Session:
             data = self._client.recv(_RECEIVE_BYTES, _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
-        self._begun.bytes_in += len(data)
+        self._progress.bytes_in += len(data)
         return data
 
     def _await_input(self, service: Service) -> None:
         """Wait for the client; an order to stop ends a session that is between commands."""
-        self._journal.flush()
+        self._log.flush()
         while True:
             if self._waiting.is_stopping() and not service.unfinished:
                 raise SessionEnded("stopping")
             if self._last_command is None:
-                since, reason = self._begun.since, "first_command_timeout"
-                seconds = self._plan["first_command_timeout"]
+                since, reason = self._progress.since, "first_command_timeout"
+                seconds = self._config["first_command_timeout"]
             else:
                 since, reason = self._last_command, "idle_timeout"
-                seconds = self._plan["idle_timeout"]
+                seconds = self._config["idle_timeout"]
             if self._waiting.for_input(after(since, seconds), reason):
                 return
 

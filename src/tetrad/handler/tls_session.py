@@ -35,21 +35,21 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 class TlsContext:
     """What the clients of a listener are encrypted with, and who of them is served."""
 
-    def __init__(self, plan: TlsConfig) -> None:
-        self.context = server_context(plan)
-        self.asks = plan["client_ca"] is not None
-        self._subjects = plan["subjects"]
+    def __init__(self, config: TlsConfig) -> None:
+        self.context = server_context(config)
+        self.asks = config["client_ca"] is not None
+        self._subjects = config["subjects"]
 
     def session(
         self,
         socket: _socket.socket,
-        plan: SessionConfig,
-        lifeline: ShutdownPipe,
-        journal: LogWriter,
-        begun: SessionProgress,
+        config: SessionConfig,
+        shutdown_pipe: ShutdownPipe,
+        log: LogWriter,
+        progress: SessionProgress,
     ) -> Session:
         """Return a session with a client."""
-        return TlsSession(socket, plan, lifeline, journal, begun, encryption=self)
+        return TlsSession(socket, config, shutdown_pipe, log, progress, encryption=self)
 
     def allows(self, subject: str) -> bool:
         """Tell whether somebody whom `client_ca` vouches for is served."""
@@ -57,20 +57,20 @@ class TlsContext:
         return not patterns or any(fnmatch.fnmatchcase(subject, one) for one in patterns)
 
 
-def server_context(plan: TlsConfig) -> ssl.SSLContext:
+def server_context(config: TlsConfig) -> ssl.SSLContext:
     """Return OpenSSL's context of a listener. Raises OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[plan["minimum_version"]]
+    context.minimum_version = _VERSIONS[config["minimum_version"]]
     # No session is taken up again: each client shows its certificate, and keys are never shared.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.num_tickets = 0
     # Commands have an end of their own, so an end of the connection is as good as one in TLS.
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
-    _load(context, plan["certificate"], plan["key"])
-    if plan["client_ca"] is not None:
+    _load(context, config["certificate"], config["key"])
+    if config["client_ca"] is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(cadata=plan["client_ca"])
+        context.load_verify_locations(cadata=config["client_ca"])
     return context
 
 
@@ -95,17 +95,17 @@ class TlsSession(Session):
     def __init__(  # noqa: PLR0913 - a session's, and what it is encrypted with
         self,
         socket: _socket.socket,
-        plan: SessionConfig,
-        lifeline: ShutdownPipe,
-        journal: LogWriter,
-        begun: SessionProgress,
+        config: SessionConfig,
+        shutdown_pipe: ShutdownPipe,
+        log: LogWriter,
+        progress: SessionProgress,
         *,
         encryption: TlsContext,
     ) -> None:
         self._encryption = encryption
         self._encrypted = TlsSocket(socket, encryption.context)
-        super().__init__(self._encrypted, plan, lifeline, journal, begun)
-        journal.tell("info", log_protocol.CLIENT_CONNECTED)
+        super().__init__(self._encrypted, config, shutdown_pipe, log, progress)
+        log.event_json("info", log_protocol.CLIENT_CONNECTED)
 
     def converse(self, service: Service) -> str:
         """Shake hands, and serve the client if it is one to be served."""
@@ -113,11 +113,11 @@ class TlsSession(Session):
             return "eof"
         if self._encryption.asks:
             subject = self._encrypted.subject
-            self._journal.speak_also_of(members({"subject": _short(subject)}).encode())
+            self._log.add_context(members({"subject": _short(subject)}).encode())
             if not self._encryption.allows(subject):
                 return "access"
-        self._begun.data = self._encrypted.read()
-        self._begun.bytes_in = len(self._begun.data)
+        self._progress.data = self._encrypted.read()
+        self._progress.bytes_in = len(self._progress.data)
         return super().converse(service)
 
     def _shake_hands(self, service: Service) -> bool:
@@ -140,7 +140,7 @@ class TlsSession(Session):
 
     def _flush(self) -> None:
         """Send our part of the handshake, as fast as the client reads."""
-        deadline = after(time.monotonic(), self._plan["send_timeout"])
+        deadline = after(time.monotonic(), self._config["send_timeout"])
         while True:
             try:
                 self._encrypted.flush()

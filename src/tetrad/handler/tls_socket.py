@@ -68,7 +68,10 @@ class TlsSocket:
         return subject_of(self._tls.getpeercert() or {})
 
     def recv(self, _size: int, _flags: int) -> bytes:
-        """Return all that has come, b"" at the end. Raises SessionEnded, BlockingIOError or OSError."""
+        """Return the bytes received, b"" at the end.
+
+        Raises SessionEnded, BlockingIOError or OSError.
+        """
         if not self._has_ended:
             self.listen()
         data = self.read()

@@ -39,17 +39,17 @@ class ClientWait:
     so that nobody who never pauses outlasts it.
     """
 
-    __slots__ = ("_fd", "_leave_by", "_leave_reason", "_lifeline", "_missed", "_poll")
+    __slots__ = ("_fd", "_leave_by", "_leave_reason", "_missed", "_poll", "_shutdown_pipe")
 
-    def __init__(self, fd: int, lifeline: ShutdownPipe, leave_by: float) -> None:
+    def __init__(self, fd: int, shutdown_pipe: ShutdownPipe, leave_by: float) -> None:
         self._fd = fd
-        self._lifeline = lifeline
+        self._shutdown_pipe = shutdown_pipe
         self._leave_by = leave_by
         self._leave_reason = "max_duration"
         self._missed: float | None = None
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
-        self._poll.register(lifeline.fd, select.POLLIN)
+        self._poll.register(shutdown_pipe.fd, select.POLLIN)
 
     def for_input(self, deadline: float, reason: str) -> bool:
         """Wait for the client to speak or leave; False when something else has happened."""
@@ -99,24 +99,24 @@ class ClientWait:
 
     def is_stopping(self) -> bool:
         """Tell whether we are to finish; from the first time on there is a last moment for it."""
-        if self._lifeline.stopping and self._leave_reason != _STOPPING:
-            by = time.monotonic() + self._lifeline.grace
+        if self._shutdown_pipe.stopping and self._leave_reason != _STOPPING:
+            by = time.monotonic() + self._shutdown_pipe.grace
             self._leave_by, self._leave_reason = min(self._leave_by, by), _STOPPING
             # Its byte stays in the lifeline: listen for nothing but its end.
-            self._poll.modify(self._lifeline.fd, 0)
-        return self._lifeline.stopping
+            self._poll.modify(self._shutdown_pipe.fd, 0)
+        return self._shutdown_pipe.stopping
 
     def _hear(self, seconds: float) -> dict[int, int]:
         """Listen to the master and to others; return which of these are ready, and for what."""
         # Who waits looks at the clock, and waits again.
         milliseconds = min(max(0.0, seconds), LONGEST_WAIT_SECONDS) * 1000
         knows = self._leave_reason == _STOPPING
-        ready = dict(self._lifeline.wait(self._poll, milliseconds, is_stopping=knows))
-        heard = ready.pop(self._lifeline.fd, 0)
+        ready = dict(self._shutdown_pipe.wait(self._poll, milliseconds, is_stopping=knows))
+        heard = ready.pop(self._shutdown_pipe.fd, 0)
         if heard & ~select.POLLIN:
             raise SessionEnded(_STOPPING)
         if heard:
-            self._lifeline.stopping = True
+            self._shutdown_pipe.stopping = True
         if time.monotonic() >= self._leave_by:
             raise SessionEnded(self._leave_reason)
         return ready

@@ -47,8 +47,8 @@ def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
         return {"errors": [f"{file}: {why}"], "is_file_bad": True}
     except OSError as error:
         return {"errors": [f"{file}: {reason_of(error)}"], "is_file_bad": True}
-    plan = runtime_config.make(loaded, explicit, foreground=foreground, certificates=found)
-    return {"plan": plan, "problems": _problems_of_log(plan, foreground=foreground)}
+    config = runtime_config.make(loaded, explicit, foreground=foreground, certificates=found)
+    return {"plan": config, "problems": _problems_of_log(config, foreground=foreground)}
 
 
 def _user() -> str:
@@ -59,13 +59,13 @@ def _user() -> str:
         return str(os.geteuid())
 
 
-def _problems_of_log(plan: RuntimeConfig, *, foreground: bool) -> list[str]:
+def _problems_of_log(config: RuntimeConfig, *, foreground: bool) -> list[str]:
     """Try whether the log file can be opened: a bad one must not cost the good one."""
-    file = plan["log"]["file"]
+    file = config["log"]["file"]
     if file is None and not foreground:
         return [log_file.NO_TERMINAL]
     try:
-        log_file.try_out(file, plan["pidfile"])
+        log_file.try_out(file, config["pidfile"])
     except OSError as error:
         return [f"log.file: {file}: {reason_of(error)}"]
     return []

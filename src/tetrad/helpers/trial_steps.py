@@ -45,16 +45,16 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
     problems = _problems(answer["plan"], state) + answer["problems"]
     if problems:
         return {"errors": problems, "is_file_bad": True}
-    plan = marshal.dumps(answer["plan"])
+    config = marshal.dumps(answer["plan"])
     _stand_in(state)
-    Master(answer["plan"], state).beginning.prepare()
-    return {"command": exec_commands.command("master.process"), "plan": plan}
+    Master(answer["plan"], state).startup.prepare()
+    return {"command": exec_commands.command("master.process"), "plan": config}
 
 
-def _problems(plan: RuntimeConfig, state: State) -> list[str]:
+def _problems(config: RuntimeConfig, state: State) -> list[str]:
     """Return what of the file cannot be applied to the daemon that runs."""
-    problems = fixed_problems(state["fixed"], state["settings"], plan["settings"])
-    if saved_state.paired(plan, state) is None:
+    problems = fixed_problems(state["fixed"], state["settings"], config["settings"])
+    if saved_state.paired(config, state) is None:
         problems.append(
             "listen: an upgrade changes no listeners: put them back, upgrade, then change them "
             "and reload"
@@ -64,12 +64,12 @@ def _problems(plan: RuntimeConfig, state: State) -> list[str]:
 
 def _stand_in(state: State) -> None:
     """Put something of the same kind at each descriptor of the master's."""
-    numbers = range(fds.JOURNAL, fds.LISTENERS)
+    numbers = range(fds.EVENTS_WRITE, fds.FIRST_LISTENER)
     places = {place: os.open(os.devnull, os.O_RDWR) for place in numbers}
     kinds = {fds.CONTROL: "unix"}
     kinds |= {listener["fd"]: listener["family"] for listener in state["listeners"]}
     for place, family in kinds.items():
         places[place] = socket.socket(FAMILIES[family]).detach()
     places[fds.NOTICES_READ] = os.pipe()[0]
-    places[fds.TALLY] = os.memfd_create("tally")
+    places[fds.LOG_COUNTERS] = os.memfd_create("tally")
     put_into_place(places)

@@ -17,14 +17,14 @@ from tetrad.system.timers import LONGEST_WAIT_SECONDS
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 5.0
+ANSWER_TIMEOUT_SECONDS = 5.0
 """How long an answer may take."""
 
 LONGEST_ANSWER = 1 << 26
 """Bytes, enough for some hundred thousand sessions. Who says more is no daemon of ours."""
 
 
-class NoAnswerError(Exception):
+class ControlError(Exception):
     """The daemon did not answer; the text says why."""
 
 
@@ -34,7 +34,7 @@ class _Refusal(msgspec.Struct):
     error: str | None = None
 
 
-def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECONDS) -> T:
+def ask(path: str, request: str, kind: type[T], patience: float = ANSWER_TIMEOUT_SECONDS) -> T:
     """Send a request to a control socket and return its answer as a `kind`.
 
     `patience` is in seconds. Raises NoAnswerError.
@@ -42,18 +42,18 @@ def ask(path: str, request: str, kind: type[T], patience: float = PATIENCE_SECON
     try:
         answer = _exchange(path, request.encode() + b"\n", patience)
     except BlockingIOError:
-        raise NoAnswerError(f"{path}: no answer within {patience:.0f} s") from None
+        raise ControlError(f"{path}: no answer within {patience:.0f} s") from None
     except OSError as error:
-        raise NoAnswerError(f"{path}: {reason_of(error)}") from error
+        raise ControlError(f"{path}: {reason_of(error)}") from error
     if not answer:
-        raise NoAnswerError(f"{path}: no answer; only root and the daemon's own user are given one")
+        raise ControlError(f"{path}: no answer; only root and the daemon's own user are given one")
     try:
         refusal = msgspec.json.decode(answer, type=_Refusal).error
         if refusal is not None:
-            raise NoAnswerError(f"{path}: {refusal}")
+            raise ControlError(f"{path}: {refusal}")
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise NoAnswerError(f"{path}: the answer cannot be read: {error}") from None
+        raise ControlError(f"{path}: the answer cannot be read: {error}") from None
 
 
 def _exchange(path: str, request: bytes, patience: float) -> bytes:
@@ -71,7 +71,7 @@ def _exchange(path: str, request: bytes, patience: float) -> bytes:
             if time.monotonic() > deadline:
                 raise BlockingIOError
             if len(answer) > LONGEST_ANSWER:
-                raise NoAnswerError(f"{path}: the answer is too long")
+                raise ControlError(f"{path}: the answer is too long")
     return bytes(answer)
 
 
@@ -80,10 +80,10 @@ def terminate(pid: int, seconds: float) -> bool:
 
     Raises PermissionError.
     """
-    return await_end(pid, seconds, signal.SIGTERM)
+    return wait_for_exit(pid, seconds, signal.SIGTERM)
 
 
-def await_end(pid: int, seconds: float, order: signal.Signals | None = None) -> bool:
+def wait_for_exit(pid: int, seconds: float, order: signal.Signals | None = None) -> bool:
     """Wait for a daemon to end; `order` is a signal that has it do so. As `terminate`."""
     try:
         pidfd = os.pidfd_open(pid)

@@ -11,7 +11,7 @@ import os
 IDLE = b"i"
 """The client is gone, and the handler waits for the next one."""
 
-GONE = b"g"
+EXITING = b"g"
 """The client, if there was one, is gone, and the handler leaves."""
 
 _BYTES = 20
@@ -20,22 +20,22 @@ _BATCH = 1024
 _MOST_LOST = 999_999
 
 
-def record(kind: bytes, number: int) -> bytes:
+def make_notice(kind: bytes, number: int) -> bytes:
     """Write a notice of handler `number`, which has logged all that it had to say."""
     return b"%012d%b000000\n" % (number, kind)
 
 
-def with_lost(notice: bytes, lost: int) -> bytes:
+def with_lost_count(notice: bytes, lost: int) -> bytes:
     """Return a notice that says how many events its handler could not log."""
     return notice[:_COUNT_AT] + b"%06d\n" % min(lost, _MOST_LOST)
 
 
-def gone(notice: bytes) -> bytes:
+def as_final(notice: bytes) -> bytes:
     """Return a notice that says that its handler leaves."""
-    return notice[:_KIND_AT] + GONE + notice[_COUNT_AT:]
+    return notice[:_KIND_AT] + EXITING + notice[_COUNT_AT:]
 
 
-def send(fd: int, notice: bytes) -> None:
+def send_notice(fd: int, notice: bytes) -> None:
     """Tell the master."""
     try:
         os.write(fd, notice)
@@ -43,7 +43,7 @@ def send(fd: int, notice: bytes) -> None:
         pass  # no master, no need
 
 
-def receive(fd: int) -> list[tuple[int, bytes, int]]:
+def read_notices(fd: int) -> list[tuple[int, bytes, int]]:
     """Return what is there as number, kind and lost. A pipe tears no record of this size."""
     received: list[tuple[int, bytes, int]] = []
     while True:

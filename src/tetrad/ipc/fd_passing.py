@@ -16,12 +16,12 @@ _LONGEST_CLIENT = 2048
 _FD_BYTES = 4
 
 
-def channel() -> tuple[_socket.socket, _socket.socket]:
+def open_channel() -> tuple[_socket.socket, _socket.socket]:
     """Return the two ends of what clients are passed through. Raises OSError."""
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
-def give(end: _socket.socket, socket: _socket.socket, client: ClientHandoff) -> bool:
+def send_client(end: _socket.socket, socket: _socket.socket, client: ClientHandoff) -> bool:
     """Pass a client on, without waiting; False if the other end is gone or has no room."""
     descriptor = socket.fileno().to_bytes(_FD_BYTES, sys.byteorder)
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor)]
@@ -32,7 +32,7 @@ def give(end: _socket.socket, socket: _socket.socket, client: ClientHandoff) -> 
     return True
 
 
-def take(end: _socket.socket) -> tuple[_socket.socket, ClientHandoff] | None:
+def receive_client(end: _socket.socket) -> tuple[_socket.socket, ClientHandoff] | None:
     """Wait for a client; None when there will be none. Raises OSError."""
     data, rights, _, _ = end.recvmsg(_LONGEST_CLIENT, _socket.CMSG_LEN(_FD_BYTES))
     if not rights:

@@ -3,19 +3,19 @@
 The first three are what every handler keeps, beside its client.
 """
 
-JOURNAL = 3
+EVENTS_WRITE = 3
 """Where events go in: the pipe to the logger."""
 
-NOTICES = 4
+NOTICES_WRITE = 4
 """Where handlers tell the master that they are done."""
 
-LIFELINE = 5
+SHUTDOWN_READ = 5
 """Where handlers hear that they are to stop, or that their master is gone."""
 
-FIRST_OF_MASTER = 6
+FIRST_MASTER_FD = 6
 """What stands here and above is closed in a handler, but for its client or its channel."""
 
-EVENTS = 6
+EVENTS_READ = 6
 """The master's: the logger's end of the pipe, kept for the next logger."""
 
 NOTICES_READ = 7
@@ -24,7 +24,7 @@ NOTICES_READ = 7
 SHUTDOWN_WRITE = 8
 """The master's end of the lifeline."""
 
-PLAN = 9
+RUNTIME_CONFIG = 9
 """The plan, and for an upgrade the state of the daemon, in a file in memory; else it is empty."""
 
 PIDFILE = 10
@@ -36,8 +36,8 @@ CONTROL = 11
 READY = 12
 """Where the one who started the daemon waits to hear that it accepts."""
 
-TALLY = 13
+LOG_COUNTERS = 13
 """How many lines the logger has written and lost, in memory (`tetrad.ipc.log_counters`)."""
 
-LISTENERS = 14
+FIRST_LISTENER = 14
 """The first listener; the others follow."""

@@ -27,16 +27,16 @@ class LogCounters:
         before = self.read()
         self._write(0, before[0] + written, before[1] + lost)
 
-    def leave(self, pid: int, owed: int) -> None:
+    def record_exit(self, pid: int, owed: int) -> None:
         """Note that the logger `pid` has finished, and how many losses it could not report."""
         self._write(2, pid, owed)
 
     @property
-    def left(self) -> int:
+    def exited_pid(self) -> int:
         """The pid of the logger that has finished, until the next one begins; 0 if none has."""
         return self._pair(2)[0]
 
-    def take_owed(self) -> int:
+    def take_unreported(self) -> int:
         """Return how many losses are still to be reported, once."""
         _, owed = self._pair(2)
         self._write(2, 0, 0)

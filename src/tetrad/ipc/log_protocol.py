@@ -47,21 +47,21 @@ CERTIFICATE_EXPIRES = "certificate.expires"
 LOG_REOPENED = "log.reopened"
 LOG_LOST = "log.lost"
 
-SPEAKER = "\x1e"
+CONTEXT_MARK = "\x1e"
 """Stands at the head of a write."""
 
-CHECK = "check"
+HEALTH_CHECK = "check"
 """A field of who speaks of a balancer's look whether we live: what is usual about that is worth a
 line at level debug only."""
 
-ORDER = "order"
+LOGGER_ORDER = "order"
 """Stands in the place of the level of what is an order to the logger, which keeps its place."""
 
-REOPEN = "logger.reopen"
-CONFIGURE = "logger.configure"
-LEAVE = "logger.leave"
+LOGGER_REOPEN = "logger.reopen"
+LOGGER_CONFIGURE = "logger.configure"
+LOGGER_EXIT = "logger.leave"
 
-ROOM_SECONDS = 0.25
+PIPE_TIMEOUT_SECONDS = 0.25
 """How long a handler waits for room in the pipe before it drops what it has to say."""
 
 _ENCODING = ("utf-8", "backslashreplace")
@@ -81,27 +81,27 @@ class LogWriter:
         "_context",
         "_count",
         "_fd",
+        "_head",
         "_size",
-        "_speaker",
         "_threshold",
-        "due",
-        "gathered",
         "lost",
-        "lost_in_all",
-        "patience",
+        "lost_total",
+        "pending",
+        "reliable",
+        "timeout",
     )
 
     def __init__(self, fd: int, level: str, patience: float = 0.0) -> None:
         self._fd = fd
         self._threshold = LEVELS[level]
-        self.gathered: list[bytes] = []
+        self.pending: list[bytes] = []
         self._count = 0
-        self.due: dict[str, bytes] = {}
+        self.reliable: dict[str, bytes] = {}
         self._blocked = False
-        self.patience = patience
+        self.timeout = patience
         self.lost = 0
-        self.lost_in_all = 0
-        self.speak_of(b"")
+        self.lost_total = 0
+        self.set_context(b"")
 
     @property
     def fd(self) -> int:
@@ -116,7 +116,7 @@ class LogWriter:
     def count_lost(self, count: int) -> None:
         """Take note of events that were lost, and are to be reported."""
         self.lost += count
-        self.lost_in_all += count
+        self.lost_total += count
 
     def take_lost(self) -> int:
         """Return how many were lost and not reported, for somebody else to report."""
@@ -127,107 +127,107 @@ class LogWriter:
         """Send events of this level and above from now on."""
         self._threshold = LEVELS[level]
 
-    def speak_of(self, context: bytes) -> None:
+    def set_context(self, context: bytes) -> None:
         """Say what every event of this process has from now on, as JSON, beside its pid."""
         self.flush()
         self._context = context
         more = b"," + context if context else b""
-        self._speaker = b'%b{"pid":%d%b}\n' % (SPEAKER.encode(), os.getpid(), more)
-        self._size = len(self._speaker)
+        self._head = b'%b{"pid":%d%b}\n' % (CONTEXT_MARK.encode(), os.getpid(), more)
+        self._size = len(self._head)
 
-    def speak_also_of(self, more: bytes) -> None:
+    def add_context(self, more: bytes) -> None:
         """Say what else every event has from now on."""
-        self.speak_of(self._context + b"," + more)
+        self.set_context(self._context + b"," + more)
 
     def event(self, level: str, event: str, /, **fields: object) -> None:
         """Gather one event, shortened if it would not fit a write."""
-        room = select.PIPE_BUF - len(self._speaker) - len(_line(level, event, ""))
+        room = select.PIPE_BUF - len(self._head) - len(_line(level, event, ""))
         text = members(fields)
         if _size(text) > room:
             text = ""
             for name, value in fields.items():
                 longer = text + "," * bool(text) + members({name: shortened(value)})
                 text = longer if _size(longer) <= room else text
-        self.tell(level, event, text)
+        self.event_json(level, event, text)
 
-    def tell(self, level: str, event: str, fields: str = "") -> None:
+    def event_json(self, level: str, event: str, fields: str = "") -> None:
         """Gather one event; `fields` are JSON, and left out if they would not fit a write."""
         if LEVELS[level] >= self._threshold:
             line = _line(level, event, fields)
-            if len(self._speaker) + len(line) > select.PIPE_BUF:
+            if len(self._head) + len(line) > select.PIPE_BUF:
                 line = _line(level, event, "")
-            self._gather(line, 1)
+            self._append(line, 1)
 
-    def insist(self, level: str, event: str, /, **fields: object) -> None:
+    def enqueue_reliable(self, level: str, event: str, /, **fields: object) -> None:
         """Gather what must not be lost: an order, or what cannot be counted. Twice is once.
 
         It keeps its place, and if there is no room, every flush tries again.
         """
         self.flush()
-        self.due[event] = _line(level, event, members(fields))
+        self.reliable[event] = _line(level, event, members(fields))
         self.flush()
 
     @property
-    def is_behind(self) -> bool:
+    def has_backlog(self) -> bool:
         """Whether something waits for room in the pipe."""
-        return bool(self.lost or self.due)
+        return bool(self.lost or self.reliable)
 
-    def leave(self) -> LogWriterState:
+    def save_state(self) -> LogWriterState:
         """Return what the journal of the next version has to go on with."""
         # Orders are for a logger that is replaced; what cannot be counted has to be told.
-        due = self.due.get(LOG_LOST)
-        return {"lost": self.lost, "lost_in_all": self.lost_in_all, "due": due}
+        due = self.reliable.get(LOG_LOST)
+        return {"lost": self.lost, "lost_in_all": self.lost_total, "due": due}
 
-    def inherit(self, left: LogWriterState) -> None:
+    def restore_state(self, left: LogWriterState) -> None:
         """Go on from what the version before has left."""
-        self.lost, self.lost_in_all = left["lost"], left["lost_in_all"]
+        self.lost, self.lost_total = left["lost"], left["lost_in_all"]
         if left["due"] is not None:
-            self.due[LOG_LOST] = left["due"]
+            self.reliable[LOG_LOST] = left["due"]
 
-    def gather(self, lines: bytes, count: int) -> None:
+    def append(self, lines: bytes, count: int) -> None:
         """Gather events that were written down elsewhere, in the form that is at the head."""
         if lines:
-            self._gather(lines, count)
+            self._append(lines, count)
 
-    def send(self, whole: bytes, count: int) -> None:
+    def write_batch(self, whole: bytes, count: int) -> None:
         """Send a write that was put together elsewhere, with `count` events in it."""
         self._blocked = not self._write(whole)
         if self._blocked:
             self.count_lost(count)
 
-    def _gather(self, lines: bytes, count: int) -> None:
+    def _append(self, lines: bytes, count: int) -> None:
         if self._size + len(lines) > select.PIPE_BUF:
             self.flush()
-        self.gathered.append(lines)
+        self.pending.append(lines)
         self._count += count
         self._size += len(lines)
 
     def flush(self) -> None:
         """Send what was gathered, behind what is due and a report of what was lost before it."""
-        for event, line in list(self.due.items()):
-            if self._write(self._speaker + line):
-                del self.due[event]
-        if self.lost and not self.patience:
-            self._report()
-        if not self.gathered:
+        for event, line in list(self.reliable.items()):
+            if self._write(self._head + line):
+                del self.reliable[event]
+        if self.lost and not self.timeout:
+            self._report_lost()
+        if not self.pending:
             return
-        if self._write(self._speaker + b"".join(self.gathered)):
+        if self._write(self._head + b"".join(self.pending)):
             self._blocked = False
         else:
             self.count_lost(self._count)
             self._blocked = True
-        self.gathered.clear()
+        self.pending.clear()
         self._count = 0
-        self._size = len(self._speaker)
+        self._size = len(self._head)
 
-    def _report(self) -> None:
+    def _report_lost(self) -> None:
         report = _line("error", LOG_LOST, f'"count":{self.lost}')
-        if self._write(self._speaker + report):
+        if self._write(self._head + report):
             self.lost = 0
 
     def _write(self, data: bytes) -> bool:
         """Write all or nothing. Only the first of several failures in a row waits for room."""
-        deadline = time.monotonic() + (0.0 if self._blocked else self.patience)
+        deadline = time.monotonic() + (0.0 if self._blocked else self.timeout)
         while True:
             try:
                 os.write(self._fd, data)
@@ -266,7 +266,7 @@ def _size(text: str) -> int:
     return len(text.encode(*_ENCODING))
 
 
-def place_of(error: BaseException) -> str:
+def traceback_line(error: BaseException) -> str:
     """Return where an error was raised, as file and line, from the outermost call inwards."""
     places = []
     trace = error.__traceback__

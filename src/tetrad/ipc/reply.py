@@ -10,11 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.master.process import Master
 
-PATIENCE_SECONDS = 2.0
+REPLY_TIMEOUT_SECONDS = 2.0
 """How long somebody has to take what they are told."""
 
 
-def deliver(master: Master, fd: int, data: bytes) -> None:
+def send_reply(master: Master, fd: int, data: bytes) -> None:
     """Write what there is room for at once; a child writes the rest. Raises OSError."""
     os.set_blocking(fd, False)
     try:
@@ -22,15 +22,15 @@ def deliver(master: Master, fd: int, data: bytes) -> None:
     except BlockingIOError:
         pass
     if data:
-        master.fork(lambda: write_in_time(fd, data), fd)
+        master.fork(lambda: write_with_timeout(fd, data), fd)
 
 
-def write_in_time(fd: int, data: bytes) -> None:
+def write_with_timeout(fd: int, data: bytes) -> None:
     """Write all of it to who takes it in time, and has not left; for a child, as it waits."""
     os.set_blocking(fd, False)
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
-    deadline = monotonic() + PATIENCE_SECONDS
+    deadline = monotonic() + REPLY_TIMEOUT_SECONDS
     try:
         while data and poll.poll(max(0.0, deadline - monotonic()) * 1000):
             data = data[os.write(fd, data) :]

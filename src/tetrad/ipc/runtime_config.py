@@ -34,9 +34,9 @@ class TlsConfig(TypedDict):
 
 
 class ListenerConfig(TypedDict):
-    """One listener, `place` in the list of them; `family` is inet, inet6 or unix (a path)."""
+    """One listener, `index` in the list of them; `family` is inet, inet6 or unix (a path)."""
 
-    place: int
+    index: int
     name: str
     family: str
     address: str
@@ -146,5 +146,5 @@ class RuntimeConfig(TypedDict):
     logger: list[str]
     reloader: list[str]
     prober: list[str]
-    supervision: ServiceManagerConfig
+    service_manager: ServiceManagerConfig
     inherited: bool

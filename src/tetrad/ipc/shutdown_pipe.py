@@ -16,10 +16,10 @@ _set_wakeup_fd, _sigmask = signal.set_wakeup_fd, signal.pthread_sigmask
 _UNBLOCK = signal.SIG_UNBLOCK
 """All of the module that a handler needs: the module itself would be one more page to copy."""
 
-OURS = frozenset({signal.SIGTERM})
+HANDLER_SIGNALS = frozenset({signal.SIGTERM})
 
 
-class Stopping(Exception):  # noqa: N818 - an order, not an error
+class StopRequested(Exception):  # noqa: N818 - an order, not an error
     """Raised out of a wait by the signal that ends this handler."""
 
 
@@ -33,21 +33,21 @@ class ShutdownPipe:
     that ready.
     """
 
-    __slots__ = ("_signals", "_waiting", "fd", "grace", "is_heard", "poll", "stopping")
+    __slots__ = ("_signals", "_waiting", "fd", "grace", "poll", "signals_unblocked", "stopping")
 
-    def __init__(self, fd: int, grace: float, signals: AbstractSet[int] = OURS) -> None:
+    def __init__(self, fd: int, grace: float, signals: AbstractSet[int] = HANDLER_SIGNALS) -> None:
         self.fd = fd
         self.grace = grace
-        self.is_heard = False
+        self.signals_unblocked = False
         self.stopping = False
         self._signals = signals
         self.poll = select.poll()
         self.poll.register(fd, select.POLLIN)
         self._waiting = False
 
-    def hear(self) -> None:
+    def unblock_signals(self) -> None:
         """Be a process of our own: SIGTERM is ours now, the master's other signals stay blocked."""
-        self.is_heard = True
+        self.signals_unblocked = True
         _set_wakeup_fd(-1)
         _sigmask(_UNBLOCK, self._signals)
 
@@ -55,7 +55,7 @@ class ShutdownPipe:
         """Take note, and wake up a wait that is under way."""
         self.stopping = True
         if self._waiting:
-            raise Stopping
+            raise StopRequested
 
     def wait(
         self, poll: select.poll, milliseconds: float | None, *, is_stopping: bool
@@ -69,7 +69,7 @@ class ShutdownPipe:
             if self.stopping and not is_stopping:
                 return []
             return poll.poll(milliseconds)
-        except Stopping:
+        except StopRequested:
             return []
         finally:
             self._waiting = False

@@ -34,7 +34,7 @@ class InheritedFds(NamedTuple):
     ready: int
 
 
-def hand_over(plan: RuntimeConfig, estate: InheritedFds) -> None:
+def hand_over(config: RuntimeConfig, inherited: InheritedFds) -> None:
     """Put everything where the master finds it. Raises OSError, and all is where it was."""
     for stream in (0, 1, 2):
         # python-daemon opens the null device with close-on-exec where it stands already.
@@ -46,19 +46,19 @@ def hand_over(plan: RuntimeConfig, estate: InheritedFds) -> None:
     heard, notices = _pipe(blocking_reads=False)
     lifeline, held = _pipe()
     places = {
-        fds.JOURNAL: journal,
-        fds.NOTICES: notices,
-        fds.LIFELINE: lifeline,
-        fds.EVENTS: events,
+        fds.EVENTS_WRITE: journal,
+        fds.NOTICES_WRITE: notices,
+        fds.SHUTDOWN_READ: lifeline,
+        fds.EVENTS_READ: events,
         fds.NOTICES_READ: heard,
         fds.SHUTDOWN_WRITE: held,
-        fds.PLAN: _in_memory(marshal.dumps(dict(plan)) + NO_STATE),
-        fds.PIDFILE: estate.pidfile,
-        fds.CONTROL: estate.control,
-        fds.READY: estate.ready,
-        fds.TALLY: os.memfd_create("tally"),
+        fds.RUNTIME_CONFIG: _in_memory(marshal.dumps(dict(config)) + NO_STATE),
+        fds.PIDFILE: inherited.pidfile,
+        fds.CONTROL: inherited.control,
+        fds.READY: inherited.ready,
+        fds.LOG_COUNTERS: os.memfd_create("tally"),
     }
-    put_into_place(places | dict(enumerate(estate.listeners, fds.LISTENERS)))
+    put_into_place(places | dict(enumerate(inherited.listeners, fds.FIRST_LISTENER)))
 
 
 def become_master() -> NoReturn:

@@ -59,10 +59,10 @@ class Launcher:
     """One start of a daemon from a configuration without problems."""
 
     def __init__(self, loaded: ConfigResult, explicit: str | None, *, foreground: bool) -> None:
-        self._settings = loaded.config.daemon
+        self._daemon_config = loaded.config.daemon
         # Before anything forks: what is passed is for this very process.
         self._activation = socket_activation.take(os.environ, os.getpid())
-        self._plan: RuntimeConfig = runtime_config.make(
+        self._config: RuntimeConfig = runtime_config.make(
             loaded,
             explicit,
             foreground=foreground,
@@ -80,8 +80,8 @@ class Launcher:
     @property
     def listening(self) -> list[tuple[str, str]]:
         """The names, with real ports, and services of the listeners that are bound."""
-        pairs = zip(self._plan["listeners"], self._listeners, strict=True)
-        return [(sockets.real_name(plan, one), plan["service"]) for plan, one in pairs]
+        pairs = zip(self._config["listeners"], self._listeners, strict=True)
+        return [(sockets.bound_name(config, one), config["service"]) for config, one in pairs]
 
     def start(self) -> dict[str, Any]:
         """Start a daemon, and return what it says once it accepts: `pid` and `listening`.
@@ -89,7 +89,7 @@ class Launcher:
         Raises StartError, AlreadyRunning or Interrupted.
         """
         with self._interruptions, self._prepared():
-            if self._plan["log"]["file"] is None:
+            if self._config["log"]["file"] is None:
                 raise StartError(log_file.NO_TERMINAL)
             self._interruptions.check()
             hear, tell = os.pipe()
@@ -113,7 +113,7 @@ class Launcher:
         try:
             self._interruptions.check()
         except Interrupted:
-            seconds = self._settings.stop_timeout + TAKE_BACK_SECONDS
+            seconds = self._daemon_config.stop_timeout + TAKE_BACK_SECONDS
             if not control_client.terminate(outcome["pid"], seconds):
                 raise StartError(f"interrupted, but pid {outcome['pid']} is still there") from None
             raise
@@ -132,7 +132,7 @@ class Launcher:
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[None]:
         """Do all that needs no daemon yet; undo it should the start fail."""
-        path = self._plan["pidfile"]
+        path = self._config["pidfile"]
         try:
             self._make_folders()
             with pidfile.turn_to_start(path) as fd:
@@ -155,9 +155,12 @@ class Launcher:
 
     def _make_folders(self) -> None:
         """Make the default folders; one that an operator has named is theirs to make."""
-        wanted = {self._plan["pidfile"]: paths.pidfile(), self._plan["control"]: paths.control()}
-        if self._plan["log"]["file"] is not None:
-            wanted[self._plan["log"]["file"]] = paths.log()
+        wanted = {
+            self._config["pidfile"]: paths.pidfile(),
+            self._config["control"]: paths.control(),
+        }
+        if self._config["log"]["file"] is not None:
+            wanted[self._config["log"]["file"]] = paths.log()
         for path, default in wanted.items():
             folder = os.path.dirname(path)
             if path == default and not os.path.isdir(folder):
@@ -174,30 +177,30 @@ class Launcher:
     def _inherit(self) -> None:
         try:
             self._listeners += socket_activation.adopt(
-                self._plan["listeners"], self._activation.sockets
+                self._config["listeners"], self._activation.sockets
             )
         except socket_activation.MismatchError as error:
             raise StartError(str(error)) from None
 
     def _listen(self) -> None:
         # The permissions of a Unix socket are the same whether it comes now or with a reload.
-        os.umask(self._settings.umask)
-        for plan in self._plan["listeners"]:
+        os.umask(self._daemon_config.umask)
+        for config in self._config["listeners"]:
             try:
-                self._listeners.append(sockets.open_listener(plan))
+                self._listeners.append(sockets.open_listener(config))
             except OSError as error:
-                raise _bind_error(plan["name"], error) from None
-            if plan["family"] == "unix":
-                self._own(plan["address"])
+                raise _bind_error(config["name"], error) from None
+            if config["family"] == "unix":
+                self._own(config["address"])
 
     def _open_control(self) -> None:
-        path = self._plan["control"]
+        path = self._config["control"]
         try:
             self._control = sockets.open_control(path, CONTROL_BACKLOG)
         except OSError as error:
             raise _bind_error(path, error) from None
         self._own(path)
-        group = privileges.group_id(self._settings.control_group)
+        group = privileges.group_id(self._daemon_config.control_group)
         if group is not None:
             os.chown(path, -1, group)
             os.chmod(path, 0o660)
@@ -227,7 +230,7 @@ class Launcher:
 
     def _become_master(self, ready: int, *, detach: bool) -> NoReturn:
         self._interruptions.pass_on()
-        estate = InheritedFds(
+        fds_to_pass = InheritedFds(
             self._pidfile,
             self._control.fileno(),
             [listener.fileno() for listener in self._listeners],
@@ -236,11 +239,11 @@ class Launcher:
         if self._identity is not None:
             # python-daemon sets either the supplementary groups or the group, not both.
             os.setgid(self._identity.gid)
-        keep = [estate.pidfile, estate.control, *estate.listeners, ready]
+        keep = [fds_to_pass.pidfile, fds_to_pass.control, *fds_to_pass.listeners, ready]
         with privileges.dropping(self._identity):
             self._context(detach, keep).open()
-        log_file.try_out(self._plan["log"]["file"], self._plan["pidfile"])
-        hand_over(self._plan, estate)
+        log_file.try_out(self._config["log"]["file"], self._config["pidfile"])
+        hand_over(self._config, fds_to_pass)
         self._pidfile, self._ready = fds.PIDFILE, fds.READY
         become_master()
 
@@ -249,8 +252,8 @@ class Launcher:
         streams = {} if detach else {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
         return daemon.DaemonContext(
             detach_process=detach,
-            working_directory=self._settings.working_directory,
-            umask=int(self._settings.umask),
+            working_directory=self._daemon_config.working_directory,
+            umask=int(self._daemon_config.umask),
             uid=uid,
             gid=gid,
             initgroups=self._identity is not None,

@@ -18,10 +18,10 @@ from tetrad.ipc.runtime_config import (
     LimitsConfig,
     ListenerConfig,
     LogConfig,
-    RuntimeConfig,
     ProxyConfig,
-    SessionConfig,
+    RuntimeConfig,
     ServiceManagerConfig,
+    SessionConfig,
 )
 from tetrad.launch.socket_activation import SocketActivation
 from tetrad.system import exec_commands
@@ -69,7 +69,7 @@ def make(
         version=__version__,
         file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
         listeners=[
-            _listener(config, index, found and found.plan)
+            _listener(config, index, found and found.config)
             for index, found in enumerate(certificates or [None] * len(config.listen))
         ],
         fixed=list(FIXED),
@@ -100,7 +100,7 @@ def make(
         logger=exec_commands.command("logger.process"),
         reloader=exec_commands.command("helpers.config_reader", manner, explicit or ""),
         prober=exec_commands.command("helpers.upgrade_trial", manner, explicit or ""),
-        supervision=ServiceManagerConfig(
+        service_manager=ServiceManagerConfig(
             notify=activation.notify, watchdog=activation.watchdog, is_known=foreground
         ),
         inherited=bool(activation.sockets),
@@ -112,7 +112,7 @@ def _listener(config: Config, index: int, tls: TlsConfig | None) -> ListenerConf
     path = listener.address.path
     family = "unix" if path is not None else "inet6" if ":" in listener.address else "inet"
     return ListenerConfig(
-        place=index,
+        index=index,
         name=listener.name,
         family=family,
         address=str(listener.address) if path is None else path,

@@ -66,7 +66,7 @@ def take(environment: MutableMapping[str, str], pid: int) -> SocketActivation:
     )
 
 
-def adopt(plans: list[ListenerConfig], passed: tuple[PassedSocket, ...]) -> list[socket.socket]:
+def adopt(configs: list[ListenerConfig], passed: tuple[PassedSocket, ...]) -> list[socket.socket]:
     """Return the passed socket of each listener: by its address and port, or by its name.
 
     A name is the listener's place in the file, as `listen[0]`. Raises MismatchError unless there is
@@ -74,9 +74,9 @@ def adopt(plans: list[ListenerConfig], passed: tuple[PassedSocket, ...]) -> list
     """
     with contextlib.ExitStack() as stack:
         named = [(name, stack.enter_context(_socket(fd))) for fd, name in passed]
-        found = _match(plans, named)
-        for listener, plan in zip(found, plans, strict=True):
-            sockets.take_over(listener, plan)
+        found = _match(configs, named)
+        for listener, config in zip(found, configs, strict=True):
+            sockets.configure_inherited(listener, config)
         stack.pop_all()
     return found
 
@@ -91,14 +91,14 @@ def _socket(fd: int) -> socket.socket:
 
 
 def _match(
-    plans: list[ListenerConfig], named: list[tuple[str, socket.socket]]
+    configs: list[ListenerConfig], named: list[tuple[str, socket.socket]]
 ) -> list[socket.socket]:
     left, found = list(named), []
-    for index, plan in enumerate(plans):
-        match = next((pair for pair in left if _is_for(plan, index, *pair)), None)
+    for index, config in enumerate(configs):
+        match = next((pair for pair in left if _is_for(config, index, *pair)), None)
         if match is None:
             raise MismatchError(
-                f"{plan['name']}: systemd passed listeners, but none for listen[{index}]: "
+                f"{config['name']}: systemd passed listeners, but none for listen[{index}]: "
                 "add it to tetrad.socket, or take it out of the configuration"
             )
         left.remove(match)
@@ -111,10 +111,10 @@ def _match(
     return found
 
 
-def _is_for(plan: ListenerConfig, index: int, name: str, passed: socket.socket) -> bool:
-    if passed.type != socket.SOCK_STREAM or passed.family != sockets.FAMILIES[plan["family"]]:
+def _is_for(config: ListenerConfig, index: int, name: str, passed: socket.socket) -> bool:
+    if passed.type != socket.SOCK_STREAM or passed.family != sockets.FAMILIES[config["family"]]:
         return False
-    return name == f"listen[{index}]" or _place(passed) == plan["name"]
+    return name == f"listen[{index}]" or _place(passed) == config["name"]
 
 
 def _place(passed: socket.socket) -> str:

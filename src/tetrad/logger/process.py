@@ -58,8 +58,8 @@ class Logger:
     def __init__(self, orders: dict[str, Any]) -> None:
         self._lines: list[bytes] = []
         self._file = LogFile(orders["file"])
-        self._tally = LogCounters(TALLY)
-        self._lost = self._tally.take_owed()
+        self._counters = LogCounters(TALLY)
+        self._lost = self._counters.take_unreported()
         self._is_leaving = False
         self._partial = b""
         self._speaker: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class Logger:
             _rest()
         self._write()
         if self._is_leaving:
-            self._tally.leave(os.getpid(), self._lost)
+            self._counters.record_exit(os.getpid(), self._lost)
 
     def _finish(self) -> None:
         """Read on to where a write ends, so that the next logger begins where one begins.
@@ -109,8 +109,8 @@ class Logger:
 
     def _heed(self, line: str) -> None:
         """Log an event, obey an order, or take note of who speaks. Raises ValueError."""
-        if line.startswith(log_protocol.SPEAKER):
-            self._speaker = _decode(line.removeprefix(log_protocol.SPEAKER))
+        if line.startswith(log_protocol.CONTEXT_MARK):
+            self._speaker = _decode(line.removeprefix(log_protocol.CONTEXT_MARK))
             self._rendered.clear()
             return
         moment, what = line.split(" ", 1)
@@ -119,12 +119,12 @@ class Logger:
             return
         level, event, text = what.split(" ", 2)
         fields = _decode(text)
-        if level == log_protocol.ORDER:
+        if level == log_protocol.LOGGER_ORDER:
             self._obey(event, fields)
         elif event == log_protocol.LOG_LOST and fields["count"]:
             self._lost += fields["count"]  # one report for all that was lost, wherever it was
         elif self._speaker is not None:
-            if level == "info" and log_protocol.CHECK in self._speaker:
+            if level == "info" and log_protocol.HEALTH_CHECK in self._speaker:
                 level = "debug"
             self._rendered[what] = self._log(int(moment), level, event, self._speaker | fields)
 
@@ -145,12 +145,12 @@ class Logger:
 
     def _obey(self, order: str, fields: dict[str, Any]) -> None:
         self._write()
-        if order == log_protocol.CONFIGURE:
+        if order == log_protocol.LOGGER_CONFIGURE:
             self._configure(fields)
             self._file.move(fields["file"])
-        elif order == log_protocol.REOPEN and self._file.open():
+        elif order == log_protocol.LOGGER_REOPEN and self._file.open():
             self._say("info", log_protocol.LOG_REOPENED)
-        elif order == log_protocol.LEAVE and fields["pid"] == os.getpid():
+        elif order == log_protocol.LOGGER_EXIT and fields["pid"] == os.getpid():
             self._is_leaving = True
 
     def _configure(self, orders: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ class Logger:
             self._lost = 0
         written = self._file.write(lines)
         self._lost += len(lines) - written
-        self._tally.add(written, len(lines) - written)
+        self._counters.add(written, len(lines) - written)
 
     def _say(self, level: str, event: str, **fields: object) -> bool:
         """Write a line of the logger's own, at once; True if it is written."""
@@ -207,7 +207,7 @@ def _waiting_bytes() -> int:
 def main() -> None:
     """Run the logger; its one argument says how and where to write, as JSON."""
     orders = json.loads(sys.argv[1])
-    ProcessTitle().set(b"logger")
+    ProcessTitle().show(b"logger")
     Logger(orders).run()
 
 

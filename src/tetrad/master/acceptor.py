@@ -12,7 +12,7 @@ from tetrad.master.proxy_handshakes import PendingConnection, ProxyHandshakes
 from tetrad.master.refusal_log import RefusalLog
 from tetrad.protocol.proxy import HeaderError
 from tetrad.system import sockets
-from tetrad.system.addresses import read
+from tetrad.system.addresses import parse_peer
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
@@ -58,22 +58,22 @@ class Acceptor:
     def __init__(
         self,
         loop: EventLoop,
-        journal: log_protocol.LogWriter,
+        log: log_protocol.LogWriter,
         admission: Admission,
-        crew: HandlerPool,
+        handlers: HandlerPool,
         *,
         inherited: bool,
     ) -> None:
         self.inherited = inherited
         self._loop = loop
-        self._journal = journal
+        self._log = log
         self._admission = admission
-        self._crew = crew
+        self._handlers = handlers
         self._open: dict[int, Listener] = {}
         self._run = os.urandom(4).hex()
         self._serial = 0
-        self._shut = False
-        self._vestibule = ProxyHandshakes(loop, admission, self._welcome, self._turn_away)
+        self._is_paused = False
+        self._handshakes = ProxyHandshakes(loop, admission, self._finish_handshake, self._reject)
         self.refusals = RefusalLog()
         self.accepted = 0
         self.peak = 0
@@ -83,7 +83,7 @@ class Acceptor:
         """Where clients are accepted."""
         return list(self._open.values())
 
-    def leave(self) -> AcceptorState:
+    def save_state(self) -> AcceptorState:
         """Return what the next version goes on with."""
         return {
             "run": self._run,
@@ -91,59 +91,59 @@ class Acceptor:
             "accepted": self.accepted,
             "peak": self.peak,
             "refused": self.refusals.counts,
-            "guests": self._vestibule.leave(),
+            "pending_connections": self._handshakes.save_state(),
         }
 
-    def inherit(self, left: AcceptorState) -> None:
+    def restore_state(self, left: AcceptorState) -> None:
         """Go on from what the version before has left."""
         self._run, self._serial = left["run"], left["serial"]
         self.accepted, self.peak = left["accepted"], left["peak"]
         self.refusals.counts |= left["refused"]
 
-    def take_in(self, guests: list[PendingState]) -> None:
+    def restore_pending(self, pending_connections: list[PendingState]) -> None:
         """Have those wait on who were in the vestibule of the version before."""
         for listener in self.listeners:
-            self._vestibule.inherit(listener, guests)
+            self._handshakes.restore_state(listener, pending_connections)
 
-    def open(self, listener: Listener) -> None:
+    def add_listener(self, listener: Listener) -> None:
         """Accept clients here, too."""
         fd = listener.socket.fileno()
         self._open[fd] = listener
-        self._loop.saw(fd)
-        if not self._shut:
+        self._loop.track_fd(fd)
+        if not self._is_paused:
             self._loop.watch(fd, self._accept)
 
-    def close(self, listener: Listener) -> None:
+    def close_listener(self, listener: Listener) -> None:
         """Accept no more clients here but those that the kernel has accepted already."""
         fd = listener.socket.fileno()
         while not self.inherited and self._accept(fd):
             pass
-        self._vestibule.clear(listener)
+        self._handshakes.reject_listener(listener)
         self._loop.unwatch(fd)
         del self._open[fd]
         if self.inherited:
             listener.socket.close()
         else:
-            sockets.close(listener.socket, listener.plan)
+            sockets.close(listener.socket, listener.config)
 
     def stop(self) -> None:
         """Close, and refuse whoever still waits at the door."""
         self._admission.stop()
         for listener in self.listeners:
-            self.close(listener)
+            self.close_listener(listener)
 
     def _accept(self, fd: int) -> bool:
         """Accept some clients; False once there is none left, or no room for one."""
         listener = self._open[fd]
         arrivals: list[Arrival] = []
-        more = self._collect(listener, arrivals)
+        more = self._accept_batch(listener, arrivals)
         if arrivals:
-            self._admit(arrivals)
+            self._serve(arrivals)
             for socket, _ in arrivals:
                 socket.close()
-        return more and not self._shut
+        return more and not self._is_paused
 
-    def _collect(self, listener: Listener, arrivals: list[Arrival]) -> bool:
+    def _accept_batch(self, listener: Listener, arrivals: list[Arrival]) -> bool:
         """Add the clients that come in to `arrivals`; False once nobody is left at the door."""
         for _ in range(ACCEPTED_PER_TURN):
             try:
@@ -156,74 +156,74 @@ class Acceptor:
                 self._pause(error)
                 return False
             self._serial = serial = self._serial + 1
-            name, address = read(peer, serial)
+            name, address = parse_peer(peer, serial)
             client = Client(name, address, f"{self._run}-{serial:x}", listener)
             if listener.is_behind_proxy:
-                self._receive(listener, socket, client, arrivals)
+                self._start_handshake(listener, socket, client, arrivals)
             else:
-                self._let_in(listener, socket, client, arrivals)
-            if not listener.has_more():
+                self._admit(listener, socket, client, arrivals)
+            if not listener.has_pending():
                 return False
         return True
 
-    def _let_in(
+    def _admit(
         self, listener: Listener, socket: _socket.socket, client: Client, arrivals: list[Arrival]
     ) -> None:
         """Add a client to `arrivals`, or turn it away."""
-        reason = self._admission.refusal(client.address, monotonic())
+        reason = self._admission.refusal_reason(client.address, monotonic())
         if reason is None:
-            self._admission.enter(client.address)
+            self._admission.add_client(client.address)
             fd = socket.fileno()
-            if fd > self._loop.highest:
-                self._loop.saw(fd)
-            if listener.is_forgetful:
-                sockets.limit_reads(socket)
+            if fd > self._loop.highest_fd:
+                self._loop.track_fd(fd)
+            if listener.needs_recv_timeout:
+                sockets.set_recv_timeout(socket)
             arrivals.append((socket, client))
         else:
             socket.close()
             self._refuse(client, reason)
 
-    def _receive(
+    def _start_handshake(
         self, listener: Listener, socket: _socket.socket, client: Client, arrivals: list[Arrival]
     ) -> None:
         """Let in whom a balancer brings, if it says so at once; else it may wait a while."""
-        proxy = listener.plan["proxy"]
+        proxy = listener.config["proxy"]
         patience = 0.0 if proxy is None else proxy["timeout"]
-        guest = PendingConnection(socket, client, listener, monotonic() + patience)
+        pending = PendingConnection(socket, client, listener, monotonic() + patience)
         if not listener.trusts(client.address):
-            self._turn_away(guest, "access")
+            self._reject(pending, "access")
             return
         try:
-            header = guest.hear()
+            header = pending.read_header()
         except HeaderError as error:
-            self._turn_away(guest, "proxy", str(error))
+            self._reject(pending, "proxy", str(error))
             return
         if header is not None:
-            self._let_in(listener, socket, guest.brings(header), arrivals)
-        elif reason := self._admission.refusal(None, monotonic()):
-            self._turn_away(guest, reason)
+            self._admit(listener, socket, pending.client_from(header), arrivals)
+        elif reason := self._admission.refusal_reason(None, monotonic()):
+            self._reject(pending, reason)
         else:
-            self._vestibule.keep(guest)
+            self._handshakes.add(pending)
 
-    def _welcome(self, guest: PendingConnection, header: Header) -> None:
+    def _finish_handshake(self, pending: PendingConnection, header: Header) -> None:
         """Let in whom a balancer brings that has made us wait."""
         arrivals: list[Arrival] = []
-        self._let_in(guest.listener, guest.socket, guest.brings(header), arrivals)
+        self._admit(pending.listener, pending.socket, pending.client_from(header), arrivals)
         if arrivals:
-            self._admit(arrivals)
-            guest.socket.close()
+            self._serve(arrivals)
+            pending.socket.close()
 
-    def _turn_away(self, guest: PendingConnection, reason: str, error: str | None = None) -> None:
-        guest.socket.close()
-        self._refuse(guest.client, reason, error)
+    def _reject(self, pending: PendingConnection, reason: str, error: str | None = None) -> None:
+        pending.socket.close()
+        self._refuse(pending.client, reason, error)
 
-    def _admit(self, arrivals: list[Arrival]) -> None:
+    def _serve(self, arrivals: list[Arrival]) -> None:
         """Give clients to handlers, which their sockets are for from here on."""
-        served, error = self._crew.serve(arrivals)
+        served, error = self._handlers.serve(arrivals)
         self.accepted += served
         if served < len(arrivals):
             for _, client in arrivals[served:]:
-                self._admission.leave(client.address)
+                self._admission.remove_client(client.address)
                 self._refuse(client, "resources")
         self.peak = max(self.peak, self._admission.clients)
         if error is not None:
@@ -232,30 +232,28 @@ class Acceptor:
     def _refuse(self, client: Client, reason: str, error: str | None = None) -> None:
         if self.refusals.add(reason, monotonic()):
             fields = client.fields() if error is None else {**client.fields(), "error": error}
-            self._journal.event("warning", log_protocol.CLIENT_REFUSED, reason=reason, **fields)
-        due = self.refusals.summary_due
+            self._log.event("warning", log_protocol.CLIENT_REFUSED, reason=reason, **fields)
+        due = self.refusals.suppressed_due
         if due is not None and "refusals" not in self._loop.timers:
-            self._loop.timers.set("refusals", due, self.sum_up)
+            self._loop.timers.set("refusals", due, self.log_suppressed)
 
-    def sum_up(self) -> None:
+    def log_suppressed(self) -> None:
         """Log how many refusals had no line of their own."""
-        for reason, count in self.refusals.summary():
-            self._journal.event(
-                "warning", log_protocol.CLIENT_REFUSED, reason=reason, suppressed=count
-            )
+        for reason, count in self.refusals.take_suppressed():
+            self._log.event("warning", log_protocol.CLIENT_REFUSED, reason=reason, suppressed=count)
 
     def _pause(self, error: OSError) -> None:
         """Leave clients in the backlog until there is room; say so once an episode."""
         now = monotonic()
         if "overloaded" not in self._loop.timers:
-            self._journal.event("error", log_protocol.SERVER_OVERLOADED, error=reason_of(error))
+            self._log.event("error", log_protocol.SERVER_OVERLOADED, error=reason_of(error))
         self._loop.timers.set("overloaded", now + 10 * PAUSE_SECONDS, lambda: None)
-        self._shut = True
+        self._is_paused = True
         for fd in self._open:
             self._loop.unwatch(fd)
-        self._loop.timers.set("reopen", now + PAUSE_SECONDS, self._reopen)
+        self._loop.timers.set("reopen", now + PAUSE_SECONDS, self._resume)
 
-    def _reopen(self) -> None:
-        self._shut = False
+    def _resume(self) -> None:
+        self._is_paused = False
         for fd in self._open:
             self._loop.watch(fd, self._accept)

@@ -49,7 +49,7 @@ class Admission:
         bits, number = address
         return self._access.allows(bits, number)
 
-    def refusal(self, address: Source | None, now: float) -> str | None:
+    def refusal_reason(self, address: Source | None, now: float) -> str | None:
         """Return why a client is refused, in the log's word, or None if it may come in.
 
         `now` is in seconds of the monotonic clock. What may come in has used up some of its
@@ -71,14 +71,18 @@ class Admission:
             return None
         if most is not None and self._here.get(source, 0) >= most:
             return "clients_per_source"
-        if self._rates is not None and not self._rates.take(source, now):
+        if self._rates is not None and not self._rates.consume(source, now):
             return "rate"
         return None
 
-    def outlook(self, address: Source, now: float) -> dict[str, object]:
+    def report(self, address: Source, now: float) -> dict[str, object]:
         """Return what a client from there would meet, without letting it in."""
         source = source_of(address)
-        wait = 0.0 if self._rates is None or source is None else self._rates.wait(source, now)
+        wait = (
+            0.0
+            if self._rates is None or source is None
+            else self._rates.seconds_until_allowed(source, now)
+        )
         return {
             "access": self.allows(address),
             "clients": self.clients,
@@ -89,14 +93,14 @@ class Admission:
             "wait": wait,
         }
 
-    def enter(self, address: Source | None) -> None:
+    def add_client(self, address: Source | None) -> None:
         """Count a client in."""
         self.clients += 1
         source = source_of(address)
         if source is not None:
             self._here[source] = self._here.get(source, 0) + 1
 
-    def leave(self, address: Source | None) -> None:
+    def remove_client(self, address: Source | None) -> None:
         """Count a client out."""
         self.clients -= 1
         source = source_of(address)
@@ -145,15 +149,15 @@ class RateLimiter:
         self._recent: dict[Source, float] = {}
         self._before: dict[Source, float] = {}
 
-    def wait(self, source: Source, now: float) -> float:
+    def seconds_until_allowed(self, source: Source, now: float) -> float:
         """Return the seconds until a source may come again, which is 0 if it may."""
         # A millionth of leeway: a burst is a sum of intervals, which are not exact.
         full_in = self._full_at(source, now) - now
         return max(0.0, full_in - self._burst - self._interval * 1e-6)
 
-    def take(self, source: Source, now: float) -> bool:
+    def consume(self, source: Source, now: float) -> bool:
         """Let one more in, if its source has not come too fast."""
-        if self.wait(source, now) > 0:
+        if self.seconds_until_allowed(source, now) > 0:
             return False
         full_at = self._full_at(source, now)
         if len(self._recent) >= MOST_BUCKETS // 2:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     ClientHandoff = tuple[str, str, int, bytes, str]
     """A client as its handler needs it: name, family, its listener's place, context, connection."""
 
-_KEPT = ("address", "connection", "family", "listener", "more", "name", "place", "service")
+_SAVED = (
+    "address",
+    "connection",
+    "family",
+    "listener",
+    "listener_index",
+    "name",
+    "proxy_fields",
+    "service",
+)
 """What the master knows of a client for as long as it is there."""
 
 
@@ -36,38 +45,38 @@ class Listener:
         "_balancers",
         "_kind",
         "_poll",
+        "config",
         "context",
         "family",
+        "index",
         "is_behind_proxy",
-        "is_forgetful",
         "name",
-        "place",
-        "plan",
+        "needs_recv_timeout",
         "port",
         "service",
         "socket",
     )
 
     def __init__(
-        self, plan: ListenerConfig, socket: _socket.socket, *, inherited: bool = False
+        self, config: ListenerConfig, socket: _socket.socket, *, inherited: bool = False
     ) -> None:
         self.socket = socket
         self._poll = select.poll()
         self._poll.register(socket.fileno(), select.POLLIN)
-        self.port = sockets.port_of(socket)
-        self.name = sockets.real_name(plan, socket)
-        self.is_forgetful = inherited or plan["family"] == "unix"
-        self.configure(plan)
+        self.port = sockets.bound_port(socket)
+        self.name = sockets.bound_name(config, socket)
+        self.needs_recv_timeout = inherited or config["family"] == "unix"
+        self.configure(config)
 
-    def configure(self, plan: ListenerConfig) -> None:
+    def configure(self, config: ListenerConfig) -> None:
         """Serve clients like this from now on."""
-        self.plan = plan
-        self.family, self.place, self.service = plan["family"], plan["place"], plan["service"]
+        self.config = config
+        self.family, self.index, self.service = config["family"], config["index"], config["service"]
         self._kind = sockets.FAMILIES[self.family]
-        proxy = plan["proxy"]
+        proxy = config["proxy"]
         self.is_behind_proxy = proxy is not None
         self._balancers = AccessList(() if proxy is None else proxy["trusted"])
-        self.context = members({"service": plan["service"], "listener": self.name}).encode()
+        self.context = members({"service": config["service"], "listener": self.name}).encode()
 
     def trusts(self, balancer: Source | None) -> bool:
         """Tell whether a balancer is believed; who may use a Unix socket is."""
@@ -79,7 +88,7 @@ class Listener:
         fd, address = self.socket._accept()  # type: ignore[attr-defined]  # noqa: SLF001
         return _socket.socket(self._kind, _socket.SOCK_STREAM, 0, fd), address
 
-    def has_more(self) -> bool:
+    def has_pending(self) -> bool:
         """Tell whether another client waits; True if only `accept` can tell.
 
         An `accept` that finds nobody ends in an exception, and whoever has come alone waits for it.
@@ -92,7 +101,7 @@ class Listener:
     def fields(self) -> dict[str, object]:
         """Return what the log and the status say of it."""
         return {
-            "address": self.plan["address"],
+            "address": self.config["address"],
             "port": self.port,
             "service": self.service,
         }
@@ -106,7 +115,7 @@ class Client:
     `more` fields there: which one did, and how that one calls the connection.
     """
 
-    __slots__ = (*_KEPT, "context")
+    __slots__ = (*_SAVED, "context")
 
     def __init__(
         self,
@@ -120,37 +129,37 @@ class Client:
         self.address = address
         self.connection = connection
         self.family = listener.family
-        self.place = listener.place
+        self.listener_index = listener.index
         self.service = listener.service
         self.listener = listener.name
         # There is nothing in either that would have to be escaped.
         head = f'"client":"{name}","connection":"{connection}",'
         self.context = head.encode() + listener.context
-        self.more = more
+        self.proxy_fields = more
         if more:
             self.context += b"," + members(more).encode()
 
     @classmethod
-    def inherited(cls, left: dict[str, Any]) -> Client:
+    def restore_state(cls, left: dict[str, Any]) -> Client:
         """Return a client that the version before has let in. Raises ValueError."""
-        if left.keys() != set(_KEPT):
+        if left.keys() != set(_SAVED):
             raise ValueError(f"a client with {', '.join(sorted(left))}")
         client = cls.__new__(cls)
-        for name in _KEPT:
+        for name in _SAVED:
             setattr(client, name, left[name])
         client.context = b""
         return client
 
-    def leave(self) -> dict[str, Any]:
+    def save_state(self) -> dict[str, Any]:
         """Return all of it as plain data, for the next version."""
-        return {name: getattr(self, name) for name in _KEPT}
+        return {name: getattr(self, name) for name in _SAVED}
 
     @classmethod
-    def load(cls, data: bytes) -> Client:
+    def unpack(cls, data: bytes) -> Client:
         """Return a client that was dumped."""
-        return cls.inherited(dict(zip(_KEPT, loads(data), strict=True)))  # noqa: S302 - our own
+        return cls.restore_state(dict(zip(_SAVED, loads(data), strict=True)))  # noqa: S302 - our own
 
-    def dump(self) -> bytes:
+    def pack(self) -> bytes:
         """Return all of it in less memory; `address_of` and `load` take that."""
         # Written out: what would go through the names has pages of its own for each fork to copy.
         return dumps(
@@ -159,16 +168,16 @@ class Client:
                 self.connection,
                 self.family,
                 self.listener,
-                self.more,
+                self.listener_index,
                 self.name,
-                self.place,
+                self.proxy_fields,
                 self.service,
             )
         )
 
-    def pack(self) -> ClientHandoff:
+    def handoff(self) -> ClientHandoff:
         """Return what a handler has to know, to be sent to one that waits."""
-        return self.name, self.family, self.place, self.context, self.connection
+        return self.name, self.family, self.listener_index, self.context, self.connection
 
     def fields(self) -> dict[str, object]:
         """Return what every line about this client has."""
@@ -177,11 +186,11 @@ class Client:
             "connection": self.connection,
             "service": self.service,
             "listener": self.listener,
-            **(self.more or {}),
+            **(self.proxy_fields or {}),
         }
 
 
-def address_of(data: bytes) -> Source | None:
+def packed_address(data: bytes) -> Source | None:
     """Return what admission counts a client by that was dumped."""
     address: Source | None = loads(data)[0]  # noqa: S302 - our own
     return address

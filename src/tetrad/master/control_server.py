@@ -11,9 +11,9 @@ import os
 import sys
 import time
 
-from tetrad.ipc.fds import TALLY
+from tetrad.ipc.fds import LOG_COUNTERS
 from tetrad.ipc.log_counters import LogCounters
-from tetrad.ipc.reply import deliver, write_in_time
+from tetrad.ipc.reply import send_reply, write_with_timeout
 from tetrad.master import status
 from tetrad.system import addresses, sockets
 from tetrad.system.json_lite import encode
@@ -23,9 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.master.process import Master
 
-MOST_CONVERSATIONS = 16
-LONGEST_REQUEST = 64
-PATIENCE_SECONDS = 2.0
+MAX_CONNECTIONS = 16
+MAX_REQUEST_BYTES = 64
+REQUEST_TIMEOUT_SECONDS = 2.0
 """How long a peer has to send its request."""
 
 
@@ -45,26 +45,26 @@ class ControlServer:
         try:
             peer, _ = sockets.accept(self._listener, "unix")
         except OSError:
-            self._master.loop.rest(listener)
+            self._master.loop.suspend(listener)
             return
         fd = peer.fileno()
         is_trusted = _is_trusted(peer)
-        may_look = is_trusted or self._master.plan["control_group"] is not None
+        may_look = is_trusted or self._master.config["control_group"] is not None
         if not may_look:
             peer.close()
             return
-        if len(self._conversations) >= MOST_CONVERSATIONS:
-            self._end(next(iter(self._conversations.values())))
+        if len(self._conversations) >= MAX_CONNECTIONS:
+            self._close(next(iter(self._conversations.values())))
         conversation = ControlConnection(peer, is_trusted=is_trusted)
         self._conversations[fd] = conversation
-        self._master.loop.watch(fd, lambda _fd: self._hear(conversation))
-        when = time.monotonic() + PATIENCE_SECONDS
-        self._master.loop.timers.set(f"control {fd}", when, lambda: self._end(conversation))
+        self._master.loop.watch(fd, lambda _fd: self._on_readable(conversation))
+        when = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+        self._master.loop.timers.set(f"control {fd}", when, lambda: self._close(conversation))
 
-    def _hear(self, conversation: ControlConnection) -> None:
+    def _on_readable(self, conversation: ControlConnection) -> None:
         """Read what has come of a request; answer it when it is whole."""
         try:
-            data = conversation.peer.recv(LONGEST_REQUEST, _socket.MSG_DONTWAIT)
+            data = conversation.peer.recv(MAX_REQUEST_BYTES, _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -72,62 +72,62 @@ class ControlServer:
         conversation.request += data
         if b"\n" in conversation.request:
             self._answer(conversation, conversation.request.partition(b"\n")[0])
-        elif not data or len(conversation.request) > LONGEST_REQUEST:
-            self._end(conversation)
+        elif not data or len(conversation.request) > MAX_REQUEST_BYTES:
+            self._close(conversation)
 
     def _answer(self, conversation: ControlConnection, request: bytes) -> None:
         if request == b"status":
-            self._report(conversation)
+            self._send_status(conversation)
         elif request == b"reload" and conversation.is_trusted:
-            self._forget(conversation)
-            self._master.reloading.ask(lambda outcome: self._say(conversation, outcome))
+            self._unwatch(conversation)
+            self._master.reloader.request(lambda outcome: self._reply(conversation, outcome))
         elif request == b"upgrade" and conversation.is_trusted:
-            self._forget(conversation)
+            self._unwatch(conversation)
             fd = conversation.fd
-            self._master.upgrading.ask(lambda outcome: self._say(conversation, outcome), fd)
+            self._master.upgrader.request(lambda outcome: self._reply(conversation, outcome), fd)
         elif request.startswith(b"source "):
-            self._say(conversation, self._outlook(request.removeprefix(b"source ")))
+            self._reply(conversation, self._source_report(request.removeprefix(b"source ")))
         else:
-            self._say(
+            self._reply(
                 conversation,
                 {"error": "the requests are: status, source ADDRESS; upgrade and reload for root"},
             )
 
-    def _outlook(self, address: bytes) -> dict[str, object]:
+    def _source_report(self, address: bytes) -> dict[str, object]:
         try:
             source = addresses.parse(address.decode("ascii", "replace"))
         except (OSError, ValueError):
             return {"error": "not an address"}
-        return self._master.admission.outlook(source, time.monotonic())
+        return self._master.admission.report(source, time.monotonic())
 
-    def _report(self, conversation: ControlConnection) -> None:
+    def _send_status(self, conversation: ControlConnection) -> None:
         """Have a child write the status; should there be none, the peer hears that."""
-        tally = LogCounters(TALLY).read()
+        counters = LogCounters(LOG_COUNTERS).read()
 
         def report() -> None:
-            answer = encode(status.status(self._master, *tally))
-            write_in_time(conversation.fd, answer.encode() + b"\n")
+            answer = encode(status.status(self._master, *counters))
+            write_with_timeout(conversation.fd, answer.encode() + b"\n")
 
         try:
             self._master.fork(report, conversation.fd)
         except OSError as error:
-            self._say(conversation, {"error": f"no process for an answer: {reason_of(error)}"})
+            self._reply(conversation, {"error": f"no process for an answer: {reason_of(error)}"})
         else:
-            self._end(conversation)
+            self._close(conversation)
 
-    def _say(self, conversation: ControlConnection, answer: dict[str, object]) -> None:
+    def _reply(self, conversation: ControlConnection, answer: dict[str, object]) -> None:
         """Send an answer, and end."""
         try:
-            deliver(self._master, conversation.fd, encode(answer).encode() + b"\n")
+            send_reply(self._master, conversation.fd, encode(answer).encode() + b"\n")
         except OSError:
             pass  # the operator has left, or there is no room for a child
-        self._end(conversation)
+        self._close(conversation)
 
-    def _end(self, conversation: ControlConnection) -> None:
-        self._forget(conversation)
+    def _close(self, conversation: ControlConnection) -> None:
+        self._unwatch(conversation)
         conversation.peer.close()
 
-    def _forget(self, conversation: ControlConnection) -> None:
+    def _unwatch(self, conversation: ControlConnection) -> None:
         """Listen to it no more."""
         if self._conversations.pop(conversation.fd, None) is not None:
             self._master.loop.unwatch(conversation.fd)

@@ -18,7 +18,7 @@ class HandlerProcess:
     `kept` as `Client.dump` makes it, and was taken at `since`, in seconds of the monotonic clock.
     """
 
-    __slots__ = ("channel", "kept", "number", "pid", "since")
+    __slots__ = ("channel", "number", "packed_client", "pid", "since")
 
     def __init__(
         self,
@@ -31,17 +31,17 @@ class HandlerProcess:
         self.number = number
         self.pid = pid
         self.channel = channel
-        self.kept = kept
+        self.packed_client = kept
         self.since = since
 
     @property
     def client(self) -> Client | None:
         """Who is being served."""
-        return None if self.kept is None else Client.load(self.kept)
+        return None if self.packed_client is None else Client.unpack(self.packed_client)
 
-    def take(self, client: Client, now: float) -> None:
+    def assign(self, client: Client, now: float) -> None:
         """Have a client from `now` on."""
-        self.kept = client.dump()
+        self.packed_client = client.pack()
         self.since = now
 
 
@@ -66,7 +66,7 @@ class HandlerTable:
         """How many wait for a client."""
         return len(self.waiting)
 
-    def register(self, child: HandlerProcess) -> None:
+    def add(self, child: HandlerProcess) -> None:
         """Take note of a new handler."""
         self._all[child.number] = child
 
@@ -74,20 +74,20 @@ class HandlerTable:
         """Find a handler."""
         return self._all.get(number)
 
-    def rest(self, child: HandlerProcess) -> None:
+    def mark_idle(self, child: HandlerProcess) -> None:
         """Take note that a handler waits for its next client."""
-        child.kept = None
+        child.packed_client = None
         self.waiting[child.number] = child
 
-    def wake(self) -> HandlerProcess | None:
+    def pop_idle(self) -> HandlerProcess | None:
         """Return the handler that has waited least, whose memory is the warmest, if any waits."""
         return self.waiting.popitem()[1] if self.waiting else None
 
-    def idlest(self) -> HandlerProcess | None:
+    def pop_longest_idle(self) -> HandlerProcess | None:
         """Return the handler that has waited longest, and let it wait no more."""
         return self.waiting.pop(next(iter(self.waiting))) if self.waiting else None
 
-    def forget(self, child: HandlerProcess) -> None:
+    def remove(self, child: HandlerProcess) -> None:
         """Take note that a handler is gone."""
         del self._all[child.number]
         self.waiting.pop(child.number, None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Conclude = Callable[[dict[str, Any]], object]
 
-PATIENCE_SECONDS = 30.0
+HELPER_TIMEOUT_SECONDS = 30.0
 """How long an errand may take."""
 
 _READ_BYTES = 65536
@@ -34,42 +34,42 @@ class HelperProcess:
 
     def __init__(self, loop: EventLoop, doing: str) -> None:
         self._loop = loop
-        self._doing = doing
+        self._task = doing
         self._pipe: int | None = None
         self._program = 0
         self._data = b""
 
     @property
-    def is_under_way(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it has been sent and has not answered."""
         return self._pipe is not None
 
-    def send(self, command: list[str], keep: tuple[int, ...], conclude: Conclude) -> None:
+    def start(self, command: list[str], keep: tuple[int, ...], conclude: Conclude) -> None:
         """Start the program, which finds `keep` at 4 and above; `conclude` gets its answer."""
         self._conclude = conclude
         self._data = b""
         try:
-            self._pipe = self._start(command, keep)
+            self._pipe = self._spawn(command, keep)
         except OSError as error:
-            conclude(failed(f"no process for {self._doing}: {reason_of(error)}"))
+            conclude(failure(f"no process for {self._task}: {reason_of(error)}"))
             return
-        self._loop.watch(self._pipe, self._hear)
-        late = f"{self._doing} took longer than {PATIENCE_SECONDS:.0f} s"
-        when = time.monotonic() + PATIENCE_SECONDS
-        self._loop.timers.set(self._doing, when, lambda: self.call_off(late))
+        self._loop.watch(self._pipe, self._on_readable)
+        late = f"{self._task} took longer than {HELPER_TIMEOUT_SECONDS:.0f} s"
+        when = time.monotonic() + HELPER_TIMEOUT_SECONDS
+        self._loop.timers.set(self._task, when, lambda: self.cancel(late))
 
-    def call_off(self, why: str) -> None:
+    def cancel(self, why: str) -> None:
         """End the program, if there is one, before it has answered."""
         if self._pipe is not None:
             fork.send_signal(self._program, signal.SIGKILL)
-            self._hang_up(self._pipe)
-            self._conclude(failed(why))
+            self._close_pipe(self._pipe)
+            self._conclude(failure(why))
 
-    def _start(self, command: list[str], keep: tuple[int, ...]) -> int:
+    def _spawn(self, command: list[str], keep: tuple[int, ...]) -> int:
         """Start the program, and return the pipe through which it answers."""
         ours, theirs = os.pipe()
         try:
-            highest = max(self._loop.highest, ours, theirs)
+            highest = max(self._loop.highest_fd, ours, theirs)
             self._program = fork.run_program(command, (theirs, *keep), highest, is_deaf=True)
         except OSError:
             os.close(ours)
@@ -78,15 +78,15 @@ class HelperProcess:
             os.close(theirs)
         return ours
 
-    def _hear(self, fd: int) -> None:
+    def _on_readable(self, fd: int) -> None:
         data = os.read(fd, _READ_BYTES)
         self._data += data
         if not data:
-            self._hang_up(fd)
+            self._close_pipe(fd)
             self._conclude(self._answer())
 
-    def _hang_up(self, fd: int) -> None:
-        self._loop.timers.cancel(self._doing)
+    def _close_pipe(self, fd: int) -> None:
+        self._loop.timers.cancel(self._task)
         self._loop.unwatch(fd)
         os.close(fd)
         self._pipe = None
@@ -96,9 +96,9 @@ class HelperProcess:
             answer = marshal.loads(self._data)  # noqa: S302 - our own program's
         except (EOFError, ValueError, TypeError):
             answer = None
-        return answer if isinstance(answer, dict) else failed(f"{self._doing} ended early")
+        return answer if isinstance(answer, dict) else failure(f"{self._task} ended early")
 
 
-def failed(why: str) -> dict[str, Any]:
+def failure(why: str) -> dict[str, Any]:
     """Return an answer that says why there is none."""
     return {"errors": [why], "is_file_bad": False}

@@ -18,11 +18,11 @@ from tetrad.handler.process import Handler
 from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import (
     CONTROL,
-    JOURNAL,
-    LIFELINE,
-    SHUTDOWN_WRITE,
+    EVENTS_WRITE,
     PIDFILE,
-    PLAN,
+    RUNTIME_CONFIG,
+    SHUTDOWN_READ,
+    SHUTDOWN_WRITE,
 )
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.master import saved_state
@@ -31,7 +31,7 @@ from tetrad.master.admission import Admission
 from tetrad.master.control_server import ControlServer
 from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
-from tetrad.master.reload import Reloader, paired
+from tetrad.master.reload import Reloader, match_listeners
 from tetrad.master.service_manager import ServiceManager
 from tetrad.master.signals import Signals
 from tetrad.master.startup import Startup
@@ -52,194 +52,197 @@ if TYPE_CHECKING:
     from tetrad.master.connections import Listener
     from tetrad.master.saved_state import State
 
-CATCH_UP_SECONDS = 1.0
+FLUSH_RETRY_SECONDS = 1.0
 """How often the master tries to say what found no room in the journal."""
 
-KILLED_AFTER_SECONDS = 1.0
+KILL_MARGIN_SECONDS = 1.0
 """How long handlers get beyond their own last moment before they are killed."""
 
 
 class Master:
     """All that the daemon is, wired together."""
 
-    def __init__(self, plan: RuntimeConfig, state: State | None = None) -> None:
+    def __init__(self, config: RuntimeConfig, state: State | None = None) -> None:
         if state is not None:
-            saved_state.carry_over(plan, state)
-        self.plan = plan
+            saved_state.keep_process_settings(config, state)
+        self.config = config
         self.pid = os.getpid()
-        self.life = Lifetime()
+        self.lifetime = Lifetime()
         self.title = ProcessTitle()
         self.loop = EventLoop()
-        self.lifeline = ShutdownPipe(LIFELINE, plan["stop_timeout"])
-        self.signals = Signals(self.loop, self._obey, self.lifeline.on_signal)
-        self.journal = log_protocol.LogWriter(JOURNAL, plan["log"]["level"])
-        self.admission = Admission(plan["limits"], plan["access"])
-        self.crew = HandlerPool(self.loop, self.journal, self.admission)
-        self.door = Acceptor(
-            self.loop, self.journal, self.admission, self.crew, inherited=plan["inherited"]
+        self.shutdown_pipe = ShutdownPipe(SHUTDOWN_READ, config["stop_timeout"])
+        self.signals = Signals(self.loop, self._on_signal, self.shutdown_pipe.on_signal)
+        self.log = log_protocol.LogWriter(EVENTS_WRITE, config["log"]["level"])
+        self.admission = Admission(config["limits"], config["access"])
+        self.handlers = HandlerPool(self.loop, self.log, self.admission)
+        self.acceptor = Acceptor(
+            self.loop, self.log, self.admission, self.handlers, inherited=config["inherited"]
         )
-        self.logkeeper = LoggerSupervisor(self.loop, self.journal, plan["logger"])
-        self.reloading = Reloader(self)
-        self.upgrading = Upgrader(self)
-        self.supervision = ServiceManager(self)
-        self._encryptions = context.make(plan["listeners"])
-        self._control_socket = sockets.adopt(CONTROL, "unix")
+        self.logger = LoggerSupervisor(self.loop, self.log, config["logger"])
+        self.reloader = Reloader(self)
+        self.upgrader = Upgrader(self)
+        self.service_manager = ServiceManager(self)
+        self._encryptions = context.make(config["listeners"])
+        self._control_socket = sockets.from_fd(CONTROL, "unix")
         self.control = ControlServer(self._control_socket, self)
-        self.beginning = Startup(self, state)
+        self.startup = Startup(self, state)
         self._handler: Handler | None = None
         self.is_stopping = False
-        self._gone = False
+        self._is_killing = False
 
     @property
     def is_at_leisure(self) -> bool:
         """Whether neither a reload nor an upgrade is under way, and neither is too late."""
-        is_busy = self.reloading.is_under_way or self.upgrading.is_under_way
+        is_busy = self.reloader.is_running or self.upgrader.is_running
         return not is_busy and not self.is_stopping
 
-    def go_on(self) -> None:
+    def run_next(self) -> None:
         """Begin with what had to wait for the end of a reload or an upgrade."""
-        self.upgrading.go_on()
-        self.reloading.go_on()
+        self.upgrader.run_next()
+        self.reloader.run_next()
 
     def run(self) -> None:
         """Serve until told to stop."""
-        self.signals.hear()
+        self.signals.install()
         self.loop.watch(CONTROL, self.control.accept)
         self._show_title()
-        if not self.beginning.begin():
+        if not self.startup.run():
             self._stop()
-        context.remind(self.loop, self.journal, self.plan["listeners"])
-        self.supervision.begin()
-        while not self.is_stopping or len(self.crew):
+        context.remind(self.loop, self.log, self.config["listeners"])
+        self.service_manager.start()
+        while not self.is_stopping or len(self.handlers):
             self._turn()
-        self._leave()
+        self._exit()
 
     def _turn(self) -> None:
         # Asked first, and called only then: what is touched in each turn, each fork copies.
-        journal, crew, supervision = self.journal, self.crew, self.supervision
-        if journal.gathered or journal.due or journal.lost:
-            self._speak()
-        if supervision.is_curious and supervision.told != self.admission.clients:
-            supervision.tell_later()
-        chore = crew.spare > 0 and crew.wants_spare and not self.is_stopping
-        if not self.loop.turn(has_chore=chore) and chore:
-            crew.hire_spare()
+        log, handlers, service_manager = self.log, self.handlers, self.service_manager
+        if log.pending or log.reliable or log.lost:
+            self._flush_log()
+        if (
+            service_manager.wants_status
+            and service_manager.reported_clients != self.admission.clients
+        ):
+            service_manager.schedule_status()
+        chore = handlers.spare > 0 and handlers.needs_spare and not self.is_stopping
+        if not self.loop.run_once(has_chore=chore) and chore:
+            handlers.fork_spare()
 
-    def _speak(self) -> None:
+    def _flush_log(self) -> None:
         """Send what there is to say; what finds no room, later."""
-        self.journal.flush()
-        if self.journal.is_behind and "behind" not in self.loop.timers:
-            when = time.monotonic() + CATCH_UP_SECONDS
-            self.loop.timers.set("behind", when, self.journal.flush)
+        self.log.flush()
+        if self.log.has_backlog and "behind" not in self.loop.timers:
+            when = time.monotonic() + FLUSH_RETRY_SECONDS
+            self.loop.timers.set("behind", when, self.log.flush)
 
-    def take_up(
-        self, plan: RuntimeConfig, opened: list[Listener], encryptions: list[TlsContext | None]
+    def apply_config(
+        self, config: RuntimeConfig, opened: list[Listener], encryptions: list[TlsContext | None]
     ) -> None:
         """Work by another plan; `opened` are the listeners that are new in it."""
-        old, self.plan = self.plan, plan
-        plan["supervision"], plan["inherited"] = old["supervision"], old["inherited"]
+        old, self.config = self.config, config
+        config["service_manager"], config["inherited"] = old["service_manager"], old["inherited"]
         self._encryptions = encryptions
-        pairs, _ = paired(self.door.listeners, plan["listeners"])
-        for listener in self.door.listeners:
+        pairs, _ = match_listeners(self.acceptor.listeners, config["listeners"])
+        for listener in self.acceptor.listeners:
             if listener in pairs:
                 listener.configure(pairs[listener])
-                listener.socket.listen(listener.plan["backlog"])
+                listener.socket.listen(listener.config["backlog"])
             else:
-                self.door.close(listener)
+                self.acceptor.close_listener(listener)
         for listener in opened:
-            self.door.open(listener)
-            self.journal.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
-        self.admission.configure(plan["limits"], plan["access"])
-        if plan["log"] != old["log"]:
-            self.logkeeper.configure(plan["log"])
-        context.remind(self.loop, self.journal, plan["listeners"])
-        self.set_up_crew()
+            self.acceptor.add_listener(listener)
+            self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
+        self.admission.configure(config["limits"], config["access"])
+        if config["log"] != old["log"]:
+            self.logger.configure(config["log"])
+        context.remind(self.loop, self.log, config["listeners"])
+        self.configure_handlers()
         self._show_title()
-        self.crew.dismiss_denied()
+        self.handlers.terminate_denied()
 
     def fork(self, work: Callable[[], object], fd: int) -> None:
         """Fork a child that tells what the master knows, through `fd`. Raises OSError."""
-        _, error = fork.fork_each([(fd, work, ())], self.loop.highest)
+        _, error = fork.fork_each([(fd, work, ())], self.loop.highest_fd)
         if error is not None:
             raise error
 
-    def fail(self, error: Exception) -> None:
+    def log_failure(self, error: Exception) -> None:
         """Say what defect ends the daemon."""
-        place = log_protocol.place_of(error)
-        self.journal.event("error", log_protocol.SERVER_FAILED, error=repr(error), place=place)
-        self.journal.flush()
-        self.beginning.tell_starter(
+        place = log_protocol.traceback_line(error)
+        self.log.event("error", log_protocol.SERVER_FAILED, error=repr(error), place=place)
+        self.log.flush()
+        self.startup.notify_starter(
             {"error": f"a defect in tetrad: {error!r}", "permission": False}
         )
 
-    def set_up_crew(self) -> Handler:
+    def configure_handlers(self) -> Handler:
         """Serve new clients by the plan; return what serves them."""
-        plan = self.plan
-        self.lifeline.grace = plan["stop_timeout"]
-        known = commands.make(plan["commands"])
-        handler = Handler(plan, known, self._encryptions, self.lifeline, self.title)
-        self.crew.configure(handler, plan["spare"], plan["clients_each"])
+        config = self.config
+        self.shutdown_pipe.grace = config["stop_timeout"]
+        known = commands.make(config["commands"])
+        handler = Handler(config, known, self._encryptions, self.shutdown_pipe, self.title)
+        self.handlers.configure(handler, config["spare"], config["clients_each"])
         before, self._handler = self._handler, handler
         if before is not None:
             before.let_go()
         return handler
 
     def _show_title(self) -> None:
-        text = f"master {self.plan['file'] or ''}".rstrip()
-        self.title.set(text.encode("ascii", "backslashreplace"))
+        text = f"master {self.config['file'] or ''}".rstrip()
+        self.title.show(text.encode("ascii", "backslashreplace"))
 
-    def _obey(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
-            self.reloading.ask(lambda _outcome: None)
+            self.reloader.request(lambda _outcome: None)
         elif number == signal.SIGUSR1:
-            self.logkeeper.reopen()
+            self.logger.reopen()
         elif number == signal.SIGUSR2:
-            self.upgrading.order()
+            self.upgrader.request_by_signal()
         elif number == signal.SIGQUIT or (number == signal.SIGINT and self.is_stopping):
             self._stop_now()
         elif number in {signal.SIGTERM, signal.SIGINT}:
             self._stop()
 
-    def announce(self, event: str, **more: object) -> None:
+    def log_lifecycle(self, event: str, **more: object) -> None:
         """Log a turn in the life of the daemon."""
-        who = {"version": __version__, "config": self.plan["file"]}
-        self.journal.event("info", event, **who, **more)
+        who = {"version": __version__, "config": self.config["file"]}
+        self.log.event("info", event, **who, **more)
 
     def _stop(self) -> None:
         """Accept no more, and let sessions finish."""
         if self.is_stopping:
             return
         self.is_stopping = True
-        self.announce(log_protocol.SERVER_STOPPING, clients=self.admission.clients)
-        self.door.stop()
-        self.supervision.stopping()
-        self.upgrading.stop()
-        self.reloading.stop()
-        self.journal.flush()
+        self.log_lifecycle(log_protocol.SERVER_STOPPING, clients=self.admission.clients)
+        self.acceptor.stop()
+        self.service_manager.stopping()
+        self.upgrader.stop()
+        self.reloader.stop()
+        self.log.flush()
         os.write(SHUTDOWN_WRITE, b".")
-        self.crew.retire()
-        when = time.monotonic() + self.plan["stop_timeout"] + KILLED_AFTER_SECONDS
-        self.loop.timers.set("kill", when, self.crew.kill)
+        self.handlers.drain_idle()
+        when = time.monotonic() + self.config["stop_timeout"] + KILL_MARGIN_SECONDS
+        self.loop.timers.set("kill", when, self.handlers.kill)
 
     def _stop_now(self) -> None:
         """End all sessions without waiting for anybody."""
         self._stop()
-        if not self._gone:
-            self._gone = True
+        if not self._is_killing:
+            self._is_killing = True
             os.close(SHUTDOWN_WRITE)
-            self.loop.timers.set("kill", time.monotonic() + KILLED_AFTER_SECONDS, self.crew.kill)
+            self.loop.timers.set("kill", time.monotonic() + KILL_MARGIN_SECONDS, self.handlers.kill)
 
-    def _leave(self) -> None:
+    def _exit(self) -> None:
         """Go, with nothing left behind and the log complete."""
-        self.logkeeper.catch_up()
-        self.door.sum_up()
-        self.announce(log_protocol.SERVER_STOPPED, accepted=self.door.accepted)
+        self.logger.flush_pending()
+        self.acceptor.log_suppressed()
+        self.log_lifecycle(log_protocol.SERVER_STOPPED, accepted=self.acceptor.accepted)
         # The pidfile last: who finds none takes everything else for free, too. And emptied, for the
         # folder may not be ours to take files away from.
-        _unlink(self.plan["control"])
+        _unlink(self.config["control"])
         os.ftruncate(PIDFILE, 0)
-        _unlink(self.plan["pidfile"])
-        self.logkeeper.see_off()
+        _unlink(self.config["pidfile"])
+        self.logger.shut_down()
 
 
 def main() -> None:
@@ -247,15 +250,15 @@ def main() -> None:
 
     Or the version before has: then there is a state to go on from (`tetrad.master.saved_state`).
     """
-    with open(PLAN, "rb", closefd=False) as file:
-        plan, state = marshal.load(file), marshal.load(file)  # noqa: S302 - the front's, or our own
-    os.ftruncate(PLAN, 0)
+    with open(RUNTIME_CONFIG, "rb", closefd=False) as file:
+        config, state = marshal.load(file), marshal.load(file)  # noqa: S302 - the front's, or our own
+    os.ftruncate(RUNTIME_CONFIG, 0)
     gc.disable()
-    master = Master(plan, state)
+    master = Master(config, state)
     try:
         master.run()
     except Exception as error:  # noqa: BLE001 - a defect ends the daemon, and the log says which
-        master.fail(error)
+        master.log_failure(error)
         os._exit(fork.FAILED)
 
 

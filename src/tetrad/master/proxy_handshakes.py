@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tetrad.protocol.proxy import Header
     from tetrad.system.event_loop import EventLoop
 
-LATE = "it has not come in time"
-CUT_SHORT = "the connection ended before its end"
+HEADER_TIMEOUT = "it has not come in time"
+HEADER_CLOSED = "the connection ended before its end"
 
 
 class PendingConnection:
@@ -36,7 +36,7 @@ class PendingConnection:
     `deadline` is in seconds of the monotonic clock; `said` is what has been read of the header.
     """
 
-    __slots__ = ("client", "deadline", "listener", "said", "socket")
+    __slots__ = ("client", "deadline", "listener", "received", "socket")
 
     def __init__(
         self, socket: _socket.socket, client: Client, listener: Listener, deadline: float
@@ -45,29 +45,29 @@ class PendingConnection:
         self.client = client
         self.listener = listener
         self.deadline = deadline
-        self.said = b""
+        self.received = b""
 
-    def hear(self) -> Header | None:
+    def read_header(self) -> Header | None:
         """Return what its header says, or None while that is not all there. Raises HeaderError."""
         try:
-            room = proxy.LONGEST_2 - len(self.said)
+            room = proxy.LONGEST_2 - len(self.received)
             data = self.socket.recv(room, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
             if not data:
-                raise HeaderError(CUT_SHORT)
-            size, is_whole = proxy.extent(self.said + data)
-            self.said += self.socket.recv(size - len(self.said), _socket.MSG_DONTWAIT)
+                raise HeaderError(HEADER_CLOSED)
+            size, is_whole = proxy.extent(self.received + data)
+            self.received += self.socket.recv(size - len(self.received), _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError:
-            raise HeaderError(CUT_SHORT) from None
-        return proxy.parse(self.said) if is_whole else None
+            raise HeaderError(HEADER_CLOSED) from None
+        return proxy.parse(self.received) if is_whole else None
 
-    def brings(self, header: Header) -> Client:
+    def client_from(self, header: Header) -> Client:
         """Return the client that the balancer has brought, which may be itself."""
         balancer = self.client
         name, address = balancer.name, balancer.address
         if header.peer is not None:
-            name, address = addresses.read(header.peer, 0)
+            name, address = addresses.parse_peer(header.peer, 0)
         elif header.path is not None:
             serial = balancer.connection.rpartition("-")[2]
             name, address = f"unix:{header.path or serial}", None
@@ -75,7 +75,7 @@ class PendingConnection:
         if header.unique_id:
             more["unique_id"] = header.unique_id
         if header.is_check:
-            more[log_protocol.CHECK] = True
+            more[log_protocol.HEALTH_CHECK] = True
         return Client(name, address, balancer.connection, self.listener, more)
 
 
@@ -95,60 +95,62 @@ class ProxyHandshakes:
     ) -> None:
         self._loop = loop
         self._admission = admission
-        self._welcome = welcome
-        self._turn_away = turn_away
-        self._guests: dict[int, PendingConnection] = {}
+        self._finish = welcome
+        self._reject = turn_away
+        self._pending: dict[int, PendingConnection] = {}
 
-    def keep(self, guest: PendingConnection) -> None:
+    def add(self, pending: PendingConnection) -> None:
         """Have a guest wait for the rest of its header."""
-        fd = guest.socket.fileno()
-        self._guests[fd] = guest
-        self._admission.enter(None)
-        self._loop.watch(fd, self._hear)
-        if "vestibule" not in self._loop.timers or guest.deadline < self._next:
-            self._expire_at(guest.deadline)
+        fd = pending.socket.fileno()
+        self._pending[fd] = pending
+        self._admission.add_client(None)
+        self._loop.watch(fd, self._on_readable)
+        if "vestibule" not in self._loop.timers or pending.deadline < self._next:
+            self._expire_at(pending.deadline)
 
-    def leave(self) -> list[PendingState]:
+    def save_state(self) -> list[PendingState]:
         """Return who waits, for the next version."""
         return [
-            (fd, one.listener.socket.fileno(), one.client.leave(), one.deadline, one.said)
-            for fd, one in self._guests.items()
+            (fd, one.listener.socket.fileno(), one.client.save_state(), one.deadline, one.received)
+            for fd, one in self._pending.items()
         ]
 
-    def inherit(self, listener: Listener, guests: list[PendingState]) -> None:
+    def restore_state(self, listener: Listener, pending_connections: list[PendingState]) -> None:
         """Have those of a listener wait on who did so in the version before."""
-        for fd, listening, client, deadline, said in guests:
+        for fd, listening, client, deadline, said in pending_connections:
             if listening == listener.socket.fileno():
                 os.set_inheritable(fd, False)
-                socket = sockets.adopt(fd, listener.plan["family"])
-                guest = PendingConnection(socket, Client.inherited(client), listener, deadline)
-                guest.said = said
-                self.keep(guest)
+                socket = sockets.from_fd(fd, listener.config["family"])
+                pending = PendingConnection(
+                    socket, Client.restore_state(client), listener, deadline
+                )
+                pending.received = said
+                self.add(pending)
 
-    def clear(self, listener: Listener) -> None:
+    def reject_listener(self, listener: Listener) -> None:
         """Turn away who waits at a listener that is closed."""
-        for guest in [one for one in self._guests.values() if one.listener is listener]:
-            self._release(guest)
-            self._turn_away(guest, "stopping", None)
+        for pending in [one for one in self._pending.values() if one.listener is listener]:
+            self._remove(pending)
+            self._reject(pending, "stopping", None)
 
-    def _hear(self, fd: int) -> None:
-        guest = self._guests[fd]
+    def _on_readable(self, fd: int) -> None:
+        pending = self._pending[fd]
         try:
-            header = guest.hear()
+            header = pending.read_header()
         except HeaderError as error:
-            self._release(guest)
-            self._turn_away(guest, "proxy", str(error))
+            self._remove(pending)
+            self._reject(pending, "proxy", str(error))
         else:
             if header is not None:
-                self._release(guest)
-                self._welcome(guest, header)
+                self._remove(pending)
+                self._finish(pending, header)
 
-    def _release(self, guest: PendingConnection) -> None:
+    def _remove(self, pending: PendingConnection) -> None:
         """Wait for it no more."""
-        fd = guest.socket.fileno()
-        del self._guests[fd]
+        fd = pending.socket.fileno()
+        del self._pending[fd]
         self._loop.unwatch(fd)
-        self._admission.leave(None)
+        self._admission.remove_client(None)
 
     def _expire_at(self, when: float) -> None:
         self._next = when
@@ -157,8 +159,8 @@ class ProxyHandshakes:
     def _expire(self) -> None:
         """Turn away those whose time is over, and look again when the next one's will be."""
         now = time.monotonic()
-        for guest in [one for one in self._guests.values() if one.deadline <= now]:
-            self._release(guest)
-            self._turn_away(guest, "proxy", LATE)
-        if self._guests:
-            self._expire_at(min(guest.deadline for guest in self._guests.values()))
+        for pending in [one for one in self._pending.values() if one.deadline <= now]:
+            self._remove(pending)
+            self._reject(pending, "proxy", HEADER_TIMEOUT)
+        if self._pending:
+            self._expire_at(min(pending.deadline for pending in self._pending.values()))

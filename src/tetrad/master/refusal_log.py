@@ -35,11 +35,11 @@ class RefusalLog:
         return False
 
     @property
-    def summary_due(self) -> float | None:
+    def suppressed_due(self) -> float | None:
         """When those without a line are to be summed up, if there are any."""
         return self._window_ends if self._hidden else None
 
-    def summary(self) -> Iterator[tuple[str, int]]:
+    def take_suppressed(self) -> Iterator[tuple[str, int]]:
         """Return the reasons and counts of those without a line, once."""
         hidden, self._hidden = self._hidden, {}
         yield from hidden.items()

@@ -8,7 +8,7 @@ from tetrad import __version__
 from tetrad.ipc import log_protocol
 from tetrad.ipc.log_protocol import shortened
 from tetrad.master.connections import Listener
-from tetrad.master.helper_process import HelperProcess, failed
+from tetrad.master.helper_process import HelperProcess, failure
 from tetrad.system import sockets
 from tetrad.system.text import reason_of
 from tetrad.tls import context
@@ -32,61 +32,61 @@ class Reloader:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._errand = HelperProcess(master.loop, "reading the file")
+        self._helper = HelperProcess(master.loop, "reading the file")
         self._waiting: list[Callable[[dict[str, object]], None]] = []
         self._answered: list[Callable[[dict[str, object]], None]] = []
 
     @property
-    def is_under_way(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the file is being read."""
-        return self._errand.is_under_way
+        return self._helper.is_running
 
-    def ask(self, answer: Callable[[dict[str, object]], None]) -> None:
+    def request(self, answer: Callable[[dict[str, object]], None]) -> None:
         """Reload, and call `answer` with the outcome: `changes`, or `errors`."""
         if self._master.is_stopping:
-            answer(failed(STOPPING))
+            answer(failure(STOPPING))
             return
         self._waiting.append(answer)
-        self.go_on()
+        self.run_next()
 
-    def go_on(self) -> None:
+    def run_next(self) -> None:
         """Read the file, if somebody waits for that and nothing else is under way."""
         if self._waiting and self._master.is_at_leisure:
             self._answered, self._waiting = self._waiting, []
-            self._master.supervision.reloading()
-            self._errand.send(self._master.plan["reloader"], (), self._on_answer)
+            self._master.service_manager.reloading()
+            self._helper.start(self._master.config["reloader"], (), self._on_answer)
 
     def stop(self) -> None:
         """Read and apply nothing any more, and say so to those who have asked."""
-        self._errand.call_off(STOPPING)
-        self.put_off(STOPPING)
+        self._helper.cancel(STOPPING)
+        self.cancel_waiting(STOPPING)
 
-    def put_off(self, why: str) -> bool:
+    def cancel_waiting(self, why: str) -> bool:
         """Tell those who wait for a reading of their own that it comes to nothing; if any did."""
         waiting, self._waiting = self._waiting, []
         for answer in waiting:
-            answer(failed(why))
+            answer(failure(why))
         return bool(waiting)
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
         if "errors" not in answer:
-            answer = self._take_up(answer["plan"], answer["problems"])
-        self._conclude(answer)
+            answer = self._apply(answer["plan"], answer["problems"])
+        self._finish(answer)
 
-    def _take_up(self, plan: RuntimeConfig, found: list[str]) -> dict[str, Any]:
+    def _apply(self, config: RuntimeConfig, found: list[str]) -> dict[str, Any]:
         """Apply what was read, if no problems were `found`; return the outcome."""
-        if plan["version"] != __version__:
-            both = f"version {plan['version']} is installed, and {__version__} runs"
-            return failed(f"{both}: tetrad upgrade changes over to it, and applies the file, too")
-        old = self._master.plan
-        problems = fixed_problems(old["fixed"], old["settings"], plan["settings"])
+        if config["version"] != __version__:
+            both = f"version {config['version']} is installed, and {__version__} runs"
+            return failure(f"{both}: tetrad upgrade changes over to it, and applies the file, too")
+        old = self._master.config
+        problems = fixed_problems(old["fixed"], old["settings"], config["settings"])
         problems += found
-        door = self._master.door
-        settle = _keep if door.inherited else _open_new
-        opened, more = settle(door.listeners, plan["listeners"])
+        acceptor = self._master.acceptor
+        settle = _require_same if acceptor.inherited else _open_new
+        opened, more = settle(acceptor.listeners, config["listeners"])
         problems += more
         try:
-            encryptions = context.make(plan["listeners"])
+            encryptions = context.make(config["listeners"])
         except (OSError, ImportError) as error:
             problems.append(f"tls: {error}")
         if problems:
@@ -94,29 +94,29 @@ class Reloader:
                 sockets.close(socket, listener)
             return {"errors": problems, "is_file_bad": True}
         listeners_opened = [Listener(listener, socket) for listener, socket in opened]
-        self._master.take_up(plan, listeners_opened, encryptions)
-        return {"changes": changes(old["settings"], plan["settings"])}
+        self._master.apply_config(config, listeners_opened, encryptions)
+        return {"changes": changes(old["settings"], config["settings"])}
 
-    def _conclude(self, outcome: dict[str, Any]) -> None:
-        journal = self._master.journal
+    def _finish(self, outcome: dict[str, Any]) -> None:
+        log = self._master.log
         if "errors" in outcome:
-            journal.event("error", log_protocol.SERVER_RELOAD_FAILED, errors=outcome["errors"])
+            log.event("error", log_protocol.SERVER_RELOAD_FAILED, errors=outcome["errors"])
         else:
-            journal.event("info", log_protocol.SERVER_RELOADED, changes=outcome["changes"])
+            log.event("info", log_protocol.SERVER_RELOADED, changes=outcome["changes"])
         if not self._master.is_stopping:
-            self._master.supervision.ready()
+            self._master.service_manager.ready()
         answered, self._answered = self._answered, []
         for answer in answered:
             answer(outcome)
-        self._master.go_on()
+        self._master.run_next()
 
 
-def same_place(one: ListenerConfig, other: ListenerConfig) -> bool:
+def is_same_listener(one: ListenerConfig, other: ListenerConfig) -> bool:
     """Tell whether two listeners are one socket; what is served there may differ."""
     return one["name"] == other["name"]
 
 
-def paired(
+def match_listeners(
     present: list[Listener], wanted: list[ListenerConfig]
 ) -> tuple[dict[Listener, ListenerConfig], list[ListenerConfig]]:
     """Return by which plan each listener goes on, and the plans that no listener has yet.
@@ -126,7 +126,9 @@ def paired(
     missing = list(wanted)
     pairs = {}
     for listener in present:
-        match = next((plan for plan in missing if same_place(plan, listener.plan)), None)
+        match = next(
+            (config for config in missing if is_same_listener(config, listener.config)), None
+        )
         if match is not None:
             missing.remove(match)
             pairs[listener] = match
@@ -138,34 +140,34 @@ def _open_new(
 ) -> tuple[list[tuple[ListenerConfig, _socket.socket]], list[str]]:
     """Open the listeners that are not there yet; return them, and what went wrong."""
     opened, problems = [], []
-    for plan in paired(present, wanted)[1]:
+    for config in match_listeners(present, wanted)[1]:
         try:
-            opened.append((plan, sockets.open_listener(plan)))
+            opened.append((config, sockets.open_listener(config)))
         except PermissionError:
             problems.append(
-                f"{plan['name']}: no permission any more to listen there: restart as root"
+                f"{config['name']}: no permission any more to listen there: restart as root"
             )
         except OSError as error:
-            ours = next((one.name for one in present if _has_place_of(plan, one)), None)
+            ours = next((one.name for one in present if _is_in_conflict(config, one)), None)
             hint = f": by this daemon, as {ours}; restart it instead"
             if error.errno != errno.EADDRINUSE or ours is None:
                 hint = ""
-            problems.append(f"{plan['name']}: {reason_of(error)}{hint}")
+            problems.append(f"{config['name']}: {reason_of(error)}{hint}")
     return opened, problems
 
 
-def _has_place_of(wanted: ListenerConfig, listener: Listener) -> bool:
+def _is_in_conflict(wanted: ListenerConfig, listener: Listener) -> bool:
     """Tell whether a listener leaves no room for another one: the same port of some address."""
-    addresses = {wanted["address"], listener.plan["address"]}
+    addresses = {wanted["address"], listener.config["address"]}
     is_shared = len(addresses) == 1 or not addresses.isdisjoint(_ANY)
     return listener.port is not None and listener.port == wanted["port"] and is_shared
 
 
-def _keep(
+def _require_same(
     present: list[Listener], wanted: list[ListenerConfig]
 ) -> tuple[list[tuple[ListenerConfig, _socket.socket]], list[str]]:
     """Open nothing, as the listeners are the service manager's: there must be the same ones."""
-    if {plan["name"] for plan in wanted} == {listener.plan["name"] for listener in present}:
+    if {config["name"] for config in wanted} == {listener.config["name"] for listener in present}:
         return [], []
     return [], ["listen: systemd listens for us: change tetrad.socket, too, and restart both"]
 

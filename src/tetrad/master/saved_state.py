@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         accepted: int
         peak: int
         refused: dict[str, int]
-        guests: list[PendingState]
+        pending_connections: list[PendingState]
 
     class ListenerState(TypedDict):
         """An open listener: its name in the plan, and the descriptor where it stands."""
@@ -63,54 +63,54 @@ if TYPE_CHECKING:
         version: str
         settings: dict[str, str]
         fixed: list[str]
-        supervision: ServiceManagerConfig
+        service_manager: ServiceManagerConfig
         inherited: bool
         life: LifetimeState
-        journal: LogWriterState
-        door: AcceptorState
+        log: LogWriterState
+        acceptor: AcceptorState
         listeners: list[ListenerState]
-        hired: int
+        forked: int
         lost: int
         handlers: list[HandlerState]
         logger: int | None
         asker: int | None
 
 
-FORMAT = 2
+FORMAT = 3
 
 
 class StateFormatError(Exception):
     """The state is of another format; the text says so."""
 
 
-def leave(master: Master, version: str, asker: int | None) -> State:
+def save(master: Master, version: str, asker: int | None) -> State:
     """Return all that the next version needs to go on. `version` is the one that leaves it."""
-    plan = master.plan
+    config = master.config
     return {
         "format": FORMAT,
         "version": version,
-        "settings": plan["settings"],
-        "fixed": plan["fixed"],
-        "supervision": plan["supervision"],
-        "inherited": plan["inherited"],
-        "life": master.life.leave(),
-        "journal": master.journal.leave(),
-        "door": master.door.leave(),
+        "settings": config["settings"],
+        "fixed": config["fixed"],
+        "service_manager": config["service_manager"],
+        "inherited": config["inherited"],
+        "life": master.lifetime.save_state(),
+        "log": master.log.save_state(),
+        "acceptor": master.acceptor.save_state(),
         "listeners": [
             {
-                "name": listener.plan["name"],
-                "family": listener.plan["family"],
+                "name": listener.config["name"],
+                "family": listener.config["family"],
                 "fd": listener.socket.fileno(),
             }
-            for listener in master.door.listeners
+            for listener in master.acceptor.listeners
         ],
-        "hired": master.crew.hired,
-        "lost": master.crew.lost,
+        "forked": master.handlers.forked,
+        "lost": master.handlers.lost,
         "handlers": [
-            (child.number, child.pid, child.since, None if client is None else client.leave())
-            for child, client in ((child, child.client) for child in master.crew)
+            (child.number, child.pid, child.since, None if client is None else client.save_state())
+            for child, client in ((child, child.client) for child in master.handlers)
         ],
-        "logger": master.logkeeper.pid,
+        "logger": master.logger.pid,
         "asker": asker,
     }
 
@@ -124,31 +124,33 @@ def check(state: State, version: str) -> None:
         )
 
 
-def carry_over(plan: RuntimeConfig, state: State) -> None:
+def keep_process_settings(config: RuntimeConfig, state: State) -> None:
     """Put into a new plan what holds for as long as the daemon runs.
 
     The service manager knows by now which process the daemon is.
     """
-    plan["supervision"] = {**state["supervision"], "is_known": True}
-    plan["inherited"] = state["inherited"]
+    config["service_manager"] = {**state["service_manager"], "is_known": True}
+    config["inherited"] = state["inherited"]
 
 
-def take(master: Master, state: State) -> None:
+def restore(master: Master, state: State) -> None:
     """Go on where the version before has stopped."""
-    master.life.inherit(state["life"])
-    master.journal.inherit(state["journal"])
-    master.door.inherit(state["door"])
-    master.crew.hired, master.crew.lost = state["hired"], state["lost"]
+    master.lifetime.restore_state(state["life"])
+    master.log.restore_state(state["log"])
+    master.acceptor.restore_state(state["acceptor"])
+    master.handlers.forked, master.handlers.lost = state["forked"], state["lost"]
     for number, pid, since, client in state["handlers"]:
         child = HandlerProcess(number, pid, None)
         if client is not None:
-            child.take(Client.inherited(client), since)
-        master.crew.adopt(child)
+            child.assign(Client.restore_state(client), since)
+        master.handlers.restore_handler(child)
 
 
-def paired(plan: RuntimeConfig, state: State) -> list[tuple[ListenerConfig, ListenerState]] | None:
+def paired(
+    config: RuntimeConfig, state: State
+) -> list[tuple[ListenerConfig, ListenerState]] | None:
     """Return each listener's plan and where it stands; None unless they are the same listeners."""
-    left = list(plan["listeners"])
+    left = list(config["listeners"])
     pairs = []
     for one in state["listeners"]:
         match = next((new for new in left if new["name"] == one["name"]), None)
@@ -159,9 +161,9 @@ def paired(plan: RuntimeConfig, state: State) -> list[tuple[ListenerConfig, List
     return None if left else pairs
 
 
-def adopted(plan: RuntimeConfig, state: State) -> list[Listener]:
+def adopted(config: RuntimeConfig, state: State) -> list[Listener]:
     """Return the listeners, as they stand."""
     return [
-        Listener(new, sockets.adopt(old["fd"], old["family"]), inherited=plan["inherited"])
-        for new, old in paired(plan, state) or ()
+        Listener(new, sockets.from_fd(old["fd"], old["family"]), inherited=config["inherited"])
+        for new, old in paired(config, state) or ()
     ]

@@ -24,15 +24,15 @@ class ServiceManager:
     """
 
     def __init__(self, master: Master) -> None:
-        plan = master.plan["supervision"]
+        config = master.config["service_manager"]
         self._master = master
-        self._notifier = Notifier(plan["notify"])
-        self._is_known = plan["is_known"]
-        self._patience = plan["watchdog"]
-        self.told: int | None = None
-        self.is_curious = self._notifier.is_heard
+        self._notifier = Notifier(config["notify"])
+        self._is_known = config["is_known"]
+        self._watchdog_seconds = config["watchdog"]
+        self.reported_clients: int | None = None
+        self.wants_status = self._notifier.is_heard
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Say that clients are accepted, and give signs of life from now on.
 
         The manager of a daemon that forked itself learns only now which process it is, and refuses
@@ -40,15 +40,15 @@ class ServiceManager:
         """
         if self._is_known:
             self.ready()
-            self._live()
+            self._send_watchdog()
         else:
-            self.tell_later()
-            if self._patience is not None:
-                self._later("watchdog", self._patience / 2, self._live)
+            self.schedule_status()
+            if self._watchdog_seconds is not None:
+                self._schedule("watchdog", self._watchdog_seconds / 2, self._send_watchdog)
 
     def ready(self) -> None:
         """Say that the daemon works by its plan, from the start or again."""
-        self.told = self._master.admission.clients
+        self.reported_clients = self._master.admission.clients
         self._notifier.ready(self._status())
 
     def reloading(self) -> None:
@@ -59,27 +59,29 @@ class ServiceManager:
         """Say that this is the end."""
         self._notifier.stopping(self._status())
 
-    def tell_later(self) -> None:
+    def schedule_status(self) -> None:
         """Have the manager hear of the number of clients, in a while."""
-        self.is_curious = False
-        self._later("status", STATUS_SECONDS, self._tell)
+        self.wants_status = False
+        self._schedule("status", STATUS_SECONDS, self._send_status)
 
-    def _tell(self) -> None:
-        self.is_curious = self._notifier.is_heard
-        self.told = self._master.admission.clients
+    def _send_status(self) -> None:
+        self.wants_status = self._notifier.is_heard
+        self.reported_clients = self._master.admission.clients
         self._notifier.status(self._status())
 
-    def _live(self) -> None:
+    def _send_watchdog(self) -> None:
         """Give a sign of life, twice as often as the manager wants one."""
-        if self._patience is not None:
+        if self._watchdog_seconds is not None:
             self._notifier.watchdog()
-            self._later("watchdog", self._patience / 2, self._live)
+            self._schedule("watchdog", self._watchdog_seconds / 2, self._send_watchdog)
 
-    def _later(self, name: str, seconds: float, action: Callable[[], None]) -> None:
+    def _schedule(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         self._master.loop.timers.set(name, time.monotonic() + seconds, action)
 
     def _status(self) -> str:
-        places = [f"{one.name} ({one.plan['service']})" for one in self._master.door.listeners]
+        places = [
+            f"{one.name} ({one.config['service']})" for one in self._master.acceptor.listeners
+        ]
         where = ", ".join(places) or "accepting no more"
         clients = self._master.admission.clients
         return f"{where}; {clients} client{'' if clients == 1 else 's'}"

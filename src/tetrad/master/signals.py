@@ -28,17 +28,17 @@ class Signals:
 
     def __init__(self, loop: EventLoop, obey: Callable[[int], object], terminate: Handler) -> None:
         self._loop = loop
-        self._obey = obey
+        self._on_signal = obey
         self._terminate = terminate
         self._pipe = -1
 
-    def hear(self) -> None:
+    def install(self) -> None:
         """Begin, with those that have waited for us."""
         self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)
         os.set_blocking(theirs, False)
-        self._loop.saw(theirs)
-        self._loop.watch(self._pipe, self._hear)
+        self._loop.track_fd(theirs)
+        self._loop.watch(self._pipe, self._on_readable)
         signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         for number in fork.MASTER_SIGNALS:
             signal.signal(number, _do_nothing)
@@ -46,7 +46,7 @@ class Signals:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    def pass_on(self) -> None:
+    def requeue(self) -> None:
         """Keep those that were noted and not obeyed for the program that this process becomes.
 
         To be called with signals_blocked: sent once more, they wait for whoever lets them through.
@@ -58,9 +58,9 @@ class Signals:
         for number in noted:
             signal.raise_signal(number)
 
-    def _hear(self, fd: int) -> None:
+    def _on_readable(self, fd: int) -> None:
         for number in os.read(fd, _MOST):
-            self._obey(number)
+            self._on_signal(number)
 
 
 def _do_nothing(_number: int, _frame: object) -> None:

@@ -9,8 +9,8 @@ import os
 
 from tetrad import __version__
 from tetrad.ipc import log_protocol
-from tetrad.ipc.fds import LISTENERS, READY
-from tetrad.ipc.reply import deliver
+from tetrad.ipc.fds import FIRST_LISTENER, READY
+from tetrad.ipc.reply import send_reply
 from tetrad.master import saved_state
 from tetrad.master.connections import Listener
 from tetrad.master.reload import changes
@@ -35,67 +35,69 @@ class Startup:
         """Do what has no effect on anybody yet; return the listeners."""
         master = self._master
         if self._state is not None:
-            saved_state.take(master, self._state)
-        master.set_up_crew().rehearse()
+            saved_state.restore(master, self._state)
+        master.configure_handlers().rehearse()
         if self._state is not None:
-            return saved_state.adopted(master.plan, self._state)
-        plans, inherited = master.plan["listeners"], master.plan["inherited"]
-        adopted = [sockets.adopt(LISTENERS + n, one["family"]) for n, one in enumerate(plans)]
-        pairs = zip(plans, adopted, strict=True)
+            return saved_state.adopted(master.config, self._state)
+        configs, inherited = master.config["listeners"], master.config["inherited"]
+        adopted = [
+            sockets.from_fd(FIRST_LISTENER + n, one["family"]) for n, one in enumerate(configs)
+        ]
+        pairs = zip(configs, adopted, strict=True)
         return [Listener(*pair, inherited=inherited) for pair in pairs]
 
-    def begin(self) -> bool:
+    def run(self) -> bool:
         """Open the door, and say so; False if who started us is gone: that was interrupted."""
         ours = self.prepare()
         state, self._state = self._state, None
         if state is None:
-            return self._begin_anew(ours)
-        self._go_on(ours, state)
+            return self._start_fresh(ours)
+        self._resume(ours, state)
         return True
 
-    def tell_starter(self, word: dict[str, object]) -> bool:
+    def notify_starter(self, word: dict[str, object]) -> bool:
         """Tell who waits for us to serve, once; False if they are gone."""
         fd, self._starter = self._starter, None
         if fd is None:
             return True
         try:
-            deliver(self._master, fd, encode(word).encode() + b"\n")
+            send_reply(self._master, fd, encode(word).encode() + b"\n")
         except OSError:
             return False
         finally:
             os.close(fd)
         return True
 
-    def _begin_anew(self, ours: list[Listener]) -> bool:
+    def _start_fresh(self, ours: list[Listener]) -> bool:
         master = self._master
-        master.logkeeper.start(master.plan["log"])
+        master.logger.start(master.config["log"])
         for listener in ours:
-            master.door.open(listener)
-        master.announce(log_protocol.SERVER_STARTED)
+            master.acceptor.add_listener(listener)
+        master.log_lifecycle(log_protocol.SERVER_STARTED)
         for listener in ours:
-            master.journal.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
-        names = [[listener.name, listener.plan["service"]] for listener in ours]
-        return self.tell_starter({"pid": master.pid, "listening": names})
+            master.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
+        names = [[listener.name, listener.config["service"]] for listener in ours]
+        return self.notify_starter({"pid": master.pid, "listening": names})
 
-    def _go_on(self, ours: list[Listener], state: State) -> None:
+    def _resume(self, ours: list[Listener], state: State) -> None:
         """Go on with the life of a daemon that was of another version until now."""
         master = self._master
         if self._starter is not None:
-            master.loop.saw(self._starter)
+            master.loop.track_fd(self._starter)
             os.set_inheritable(self._starter, False)
         # Who has left meanwhile has left room for whoever waits at the door.
-        master.crew.check()
+        master.handlers.check_alive()
         for listener in ours:
-            listener.socket.listen(listener.plan["backlog"])
-            master.door.open(listener)
-        master.door.take_in(state["door"]["guests"])
+            listener.socket.listen(listener.config["backlog"])
+            master.acceptor.add_listener(listener)
+        master.acceptor.restore_pending(state["acceptor"]["pending_connections"])
         # A program of ours must not get what the loop has not seen yet.
-        master.logkeeper.replace(master.plan["log"], state["logger"])
+        master.logger.take_over(master.config["log"], state["logger"])
         outcome = {
             "version": __version__,
             "from": state["version"],
-            "changes": changes(state["settings"], master.plan["settings"]),
+            "changes": changes(state["settings"], master.config["settings"]),
         }
-        master.journal.event("info", log_protocol.SERVER_UPGRADED, **outcome)
-        master.crew.dismiss_denied()
-        self.tell_starter({**outcome, "pid": master.pid, "sessions": master.admission.clients})
+        master.log.event("info", log_protocol.SERVER_UPGRADED, **outcome)
+        master.handlers.terminate_denied()
+        self.notify_starter({**outcome, "pid": master.pid, "sessions": master.admission.clients})

@@ -26,11 +26,11 @@ class Lifetime:
         """For how many seconds it has run."""
         return time.monotonic() - self._began
 
-    def leave(self) -> LifetimeState:
+    def save_state(self) -> LifetimeState:
         """Return what the next version goes on with."""
         return {"started": self.started, "began": self._began, "upgrades": self.upgrades}
 
-    def inherit(self, left: LifetimeState) -> None:
+    def restore_state(self, left: LifetimeState) -> None:
         """Go on with the life of the version before."""
         self.started, self._began = left["started"], left["began"]
         self.upgrades = left["upgrades"] + 1
@@ -40,12 +40,17 @@ class Lifetime:
 def status(master: Master, written: int, lost: int) -> dict[str, object]:
     """Return what an operator wants to know; the logger has `written` and `lost` events."""
     now = time.monotonic()
-    life, door, crew, plan = master.life, master.door, master.crew, master.plan
+    life, acceptor, handlers, config = (
+        master.lifetime,
+        master.acceptor,
+        master.handlers,
+        master.config,
+    )
     return {
         "state": "stopping" if master.is_stopping else "running",
         "pid": master.pid,
         "version": __version__,
-        "config": plan["file"],
+        "config": config["file"],
         "started": round(life.started, 6),
         "uptime": round(life.uptime, 3),
         "upgrades": life.upgrades,
@@ -54,28 +59,28 @@ def status(master: Master, written: int, lost: int) -> dict[str, object]:
             {
                 "name": one.name,
                 **one.fields(),
-                "tls": one.plan["tls"] is not None,
+                "tls": one.config["tls"] is not None,
                 "proxy": one.is_behind_proxy,
             }
-            for one in door.listeners
+            for one in acceptor.listeners
         ],
         "clients": {
             "now": master.admission.clients,
-            "peak": door.peak,
-            "limit": plan["limits"]["clients"],
+            "peak": acceptor.peak,
+            "limit": config["limits"]["clients"],
         },
-        "handlers": {"now": len(crew), "idle": crew.idle, "lost": crew.lost},
-        "accepted": door.accepted,
-        "refused": door.refusals.counts,
+        "handlers": {"now": len(handlers), "idle": handlers.idle, "lost": handlers.lost},
+        "accepted": acceptor.accepted,
+        "refused": acceptor.refusals.counts,
         "log": {
-            **plan["log"],
-            "logger": master.logkeeper.pid,
+            **config["log"],
+            "logger": master.logger.pid,
             "written": written,
-            "lost": lost + master.journal.lost_in_all,
+            "lost": lost + master.log.lost_total,
         },
         "sessions": [
             {**client.fields(), "pid": child.pid, "age": round(now - child.since, 3)}
-            for child in crew
+            for child in handlers
             if (client := child.client)
         ],
     }

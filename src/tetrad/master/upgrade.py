@@ -13,9 +13,9 @@ import os
 
 from tetrad import __version__
 from tetrad.ipc import log_protocol
-from tetrad.ipc.fds import PLAN
+from tetrad.ipc.fds import RUNTIME_CONFIG
 from tetrad.master import saved_state
-from tetrad.master.helper_process import HelperProcess, failed
+from tetrad.master.helper_process import HelperProcess, failure
 from tetrad.master.reload import STOPPING
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
@@ -41,81 +41,81 @@ class Upgrader:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._errand = HelperProcess(master.loop, "trying the new version")
+        self._helper = HelperProcess(master.loop, "trying the new version")
         self._answer: Answer | None = None
-        self._asker: int | None = None
-        self._is_due_again = False
+        self._requester: int | None = None
+        self._is_requested_again = False
 
     @property
-    def is_under_way(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the new version is being tried."""
-        return self._errand.is_under_way
+        return self._helper.is_running
 
-    def order(self) -> None:
+    def request_by_signal(self) -> None:
         """Upgrade, by a signal; one that comes while an upgrade is under way is obeyed after it."""
         if self._answer is None:
-            self.ask(lambda _outcome: None, None)
+            self.request(lambda _outcome: None, None)
         else:
-            self._is_due_again = True
+            self._is_requested_again = True
 
-    def ask(self, answer: Answer, asker: int | None) -> None:
+    def request(self, answer: Answer, asker: int | None) -> None:
         """Upgrade. If that fails, `answer` is called with `errors`; else nothing returns.
 
         Who asked then hears from the new version, through the descriptor `asker`.
         """
         if self._master.is_stopping:
-            answer(failed(STOPPING))
+            answer(failure(STOPPING))
         elif self._answer is not None:
-            answer(failed(UNDER_WAY))
+            answer(failure(UNDER_WAY))
         else:
-            self._answer, self._asker = answer, asker
-            self.go_on()
+            self._answer, self._requester = answer, asker
+            self.run_next()
 
-    def go_on(self) -> None:
+    def run_next(self) -> None:
         """Try the new version, if somebody waits for that and nothing else is under way."""
         if self._answer is not None and self._master.is_at_leisure:
-            self._master.supervision.reloading()
+            self._master.service_manager.reloading()
             try:
-                self._write(_NO_PLAN)
+                self._write_state(_NO_PLAN)
             except OSError as error:
-                self._conclude(failed(f"no memory for an upgrade: {reason_of(error)}"))
+                self._finish(failure(f"no memory for an upgrade: {reason_of(error)}"))
                 return
-            self._errand.send(self._master.plan["prober"], (PLAN,), self._on_answer)
+            self._helper.start(self._master.config["prober"], (RUNTIME_CONFIG,), self._on_answer)
 
     def stop(self) -> None:
         """Upgrade no more, and say so to who has asked."""
-        self._is_due_again = False
-        if self.is_under_way:
-            self._errand.call_off(STOPPING)
+        self._is_requested_again = False
+        if self.is_running:
+            self._helper.cancel(STOPPING)
         elif self._answer is not None:
-            self._conclude(failed(STOPPING))
+            self._finish(failure(STOPPING))
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
         if "errors" in answer:
-            self._conclude(answer)
+            self._finish(answer)
             return
         try:
-            self._become(answer["command"], answer["plan"])
+            self._exec(answer["command"], answer["plan"])
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
-            self._conclude(failed(f"the new version cannot begin: {what}{reason_of(error)}"))
+            self._finish(failure(f"the new version cannot begin: {what}{reason_of(error)}"))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end who serves
-            self._conclude(failed(f"the new version cannot begin: {error!r}"))
+            self._finish(failure(f"the new version cannot begin: {error!r}"))
 
-    def _become(self, command: list[str], plan: bytes) -> None:
+    def _exec(self, command: list[str], config: bytes) -> None:
         """Become the new version. Raises what went wrong, and all is as it was."""
         master = self._master
-        master.door.sum_up()
-        master.journal.flush()
-        handed = [listener.socket.fileno() for listener in master.door.listeners]
-        handed += [guest[0] for guest in master.door.leave()["guests"]]
-        handed += [] if self._asker is None else [self._asker]
+        master.acceptor.log_suppressed()
+        master.log.flush()
+        handed = [listener.socket.fileno() for listener in master.acceptor.listeners]
+        handed += [pending[0] for pending in master.acceptor.save_state()["pending_connections"]]
+        handed += [] if self._requester is None else [self._requester]
         with fork.signals_blocked:
-            self._write(plan)
-            master.signals.pass_on()
-            if master.reloading.put_off(UPGRADED):
+            self._write_state(config)
+            master.signals.requeue()
+            if master.reloader.cancel_waiting(UPGRADED):
                 signal.raise_signal(signal.SIGHUP)
-            if self._is_due_again:
+            if self._is_requested_again:
                 signal.raise_signal(signal.SIGUSR2)
             try:
                 for fd in handed:
@@ -125,26 +125,26 @@ class Upgrader:
                 for fd in handed:
                     os.set_inheritable(fd, False)
 
-    def _write(self, plan: bytes) -> None:
+    def _write_state(self, config: bytes) -> None:
         """Put a plan, and behind it the state of the daemon, to where the next version looks."""
-        state = saved_state.leave(self._master, __version__, self._asker)
-        os.ftruncate(PLAN, 0)
-        with open(PLAN, "wb", closefd=False) as file:
+        state = saved_state.save(self._master, __version__, self._requester)
+        os.ftruncate(RUNTIME_CONFIG, 0)
+        with open(RUNTIME_CONFIG, "wb", closefd=False) as file:
             file.seek(0)
-            file.write(plan)
+            file.write(config)
             marshal.dump(dict(state), file)
-        os.lseek(PLAN, 0, os.SEEK_SET)
+        os.lseek(RUNTIME_CONFIG, 0, os.SEEK_SET)
 
-    def _conclude(self, failure: dict[str, Any]) -> None:
+    def _finish(self, failure: dict[str, Any]) -> None:
         master = self._master
-        os.ftruncate(PLAN, 0)
-        master.journal.event("error", log_protocol.SERVER_UPGRADE_FAILED, errors=failure["errors"])
+        os.ftruncate(RUNTIME_CONFIG, 0)
+        master.log.event("error", log_protocol.SERVER_UPGRADE_FAILED, errors=failure["errors"])
         if not master.is_stopping:
-            master.supervision.ready()
+            master.service_manager.ready()
         answer, self._answer = self._answer, None
         if answer is not None:
             answer(failure)
-        if self._is_due_again:
-            self._is_due_again = False
-            self.order()
-        master.go_on()
+        if self._is_requested_again:
+            self._is_requested_again = False
+            self.request_by_signal()
+        master.run_next()

@@ -24,7 +24,7 @@ def parse(text: str) -> Source:
     return _IPV6_BITS, number
 
 
-def read(peer: object, serial: int) -> tuple[str, Source | None]:
+def parse_peer(peer: object, serial: int) -> tuple[str, Source | None]:
     """Return a peer's name for the log, and its address as bits and number; a Unix peer has none.
 
     `peer` is as accept(2) gave it. A client of a dual-stack socket that came by IPv4 is an IPv4

@@ -25,13 +25,13 @@ class EventLoop:
         self._epoll = select.epoll()
         self._watchers: dict[int, Callable[[int], object]] = {}
         self._unwatched: set[int] = set()
-        self.highest = self._epoll.fileno()
+        self.highest_fd = self._epoll.fileno()
         self.timers = Timers()
 
     def watch(self, fd: int, watcher: Callable[[int], object]) -> None:
         """Call `watcher` whenever there is something to read, or the other end is gone."""
         self._watchers[fd] = watcher
-        self.saw(fd)
+        self.track_fd(fd)
         self._register(fd)
 
     def unwatch(self, fd: int) -> None:
@@ -40,16 +40,16 @@ class EventLoop:
             self._unregister(fd)
             self._unwatched.add(fd)
 
-    def rest(self, fd: int) -> None:
+    def suspend(self, fd: int) -> None:
         """Look away for a moment: something is there, and no room to take it."""
         self._unregister(fd)
         self._register_soon(fd)
 
-    def saw(self, fd: int) -> None:
+    def track_fd(self, fd: int) -> None:
         """Take note of a descriptor that children are to close."""
-        self.highest = max(self.highest, fd)
+        self.highest_fd = max(self.highest_fd, fd)
 
-    def turn(self, *, has_chore: bool) -> bool:
+    def run_once(self, *, has_chore: bool) -> bool:
         """Wait, call back, and run the timers. With a chore waiting it waits for a moment only.
 
         Returns whether anything happened, so that the chore is only done when nothing did.

@@ -10,7 +10,7 @@ import os
 from os import _exit, closerange, fork  # a module is one more page for each child to copy
 
 from tetrad.ipc import log_protocol
-from tetrad.ipc.fds import FIRST_OF_MASTER, JOURNAL
+from tetrad.ipc.fds import EVENTS_WRITE, FIRST_MASTER_FD
 from tetrad.system.lean_signal import signal
 
 TYPE_CHECKING = False
@@ -87,7 +87,7 @@ def fork_each(
             pid = fork()
             if pid == 0:
                 try:
-                    closerange(FIRST_OF_MASTER, own)
+                    closerange(FIRST_MASTER_FD, own)
                     closerange(own + 1, highest + 1)
                     work(*arguments)
                     _exit(0)
@@ -106,13 +106,13 @@ def fork_each(
 
 def _tell(error: BaseException) -> None:
     """Log what ended this child."""
-    journal = log_protocol.LogWriter(JOURNAL, "error", log_protocol.ROOM_SECONDS)
-    place = log_protocol.place_of(error)
+    journal = log_protocol.LogWriter(EVENTS_WRITE, "error", log_protocol.PIPE_TIMEOUT_SECONDS)
+    place = log_protocol.traceback_line(error)
     journal.event("error", log_protocol.HANDLER_FAILED, error=repr(error), place=place)
     journal.flush()
 
 
-def fork_one(work: Callable[[], object]) -> int:
+def fork_child(work: Callable[[], object]) -> int:
     """Fork a child that does `work` and never returns; return its pid. Raises OSError."""
     pid = fork()
     if pid == 0:

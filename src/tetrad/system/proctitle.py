@@ -33,7 +33,7 @@ class ProcessTitle:
         if self._room:
             _write("/proc/self/mem", _MARK, end - len(_MARK))
 
-    def set(self, text: bytes) -> None:
+    def show(self, text: bytes) -> None:
         """Show `tetrad: TEXT`. Where the kernel does not let us, nothing is shown."""
         if self._room and text != self.text:
             self.text = text

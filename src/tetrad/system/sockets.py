@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 FAMILIES = {"inet": _socket.AF_INET, "inet6": _socket.AF_INET6, "unix": _socket.AF_UNIX}
 
-READ_SECONDS = 0.02
+RECV_TIMEOUT_SECONDS = 0.02
 """How long a read from a client blocks."""
 
 _LONG_BYTES = 8 if sys.maxsize > 1 << 32 else 4
-_READ_TIMEOUT = bytes(_LONG_BYTES) + int(READ_SECONDS * 1_000_000).to_bytes(
+_READ_TIMEOUT = bytes(_LONG_BYTES) + int(RECV_TIMEOUT_SECONDS * 1_000_000).to_bytes(
     _LONG_BYTES, sys.byteorder
 )
 """The same as a struct timeval."""
@@ -29,34 +29,34 @@ KEEPALIVE_PROBES = 4
 USER_TIMEOUT_MILLISECONDS = 120_000
 
 
-def open_listener(plan: ListenerConfig) -> _socket.socket:
+def open_listener(config: ListenerConfig) -> _socket.socket:
     """Bind and listen, without blocking. Raises OSError."""
     kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
-    listener = _socket.socket(FAMILIES[plan["family"]], kind, 0)
+    listener = _socket.socket(FAMILIES[config["family"]], kind, 0)
     try:
-        if plan["family"] == "unix":
-            bind_path(listener, plan["address"])
+        if config["family"] == "unix":
+            bind_unix(listener, config["address"])
         else:
-            _prepare(listener, plan)
-            listener.bind((plan["address"], plan["port"]))
-        listener.listen(plan["backlog"])
+            _prepare(listener, config)
+            listener.bind((config["address"], config["port"]))
+        listener.listen(config["backlog"])
     except BaseException:
         listener.close()
         raise
     return listener
 
 
-def adopt(fd: int, family: str) -> _socket.socket:
+def from_fd(fd: int, family: str) -> _socket.socket:
     """Take over a listening socket that another program opened."""
     return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd)
 
 
-def take_over(listener: _socket.socket, plan: ListenerConfig) -> None:
+def configure_inherited(listener: _socket.socket, config: ListenerConfig) -> None:
     """Have a socket that a service manager opened listen as ours do. Raises OSError."""
     os.set_blocking(listener.fileno(), False)
-    if plan["family"] != "unix":
+    if config["family"] != "unix":
         _watch_peers(listener)
-    listener.listen(plan["backlog"])
+    listener.listen(config["backlog"])
 
 
 def accept(listener: _socket.socket, family: str) -> tuple[_socket.socket, object]:
@@ -65,7 +65,7 @@ def accept(listener: _socket.socket, family: str) -> tuple[_socket.socket, objec
     return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd), address
 
 
-def limit_reads(socket: _socket.socket) -> None:
+def set_recv_timeout(socket: _socket.socket) -> None:
     """Have a read that blocks give up after a moment.
 
     What is accepted from a TCP listener inherits that, if the listener had it before.
@@ -73,7 +73,7 @@ def limit_reads(socket: _socket.socket) -> None:
     socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _READ_TIMEOUT)
 
 
-def bind_path(listener: _socket.socket, path: str) -> None:
+def bind_unix(listener: _socket.socket, path: str) -> None:
     """Bind a Unix socket; what a daemon that died left behind is taken away first."""
     try:
         listener.bind(path)
@@ -84,12 +84,12 @@ def bind_path(listener: _socket.socket, path: str) -> None:
         listener.bind(path)
 
 
-def close(listener: _socket.socket, plan: ListenerConfig) -> None:
+def close(listener: _socket.socket, config: ListenerConfig) -> None:
     """Close a listening socket, and take its path away if it has one."""
     listener.close()
-    if plan["family"] == "unix":
+    if config["family"] == "unix":
         try:
-            os.unlink(plan["address"])
+            os.unlink(config["address"])
         except OSError:
             pass  # the folder is not ours any more, or somebody was faster
 
@@ -99,36 +99,36 @@ def open_control(path: str, backlog: int) -> _socket.socket:
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, 0)
     before = os.umask(0o177)
     try:
-        bind_path(control, path)
+        bind_unix(control, path)
     finally:
         os.umask(before)
     control.listen(backlog)
     return control
 
 
-def real_name(plan: ListenerConfig, listener: _socket.socket) -> str:
+def bound_name(config: ListenerConfig, listener: _socket.socket) -> str:
     """Return a listener's name, with the port that it really got."""
-    port = port_of(listener)
-    return plan["name"] if port is None else f"{plan['name'].rpartition(':')[0]}:{port}"
+    port = bound_port(listener)
+    return config["name"] if port is None else f"{config['name'].rpartition(':')[0]}:{port}"
 
 
-def port_of(listener: _socket.socket) -> int | None:
+def bound_port(listener: _socket.socket) -> int | None:
     """Return the port a listener got; None for a Unix socket."""
     name = listener.getsockname()
     return name[1] if isinstance(name, tuple) else None
 
 
-def _prepare(listener: _socket.socket, plan: ListenerConfig) -> None:
+def _prepare(listener: _socket.socket, config: ListenerConfig) -> None:
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     _watch_peers(listener)
-    if plan["family"] == "inet6":
-        only = plan["address"] != "::"
+    if config["family"] == "inet6":
+        only = config["address"] != "::"
         listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, only)
 
 
 def _watch_peers(listener: _socket.socket) -> None:
     """Set what accepted sockets inherit: a peer whose cable was pulled must not stay for ever."""
-    limit_reads(listener)
+    set_recv_timeout(listener)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     tcp = _socket.IPPROTO_TCP
     listener.setsockopt(tcp, _socket.TCP_NODELAY, 1)

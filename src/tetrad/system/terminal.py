@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def harmless(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return a text in which nothing is left that a terminal would obey, in one line."""
     if text.isprintable():
         return text

@@ -31,38 +31,40 @@ DAY_SECONDS = 86400.0
 class SlowPathOnly:
     """Instead of the fast path, for clients whose first bytes are not their commands."""
 
-    __slots__ = ("_stay",)
+    __slots__ = ("_idle_wait",)
 
-    def __init__(self, stay: IdleWait) -> None:
-        self._stay = stay
+    def __init__(self, idle_wait: IdleWait) -> None:
+        self._idle_wait = idle_wait
 
     def refresh(self) -> None:
         """Have nothing ready."""
 
     def serve(self, socket: _socket.socket, client: ClientHandoff, notice: bytes) -> bool:
         """Leave everything to a session."""
-        self._stay.settle(client[0].encode())
-        return self._stay.go_on(socket, client, SessionProgress(time.monotonic()), notice)
+        self._idle_wait.settle(client[0].encode())
+        return self._idle_wait.go_on(socket, client, SessionProgress(time.monotonic()), notice)
 
 
-def make(plans: list[ListenerConfig]) -> list[TlsContext | None]:
+def make(configs: list[ListenerConfig]) -> list[TlsContext | None]:
     """Return what each listener's clients are encrypted with, if they are. Raises OSError."""
-    if not any(plan["tls"] for plan in plans):
-        return [None] * len(plans)
+    if not any(config["tls"] for config in configs):
+        return [None] * len(configs)
     from tetrad.handler.tls_session import TlsContext  # noqa: PLC0415 - only where it is paid for
 
-    return [None if (tls := plan["tls"]) is None else TlsContext(tls) for plan in plans]
+    return [None if (tls := config["tls"]) is None else TlsContext(tls) for config in configs]
 
 
-def remind(loop: EventLoop, journal: log_protocol.LogWriter, plans: list[ListenerConfig]) -> None:
+def remind(loop: EventLoop, log: log_protocol.LogWriter, configs: list[ListenerConfig]) -> None:
     """Log which certificates are near their end, now and every day."""
     now = time.time()
-    present = {(tls["file"], tls["expires"]) for plan in plans if (tls := plan["tls"]) is not None}
+    present = {
+        (tls["file"], tls["expires"]) for config in configs if (tls := config["tls"]) is not None
+    }
     for file, expires in sorted(present):
         if expires - now < WARNED_SECONDS:
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
             days = int((expires - now) // DAY_SECONDS)
-            journal.event(
+            log.event(
                 "warning",
                 log_protocol.CERTIFICATE_EXPIRES,
                 certificate=file,
@@ -72,4 +74,4 @@ def remind(loop: EventLoop, journal: log_protocol.LogWriter, plans: list[Listene
     loop.timers.cancel("certificates")
     if present:
         when_again = time.monotonic() + DAY_SECONDS
-        loop.timers.set("certificates", when_again, lambda: remind(loop, journal, plans))
+        loop.timers.set("certificates", when_again, lambda: remind(loop, log, configs))
