@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tetrad.ipc.runtime_config import AccessRule, LimitsConfig
-    from tetrad.master.admission import Source
+    from tetrad.system.addresses import Source
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")

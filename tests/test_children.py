@@ -15,7 +15,7 @@ from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.master.saved_state import FORMAT
 
 if TYPE_CHECKING:
-    from tetrad.master.admission import Source
+    from tetrad.system.addresses import Source
 
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")

@@ -1,4 +1,8 @@
-"""The architecture, as far as it can be read from the code: who imports whom, and who may fork."""
+"""The architecture as the imports show it: layers, owners of libraries, what the master may load.
+
+Every rule is a function that takes modules and returns violations, so that each rule is also run
+on a planted violation.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,62 @@ import ast
 import graphlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 import tetrad
 
-FOLDER = Path(tetrad.__file__).parent
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SOURCE = Path(tetrad.__file__).parent
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("benchmarks", "etc", "systemd", "tests")
 PAGES = [*ROOT.glob("*.md"), *(page for one in FOLDERS for page in ROOT.glob(f"{one}/**/*.md"))]
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
-LEAN_MAY_IMPORT = {
+LAYERS = (
+    "cli",
+    "helpers",
+    "launch",
+    "config",
+    "master",
+    "handler",
+    "logger",
+    "tls",
+    "ipc",
+    "protocol",
+    "system",
+)
+"""The folders, from the top down: a folder imports only from itself and from folders below it."""
+
+FORBIDDEN = {
+    ("cli", "master"),
+    ("cli", "handler"),
+    ("launch", "master"),
+    ("launch", "handler"),
+    ("config", "master"),
+    ("config", "handler"),
+    ("config", "logger"),
+    ("master", "logger"),
+}
+"""Importing and imported folder: what a process must not know of, although it is further down."""
+
+PUBLIC = {"tetrad", "tetrad.extension"}
+"""Modules outside the folders that every folder may import: the version, and the API of jobs."""
+
+LIBRARIES = {
+    "argparse": {"cli"},
+    "daemon": {"launch"},
+    "msgspec": {"cli", "config", "ipc", "launch", "logger"},
+    "structlog": {"logger"},
+    "yaml": {"config"},
+}
+"""Libraries, and the only folders that may import them."""
+
+MASTER_MAY_IMPORT = {
     "__future__",
     "_signal",
     "_socket",
@@ -31,148 +78,330 @@ LEAN_MAY_IMPORT = {
     "sys",
     "time",
 }
-"""What the forking process may have of the standard library: every page of it costs every fork."""
+"""The standard library of the forking process: each page of memory costs every fork."""
+
+FORKING = {"tetrad.system.fork", "tetrad.launch.launcher"}
+"""The modules that fork: the launcher to become a daemon, and every other fork in one module."""
 
 
-def name_of(path: Path) -> str:
-    """Return the name of the module in a file."""
-    parts = ("tetrad", *path.relative_to(FOLDER).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+class Module(NamedTuple):
+    """A module of the package, parsed."""
+
+    name: str
+    tree: ast.Module
+
+    @property
+    def folder(self) -> str:
+        """The folder under `tetrad`, empty for a module that lies in no folder."""
+        parts = self.name.split(".")
+        is_package = len(parts) == 2 and parts[1] in LAYERS
+        return parts[1] if len(parts) > 2 or is_package else ""
 
 
-MODULES = {name_of(path): path for path in FOLDER.rglob("*.py")}
+class Import(NamedTuple):
+    """One imported module, and whether the import statement stands inside a function."""
 
-TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in MODULES.items()}
-
-
-def is_for_types(node: ast.AST) -> bool:
-    """Tell whether this is `if TYPE_CHECKING:`, which never runs."""
-    return (
-        isinstance(node, ast.If)
-        and isinstance(node.test, ast.Name)
-        and node.test.id == "TYPE_CHECKING"
-    )
+    name: str
+    is_in_function: bool
 
 
-def running(node: ast.AST, *, functions: bool) -> list[ast.AST]:
-    """Return the nodes of what runs: at import, or in the end, with the bodies of functions."""
-    found: list[ast.AST] = []
-    for child in ast.iter_child_nodes(node):
-        if is_for_types(child):
-            assert isinstance(child, ast.If)
-            found += running(ast.Module(child.orelse, []), functions=functions)
-        elif functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            found += [child, *running(child, functions=functions)]
+Modules = dict[str, Module]
+
+
+def parse(name: str, source: str) -> Module:
+    """Parse the source of a module."""
+    return Module(name, ast.parse(source, name))
+
+
+def read_package() -> Modules:
+    """Parse every module of the package."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = ("tetrad", *path.relative_to(SOURCE).with_suffix("").parts)
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = parse(name, path.read_text("utf-8"))
     return found
 
 
-def imported(name: str, *, functions: bool) -> set[str]:
-    """Return the modules that a module imports."""
-    names: set[str] = set()
-    for node in running(TREES[name], functions=functions):
+def is_for_types(node: ast.AST) -> bool:
+    """Tell whether a node is `if TYPE_CHECKING:`, whose body never runs."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def statements(
+    node: ast.AST, *, types: bool, inside: bool = False
+) -> Iterator[tuple[ast.AST, bool]]:
+    """Yield the nodes below a node, and whether each is inside a function.
+
+    Bodies of `if TYPE_CHECKING:` are left out unless `types`.
+    """
+    for child in ast.iter_child_nodes(node):
+        if is_for_types(child) and not types:
+            assert isinstance(child, ast.If)
+            yield from statements(ast.Module(child.orelse, []), types=types, inside=inside)
+            continue
+        yield child, inside
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from statements(child, types=types, inside=inside or is_function)
+
+
+def imports(module: Module, modules: Modules, *, types: bool) -> set[Import]:
+    """Return what a module imports; `types` counts imports for the type checker too."""
+    found: set[Import] = set()
+    for node, inside in statements(module.tree, types=types):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {Import(alias.name, inside) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None
-            assert node.level == 0
-            candidates = [f"{node.module}.{alias.name}" for alias in node.names]
-            names |= {name if name in MODULES else node.module for name in candidates}
-    return names
+            assert node.level == 0, "relative imports hide the folder"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(Import(name if name in modules else node.module, inside))
+    return found
 
 
-def reachable(start: str) -> set[str]:
-    """Return our modules that are imported when one of them is."""
-    found, new = {"tetrad"}, {start}
+def names(module: Module, modules: Modules, *, types: bool = True) -> set[str]:
+    """Return the names of what a module imports, in functions and for types too."""
+    return {one.name for one in imports(module, modules, types=types)}
+
+
+def folder_of(name: str, modules: Modules) -> str:
+    """Return the folder of a module of the package; empty for a library's."""
+    return modules[name].folder if name in modules else ""
+
+
+# The rules: each returns its violations, one line each
+
+
+def upward_imports(modules: Modules) -> list[str]:
+    """Return imports from a folder that lies higher, whether for types or at run time."""
+    return [
+        f"{module.name} imports {name}"
+        for module in modules.values()
+        for name in names(module, modules) & modules.keys()
+        if module.folder
+        and name not in PUBLIC
+        and (
+            not folder_of(name, modules)
+            or LAYERS.index(folder_of(name, modules)) < LAYERS.index(module.folder)
+        )
+    ]
+
+
+def forbidden_imports(modules: Modules) -> list[str]:
+    """Return imports between folders that must not know of each other."""
+    return [
+        f"{module.name} imports {name}"
+        for module in modules.values()
+        for name in names(module, modules) & modules.keys()
+        if (module.folder, folder_of(name, modules)) in FORBIDDEN
+    ]
+
+
+def cycles(modules: Modules) -> list[str]:
+    """Return a cycle of imports, those for the type checker included, if there is one."""
+    graph = {name: names(module, modules) & modules.keys() for name, module in modules.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return [" -> ".join(error.args[1])]
+    return []
+
+
+def unlisted_folders(modules: Modules) -> list[str]:
+    """Return modules in a folder that is no layer, or outside of all folders."""
+    return [
+        name
+        for name, module in modules.items()
+        if not module.folder and name not in PUBLIC | {"tetrad.__main__"}
+    ]
+
+
+def full_packages(modules: Modules) -> list[str]:
+    """Return folders whose `__init__.py` is not empty; that of the command line may hold main."""
+    return [
+        name
+        for name, module in modules.items()
+        if module.folder and name == f"tetrad.{module.folder}" and module.tree.body
+        if module.folder != "cli"
+    ]
+
+
+def foreign_libraries(modules: Modules) -> list[str]:
+    """Return imports of a library outside the folders that own it."""
+    return [
+        f"{module.name} imports {library}"
+        for module in modules.values()
+        for library in {name.partition(".")[0] for name in names(module, modules, types=False)}
+        if library in LIBRARIES and module.folder not in LIBRARIES[library]
+    ]
+
+
+def loaded_by_master(modules: Modules) -> set[str]:
+    """Return the modules of the package that importing the master loads."""
+    found: set[str] = set()
+    new = {"tetrad.master.process"}
     while new:
         found |= new
-        new = {name for one in new for name in imported(one, functions=False)} & MODULES.keys()
+        packages = {name.rpartition(".")[0] for name in new} & modules.keys()
+        new = packages | {
+            one.name
+            for name in new
+            for one in imports(modules[name], modules, types=False)
+            if not one.is_in_function and one.name in modules
+        }
         new -= found
     return found
 
 
-LEAN = reachable("tetrad.master.process")
+def heavy_imports(modules: Modules) -> list[str]:
+    """Return what the modules that the master loads import beyond a few C modules."""
+    return [
+        f"{name} imports {library}"
+        for name in loaded_by_master(modules)
+        for library in names(modules[name], modules, types=False) - modules.keys()
+        if library not in MASTER_MAY_IMPORT
+    ]
 
 
-def importers(library: str) -> set[str]:
-    """Return our modules that ever import a library, for types or in earnest."""
-    return {
+LATE_IMPORTS = {
+    "tetrad.handler.commands": {"tetrad.handler.jobs"},
+    "tetrad.handler.process": {"tetrad.handler.tls_session"},
+    "tetrad.master.tls_contexts": {"tetrad.tls.context"},
+    "tetrad.handler.job_supervisor": {"ctypes"},
+}
+"""What a module of the master or its handlers imports later, only where the configuration asks."""
+
+
+def late_imports(modules: Modules) -> list[str]:
+    """Return imports inside functions of the master's and handlers' modules that are not listed."""
+    return [
+        f"{name} imports {one.name}"
+        for name, module in modules.items()
+        if module.folder in {"master", "handler", "tls", "protocol", "system"}
+        or name in loaded_by_master(modules)
+        for one in imports(module, modules, types=False)
+        if one.is_in_function and one.name not in LATE_IMPORTS.get(name, set())
+    ]
+
+
+def hidden_imports(modules: Modules) -> list[str]:
+    """Return calls that import by a name at run time; only a function of the operator's may be."""
+    hidden = {"__import__", "import_module"}
+    return [
         name
-        for name, tree in TREES.items()
-        for node in ast.walk(tree)
-        if (isinstance(node, ast.Import) and library in {a.name.split(".")[0] for a in node.names})
-        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == library)
-    }
+        for name, module in modules.items()
+        if name != "tetrad.handler.python_call"
+        for node, _ in statements(module.tree, types=False)
+        if isinstance(node, ast.Call)
+        and (getattr(node.func, "id", "") in hidden or getattr(node.func, "attr", "") in hidden)
+    ]
 
 
-def test_imports_run_one_way() -> None:
-    """No module imports, by whatever way round, what imports it."""
-    graph = {name: imported(name, functions=True) & MODULES.keys() for name in MODULES}
-    order = list(graphlib.TopologicalSorter(graph).static_order())
-    assert set(order) == MODULES.keys()
-
-
-@pytest.mark.parametrize(
-    ("library", "owners"),
-    [
-        ("yaml", {"tetrad.config"}),
-        ("structlog", {"tetrad.logger"}),
-        ("daemon", {"tetrad.launch"}),
-        ("argparse", {"tetrad.cli"}),
-    ],
-)
-def test_a_library_has_few_importers(library: str, owners: set[str]) -> None:
-    """What depends on a library stands in one place."""
-    assert {".".join(name.split(".")[:2]) for name in importers(library)} == owners
-
-
-def test_only_two_modules_fork() -> None:
-    """The front forks once to be a daemon, and every other fork goes through one function."""
-    forks = {"fork", "forkpty", "posix_spawn"}
-    forking = {
+def forks(modules: Modules) -> list[str]:
+    """Return modules that fork and are not listed."""
+    calls = {"fork", "forkpty", "posix_spawn"}
+    return [
         name
-        for name, tree in TREES.items()
-        for node in ast.walk(tree)
-        if (
-            isinstance(node, ast.Attribute)
-            and node.attr in forks
-            and isinstance(node.value, ast.Name)
-            and node.value.id == "os"
-        )
+        for name, module in modules.items()
+        if name not in FORKING
+        for node, _ in statements(module.tree, types=False)
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) in {f"os.{c}" for c in calls})
         or (
             isinstance(node, ast.ImportFrom)
             and node.module in {"os", "posix"}
-            and forks & {alias.name for alias in node.names}
+            and calls & {alias.name for alias in node.names}
         )
-    }
-    assert forking == {"tetrad.system.fork", "tetrad.launch.launcher"}
+    ]
 
 
-def test_the_forking_process_has_the_modules_it_needs() -> None:
-    """The walk through the imports finds what it is to guard."""
-    assert {"tetrad.master.process", "tetrad.master.handler_pool", "tetrad.system.fork"} <= LEAN
-    assert not LEAN & {"tetrad.config.yaml_reader", "tetrad.logger.process", "tetrad.cli"}
-
-
-@pytest.mark.parametrize("name", sorted(LEAN))
-def test_a_lean_module_imports_next_to_nothing(name: str) -> None:
-    """Whatever the forking process imports, all its children pay for."""
-    assert imported(name, functions=True) - MODULES.keys() <= LEAN_MAY_IMPORT
-
-
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_what_is_public_is_explained(name: str) -> None:
-    """Every module, class and function that others may use says what it is for."""
+def undocumented(modules: Modules) -> list[str]:
+    """Return public modules, classes and functions without a docstring."""
     kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    nodes = [node for node in running(TREES[name], functions=False) if isinstance(node, kinds)]
-    nodes += [node for node in TREES[name].body if isinstance(node, kinds)]
-    silent = [n.name for n in nodes if n.name[0] != "_" and not ast.get_docstring(n)]
-    assert not silent
-    if MODULES[name].name != "__init__.py":
-        assert ast.get_docstring(TREES[name])
+    found = [
+        f"{name}.{node.name}"
+        for name, module in modules.items()
+        for node, inside in statements(module.tree, types=False)
+        if isinstance(node, kinds) and not inside
+        if not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    return found + [
+        name
+        for name, module in modules.items()
+        if module.tree.body and not ast.get_docstring(module.tree)
+    ]
+
+
+MODULES = read_package()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        upward_imports,
+        forbidden_imports,
+        cycles,
+        unlisted_folders,
+        full_packages,
+        foreign_libraries,
+        heavy_imports,
+        late_imports,
+        hidden_imports,
+        forks,
+        undocumented,
+    ],
+)
+def test_the_package_keeps_the_rule(rule: Callable[[Modules], list[str]]) -> None:
+    """No module of the package violates it."""
+    assert rule(MODULES) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "source"),
+    [
+        (upward_imports, "system.text", "from tetrad.ipc import fds"),
+        (upward_imports, "ipc.fds", "if TYPE_CHECKING:\n    from tetrad.master import admission"),
+        (upward_imports, "handler.wait", "def f():\n    import tetrad.launch.pidfile"),
+        (upward_imports, "config.paths", "from tetrad import __main__"),
+        (forbidden_imports, "cli.parser", "from tetrad.master.process import Master"),
+        (forbidden_imports, "launch.pidfile", "from tetrad.handler import jobs"),
+        (forbidden_imports, "config.model", "if TYPE_CHECKING:\n    import tetrad.logger.file"),
+        (forbidden_imports, "master.signals", "from tetrad.logger import process"),
+        (cycles, "system.timers", "if TYPE_CHECKING:\n    from tetrad.system import event_loop"),
+        (unlisted_folders, "helper", "import os"),
+        (full_packages, "ipc", "from tetrad.ipc import fds"),
+        (foreign_libraries, "launch.pidfile", "import yaml.nodes"),
+        (foreign_libraries, "cli.status", "def f():\n    import structlog"),
+        (heavy_imports, "system.event_loop", "import threading"),
+        (late_imports, "system.event_loop", "def f():\n    import _socket"),
+        (late_imports, "master.admission", "f = lambda: __import__('os')\ndef g(): import os"),
+        (hidden_imports, "handler.commands", "__import__('tetrad.handler.jobs')"),
+        (hidden_imports, "config.paths", "import importlib\nimportlib.import_module('os')"),
+        (forks, "master.handler_pool", "import os\nos.fork()"),
+        (forks, "handler.jobs", "from os import fork"),
+        (undocumented, "system.text", '"""Text."""\ndef public(): pass'),
+        (undocumented, "system.text", "import os"),
+    ],
+)
+def test_a_planted_violation_is_found(
+    rule: Callable[[Modules], list[str]], name: str, source: str
+) -> None:
+    """Each rule reports a module that violates it."""
+    name = f"tetrad.{name}"
+    planted = parse(name, source)
+    assert any(name in line for line in rule({**MODULES, name: planted}))
+
+
+def test_the_walk_finds_what_the_master_loads() -> None:
+    """The set of modules that the rules guard is neither empty nor everything."""
+    loaded = loaded_by_master(MODULES)
+    assert {"tetrad.master.handler_pool", "tetrad.system.fork", "tetrad.handler.process"} <= loaded
+    assert not {name.split(".")[1] for name in loaded if "." in name} & {"cli", "config", "launch"}
+    assert not loaded & {"tetrad.ipc.runtime_config", "tetrad.tls.context", "tetrad.handler.jobs"}
 
 
 @pytest.mark.parametrize("page", sorted(str(page.relative_to(ROOT)) for page in PAGES))
-def test_what_a_page_points_to_is_there(page: str) -> None:
-    """A link within the tree leads to a file or folder of it."""
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    """A link within the tree names a file or folder that exists."""
     links = LINK.findall((ROOT / page).read_text("utf-8"))
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -21,9 +21,9 @@ from tetrad.system.proctitle import ProcessTitle
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.handler.progress import SessionProgress
+    from tetrad.ipc.fd_passing import ClientHandoff
     from tetrad.ipc.runtime_config import SessionConfig
-    from tetrad.master.connections import ClientHandoff
 
 CONTEXT = b'"client":"192.0.2.7:38276"'
 NOTICE = exit_notices.make_notice(exit_notices.EXITING, 7)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 
-from tetrad.system.terminal import escape_unprintable
+from tetrad.system.text import escape_unprintable
 
 OK = 0
 FAILURE = 1

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tetrad.ipc.log_protocol import LEVELS
-from tetrad.system.terminal import escape_unprintable
+from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tetrad.config.types import Duration
-from tetrad.system.terminal import escape_unprintable
+from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tetrad.cli.configuration import check_certificates, explicit, find, load, running_pid, warn
 from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError, of_signal
 from tetrad.config.result import ConfigError
-from tetrad.system.terminal import escape_unprintable
+from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     import argparse

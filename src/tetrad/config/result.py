@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from tetrad.config.model import Config
-from tetrad.system.terminal import escape_unprintable
+from tetrad.system.text import escape_unprintable
 
 _BEHIND_SECTION = re.compile(r"[.\[]")  # as in access.deny[0]
 

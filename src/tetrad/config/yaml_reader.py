@@ -25,7 +25,7 @@ from tetrad.config.model import Config
 from tetrad.config.result import ConfigResult
 from tetrad.config.section import ConstraintError, Section
 from tetrad.config.types import Address, Path, SocketPath
-from tetrad.system.terminal import escape_unprintable
+from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,6 +15,7 @@ from os import getpid, read, write
 from time import monotonic_ns, time_ns
 
 from tetrad.handler.commands import prompt, terminated
+from tetrad.handler.progress import SessionProgress
 from tetrad.ipc import exit_notices, log_protocol
 from tetrad.protocol.commands import LENGTH
 from tetrad.system.json_lite import members
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from tetrad.handler.commands import Command
     from tetrad.handler.idle_wait import IdleWait
-    from tetrad.master.connections import ClientHandoff
+    from tetrad.ipc.fd_passing import ClientHandoff
 
     SoFar = tuple[int, tuple[int | bytes, ...], int, bytes | None, bool, OSError | None]
     """When a session began, what is to be logged of it, how many bytes were sent, what was read and
@@ -56,38 +57,6 @@ _WHOLE = [
     for spoken in _SPOKEN
 ]
 """What it is told of one that is over."""
-
-
-class SessionProgress:
-    """A session so far. It goes on, unless it `is_over` but for the goodbye or has met an `error`.
-
-    `since` is in seconds of the monotonic clock; `data` was read, and nothing is done about it yet;
-    `told` is what the log is to be told: that it has begun, and of the commands, the last of which
-    was about `last_command`.
-    """
-
-    __slots__ = (
-        "bytes_in",
-        "bytes_out",
-        "commands",
-        "data",
-        "error",
-        "is_over",
-        "last_command",
-        "since",
-        "told",
-    )
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.last_command: float | None = None
-        self.told = b""
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.commands = 0
-        self.data = b""
-        self.is_over = False
-        self.error: OSError | None = None
 
 
 class FastPath:

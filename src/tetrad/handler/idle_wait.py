@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
-    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.handler.progress import SessionProgress
+    from tetrad.ipc.fd_passing import ClientHandoff
     from tetrad.ipc.runtime_config import SessionConfig
     from tetrad.ipc.shutdown_pipe import ShutdownPipe
-    from tetrad.master.connections import ClientHandoff
     from tetrad.system.proctitle import ProcessTitle
 
     Patient = Callable[[_socket.socket, ClientHandoff, SessionProgress, bytes], bool]

@@ -17,8 +17,7 @@ from tetrad.ipc import log_protocol
 from tetrad.system import fork
 from tetrad.system.json_lite import members
 from tetrad.system.lean_signal import signal
-from tetrad.system.terminal import escape_unprintable
-from tetrad.system.text import reason_of
+from tetrad.system.text import escape_unprintable, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

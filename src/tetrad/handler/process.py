@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tetrad.handler.commands import Command
-    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.handler.progress import SessionProgress
     from tetrad.handler.tls_session import TlsContext
+    from tetrad.ipc.fd_passing import ClientHandoff
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
-    from tetrad.master.connections import ClientHandoff
     from tetrad.system.proctitle import ProcessTitle
 
     Server = Callable[[_socket.socket, ClientHandoff, bytes], bool]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tetrad.handler.commands import Command
     from tetrad.handler.session import Session
-    from tetrad.master.connections import ClientHandoff
+    from tetrad.ipc.fd_passing import ClientHandoff
 
 
 class Service:

@@ -18,7 +18,7 @@ from tetrad.ipc import log_protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.handler.progress import SessionProgress
     from tetrad.handler.services import Service
     from tetrad.handler.tls_socket import TlsSocket
     from tetrad.ipc.runtime_config import SessionConfig

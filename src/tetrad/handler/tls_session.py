@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from tetrad.handler.fast_path import SessionProgress
+    from tetrad.handler.progress import SessionProgress
     from tetrad.handler.services import Service
     from tetrad.ipc.log_protocol import LogWriter
     from tetrad.ipc.runtime_config import SessionConfig, TlsConfig

@@ -8,9 +8,8 @@ import sys
 
 from tetrad.system.sockets import FAMILIES
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from tetrad.master.connections import ClientHandoff
+ClientHandoff = tuple[str, str, int, bytes, str]
+"""A client as its handler needs it: name, family, listener index, log context, connection id."""
 
 _LONGEST_CLIENT = 2048
 _FD_BYTES = 4

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tetrad.ipc.runtime_config import AccessRule, LimitsConfig
+    from tetrad.system.addresses import Source
 
 IPV4_BITS, IPV6_BITS = 32, 128
 SOURCE_PREFIX = 64
@@ -14,9 +15,6 @@ SOURCE_PREFIX = 64
 
 MOST_BUCKETS = 65536
 """How many sources' rates are remembered at most: of those that were let in last, at least half."""
-
-Source = tuple[int, int]
-"""Where a client comes from: the bits of its kind of address, and the address as a number."""
 
 
 class Admission:

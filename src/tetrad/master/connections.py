@@ -14,11 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from tetrad.ipc.fd_passing import ClientHandoff
     from tetrad.ipc.runtime_config import ListenerConfig
-    from tetrad.master.admission import Source
+    from tetrad.system.addresses import Source
 
-    ClientHandoff = tuple[str, str, int, bytes, str]
-    """A client as its handler needs it: name, family, its listener's place, context, connection."""
 
 _SAVED = (
     "address",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_pton
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from tetrad.master.admission import Source
+Source = tuple[int, int]
+"""An address as admission counts it: 32 or 128 bits, and the address as a number."""
 
 _MAPPED = "::ffff:"
 _MAPPED_PREFIX = 0xFFFF

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from tetrad.handler.fast_path import SessionProgress
+from tetrad.handler.progress import SessionProgress
 from tetrad.ipc import log_protocol
 
 TYPE_CHECKING = False
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from tetrad.handler.idle_wait import IdleWait
     from tetrad.handler.tls_session import TlsContext
+    from tetrad.ipc.fd_passing import ClientHandoff
     from tetrad.ipc.runtime_config import ListenerConfig
-    from tetrad.master.connections import ClientHandoff
     from tetrad.system.event_loop import EventLoop
 
 WARNED_SECONDS = 30 * 86400.0
