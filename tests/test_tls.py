@@ -20,10 +20,10 @@ from authorities import DAY, PROGRAM, Authority, Pair, joined, needs_openssl
 from balancers import TCP4, version_2
 from clients import ANSWER, ANSWER_BYTES, Client
 from processes import PATIENCE_SECONDS, until
-from tetrad.handler.tls_session import server_context
 from tetrad.handler.tls_socket import TlsSocket
 from tetrad.handler.wait import SessionEnded
 from tetrad.ipc.runtime_config import TlsConfig
+from tetrad.tls.context import server_context
 from tetrad.tls.subjects import subject_of
 
 if TYPE_CHECKING:

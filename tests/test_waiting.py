@@ -60,11 +60,11 @@ def ordered(ward: Ward, how: str) -> None:
 def test_who_is_to_stop_still_sees_the_end_of_the_master(ward: Ward, how: str) -> None:
     """A client that talks without a pause is only looked away from for a moment at a time."""
     ordered(ward, how)
-    ward.waiting.look()
-    ward.waiting.look()
+    ward.waiting.check()
+    ward.waiting.check()
     ward.die()
     with pytest.raises(SessionEnded, match="stopping"):
-        ward.waiting.look()
+        ward.waiting.check()
 
 
 def test_an_order_that_came_before_a_wait_ends_it(ward: Ward) -> None:

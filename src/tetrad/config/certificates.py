@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tetrad.config.result import ConfigError
-from tetrad.handler import tls_session
 from tetrad.ipc.runtime_config import TlsConfig
 from tetrad.system.text import reason_of
-from tetrad.tls.context import WARNED_SECONDS
+from tetrad.tls.context import server_context
 from tetrad.tls.errors import words
+from tetrad.tls.expiry import EXPIRY_WARNING_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def read(loaded: ConfigResult) -> list[Found | None]:
 def warnings(found: list[Found | None]) -> Iterator[str]:
     """Say which certificates are near their end."""
     for one in found:
-        if one is not None and one.config["expires"] - time.time() < WARNED_SECONDS:
+        if one is not None and one.config["expires"] - time.time() < EXPIRY_WARNING_SECONDS:
             yield f"{one.config['file']}: the certificate expires on {_day(one.config['expires'])}"
 
 
@@ -147,7 +147,7 @@ def _try(made: TlsConfig, settings: Tls) -> dict[str, Any]:
 
 def _meet(made: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
     try:
-        context = tls_session.server_context(made)
+        context = server_context(made)
     except ssl.SSLError as error:
         reason = error.reason or ""
         if reason.startswith(("EE_", "CA_")):

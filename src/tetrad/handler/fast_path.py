@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from _socket import SHUT_WR
 from os import getpid, read, write
-from time import monotonic_ns, time_ns
+from time import monotonic, monotonic_ns, time_ns
 
 from tetrad.handler.commands import prompt, terminated
 from tetrad.handler.progress import SessionProgress
@@ -199,3 +199,20 @@ class FastPath:
         progress.is_over = closes
         progress.error = error
         return self._go_on(socket, client, progress, notice)
+
+
+class SlowPathOnly:
+    """Takes the place of `FastPath` at a TLS listener: every session takes the slow path."""
+
+    __slots__ = ("_idle_wait",)
+
+    def __init__(self, idle_wait: IdleWait) -> None:
+        self._idle_wait = idle_wait
+
+    def refresh(self) -> None:
+        """Prepare nothing."""
+
+    def serve(self, socket: _socket.socket, client: ClientHandoff, notice: bytes) -> bool:
+        """Serve a client on the slow path; True if the handler can serve another client."""
+        self._idle_wait.settle(client[0].encode())
+        return self._idle_wait.go_on(socket, client, SessionProgress(monotonic()), notice)

@@ -21,9 +21,23 @@ from tetrad.system.text import escape_unprintable, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from tetrad.extension import Context
-    from tetrad.handler.session import Session
     from tetrad.ipc.runtime_config import JobConfig
+
+    class JobSession(Protocol):
+        """What a job uses of a session (`tetrad.handler.session.Session`)."""
+
+        def count_commands(self, count: int) -> None:
+            """Count commands that were answered."""
+
+        def log_json(self, level: str, event: str, fields: str) -> None:
+            """Log an event; `fields` are JSON members."""
+
+        def wait_for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
+            """Wait until one of `fds` is readable; return those that are. Raises SessionEnded."""
+
 
 KILL_SECONDS = 0.5
 """How long the end of what was killed is waited for: one that waits for a disk takes longer."""
@@ -96,11 +110,11 @@ class RunningJob:
         os.set_blocking(self._errors, False)
         self._heard = {ours.fileno(), self._output, self._errors}
 
-    def follow(self, session: Session, deadline: float) -> None:
+    def follow(self, session: JobSession, deadline: float) -> None:
         """Listen until it has ended, or is to be ended. Raises what ends the session."""
         control = self._control.fileno()
         while control in self._heard:
-            for fd in session.wait_for_others(tuple(self._heard), deadline):
+            for fd in session.wait_for_fds(tuple(self._heard), deadline):
                 self._hear(fd)
             if self._outcome.is_cut:
                 return
@@ -171,7 +185,7 @@ class RunningJob:
             outcome.error = text
 
 
-def perform(config: JobConfig, context: Context, session: Session) -> bytes | None:
+def perform(config: JobConfig, context: Context, session: JobSession) -> bytes | None:
     """Run it, log the command, and return what is to be answered; None for nothing.
 
     Raises what ends the session, if it ends meanwhile.
@@ -194,7 +208,7 @@ def perform(config: JobConfig, context: Context, session: Session) -> bytes | No
     return None if config["on_error"] is None else config["on_error"].encode()
 
 
-def _run(config: JobConfig, context: Context, session: Session, outcome: JobResult) -> None:
+def _run(config: JobConfig, context: Context, session: JobSession, outcome: JobResult) -> None:
     """Run it to its end; only what ends the session is raised."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     job_supervisor.adopt_orphans()
@@ -209,7 +223,7 @@ def _run(config: JobConfig, context: Context, session: Session, outcome: JobResu
         running.end()
 
 
-def _tell(session: Session, command: str, outcome: JobResult, seconds: float) -> None:
+def _tell(session: JobSession, command: str, outcome: JobResult, seconds: float) -> None:
     fields: dict[str, object] = {"command": command}
     if outcome.status is not None:
         fields["status"] = outcome.status
@@ -222,4 +236,4 @@ def _tell(session: Session, command: str, outcome: JobResult, seconds: float) ->
     if outcome.error is not None:
         fields["error"] = escape_unprintable(outcome.error)[:LONGEST_TEXT]
     level = "info" if outcome.error is None and not outcome.is_cut else "warning"
-    session.tell(level, log_protocol.CLIENT_COMMAND, members(fields))
+    session.log_json(level, log_protocol.CLIENT_COMMAND, members(fields))

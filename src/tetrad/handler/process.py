@@ -11,7 +11,7 @@ import os
 from select import POLLIN
 
 from tetrad.handler import commands
-from tetrad.handler.fast_path import FastPath
+from tetrad.handler.fast_path import FastPath, SlowPathOnly
 from tetrad.handler.idle_wait import IdleWait
 from tetrad.handler.services import CommandService, EchoService, Service
 from tetrad.handler.session import Session
@@ -19,7 +19,6 @@ from tetrad.ipc import exit_notices, fd_passing, log_protocol
 from tetrad.ipc.fds import EVENTS_WRITE, NOTICES_WRITE
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.system import fork
-from tetrad.tls.context import SlowPathOnly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
 
     from tetrad.handler.commands import Command
     from tetrad.handler.progress import SessionProgress
-    from tetrad.handler.tls_session import TlsContext
     from tetrad.ipc.fd_passing import ClientHandoff
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
     from tetrad.system.proctitle import ProcessTitle
+    from tetrad.tls.context import TlsContext
 
     Server = Callable[[_socket.socket, ClientHandoff, bytes], bool]
     """Serves a client, sends its notice, and tells whether it can serve another."""
@@ -51,7 +50,7 @@ class Handler:
         self,
         config: RuntimeConfig,
         known: dict[bytes, Command],
-        encryptions: list[TlsContext | None],
+        tls_contexts: list[TlsContext | None],
         shutdown_pipe: ShutdownPipe,
         title: ProcessTitle,
     ) -> None:
@@ -61,7 +60,11 @@ class Handler:
         self._title = title
         self._listeners = config["listeners"]
         self._services = [_service(listener, known) for listener in self._listeners]
-        self._encryptions = encryptions
+        self._tls_contexts = tls_contexts
+        if any(tls_contexts):
+            from tetrad.handler.tls_session import TlsSession  # noqa: PLC0415 - only for TLS
+
+            self._tls_session = TlsSession
         self._shutdown_pipe = shutdown_pipe
         self._tell(EVENTS_WRITE, NOTICES_WRITE)
 
@@ -155,7 +158,7 @@ class Handler:
                 os.close(fd)
 
     def _plain_places(self) -> Iterable[int]:
-        """Return the place of one listener of each service that is not encrypted."""
+        """Return the place of one listener of each service without TLS."""
         plain = [config for config in self._listeners if not config["tls"]]
         return {config["service"]: config["index"] for config in plain}.values()
 
@@ -207,9 +210,9 @@ class Handler:
         shutdown_pipe = self._shutdown_pipe
         self._log.set_context(context)
         self._log.append(progress.told, 1 + progress.commands)
-        encrypted = self._encryptions[place]
-        begin = Session if encrypted is None else encrypted.session
-        session = begin(socket, self._session, shutdown_pipe, self._log, progress)
+        tls = self._tls_contexts[place]
+        arguments = socket, self._session, shutdown_pipe, self._log, progress
+        session = Session(*arguments) if tls is None else self._tls_session(*arguments, tls=tls)
         session.serve(self._services[place].another(client))
         # Who has become less important cannot take that back: the next client gets another.
         is_fit = session.is_urgent and not shutdown_pipe.stopping

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tetrad.extension import Context
 from tetrad.handler.commands import terminated
-from tetrad.handler.session import DISCARD, GO_ON
 from tetrad.ipc import log_protocol
 from tetrad.protocol.commands import Parser, printable
 from tetrad.system.json_lite import members
@@ -12,10 +11,29 @@ from tetrad.system.json_lite import members
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Protocol
 
     from tetrad.handler.commands import Command
-    from tetrad.handler.session import Session
+    from tetrad.handler.jobs import JobSession
     from tetrad.ipc.fd_passing import ClientHandoff
+
+    class ServedSession(JobSession, Protocol):
+        """What a service uses of a session (`tetrad.handler.session.Session`)."""
+
+        def send(self, data: bytes) -> None:
+            """Send all of `data`. Raises SessionEnded."""
+
+        def discard(self) -> None:
+            """Throw away the input received so far."""
+
+        def count_activity(self) -> None:
+            """Restart the idle timeout."""
+
+
+CONTINUE = ""
+DISCARD = "discard"
+"""What `Service.take` returns while the session goes on; DISCARD throws away the rest of the input
+received so far. Any other string is the reason why the session ends."""
 
 
 class Service:
@@ -30,11 +48,11 @@ class Service:
         """Return the same service for another client."""
         raise NotImplementedError
 
-    def take(self, session: Session, data: bytes) -> str:
-        """Serve some input: GO_ON, DISCARD, or why the session is to end."""
+    def take(self, session: ServedSession, data: bytes) -> str:
+        """Serve some input: CONTINUE, DISCARD, or why the session is to end."""
         raise NotImplementedError
 
-    def finish(self, _session: Session) -> str:
+    def finish(self, _session: ServedSession) -> str:
         """The client has said all it will say: why the session ends."""
         return "eof"
 
@@ -74,7 +92,7 @@ class CommandService(Service):
         """Whether a command has begun and not ended."""
         return bool(self._parser.unfinished)
 
-    def take(self, session: Session, data: bytes) -> str:
+    def take(self, session: ServedSession, data: bytes) -> str:
         """Answer the commands in `data`."""
         names, invalid = self._parser.feed(data)
         takes_time = any(self._commands[name].takes_time for name in names)
@@ -83,11 +101,11 @@ class CommandService(Service):
         if self._answer(session, names):
             return "quit"
         if invalid is None:
-            return GO_ON
+            return CONTINUE
         self._refuse(session, invalid)
-        return GO_ON if takes_time else DISCARD
+        return CONTINUE if takes_time else DISCARD
 
-    def _answer(self, session: Session, names: list[bytes]) -> bool:
+    def _answer(self, session: ServedSession, names: list[bytes]) -> bool:
         """Answer commands in their order; True if one of them closes, which is then the last.
 
         What comes before one that takes its time does not wait for it.
@@ -108,7 +126,7 @@ class CommandService(Service):
         self._send(session, prompt)
         return False
 
-    def _send(self, session: Session, names: list[bytes]) -> None:
+    def _send(self, session: ServedSession, names: list[bytes]) -> None:
         """Answer commands that need no time with one write, then log them."""
         if not names:
             return
@@ -118,9 +136,9 @@ class CommandService(Service):
         session.send(b"".join(answers))
         session.count_commands(len(names))
         for name in names:
-            session.tell("info", log_protocol.CLIENT_COMMAND, self._told[name])
+            session.log_json("info", log_protocol.CLIENT_COMMAND, self._told[name])
 
-    def _perform(self, session: Session, name: bytes) -> None:
+    def _perform(self, session: ServedSession, name: bytes) -> None:
         """Answer a command that takes its time."""
         client, _, _, _, connection = self._client or ("", "", 0, b"", "")
         context = Context(client, connection, name.decode())
@@ -128,17 +146,17 @@ class CommandService(Service):
         if answer is not None:
             session.send(terminated(answer, self._terminator))
 
-    def finish(self, session: Session) -> str:
+    def finish(self, session: ServedSession) -> str:
         """Log what never became a command."""
         invalid = self._parser.finish()
         if invalid is not None:
             self._refuse(session, invalid)
         return "eof"
 
-    def _refuse(self, session: Session, invalid: bytes) -> None:
+    def _refuse(self, session: ServedSession, invalid: bytes) -> None:
         session.count_activity()
         fields = members({"command": printable(invalid)})
-        session.tell("warning", log_protocol.CLIENT_INVALID, fields)
+        session.log_json("warning", log_protocol.CLIENT_INVALID, fields)
 
 
 class EchoService(Service):
@@ -148,8 +166,8 @@ class EchoService(Service):
         """Return itself: it remembers nothing."""
         return self
 
-    def take(self, session: Session, data: bytes) -> str:
+    def take(self, session: ServedSession, data: bytes) -> str:
         """Send it back; the client is idle from when it has taken that."""
         session.send(data)
         session.count_activity()
-        return GO_ON
+        return CONTINUE

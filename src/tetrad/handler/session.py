@@ -13,6 +13,7 @@ import os
 import sys
 import time
 
+from tetrad.handler.services import CONTINUE, DISCARD
 from tetrad.handler.wait import ClientWait, SessionEnded, after
 from tetrad.ipc import log_protocol
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 1.0
 """How long a closed session waits for the client's own end before it closes for good."""
-
-GO_ON = ""
-DISCARD = "discard"
-"""What a service may want instead of an end: that the rest of what has arrived is thrown away."""
 
 YIELDS = 5
 """How much less important who talks nonsense is than everybody else, in nice(2)'s scale."""
@@ -114,19 +111,19 @@ class Session:
             raise progress.error
         if progress.is_over:
             return "quit"
-        verdict = service.take(self, progress.data) if progress.data else GO_ON
-        while verdict in {GO_ON, DISCARD}:
+        verdict = service.take(self, progress.data) if progress.data else CONTINUE
+        while verdict in {CONTINUE, DISCARD}:
             if verdict == DISCARD:
                 self._yield()
-                self._waiting.look()
+                self._waiting.check()
             else:
                 self._await_input(service)
             data = self._receive()
             if data == b"":
                 return service.finish(self)
             if data is None:
-                verdict = GO_ON  # all that had arrived is gone
-            elif verdict == GO_ON:
+                verdict = CONTINUE  # all that had arrived is gone
+            elif verdict == CONTINUE:
                 verdict = service.take(self, data)
         return verdict
 
@@ -146,7 +143,7 @@ class Session:
     def discard(self) -> None:
         """Throw away all that has arrived."""
         while self._receive():
-            self._waiting.look()
+            self._waiting.check()
 
     def count_commands(self, count: int) -> None:
         """Take note of commands that were answered."""
@@ -157,12 +154,12 @@ class Session:
         """Take note of something said that is not a command."""
         self._last_command = time.monotonic()
 
-    def wait_for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
+    def wait_for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
         """Wait for other descriptors than the client's, as `ClientWait.for_fds`."""
         self._log.flush()
-        return self._waiting.for_others(fds, deadline)
+        return self._waiting.for_fds(fds, deadline)
 
-    def tell(self, level: str, event: str, fields: str) -> None:
+    def log_json(self, level: str, event: str, fields: str) -> None:
         """Tell the journal; `fields` are JSON."""
         self._log.event_json(level, event, fields)
 
@@ -196,7 +193,7 @@ class Session:
         timeout = self._config["send_timeout"]
         look = after(time.monotonic(), timeout and timeout / _LOOKS)
         try:
-            self._waiting.for_room(min(deadline, look), "send_timeout")
+            self._waiting.for_writable(min(deadline, look), "send_timeout")
         except SessionEnded as ended:
             if ended.reason != "send_timeout":
                 self._give_up()

@@ -5,9 +5,6 @@ Imported by the master only where a listener is encrypted (`tetrad.tls.context`)
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import ssl
 import time
 
 from tetrad.handler.session import Session
@@ -24,69 +21,11 @@ if TYPE_CHECKING:
     from tetrad.handler.progress import SessionProgress
     from tetrad.handler.services import Service
     from tetrad.ipc.log_protocol import LogWriter
-    from tetrad.ipc.runtime_config import SessionConfig, TlsConfig
+    from tetrad.ipc.runtime_config import SessionConfig
     from tetrad.ipc.shutdown_pipe import ShutdownPipe
+    from tetrad.tls.context import TlsContext
 
 _LONGEST_SUBJECT = 400
-
-_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-
-class TlsContext:
-    """What the clients of a listener are encrypted with, and who of them is served."""
-
-    def __init__(self, config: TlsConfig) -> None:
-        self.context = server_context(config)
-        self.asks = config["client_ca"] is not None
-        self._subjects = config["subjects"]
-
-    def session(
-        self,
-        socket: _socket.socket,
-        config: SessionConfig,
-        shutdown_pipe: ShutdownPipe,
-        log: LogWriter,
-        progress: SessionProgress,
-    ) -> Session:
-        """Return a session with a client."""
-        return TlsSession(socket, config, shutdown_pipe, log, progress, encryption=self)
-
-    def allows(self, subject: str) -> bool:
-        """Tell whether somebody whom `client_ca` vouches for is served."""
-        patterns = self._subjects
-        return not patterns or any(fnmatch.fnmatchcase(subject, one) for one in patterns)
-
-
-def server_context(config: TlsConfig) -> ssl.SSLContext:
-    """Return OpenSSL's context of a listener. Raises OSError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[config["minimum_version"]]
-    # No session is taken up again: each client shows its certificate, and keys are never shared.
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.num_tickets = 0
-    # Commands have an end of their own, so an end of the connection is as good as one in TLS.
-    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
-    _load(context, config["certificate"], config["key"])
-    if config["client_ca"] is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(cadata=config["client_ca"])
-    return context
-
-
-def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Have the context use what it would rather read from files."""
-    fds: list[int] = []
-    try:
-        for text in (certificate, key):
-            fds.append(os.memfd_create("pem"))
-            os.write(fds[-1], text.encode())
-        one, other = (f"/proc/self/fd/{fd}" for fd in fds)
-        # A key that wants a password is refused instead of asking a terminal for it.
-        context.load_cert_chain(one, other, password=str)
-    finally:
-        for fd in fds:
-            os.close(fd)
 
 
 class TlsSession(Session):
@@ -100,10 +39,10 @@ class TlsSession(Session):
         log: LogWriter,
         progress: SessionProgress,
         *,
-        encryption: TlsContext,
+        tls: TlsContext,
     ) -> None:
-        self._encryption = encryption
-        self._encrypted = TlsSocket(socket, encryption.context)
+        self._tls = tls
+        self._encrypted = TlsSocket(socket, tls.context)
         super().__init__(self._encrypted, config, shutdown_pipe, log, progress)
         log.event_json("info", log_protocol.CLIENT_CONNECTED)
 
@@ -111,10 +50,10 @@ class TlsSession(Session):
         """Shake hands, and serve the client if it is one to be served."""
         if not self._shake_hands(service):
             return "eof"
-        if self._encryption.asks:
+        if self._tls.requires_certificate:
             subject = self._encrypted.subject
             self._log.add_context(members({"subject": _short(subject)}).encode())
-            if not self._encryption.allows(subject):
+            if not self._tls.allows(subject):
                 return "access"
         self._progress.data = self._encrypted.read()
         self._progress.bytes_in = len(self._progress.data)
@@ -145,7 +84,7 @@ class TlsSession(Session):
             try:
                 self._encrypted.flush()
             except BlockingIOError:
-                self._waiting.for_room(deadline, "send_timeout")
+                self._waiting.for_writable(deadline, "send_timeout")
             else:
                 return
 

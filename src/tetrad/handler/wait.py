@@ -63,7 +63,7 @@ class ClientWait:
             raise SessionEnded(reason)
         return bool(ready)
 
-    def for_room(self, deadline: float, reason: str) -> None:
+    def for_writable(self, deadline: float, reason: str) -> None:
         """Wait for the client to read."""
         self._poll.modify(self._fd, select.POLLOUT)
         try:
@@ -72,7 +72,7 @@ class ClientWait:
         finally:
             self._poll.modify(self._fd, select.POLLIN)
 
-    def for_others(self, fds: tuple[int, ...], deadline: float) -> list[int]:
+    def for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
         """Wait for other descriptors while the client waits for us; return those that are ready.
 
         At the deadline, and when the master says something, there may be none. A client that has
@@ -92,7 +92,7 @@ class ClientWait:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         return list(ready)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Do not wait, but end if it is time to."""
         self.is_stopping()
         self._hear(0.0)

@@ -25,7 +25,7 @@ from tetrad.ipc.fds import (
     SHUTDOWN_WRITE,
 )
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
-from tetrad.master import saved_state
+from tetrad.master import saved_state, tls_contexts
 from tetrad.master.acceptor import Acceptor
 from tetrad.master.admission import Admission
 from tetrad.master.control_server import ControlServer
@@ -41,16 +41,15 @@ from tetrad.system import fork, sockets
 from tetrad.system.event_loop import EventLoop
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
-from tetrad.tls import context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tetrad.handler.tls_session import TlsContext
     from tetrad.ipc.runtime_config import RuntimeConfig
     from tetrad.master.connections import Listener
     from tetrad.master.saved_state import State
+    from tetrad.tls.context import TlsContext
 
 FLUSH_RETRY_SECONDS = 1.0
 """How often the master tries to say what found no room in the journal."""
@@ -82,7 +81,7 @@ class Master:
         self.reloader = Reloader(self)
         self.upgrader = Upgrader(self)
         self.service_manager = ServiceManager(self)
-        self._encryptions = context.make(config["listeners"])
+        self._tls_contexts = tls_contexts.load_contexts(config["listeners"])
         self._control_socket = sockets.from_fd(CONTROL, "unix")
         self.control = ControlServer(self._control_socket, self)
         self.startup = Startup(self, state)
@@ -108,7 +107,7 @@ class Master:
         self._show_title()
         if not self.startup.run():
             self._stop()
-        context.remind(self.loop, self.log, self.config["listeners"])
+        tls_contexts.warn_of_expiry(self.loop.timers, self.log, self.config["listeners"])
         self.service_manager.start()
         while not self.is_stopping or len(self.handlers):
             self._turn()
@@ -136,12 +135,12 @@ class Master:
             self.loop.timers.set("behind", when, self.log.flush)
 
     def apply_config(
-        self, config: RuntimeConfig, opened: list[Listener], encryptions: list[TlsContext | None]
+        self, config: RuntimeConfig, opened: list[Listener], contexts: list[TlsContext | None]
     ) -> None:
         """Work by another plan; `opened` are the listeners that are new in it."""
         old, self.config = self.config, config
         config["service_manager"], config["inherited"] = old["service_manager"], old["inherited"]
-        self._encryptions = encryptions
+        self._tls_contexts = contexts
         pairs, _ = match_listeners(self.acceptor.listeners, config["listeners"])
         for listener in self.acceptor.listeners:
             if listener in pairs:
@@ -155,7 +154,7 @@ class Master:
         self.admission.configure(config["limits"], config["access"])
         if config["log"] != old["log"]:
             self.logger.configure(config["log"])
-        context.remind(self.loop, self.log, config["listeners"])
+        tls_contexts.warn_of_expiry(self.loop.timers, self.log, config["listeners"])
         self.configure_handlers()
         self._show_title()
         self.handlers.terminate_denied()
@@ -180,7 +179,7 @@ class Master:
         config = self.config
         self.shutdown_pipe.grace = config["stop_timeout"]
         known = commands.make(config["commands"])
-        handler = Handler(config, known, self._encryptions, self.shutdown_pipe, self.title)
+        handler = Handler(config, known, self._tls_contexts, self.shutdown_pipe, self.title)
         self.handlers.configure(handler, config["spare"], config["clients_each"])
         before, self._handler = self._handler, handler
         if before is not None:

@@ -7,11 +7,11 @@ import errno
 from tetrad import __version__
 from tetrad.ipc import log_protocol
 from tetrad.ipc.log_protocol import shortened
+from tetrad.master import tls_contexts
 from tetrad.master.connections import Listener
 from tetrad.master.helper_process import HelperProcess, failure
 from tetrad.system import sockets
 from tetrad.system.text import reason_of
-from tetrad.tls import context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Reloader:
         opened, more = settle(acceptor.listeners, config["listeners"])
         problems += more
         try:
-            encryptions = context.make(config["listeners"])
+            contexts = tls_contexts.load_contexts(config["listeners"])
         except (OSError, ImportError) as error:
             problems.append(f"tls: {error}")
         if problems:
@@ -94,7 +94,7 @@ class Reloader:
                 sockets.close(socket, listener)
             return {"errors": problems, "is_file_bad": True}
         listeners_opened = [Listener(listener, socket) for listener, socket in opened]
-        self._master.apply_config(config, listeners_opened, encryptions)
+        self._master.apply_config(config, listeners_opened, contexts)
         return {"changes": changes(old["settings"], config["settings"])}
 
     def _finish(self, outcome: dict[str, Any]) -> None:

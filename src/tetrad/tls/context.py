@@ -1,77 +1,65 @@
-"""TLS as the master knows it: nothing, unless a listener has it; then all of it, before the fork.
+"""TLS contexts of listeners: OpenSSL's settings, the certificate, and which clients are served.
 
-What serves encrypted clients (`tetrad.handler.tls_session`) costs every fork half as much again, so
-a master
-without it must not have it: this is the one module that imports something later.
+The master loads this module only when a listener has `tls`.
 """
 
 from __future__ import annotations
 
-import time
-
-from tetrad.handler.progress import SessionProgress
-from tetrad.ipc import log_protocol
+import fnmatch
+import os
+import ssl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
+    from tetrad.ipc.runtime_config import TlsConfig
 
-    from tetrad.handler.idle_wait import IdleWait
-    from tetrad.handler.tls_session import TlsContext
-    from tetrad.ipc.fd_passing import ClientHandoff
-    from tetrad.ipc.runtime_config import ListenerConfig
-    from tetrad.system.event_loop import EventLoop
-
-WARNED_SECONDS = 30 * 86400.0
-"""How long before its end a certificate is spoken of."""
-
-DAY_SECONDS = 86400.0
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-class SlowPathOnly:
-    """Instead of the fast path, for clients whose first bytes are not their commands."""
+class TlsContext:
+    """The TLS context of one listener, and the subjects of the client certificates it accepts.
 
-    __slots__ = ("_idle_wait",)
+    Raises OSError if OpenSSL rejects the certificate, the key or the CA bundle.
+    """
 
-    def __init__(self, idle_wait: IdleWait) -> None:
-        self._idle_wait = idle_wait
+    def __init__(self, config: TlsConfig) -> None:
+        self.context = server_context(config)
+        self.requires_certificate = config["client_ca"] is not None
+        self._subjects = config["subjects"]
 
-    def refresh(self) -> None:
-        """Have nothing ready."""
-
-    def serve(self, socket: _socket.socket, client: ClientHandoff, notice: bytes) -> bool:
-        """Leave everything to a session."""
-        self._idle_wait.settle(client[0].encode())
-        return self._idle_wait.go_on(socket, client, SessionProgress(time.monotonic()), notice)
-
-
-def make(configs: list[ListenerConfig]) -> list[TlsContext | None]:
-    """Return what each listener's clients are encrypted with, if they are. Raises OSError."""
-    if not any(config["tls"] for config in configs):
-        return [None] * len(configs)
-    from tetrad.handler.tls_session import TlsContext  # noqa: PLC0415 - only where it is paid for
-
-    return [None if (tls := config["tls"]) is None else TlsContext(tls) for config in configs]
+    def allows(self, subject: str) -> bool:
+        """Tell whether a client with a verified certificate for `subject` is served."""
+        patterns = self._subjects
+        return not patterns or any(fnmatch.fnmatchcase(subject, one) for one in patterns)
 
 
-def remind(loop: EventLoop, log: log_protocol.LogWriter, configs: list[ListenerConfig]) -> None:
-    """Log which certificates are near their end, now and every day."""
-    now = time.time()
-    present = {
-        (tls["file"], tls["expires"]) for config in configs if (tls := config["tls"]) is not None
-    }
-    for file, expires in sorted(present):
-        if expires - now < WARNED_SECONDS:
-            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
-            days = int((expires - now) // DAY_SECONDS)
-            log.event(
-                "warning",
-                log_protocol.CERTIFICATE_EXPIRES,
-                certificate=file,
-                expires=when,
-                days=days,
-            )
-    loop.timers.cancel("certificates")
-    if present:
-        when_again = time.monotonic() + DAY_SECONDS
-        loop.timers.set("certificates", when_again, lambda: remind(loop, log, configs))
+def server_context(config: TlsConfig) -> ssl.SSLContext:
+    """Return OpenSSL's context of a listener. Raises OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[config["minimum_version"]]
+    # No session is taken up again: each client shows its certificate, and keys are never shared.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    # Commands have an end of their own, so an end of the connection is as good as one in TLS.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    _load(context, config["certificate"], config["key"])
+    if config["client_ca"] is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=config["client_ca"])
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Have the context use what it would rather read from files."""
+    fds: list[int] = []
+    try:
+        for text in (certificate, key):
+            fds.append(os.memfd_create("pem"))
+            os.write(fds[-1], text.encode())
+        one, other = (f"/proc/self/fd/{fd}" for fd in fds)
+        # A key that wants a password is refused instead of asking a terminal for it.
+        context.load_cert_chain(one, other, password=str)
+    finally:
+        for fd in fds:
+            os.close(fd)
