@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tetrad.ipc.access_list import AccessList
 from tetrad.master import admission
-from tetrad.master.admission import AccessList, Admission, RateLimiter, source_of
+from tetrad.master.admission import Admission, RateLimiter, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +41,7 @@ def rule(text: str, *, allow: bool) -> AccessRule:
     """Return a rule about a network."""
     network = ipaddress.ip_network(text)
     return {
+        "name": f"access.{'allow' if allow else 'deny'} {text}",
         "bits": network.max_prefixlen,
         "network": int(network.network_address),
         "prefix": network.prefixlen,
@@ -354,8 +356,9 @@ def test_an_outlook_says_what_a_client_would_meet() -> None:
     expected = {"clients": 1, "clients_limit": 9, "from_source_limit": 4, "rate_limit": (1, 60)}
     alice, bob = door.report(ALICE, 15.0), door.report(BOB, 15.0)
     assert alice.pop("wait") == pytest.approx(45.0, abs=0.001)
-    assert alice == {**expected, "access": True, "from_source": 1}
-    assert bob == {**expected, "access": False, "from_source": 0, "wait": 0.0}
+    assert alice == {**expected, "access": True, "rule": None, "from_source": 1}
+    denied = {"access": False, "rule": "access.deny 192.0.2.2/32", "from_source": 0, "wait": 0.0}
+    assert bob == {**expected, **denied}
 
 
 def test_an_outlook_without_limits_has_none() -> None:

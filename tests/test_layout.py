@@ -94,8 +94,7 @@ class Module(NamedTuple):
     def folder(self) -> str:
         """The folder under `tetrad`, empty for a module that lies in no folder."""
         parts = self.name.split(".")
-        is_package = len(parts) == 2 and parts[1] in LAYERS
-        return parts[1] if len(parts) > 2 or is_package else ""
+        return parts[1] if len(parts) > 2 or parts[-1] in LAYERS else ""
 
 
 class Import(NamedTuple):
@@ -170,6 +169,11 @@ def folder_of(name: str, modules: Modules) -> str:
     return modules[name].folder if name in modules else ""
 
 
+def rank(folder: str) -> int:
+    """Return how far down a folder lies; a folder that is no layer counts as the highest."""
+    return LAYERS.index(folder) if folder in LAYERS else -1
+
+
 # The rules: each returns its violations, one line each
 
 
@@ -181,10 +185,7 @@ def upward_imports(modules: Modules) -> list[str]:
         for name in names(module, modules) & modules.keys()
         if module.folder
         and name not in PUBLIC
-        and (
-            not folder_of(name, modules)
-            or LAYERS.index(folder_of(name, modules)) < LAYERS.index(module.folder)
-        )
+        and (not folder_of(name, modules) or rank(folder_of(name, modules)) < rank(module.folder))
     ]
 
 
@@ -213,7 +214,7 @@ def unlisted_folders(modules: Modules) -> list[str]:
     return [
         name
         for name, module in modules.items()
-        if not module.folder and name not in PUBLIC | {"tetrad.__main__"}
+        if module.folder not in LAYERS and name not in PUBLIC | {"tetrad.__main__"}
     ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import os
 import re
 from typing import TYPE_CHECKING
@@ -86,24 +84,6 @@ def test_the_master_runs_without_start_up_files(bare: dict[str, str]) -> None:
     """Isolated and without site-packages' own code, which could import anything."""
     assert bare
     assert exec_commands.command("master.process")[1:3] == ["-I", "-S"]
-
-
-def test_the_master_imports_nothing_later(bare: dict[str, str]) -> None:
-    """No function of a lean module imports anything but TLS: what is not loaded is not needed."""
-    lean = {name for name in modules_of_master(bare) if is_ours(name)}
-    assert "tetrad.handler.tls_session" not in lean
-    for name in lean - {"tetrad.tls.context"}:
-        file = importlib.import_module(name).__file__
-        assert file is not None
-        with open(file, encoding="utf-8") as source:
-            functions = [n for n in ast.walk(ast.parse(source.read())) if is_function(n)]
-        nodes = [node for function in functions for node in ast.walk(function)]
-        assert not [n for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))], name
-
-
-def is_function(node: ast.AST) -> bool:
-    """Tell whether a node is a function."""
-    return isinstance(node, (ast.FunctionDef, ast.Lambda))
 
 
 def extensions_of(pid: int) -> set[str]:

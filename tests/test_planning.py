@@ -31,8 +31,8 @@ from tetrad.config.types import (
     SocketPath,
     Timezone,
 )
+from tetrad.ipc.access_list import AccessList
 from tetrad.launch import runtime_config
-from tetrad.master.admission import AccessList
 
 if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import RuntimeConfig
@@ -219,7 +219,8 @@ def test_an_access_rule_is_numbers(network: str, bits: int, address: str, prefix
     """A network is the bits of its kind of address, the first one as a number, and a prefix."""
     (rule,) = make(Config(access=Access(deny=[Network(network)])))["access"]
     number = int(ipaddress.ip_address(address))
-    assert rule == {"bits": bits, "network": number, "prefix": prefix, "allow": False}
+    place = {"bits": bits, "network": number, "prefix": prefix}
+    assert rule == {"name": "access.deny[0]", **place, "allow": False}
 
 
 @given(st.ip_addresses(), st.integers(0, 127), st.integers(0, 127))

@@ -12,10 +12,11 @@ from tetrad.system import fork
 
 A_DEFECT = f"""
 import os
-from tetrad.spawn import fork_each
+from tetrad.ipc.log_protocol import log_handler_failure
+from tetrad.system.fork import fork_each
 reads, writes = map(os.dup, os.pipe())
 os.dup2(writes, {EVENTS_WRITE})
-[pid], _ = fork_each([(50, lambda: {{}}["gone"], ())], 50)
+[pid], _ = fork_each([(50, lambda: {{}}["gone"], ())], 6, 50, log_handler_failure)
 assert os.waitpid(pid, 0)[1] == 70 << 8
 print(os.read(reads, 4096).decode())
 """
@@ -30,14 +31,14 @@ def held() -> set[int]:
 
 def test_signals_are_let_through_after_a_row_of_forks() -> None:
     """Even if there was nobody to fork for."""
-    assert fork.fork_each([], 0) == ([], None)
+    assert fork.fork_each([], 6, 0, print) == ([], None)
     assert held() == set()
 
 
 def test_signals_that_somebody_holds_stay_held() -> None:
     """A row of forks ends its own hold, not that of who asked for it."""
     with fork.signals_blocked:
-        fork.fork_each([], 0)
+        fork.fork_each([], 6, 0, print)
         assert held() == fork.MASTER_SIGNALS
     assert held() == set()
 

@@ -9,17 +9,18 @@ import os
 import sys
 
 import tetrad
+from tetrad.system import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any
 
     from tetrad.extension import Context
 
 _LONGEST_MESSAGE = 200
-_OURS = os.path.join(tetrad.__path__[0], "")
+_FOREIGN = (os.path.join(tetrad.__path__[0], ""), "<frozen")
+"""How the file names of frames begin that are of no use to the author of a function."""
 
 
 class NotFoundError(Exception):
@@ -58,19 +59,10 @@ def call(name: str, context: Context) -> bytes:
 
 
 def describe(error: BaseException) -> str:
-    """Say in a line what was raised, and where: `ValueError: too many (disks.py:17)`."""
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
-    line = " ".join(text.split())[:_LONGEST_MESSAGE]
-    place = _place(error.__traceback__)
-    return f"{line} ({place})" if place else line
+    """Return what was raised, and the last place outside of Python and tetrad, in one line.
 
-
-def _place(trace: TracebackType | None) -> str:
-    """Return the innermost file and line of a traceback that is neither Python's own nor ours."""
-    place = ""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_OURS, "<frozen")):
-            place = f"{os.path.basename(file)}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
+    For example `ValueError: too many (disks.py:17)`.
+    """
+    text = errors.describe(error)[:_LONGEST_MESSAGE]
+    places = [frame for frame in errors.frames(error) if not frame[0].startswith(_FOREIGN)]
+    return f"{text} ({os.path.basename(places[-1][0])}:{places[-1][1]})" if places else text

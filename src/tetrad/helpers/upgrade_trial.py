@@ -11,7 +11,8 @@ import marshal
 import os
 import signal
 import sys
-import traceback
+
+from tetrad.system import errors
 
 ANSWER, STATE = 3, 4
 
@@ -31,16 +32,15 @@ def main() -> None:
 
         answer = trial_steps.rehearse(state, sys.argv[1], sys.argv[2] or None)
     except BaseException as error:  # noqa: BLE001 - as above
-        answer = {"errors": [f"the new version fails: {_told(error)}"]}
+        answer = {"errors": [f"the new version fails: {_describe(error)}"]}
     with open(0, "wb") as file:
         marshal.dump(answer, file)
     os._exit(0)
 
 
-def _told(error: BaseException) -> str:
-    """Return what went wrong and where, in a line."""
-    text = traceback.format_exception_only(error)[-1].strip()
+def _describe(error: BaseException) -> str:
+    """Return what was raised and where, in one line."""
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {text}"
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}: {text}" if frames else text
+        return f"{error.filename}:{error.lineno}: {errors.describe(error)}"
+    file, line = errors.frames(error)[-1]
+    return f"{file}:{line}: {errors.describe(error)}"

@@ -18,6 +18,8 @@ import os
 import select
 import time
 
+from tetrad.ipc.fds import EVENTS_WRITE
+from tetrad.system.errors import call_path
 from tetrad.system.json_lite import members
 
 TYPE_CHECKING = False
@@ -266,12 +268,8 @@ def _size(text: str) -> int:
     return len(text.encode(*_ENCODING))
 
 
-def traceback_line(error: BaseException) -> str:
-    """Return where an error was raised, as file and line, from the outermost call inwards."""
-    places = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return " > ".join(places)
+def log_handler_failure(error: BaseException) -> None:
+    """Log the exception that ends a child of the master; called in that child."""
+    log = LogWriter(EVENTS_WRITE, "error", PIPE_TIMEOUT_SECONDS)
+    log.event("error", HANDLER_FAILED, error=repr(error), place=call_path(error))
+    log.flush()

@@ -8,13 +8,16 @@ from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.master.process import Master
+    from collections.abc import Callable
+
+    Fork = Callable[[Callable[[], object], int], object]
+    """Forks a child that calls a function and keeps one descriptor. Raises OSError."""
 
 REPLY_TIMEOUT_SECONDS = 2.0
 """How long somebody has to take what they are told."""
 
 
-def send_reply(master: Master, fd: int, data: bytes) -> None:
+def send_reply(fork: Fork, fd: int, data: bytes) -> None:
     """Write what there is room for at once; a child writes the rest. Raises OSError."""
     os.set_blocking(fd, False)
     try:
@@ -22,7 +25,7 @@ def send_reply(master: Master, fd: int, data: bytes) -> None:
     except BlockingIOError:
         pass
     if data:
-        master.fork(lambda: write_with_timeout(fd, data), fd)
+        fork(lambda: write_with_timeout(fd, data), fd)
 
 
 def write_with_timeout(fd: int, data: bytes) -> None:

@@ -74,8 +74,12 @@ class SessionConfig(TypedDict):
 
 
 class AccessRule(TypedDict):
-    """One network: `bits` is 32 or 128, `network` its address as a number."""
+    """One network: `bits` is 32 or 128, `network` its address as a number, `name` its key.
 
+    The key is where the rule stands in the configuration, such as `access.deny[0]`.
+    """
+
+    name: str
     bits: int
     network: int
     prefix: int

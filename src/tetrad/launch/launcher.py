@@ -81,7 +81,9 @@ class Launcher:
     def listening(self) -> list[tuple[str, str]]:
         """The names, with real ports, and services of the listeners that are bound."""
         pairs = zip(self._config["listeners"], self._listeners, strict=True)
-        return [(sockets.bound_name(config, one), config["service"]) for config, one in pairs]
+        return [
+            (sockets.bound_name(config["name"], one), config["service"]) for config, one in pairs
+        ]
 
     def start(self) -> dict[str, Any]:
         """Start a daemon, and return what it says once it accepts: `pid` and `listening`.
@@ -187,7 +189,11 @@ class Launcher:
         os.umask(self._daemon_config.umask)
         for config in self._config["listeners"]:
             try:
-                self._listeners.append(sockets.open_listener(config))
+                self._listeners.append(
+                    sockets.open_listener(
+                        config["family"], config["address"], config["port"], config["backlog"]
+                    )
+                )
             except OSError as error:
                 raise _bind_error(config["name"], error) from None
             if config["family"] == "unix":

@@ -27,7 +27,7 @@ from tetrad.launch.socket_activation import SocketActivation
 from tetrad.system import exec_commands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tetrad.config.certificates import Found
     from tetrad.config.command_model import Command
@@ -93,8 +93,8 @@ def make(
             send_timeout=_seconds(session.send_timeout),
         ),
         access=[
-            *(_rule(network, allow=True) for network in config.access.allow),
-            *(_rule(network, allow=False) for network in config.access.deny),
+            *_rules("access.allow", config.access.allow, allow=True),
+            *_rules("access.deny", config.access.deny, allow=False),
         ],
         commands=_commands(config),
         logger=exec_commands.command("logger.process"),
@@ -128,7 +128,7 @@ def _listener(config: Config, index: int, tls: TlsConfig | None) -> ListenerConf
 def _proxy(listener: Listener) -> ProxyConfig | None:
     if listener.proxy is None:
         return None
-    trusted = [_rule(network, allow=True) for network in listener.proxy.trusted]
+    trusted = _rules("proxy.trusted", listener.proxy.trusted, allow=True)
     return ProxyConfig(trusted=trusted, timeout=float(listener.proxy.timeout))
 
 
@@ -166,14 +166,21 @@ def _text(value: object) -> str:
     return msgspec.json.encode(value).decode().strip('"')
 
 
-def _rule(text: str, *, allow: bool) -> AccessRule:
-    network = ipaddress.ip_network(text)
-    return AccessRule(
-        bits=network.max_prefixlen,
-        network=int(network.network_address),
-        prefix=network.prefixlen,
-        allow=allow,
-    )
+def _rules(key: str, networks: Iterable[str], *, allow: bool) -> list[AccessRule]:
+    """Return the rules of a list of networks, which are named `key[0]`, `key[1]` and so on."""
+    rules = []
+    for index, text in enumerate(networks):
+        network = ipaddress.ip_network(text)
+        rules.append(
+            AccessRule(
+                name=f"{key}[{index}]",
+                bits=network.max_prefixlen,
+                network=int(network.network_address),
+                prefix=network.prefixlen,
+                allow=allow,
+            )
+        )
+    return rules
 
 
 def _commands(config: Config) -> dict[str, CommandConfig | JobConfig]:

@@ -10,6 +10,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
+from tetrad.ipc import listener_pairs
 from tetrad.system import sockets
 from tetrad.system.text import reason_of
 
@@ -76,7 +77,7 @@ def adopt(configs: list[ListenerConfig], passed: tuple[PassedSocket, ...]) -> li
         named = [(name, stack.enter_context(_socket(fd))) for fd, name in passed]
         found = _match(configs, named)
         for listener, config in zip(found, configs, strict=True):
-            sockets.configure_inherited(listener, config)
+            sockets.configure_inherited(listener, config["family"], config["backlog"])
         stack.pop_all()
     return found
 
@@ -93,22 +94,20 @@ def _socket(fd: int) -> socket.socket:
 def _match(
     configs: list[ListenerConfig], named: list[tuple[str, socket.socket]]
 ) -> list[socket.socket]:
-    left, found = list(named), []
-    for index, config in enumerate(configs):
-        match = next((pair for pair in left if _is_for(config, index, *pair)), None)
-        if match is None:
-            raise MismatchError(
-                f"{config['name']}: systemd passed listeners, but none for listen[{index}]: "
-                "add it to tetrad.socket, or take it out of the configuration"
-            )
-        left.remove(match)
-        found.append(match[1])
-    for name, listener in left:
+    pairs, missing, unknown = listener_pairs.pair(
+        enumerate(configs), named, lambda one, other: _is_for(one[1], one[0], *other)
+    )
+    for index, config in missing:
+        raise MismatchError(
+            f"{config['name']}: systemd passed listeners, but none for listen[{index}]: "
+            "add it to tetrad.socket, or take it out of the configuration"
+        )
+    for name, listener in unknown:
         raise MismatchError(
             f"{_place(listener)}: systemd listens there ({name or 'unnamed'}), but the "
             "configuration does not: add it, or take it out of tetrad.socket"
         )
-    return found
+    return [listener for _, (_, listener) in pairs]
 
 
 def _is_for(config: ListenerConfig, index: int, name: str, passed: socket.socket) -> bool:

@@ -124,7 +124,7 @@ class Acceptor:
         if self.inherited:
             listener.socket.close()
         else:
-            sockets.close(listener.socket, listener.config)
+            sockets.close(listener.socket)
 
     def stop(self) -> None:
         """Close, and refuse whoever still waits at the door."""

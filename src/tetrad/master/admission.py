@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tetrad.ipc.access_list import AccessList
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,8 +83,10 @@ class Admission:
             if self._rates is None or source is None
             else self._rates.seconds_until_allowed(source, now)
         )
+        rule = self._access.rule(*address)
         return {
             "access": self.allows(address),
+            "rule": None if rule is None else rule["name"],
             "clients": self.clients,
             "clients_limit": self._limits["clients"],
             "from_source": 0 if source is None else self._here.get(source, 0),
@@ -108,29 +112,6 @@ class Admission:
                 self._here[source] = left
             else:
                 del self._here[source]
-
-
-class AccessList:
-    """Networks that are allowed or denied; the most specific match wins, and on a tie, deny."""
-
-    def __init__(self, rules: Iterable[AccessRule]) -> None:
-        self._networks: dict[Source, dict[int, bool]] = {}
-        self._closed = False
-        for rule in rules:
-            networks = self._networks.setdefault((rule["bits"], rule["prefix"]), {})
-            network = rule["network"] >> (rule["bits"] - rule["prefix"])
-            networks[network] = networks.get(network, True) and rule["allow"]
-            self._closed = self._closed or rule["allow"]
-        self._longest_first = sorted(self._networks, reverse=True)
-
-    def allows(self, bits: int, address: int) -> bool:
-        """Tell whether an address is let in: if nothing matches, only where nothing is allowed."""
-        for kind, prefix in self._longest_first:
-            if kind == bits:
-                verdict = self._networks[kind, prefix].get(address >> (bits - prefix))
-                if verdict is not None:
-                    return verdict
-        return not self._closed
 
 
 class RateLimiter:

@@ -6,7 +6,7 @@ import _socket
 import select
 from marshal import dumps, loads
 
-from tetrad.master.admission import AccessList
+from tetrad.ipc.access_list import AccessList
 from tetrad.system import sockets
 from tetrad.system.json_lite import members
 
@@ -63,7 +63,7 @@ class Listener:
         self._poll = select.poll()
         self._poll.register(socket.fileno(), select.POLLIN)
         self.port = sockets.bound_port(socket)
-        self.name = sockets.bound_name(config, socket)
+        self.name = sockets.bound_name(config["name"], socket)
         self.needs_recv_timeout = inherited or config["family"] == "unix"
         self.configure(config)
 

@@ -118,7 +118,7 @@ class ControlServer:
     def _reply(self, conversation: ControlConnection, answer: dict[str, object]) -> None:
         """Send an answer, and end."""
         try:
-            send_reply(self._master, conversation.fd, encode(answer).encode() + b"\n")
+            send_reply(self._master.fork, conversation.fd, encode(answer).encode() + b"\n")
         except OSError:
             pass  # the operator has left, or there is no room for a child
         self._close(conversation)

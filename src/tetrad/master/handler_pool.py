@@ -12,7 +12,8 @@ from time import monotonic
 
 from tetrad.ipc import fd_passing, log_protocol
 from tetrad.ipc.exit_notices import EXITING, make_notice, read_notices
-from tetrad.ipc.fds import NOTICES_READ
+from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
+from tetrad.ipc.log_protocol import log_handler_failure
 from tetrad.master.connections import packed_address
 from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.system import fork
@@ -173,7 +174,7 @@ class HandlerPool:
             jobs.append((socket.fileno(), servers[client.listener_index], words))
             kept.append(client.pack())
             number += 1
-        pids, error = fork_each(jobs, self._loop.highest_fd)
+        pids, error = fork_each(jobs, FIRST_MASTER_FD, self._loop.highest_fd, log_handler_failure)
         now, number = monotonic(), first
         for pid in pids:
             self._table.add(HandlerProcess(number, pid, None, kept[number - first], now))
@@ -202,7 +203,7 @@ class HandlerPool:
         self._loop.track_fd(max(ours.fileno(), theirs.fileno()))
         arguments = theirs, self._clients_each, self.forked
         job = theirs.fileno(), self._handler.serve_many, arguments
-        pids, error = fork_each([job], self._loop.highest_fd)
+        pids, error = fork_each([job], FIRST_MASTER_FD, self._loop.highest_fd, log_handler_failure)
         theirs.close()
         if error is not None:
             ours.close()

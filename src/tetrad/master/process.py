@@ -19,6 +19,7 @@ from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import (
     CONTROL,
     EVENTS_WRITE,
+    FIRST_MASTER_FD,
     PIDFILE,
     RUNTIME_CONFIG,
     SHUTDOWN_READ,
@@ -38,6 +39,7 @@ from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
 from tetrad.master.upgrade import Upgrader
 from tetrad.system import fork, sockets
+from tetrad.system.errors import call_path
 from tetrad.system.event_loop import EventLoop
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
@@ -161,13 +163,18 @@ class Master:
 
     def fork(self, work: Callable[[], object], fd: int) -> None:
         """Fork a child that tells what the master knows, through `fd`. Raises OSError."""
-        _, error = fork.fork_each([(fd, work, ())], self.loop.highest_fd)
+        _, error = fork.fork_each(
+            [(fd, work, ())],
+            FIRST_MASTER_FD,
+            self.loop.highest_fd,
+            log_protocol.log_handler_failure,
+        )
         if error is not None:
             raise error
 
     def log_failure(self, error: Exception) -> None:
         """Say what defect ends the daemon."""
-        place = log_protocol.traceback_line(error)
+        place = call_path(error)
         self.log.event("error", log_protocol.SERVER_FAILED, error=repr(error), place=place)
         self.log.flush()
         self.startup.notify_starter(

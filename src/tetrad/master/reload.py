@@ -90,8 +90,8 @@ class Reloader:
         except (OSError, ImportError) as error:
             problems.append(f"tls: {error}")
         if problems:
-            for listener, socket in opened:
-                sockets.close(socket, listener)
+            for _, socket in opened:
+                sockets.close(socket)
             return {"errors": problems, "is_file_bad": True}
         listeners_opened = [Listener(listener, socket) for listener, socket in opened]
         self._master.apply_config(config, listeners_opened, contexts)
@@ -142,7 +142,14 @@ def _open_new(
     opened, problems = [], []
     for config in match_listeners(present, wanted)[1]:
         try:
-            opened.append((config, sockets.open_listener(config)))
+            opened.append(
+                (
+                    config,
+                    sockets.open_listener(
+                        config["family"], config["address"], config["port"], config["backlog"]
+                    ),
+                )
+            )
         except PermissionError:
             problems.append(
                 f"{config['name']}: no permission any more to listen there: restart as root"

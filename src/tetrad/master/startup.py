@@ -61,7 +61,7 @@ class Startup:
         if fd is None:
             return True
         try:
-            send_reply(self._master, fd, encode(word).encode() + b"\n")
+            send_reply(self._master.fork, fd, encode(word).encode() + b"\n")
         except OSError:
             return False
         finally:

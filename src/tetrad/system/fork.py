@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from os import _exit, closerange, fork  # a module is one more page for each child to copy
 
-from tetrad.ipc import log_protocol
-from tetrad.ipc.fds import EVENTS_WRITE, FIRST_MASTER_FD
 from tetrad.system.lean_signal import signal
 
 TYPE_CHECKING = False
@@ -71,13 +69,17 @@ class AsIfForked(SignalsBlocked):
 
 
 def fork_each(
-    jobs: Iterable[tuple[int, Callable[[*Ts], object], tuple[*Ts]]], highest: int
+    jobs: Iterable[tuple[int, Callable[[*Ts], object], tuple[*Ts]]],
+    close_from: int,
+    highest: int,
+    on_failure: Callable[[BaseException], object],
 ) -> tuple[list[int], OSError | None]:
     """Fork children, each of which does a job and ends; return their pids.
 
-    A job is a descriptor, a function, and its arguments. A child keeps that descriptor, beside
-    those of every child (`tetrad.ipc.fds`); the others, up to `highest`, are closed. Its
-    signals stay blocked. When there cannot be another child, the reason is returned, too.
+    A job is a descriptor, a function and its arguments. A child keeps that descriptor and those
+    below `close_from`; the others, up to `highest`, are closed. The master's signals stay blocked
+    in it. A child whose function raises calls `on_failure` with the exception. If a fork fails, its
+    error is the second result and the jobs behind it are not started.
     """
     pids: list[int] = []
     # As signals_blocked, but for what its functions would add to what each fork copies.
@@ -87,12 +89,12 @@ def fork_each(
             pid = fork()
             if pid == 0:
                 try:
-                    closerange(FIRST_MASTER_FD, own)
+                    closerange(close_from, own)
                     closerange(own + 1, highest + 1)
                     work(*arguments)
                     _exit(0)
                 except BaseException as error:  # noqa: BLE001 - a defect, which ends this child
-                    _tell(error)
+                    on_failure(error)
                 finally:
                     _exit(FAILED)
             pids.append(pid)
@@ -102,14 +104,6 @@ def fork_each(
         return pids, None
     finally:
         _mask(_SET, before)
-
-
-def _tell(error: BaseException) -> None:
-    """Log what ended this child."""
-    journal = log_protocol.LogWriter(EVENTS_WRITE, "error", log_protocol.PIPE_TIMEOUT_SECONDS)
-    place = log_protocol.traceback_line(error)
-    journal.event("error", log_protocol.HANDLER_FAILED, error=repr(error), place=place)
-    journal.flush()
 
 
 def fork_child(work: Callable[[], object]) -> int:

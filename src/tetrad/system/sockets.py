@@ -8,10 +8,6 @@ import os
 import stat
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from tetrad.ipc.runtime_config import ListenerConfig
-
 FAMILIES = {"inet": _socket.AF_INET, "inet6": _socket.AF_INET6, "unix": _socket.AF_UNIX}
 
 RECV_TIMEOUT_SECONDS = 0.02
@@ -29,17 +25,17 @@ KEEPALIVE_PROBES = 4
 USER_TIMEOUT_MILLISECONDS = 120_000
 
 
-def open_listener(config: ListenerConfig) -> _socket.socket:
-    """Bind and listen, without blocking. Raises OSError."""
+def open_listener(family: str, address: str, port: int, backlog: int) -> _socket.socket:
+    """Return a non-blocking socket that listens at an address or path. Raises OSError."""
     kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
-    listener = _socket.socket(FAMILIES[config["family"]], kind, 0)
+    listener = _socket.socket(FAMILIES[family], kind, 0)
     try:
-        if config["family"] == "unix":
-            bind_unix(listener, config["address"])
+        if family == "unix":
+            bind_unix(listener, address)
         else:
-            _prepare(listener, config)
-            listener.bind((config["address"], config["port"]))
-        listener.listen(config["backlog"])
+            _prepare(listener, family, address)
+            listener.bind((address, port))
+        listener.listen(backlog)
     except BaseException:
         listener.close()
         raise
@@ -51,12 +47,12 @@ def from_fd(fd: int, family: str) -> _socket.socket:
     return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd)
 
 
-def configure_inherited(listener: _socket.socket, config: ListenerConfig) -> None:
+def configure_inherited(listener: _socket.socket, family: str, backlog: int) -> None:
     """Have a socket that a service manager opened listen as ours do. Raises OSError."""
     os.set_blocking(listener.fileno(), False)
-    if config["family"] != "unix":
+    if family != "unix":
         _watch_peers(listener)
-    listener.listen(config["backlog"])
+    listener.listen(backlog)
 
 
 def accept(listener: _socket.socket, family: str) -> tuple[_socket.socket, object]:
@@ -84,14 +80,15 @@ def bind_unix(listener: _socket.socket, path: str) -> None:
         listener.bind(path)
 
 
-def close(listener: _socket.socket, config: ListenerConfig) -> None:
-    """Close a listening socket, and take its path away if it has one."""
+def close(listener: _socket.socket) -> None:
+    """Close a listening socket, and remove its path if it has one."""
+    path = listener.getsockname()
     listener.close()
-    if config["family"] == "unix":
+    if isinstance(path, str):
         try:
-            os.unlink(config["address"])
+            os.unlink(path)
         except OSError:
-            pass  # the folder is not ours any more, or somebody was faster
+            pass  # the folder is no longer writable, or the path is gone already
 
 
 def open_control(path: str, backlog: int) -> _socket.socket:
@@ -106,10 +103,10 @@ def open_control(path: str, backlog: int) -> _socket.socket:
     return control
 
 
-def bound_name(config: ListenerConfig, listener: _socket.socket) -> str:
-    """Return a listener's name, with the port that it really got."""
+def bound_name(name: str, listener: _socket.socket) -> str:
+    """Return the name of a listener with the port that the kernel chose, if it did."""
     port = bound_port(listener)
-    return config["name"] if port is None else f"{config['name'].rpartition(':')[0]}:{port}"
+    return name if port is None else f"{name.rpartition(':')[0]}:{port}"
 
 
 def bound_port(listener: _socket.socket) -> int | None:
@@ -118,11 +115,11 @@ def bound_port(listener: _socket.socket) -> int | None:
     return name[1] if isinstance(name, tuple) else None
 
 
-def _prepare(listener: _socket.socket, config: ListenerConfig) -> None:
+def _prepare(listener: _socket.socket, family: str, address: str) -> None:
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     _watch_peers(listener)
-    if config["family"] == "inet6":
-        only = config["address"] != "::"
+    if family == "inet6":
+        only = address != "::"
         listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, only)
 
 
