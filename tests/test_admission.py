@@ -336,14 +336,14 @@ def test_rates_are_those_of_buckets_of_tokens(comings: list[tuple[Source, int]])
 def test_who_asks_hears_how_long_to_wait() -> None:
     """The wait is until one more may come, and asking costs nothing."""
     rates = RateLimiter(2, 60)
-    assert rates.seconds_until_allowed(ALICE, 0.0) == 0.0
+    assert rates.wait(ALICE, 0.0) == 0.0
     rates.consume(ALICE, 0.0)
-    assert rates.seconds_until_allowed(ALICE, 0.0) == 0.0
+    assert rates.wait(ALICE, 0.0) == 0.0
     rates.consume(ALICE, 0.0)
-    assert rates.seconds_until_allowed(ALICE, 10.0) == pytest.approx(20.0, abs=0.001)
+    assert rates.wait(ALICE, 10.0) == pytest.approx(20.0, abs=0.001)
     assert (
-        rates.seconds_until_allowed(ALICE, 30.0),
-        rates.seconds_until_allowed(BOB, 0.0),
+        rates.wait(ALICE, 30.0),
+        rates.wait(BOB, 0.0),
         len(rates),
     ) == (0.0, 0.0, 1)
 
@@ -371,7 +371,7 @@ def test_an_outlook_without_limits_has_none() -> None:
 
 def test_the_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of sources makes the tables no larger than they may be."""
-    monkeypatch.setattr(admission, "MOST_BUCKETS", 8)
+    monkeypatch.setattr(admission, "MAX_BUCKETS", 8)
     rates = RateLimiter(1, 60)
     sizes = []
     for number in range(100):
@@ -384,7 +384,7 @@ def test_the_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyP
 
 def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the tables are full, the half that was let in longest ago is forgotten."""
-    monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
+    monkeypatch.setattr(admission, "MAX_BUCKETS", 4)
     rates = RateLimiter(1, 60)
     for number in range(5):
         assert rates.consume((32, number), 0.0)
@@ -395,7 +395,7 @@ def test_who_came_last_is_remembered_through_a_flood(monkeypatch: pytest.MonkeyP
 
 def test_who_comes_again_is_remembered_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that was let in once more is not forgotten with those that came when it did."""
-    monkeypatch.setattr(admission, "MOST_BUCKETS", 4)
+    monkeypatch.setattr(admission, "MAX_BUCKETS", 4)
     rates, dave = RateLimiter(2, 60), (32, 4)
     assert all(rates.consume(source, 0.0) for source in (ALICE, BOB, ALICE, CAROL, dave))
     assert not rates.consume(ALICE, 0.0)

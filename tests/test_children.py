@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tetrad.ipc.runtime_config import ListenerConfig
+from tetrad.ipc.saved_state import FORMAT
 from tetrad.master.connections import Client, Listener, packed_address
 from tetrad.master.handler_table import HandlerProcess, HandlerTable
-from tetrad.master.saved_state import FORMAT
 
 if TYPE_CHECKING:
     from tetrad.system.addresses import Source

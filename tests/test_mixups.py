@@ -241,7 +241,7 @@ def test_a_listener_that_is_in_its_own_way_is_told_so(daemon: MakeDaemon) -> Non
     ran = served.tetrad("reload")
     assert ran.status == 78
     place = f"127.0.0.1:{served.port}"
-    assert f"in use: by this daemon, as {place}; restart it instead" in ran.err
+    assert f"in use: this daemon listens on {place}; use tetrad restart" in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
 
 

@@ -148,7 +148,10 @@ def test_a_header_that_is_cut_short_is_refused(daemon: MakeDaemon, begun: bytes)
         say(client, begun)
         getattr(client, leave)()
         line = served.wait_for("client.refused", client=client.name)
-        assert (line["reason"], line["error"]) == ("proxy", "the connection ended before its end")
+        assert (line["reason"], line["error"]) == (
+            "proxy",
+            "connection closed inside the PROXY header",
+        )
     assert served.status()["clients"]["now"] == 0
 
 
@@ -157,7 +160,7 @@ def test_a_header_that_is_late_is_refused(daemon: MakeDaemon, begun: bytes) -> N
     """The deadline holds for the whole of it, however often something comes."""
     served = daemon(listen=[behind(timeout="300ms")])
     line = refused(served, begun)
-    assert (line["reason"], line["error"]) == ("proxy", "it has not come in time")
+    assert (line["reason"], line["error"]) == ("proxy", "PROXY header timeout")
 
 
 def test_a_deadline_of_one_is_none_of_another(daemon: MakeDaemon) -> None:

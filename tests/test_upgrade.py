@@ -202,7 +202,10 @@ def test_a_reload_does_not_take_a_plan_of_another_version(upgradable: Upgradable
     version = installed.publish()
     ran = served.tetrad("reload")
     assert ran.status == 1
-    assert f"version {version} is installed, and {__version__} runs: tetrad upgrade" in ran.err
+    assert (
+        f"version {version} is installed, version {__version__} is running: tetrad upgrade"
+        in ran.err
+    )
     upgrade(served)
     assert served.tetrad("reload").status == 0
 
@@ -297,22 +300,22 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
         ),
         (("handler/fast_path.py", "now = time_ns()", "now = 1 // 0"), "ZeroDivisionError"),
         (
-            ("master/handler_pool.py", "def restore_handler(", "def restore_hander("),
-            "'HandlerPool' object has no attribute 'restore_handler'",
+            ("master/handler_pool.py", "def restore_state(", "def restore_slate("),
+            "'HandlerPool' object has no attribute 'restore_state'",
         ),
         (("master/connections.py", '"address",', '"address", "cipher",'), "a client with address"),
         (
-            ("master/saved_state.py", "FORMAT = 3", "FORMAT = 4"),
-            "cannot take over from a daemon of",
+            ("ipc/saved_state.py", "FORMAT = 3", "FORMAT = 4"),
+            "cannot take over from version",
         ),
-        (("__init__.py", '"""tetrad', "tetrad"), "trying the new version ended early"),
+        (("__init__.py", '"""tetrad', "tetrad"), "trying the new version failed"),
         (
             ("helpers/upgrade_trial.py", "signal.alarm(", "os._exit("),
-            "trying the new version ended early",
+            "trying the new version failed",
         ),
         (
-            ("helpers/trial_steps.py", '"plan": config', '"play": config'),
-            "the new version cannot begin",
+            ("helpers/trial_steps.py", '"config": config', '"confit": config'),
+            "the new version cannot start",
         ),
     ],
 )
@@ -367,7 +370,7 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
     held = descriptors_of(served.pid)
     outcome = json.loads(ask(served, b"upgrade").read_all())
     assert outcome == {
-        "errors": ["the new version cannot begin: /no/python: no such file or directory"],
+        "errors": ["the new version cannot start: /no/python: no such file or directory"],
         "is_file_bad": False,
     }
     until(lambda: descriptors_of(served.pid).items() <= held.items(), "no descriptor more")
@@ -589,7 +592,7 @@ def test_one_upgrade_at_a_time(upgradable: Upgradable) -> None:
     served, installed = upgradable()
     trying = Trying(served, installed)
     second = json.loads(ask(served, b"upgrade").read_all())
-    assert second["errors"] == ["an upgrade is under way already"]
+    assert second["errors"] == ["an upgrade is in progress"]
     served.signal(signal.SIGUSR2)
     assert ANSWER.fullmatch(served.connect().ask())
     assert trying.end()["version"] == trying.version
@@ -779,7 +782,7 @@ def test_listeners_of_a_service_manager_are_kept(
         assert ANSWER.fullmatch(client.ask())
         assert ANSWER.fullmatch(served.served().ask())
         served.configure(listen=[{"port": 0}])
-        assert "systemd listens for us" in served.tetrad("reload").err
+        assert "systemd holds the listeners" in served.tetrad("reload").err
         served.configure(listen=[{"address": "127.0.0.1", "port": port}])
         served.stop()
         with socket.create_connection(("127.0.0.1", port)):

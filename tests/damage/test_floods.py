@@ -13,7 +13,7 @@ import pytest
 from clients import ANSWER
 from damage.regulars import Regulars
 from processes import in_background, memory_of, until
-from tetrad.master.admission import MOST_BUCKETS, Admission, RateLimiter
+from tetrad.master.admission import MAX_BUCKETS, Admission, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,7 +173,7 @@ def test_seventy_thousand_sources_keep_the_table_bounded(figure: Figure) -> None
     tracemalloc.stop()
     assert admission.clients == 0
     assert kib <= TABLE_KIB
-    latest = (70_000 - MOST_BUCKETS // 2, 69_999)
+    latest = (70_000 - MAX_BUCKETS // 2, 69_999)
     assert [admission.refusal_reason((32, number), 0.0) for number in latest] == ["rate"] * 2
     figure(f"{kib} KiB")
 
@@ -185,9 +185,9 @@ def test_a_full_table_costs_a_newcomer_nothing() -> None:
     """
     rates = RateLimiter(1, HOUR_SECONDS)
     began = time.monotonic()
-    for number in range(3 * MOST_BUCKETS):
-        assert rates.consume((32, number), number * HOUR_SECONDS / (MOST_BUCKETS - 1))
-    assert len(rates) <= MOST_BUCKETS
+    for number in range(3 * MAX_BUCKETS):
+        assert rates.consume((32, number), number * HOUR_SECONDS / (MAX_BUCKETS - 1))
+    assert len(rates) <= MAX_BUCKETS
     assert time.monotonic() - began < 30
 
 

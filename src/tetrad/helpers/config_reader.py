@@ -48,7 +48,7 @@ def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
     except OSError as error:
         return {"errors": [f"{file}: {reason_of(error)}"], "is_file_bad": True}
     config = runtime_config.make(loaded, explicit, foreground=foreground, certificates=found)
-    return {"plan": config, "problems": _problems_of_log(config, foreground=foreground)}
+    return {"config": config, "problems": _problems_of_log(config, foreground=foreground)}
 
 
 def _user() -> str:

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from tetrad import __version__
 from tetrad.helpers import config_reader
-from tetrad.ipc import fds
+from tetrad.ipc import fds, saved_state
 from tetrad.launch.fd_layout import put_into_place
 from tetrad.logger import process
-from tetrad.master import saved_state
 from tetrad.master.process import Master
-from tetrad.master.reload import fixed_problems
+from tetrad.master.reload import restart_problems
 from tetrad.system import exec_commands
 from tetrad.system.sockets import FAMILIES
 
 if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import RuntimeConfig
-    from tetrad.master.saved_state import State
+    from tetrad.ipc.saved_state import State
 
 PROGRAMS = (process,)
 """What the new master will start and does not import: it is here to be imported."""
@@ -36,25 +35,25 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
     `is_file_bad`: whether it is the configuration that they are about.
     """
     try:
-        saved_state.check(state, __version__)
+        saved_state.check_format(state, __version__)
     except saved_state.StateFormatError as error:
         return {"errors": [str(error)], "is_file_bad": False}
     answer = config_reader.read(explicit, foreground=manner == "run")
     if "errors" in answer:
         return answer
-    problems = _problems(answer["plan"], state) + answer["problems"]
+    problems = _problems(answer["config"], state) + answer["problems"]
     if problems:
         return {"errors": problems, "is_file_bad": True}
-    config = marshal.dumps(answer["plan"])
+    config = marshal.dumps(answer["config"])
     _stand_in(state)
-    Master(answer["plan"], state).startup.prepare()
-    return {"command": exec_commands.command("master.process"), "plan": config}
+    Master(answer["config"], state).prepare()
+    return {"command": exec_commands.command("master.process"), "config": config}
 
 
 def _problems(config: RuntimeConfig, state: State) -> list[str]:
     """Return what of the file cannot be applied to the daemon that runs."""
-    problems = fixed_problems(state["fixed"], state["settings"], config["settings"])
-    if saved_state.paired(config, state) is None:
+    problems = restart_problems(state["fixed"], state["settings"], config["settings"])
+    if saved_state.pair_listeners(config, state) is None:
         problems.append(
             "listen: an upgrade changes no listeners: put them back, upgrade, then change them "
             "and reload"
@@ -67,7 +66,7 @@ def _stand_in(state: State) -> None:
     numbers = range(fds.EVENTS_WRITE, fds.FIRST_LISTENER)
     places = {place: os.open(os.devnull, os.O_RDWR) for place in numbers}
     kinds = {fds.CONTROL: "unix"}
-    kinds |= {listener["fd"]: listener["family"] for listener in state["listeners"]}
+    kinds |= {listener["fd"]: listener["family"] for listener in state["acceptor"]["listeners"]}
     for place, family in kinds.items():
         places[place] = socket.socket(FAMILIES[family]).detach()
     places[fds.NOTICES_READ] = os.pipe()[0]

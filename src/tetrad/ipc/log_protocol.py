@@ -24,7 +24,7 @@ from tetrad.system.json_lite import members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.master.saved_state import LogWriterState
+    from tetrad.ipc.saved_state import LogWriterState
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -178,13 +178,13 @@ class LogWriter:
         """Return what the journal of the next version has to go on with."""
         # Orders are for a logger that is replaced; what cannot be counted has to be told.
         due = self.reliable.get(LOG_LOST)
-        return {"lost": self.lost, "lost_in_all": self.lost_total, "due": due}
+        return {"lost": self.lost, "lost_total": self.lost_total, "report": due}
 
     def restore_state(self, left: LogWriterState) -> None:
         """Go on from what the version before has left."""
-        self.lost, self.lost_total = left["lost"], left["lost_in_all"]
-        if left["due"] is not None:
-            self.reliable[LOG_LOST] = left["due"]
+        self.lost, self.lost_total = left["lost"], left["lost_total"]
+        if left["report"] is not None:
+            self.reliable[LOG_LOST] = left["report"]
 
     def append(self, lines: bytes, count: int) -> None:
         """Gather events that were written down elsewhere, in the form that is at the head."""

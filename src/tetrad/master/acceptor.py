@@ -1,4 +1,4 @@
-"""The door: listeners, who is let in, and who is refused."""
+"""The acceptor: listens, admits or refuses clients, and passes admitted ones to handlers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from tetrad.ipc.saved_state import AcceptorState, PendingState
     from tetrad.master.admission import Admission
     from tetrad.master.connections import Listener
-    from tetrad.master.handler_pool import Arrival, HandlerPool
-    from tetrad.master.saved_state import AcceptorState, PendingState
+    from tetrad.master.handler_pool import Admitted, HandlerPool
     from tetrad.protocol.proxy import Header
     from tetrad.system.event_loop import EventLoop
 
 ACCEPTED_PER_TURN = 32
-"""Clients accepted from one listener before the loop looks at everything else."""
+"""Clients accepted from one listener before the event loop looks at everything else."""
 
 PAUSE_SECONDS = 0.1
-"""How long the door stays shut when there are no descriptors, memory or processes left."""
+"""How long the acceptor pauses when the machine lacks descriptors, memory or processes."""
 
-_ITS_OWN = {
+_ERRORS_OF_ONE_CLIENT = {
     errno.ECONNABORTED,
     errno.EINTR,
     errno.EPROTO,
@@ -45,14 +45,14 @@ _ITS_OWN = {
     errno.ENETUNREACH,
     errno.ENONET,
 }
-"""What accept(2) tells of one client, which is gone; the next one may be well."""
+"""Errors of accept(2) that concern one connection, which is gone; the next one may be fine."""
 
 
 class Acceptor:
-    """Accepts clients, and hands them to the crew or turns them away.
+    """Accepts clients, and passes each to the handler pool or refuses it.
 
-    Listeners that are `inherited` from a service manager are closed as they are: who waits there
-    waits for the next daemon.
+    Sockets `inherited` from the service manager are closed without accepting what is in their
+    backlogs: the next daemon will.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Acceptor:
         *,
         inherited: bool,
     ) -> None:
-        self.inherited = inherited
+        self._inherited = inherited
         self._loop = loop
         self._log = log
         self._admission = admission
@@ -80,33 +80,42 @@ class Acceptor:
 
     @property
     def listeners(self) -> list[Listener]:
-        """Where clients are accepted."""
+        """The open listeners."""
         return list(self._open.values())
 
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors of listeners and of connections whose PROXY header is incomplete."""
+        return [*self._open, *self._handshakes.fds]
+
     def save_state(self) -> AcceptorState:
-        """Return what the next version goes on with."""
+        """Return the state for the next version."""
         return {
             "run": self._run,
             "serial": self._serial,
             "accepted": self.accepted,
             "peak": self.peak,
             "refused": self.refusals.counts,
+            "listeners": [
+                {"name": one.config["name"], "family": one.config["family"], "fd": fd}
+                for fd, one in self._open.items()
+            ],
             "pending_connections": self._handshakes.save_state(),
         }
 
-    def restore_state(self, left: AcceptorState) -> None:
-        """Go on from what the version before has left."""
-        self._run, self._serial = left["run"], left["serial"]
-        self.accepted, self.peak = left["accepted"], left["peak"]
-        self.refusals.counts |= left["refused"]
+    def restore_state(self, state: AcceptorState) -> None:
+        """Continue the connection ids and counters of the version before."""
+        self._run, self._serial = state["run"], state["serial"]
+        self.accepted, self.peak = state["accepted"], state["peak"]
+        self.refusals.counts |= state["refused"]
 
-    def restore_pending(self, pending_connections: list[PendingState]) -> None:
-        """Have those wait on who were in the vestibule of the version before."""
+    def restore_pending(self, states: list[PendingState]) -> None:
+        """Continue to wait for the PROXY headers that the version before waited for."""
         for listener in self.listeners:
-            self._handshakes.restore_state(listener, pending_connections)
+            self._handshakes.restore_state(listener, states)
 
     def add_listener(self, listener: Listener) -> None:
-        """Accept clients here, too."""
+        """Accept clients of a listener."""
         fd = listener.socket.fileno()
         self._open[fd] = listener
         self._loop.track_fd(fd)
@@ -114,44 +123,44 @@ class Acceptor:
             self._loop.watch(fd, self._accept)
 
     def close_listener(self, listener: Listener) -> None:
-        """Accept no more clients here but those that the kernel has accepted already."""
+        """Accept the clients in the backlog of a listener, and close it."""
         fd = listener.socket.fileno()
-        while not self.inherited and self._accept(fd):
+        while not self._inherited and self._accept(fd):
             pass
         self._handshakes.reject_listener(listener)
         self._loop.unwatch(fd)
         del self._open[fd]
-        if self.inherited:
+        if self._inherited:
             listener.socket.close()
         else:
             sockets.close(listener.socket)
 
     def stop(self) -> None:
-        """Close, and refuse whoever still waits at the door."""
+        """Close all listeners; clients in their backlogs are refused."""
         self._admission.stop()
         for listener in self.listeners:
             self.close_listener(listener)
 
     def _accept(self, fd: int) -> bool:
-        """Accept some clients; False once there is none left, or no room for one."""
+        """Accept some clients; False once the backlog is empty or resources are exhausted."""
         listener = self._open[fd]
-        arrivals: list[Arrival] = []
-        more = self._accept_batch(listener, arrivals)
-        if arrivals:
-            self._serve(arrivals)
-            for socket, _ in arrivals:
+        admitted: list[Admitted] = []
+        more = self._accept_batch(listener, admitted)
+        if admitted:
+            self._serve(admitted)
+            for socket, _ in admitted:
                 socket.close()
         return more and not self._is_paused
 
-    def _accept_batch(self, listener: Listener, arrivals: list[Arrival]) -> bool:
-        """Add the clients that come in to `arrivals`; False once nobody is left at the door."""
+    def _accept_batch(self, listener: Listener, admitted: list[Admitted]) -> bool:
+        """Append the clients that are admitted to `admitted`; False once the backlog is empty."""
         for _ in range(ACCEPTED_PER_TURN):
             try:
                 socket, peer = listener.accept()
             except BlockingIOError:
                 return False
             except OSError as error:
-                if error.errno in _ITS_OWN:
+                if error.errno in _ERRORS_OF_ONE_CLIENT:
                     continue
                 self._pause(error)
                 return False
@@ -159,17 +168,17 @@ class Acceptor:
             name, address = parse_peer(peer, serial)
             client = Client(name, address, f"{self._run}-{serial:x}", listener)
             if listener.is_behind_proxy:
-                self._start_handshake(listener, socket, client, arrivals)
+                self._start_handshake(listener, socket, client, admitted)
             else:
-                self._admit(listener, socket, client, arrivals)
+                self._admit(listener, socket, client, admitted)
             if not listener.has_pending():
                 return False
         return True
 
     def _admit(
-        self, listener: Listener, socket: _socket.socket, client: Client, arrivals: list[Arrival]
+        self, listener: Listener, socket: _socket.socket, client: Client, admitted: list[Admitted]
     ) -> None:
-        """Add a client to `arrivals`, or turn it away."""
+        """Append a client to `admitted`, or refuse it."""
         reason = self._admission.refusal_reason(client.address, monotonic())
         if reason is None:
             self._admission.add_client(client.address)
@@ -178,58 +187,59 @@ class Acceptor:
                 self._loop.track_fd(fd)
             if listener.needs_recv_timeout:
                 sockets.set_recv_timeout(socket)
-            arrivals.append((socket, client))
+            admitted.append((socket, client))
         else:
             socket.close()
-            self._refuse(client, reason)
+            self._log_refusal(client, reason)
 
     def _start_handshake(
-        self, listener: Listener, socket: _socket.socket, client: Client, arrivals: list[Arrival]
+        self, listener: Listener, socket: _socket.socket, client: Client, admitted: list[Admitted]
     ) -> None:
-        """Let in whom a balancer brings, if it says so at once; else it may wait a while."""
+        """Admit the client named in the PROXY header, or wait for the rest of the header."""
         proxy = listener.config["proxy"]
-        patience = 0.0 if proxy is None else proxy["timeout"]
-        pending = PendingConnection(socket, client, listener, monotonic() + patience)
+        timeout = 0.0 if proxy is None else proxy["timeout"]
+        connection = PendingConnection(socket, client, listener, monotonic() + timeout)
         if not listener.trusts(client.address):
-            self._reject(pending, "access")
+            self._reject(connection, "access")
             return
         try:
-            header = pending.read_header()
+            header = connection.read_header()
         except HeaderError as error:
-            self._reject(pending, "proxy", str(error))
+            self._reject(connection, "proxy", str(error))
             return
         if header is not None:
-            self._admit(listener, socket, pending.client_from(header), arrivals)
+            self._admit(listener, socket, connection.client_from(header), admitted)
         elif reason := self._admission.refusal_reason(None, monotonic()):
-            self._reject(pending, reason)
+            self._reject(connection, reason)
         else:
-            self._handshakes.add(pending)
+            self._handshakes.add(connection)
 
-    def _finish_handshake(self, pending: PendingConnection, header: Header) -> None:
-        """Let in whom a balancer brings that has made us wait."""
-        arrivals: list[Arrival] = []
-        self._admit(pending.listener, pending.socket, pending.client_from(header), arrivals)
-        if arrivals:
-            self._serve(arrivals)
-            pending.socket.close()
+    def _finish_handshake(self, connection: PendingConnection, header: Header) -> None:
+        """Admit a client whose PROXY header is complete now."""
+        admitted: list[Admitted] = []
+        client = connection.client_from(header)
+        self._admit(connection.listener, connection.socket, client, admitted)
+        if admitted:
+            self._serve(admitted)
+            connection.socket.close()
 
-    def _reject(self, pending: PendingConnection, reason: str, error: str | None = None) -> None:
-        pending.socket.close()
-        self._refuse(pending.client, reason, error)
+    def _reject(self, connection: PendingConnection, reason: str, error: str | None = None) -> None:
+        connection.socket.close()
+        self._log_refusal(connection.client, reason, error)
 
-    def _serve(self, arrivals: list[Arrival]) -> None:
-        """Give clients to handlers, which their sockets are for from here on."""
-        served, error = self._handlers.serve(arrivals)
+    def _serve(self, admitted: list[Admitted]) -> None:
+        """Pass clients to handlers, which own the connections from here on."""
+        served, error = self._handlers.serve(admitted)
         self.accepted += served
-        if served < len(arrivals):
-            for _, client in arrivals[served:]:
+        if served < len(admitted):
+            for _, client in admitted[served:]:
                 self._admission.remove_client(client.address)
-                self._refuse(client, "resources")
+                self._log_refusal(client, "resources")
         self.peak = max(self.peak, self._admission.clients)
         if error is not None:
             self._pause(error)
 
-    def _refuse(self, client: Client, reason: str, error: str | None = None) -> None:
+    def _log_refusal(self, client: Client, reason: str, error: str | None = None) -> None:
         if self.refusals.add(reason, monotonic()):
             fields = client.fields() if error is None else {**client.fields(), "error": error}
             self._log.event("warning", log_protocol.CLIENT_REFUSED, reason=reason, **fields)
@@ -238,12 +248,12 @@ class Acceptor:
             self._loop.timers.set("refusals", due, self.log_suppressed)
 
     def log_suppressed(self) -> None:
-        """Log how many refusals had no line of their own."""
+        """Log how many refusals of each reason had no line of their own."""
         for reason, count in self.refusals.take_suppressed():
             self._log.event("warning", log_protocol.CLIENT_REFUSED, reason=reason, suppressed=count)
 
     def _pause(self, error: OSError) -> None:
-        """Leave clients in the backlog until there is room; say so once an episode."""
+        """Leave clients in the backlogs for a moment; one log line for each shortage."""
         now = monotonic()
         if "overloaded" not in self._loop.timers:
             self._log.event("error", log_protocol.SERVER_OVERLOADED, error=reason_of(error))
@@ -251,7 +261,7 @@ class Acceptor:
         self._is_paused = True
         for fd in self._open:
             self._loop.unwatch(fd)
-        self._loop.timers.set("reopen", now + PAUSE_SECONDS, self._resume)
+        self._loop.timers.set("resume", now + PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
         self._is_paused = False

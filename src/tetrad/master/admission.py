@@ -1,4 +1,4 @@
-"""Who may come in: access lists, limits and rates. No I/O: it is asked, and it is told."""
+"""Admission: access lists, limits and rates decide whether a client is admitted. No I/O."""
 
 from __future__ import annotations
 
@@ -13,149 +13,144 @@ if TYPE_CHECKING:
 
 IPV4_BITS, IPV6_BITS = 32, 128
 SOURCE_PREFIX = 64
-"""An IPv6 source is a /64: whoever has one address there has them all."""
+"""A source is an IPv4 address or an IPv6 /64: a host that has one address there has all of them."""
 
-MOST_BUCKETS = 65536
-"""How many sources' rates are remembered at most: of those that were let in last, at least half."""
+MAX_BUCKETS = 65536
+"""The most sources whose rates are remembered; at least the half that was admitted last."""
 
 
 class Admission:
-    """Decides about clients one by one, and counts those that are in."""
+    """Decides about clients one by one, and counts those that are admitted."""
 
     def __init__(self, limits: LimitsConfig, access: Iterable[AccessRule]) -> None:
-        self._here: dict[Source, int] = {}
-        self._is_over = False
+        self._from_source: dict[Source, int] = {}
+        self._is_stopped = False
         self.clients = 0
         self.configure(limits, access)
 
     def configure(self, limits: LimitsConfig, access: Iterable[AccessRule]) -> None:
-        """Decide by these rules from now on. Who is in is remembered, how fast they came is not."""
+        """Decide by other limits and rules. Counts of clients are kept, rates start anew."""
         self._limits = limits
-        self._most = limits["clients"]
-        self._most_per_source = limits["clients_per_source"]
+        self._max_clients = limits["clients"]
+        self._max_per_source = limits["clients_per_source"]
         self._access = AccessList(access)
         rate = limits["rate_per_source"]
         self._rates = None if rate is None else RateLimiter(*rate)
-        self._looks_at_sources = self._most_per_source is not None or rate is not None
+        self._limits_sources = self._max_per_source is not None or rate is not None
 
     def stop(self) -> None:
-        """Let nobody in any more."""
-        self._is_over = True
+        """Refuse every client from now on."""
+        self._is_stopped = True
 
     def allows(self, address: Source | None) -> bool:
-        """Tell whether the access lists let an address in; a Unix socket has none, and may."""
+        """Tell whether the access lists allow an address; None, of a Unix socket, is allowed."""
         if address is None:
             return True
         bits, number = address
         return self._access.allows(bits, number)
 
     def refusal_reason(self, address: Source | None, now: float) -> str | None:
-        """Return why a client is refused, in the log's word, or None if it may come in.
+        """Return the reason why a client is refused, as the log has it; None if it is admitted.
 
-        `now` is in seconds of the monotonic clock. What may come in has used up some of its
-        source's rate.
+        `now` is in seconds of the monotonic clock. A client that is admitted has used some of the
+        rate of its source.
         """
-        if self._is_over:
+        if self._is_stopped:
             return "stopping"
         if not self.allows(address):
             return "access"
-        if self.clients >= self._most:
+        if self.clients >= self._max_clients:
             return "clients"
-        if self._looks_at_sources and address is not None:
-            return self._refusal_by_source(source_of(address), now)
+        if self._limits_sources and address is not None:
+            return self._source_refusal(source_of(address), now)
         return None
 
-    def _refusal_by_source(self, source: Source | None, now: float) -> str | None:
-        most = self._most_per_source
+    def _source_refusal(self, source: Source | None, now: float) -> str | None:
+        most = self._max_per_source
         if source is None:
             return None
-        if most is not None and self._here.get(source, 0) >= most:
+        if most is not None and self._from_source.get(source, 0) >= most:
             return "clients_per_source"
         if self._rates is not None and not self._rates.consume(source, now):
             return "rate"
         return None
 
     def report(self, address: Source, now: float) -> dict[str, object]:
-        """Return what a client from there would meet, without letting it in."""
+        """Return what would decide about a client with this address; nothing is counted."""
         source = source_of(address)
-        wait = (
-            0.0
-            if self._rates is None or source is None
-            else self._rates.seconds_until_allowed(source, now)
-        )
-        rule = self._access.rule(*address)
+        rates, rule = self._rates, self._access.rule(*address)
         return {
             "access": self.allows(address),
             "rule": None if rule is None else rule["name"],
             "clients": self.clients,
             "clients_limit": self._limits["clients"],
-            "from_source": 0 if source is None else self._here.get(source, 0),
+            "from_source": 0 if source is None else self._from_source.get(source, 0),
             "from_source_limit": self._limits["clients_per_source"],
             "rate_limit": self._limits["rate_per_source"],
-            "wait": wait,
+            "wait": 0.0 if rates is None or source is None else rates.wait(source, now),
         }
 
     def add_client(self, address: Source | None) -> None:
-        """Count a client in."""
+        """Count a client that was admitted."""
         self.clients += 1
         source = source_of(address)
         if source is not None:
-            self._here[source] = self._here.get(source, 0) + 1
+            self._from_source[source] = self._from_source.get(source, 0) + 1
 
     def remove_client(self, address: Source | None) -> None:
-        """Count a client out."""
+        """Count a client that has left."""
         self.clients -= 1
         source = source_of(address)
         if source is not None:
-            left = self._here[source] - 1
+            left = self._from_source[source] - 1
             if left:
-                self._here[source] = left
+                self._from_source[source] = left
             else:
-                del self._here[source]
+                del self._from_source[source]
 
 
 class RateLimiter:
-    """How fast each source may come: `count` in `seconds`, all at once or spread out.
+    """A token bucket for each source: `count` clients in `seconds`, at once or spread out.
 
-    A source's bucket is kept as the one moment at which it will be full again. There are two tables
-    of them: when the recent one has grown to half of what there may be, it takes the place of the
-    one before, which is forgotten. So a flood of sources costs each of them the same little.
+    A bucket is stored as the one moment at which it will be full again. There are two tables: when
+    the recent one has grown to half of MAX_BUCKETS, it replaces the older one, which is dropped. So
+    a flood of sources costs the same little for each of them.
     """
 
     def __init__(self, count: int, seconds: int) -> None:
         self._interval = seconds / count
         self._burst = float(seconds)
         self._recent: dict[Source, float] = {}
-        self._before: dict[Source, float] = {}
+        self._older: dict[Source, float] = {}
 
-    def seconds_until_allowed(self, source: Source, now: float) -> float:
-        """Return the seconds until a source may come again, which is 0 if it may."""
-        # A millionth of leeway: a burst is a sum of intervals, which are not exact.
+    def wait(self, source: Source, now: float) -> float:
+        """Return the seconds until a client of the source is admitted; 0 if it is at once."""
+        # A millionth of tolerance: a burst is a sum of intervals, which are not exact.
         full_in = self._full_at(source, now) - now
         return max(0.0, full_in - self._burst - self._interval * 1e-6)
 
     def consume(self, source: Source, now: float) -> bool:
-        """Let one more in, if its source has not come too fast."""
-        if self.seconds_until_allowed(source, now) > 0:
+        """Admit one more client of the source, unless its rate is used up."""
+        if self.wait(source, now) > 0:
             return False
         full_at = self._full_at(source, now)
-        if len(self._recent) >= MOST_BUCKETS // 2:
-            self._before, self._recent = self._recent, {}
+        if len(self._recent) >= MAX_BUCKETS // 2:
+            self._older, self._recent = self._recent, {}
         self._recent[source] = full_at
         return True
 
     def __len__(self) -> int:
-        """How many sources are remembered; one that came again may count twice."""
-        return len(self._recent) + len(self._before)
+        """Return the number of remembered buckets; a source may count twice."""
+        return len(self._recent) + len(self._older)
 
     def _full_at(self, source: Source, now: float) -> float:
-        """Return when a source's bucket would be full again if one more came in now."""
-        known = self._recent.get(source) or self._before.get(source, now)
+        """Return when the source's bucket would be full again if one more client came now."""
+        known = self._recent.get(source) or self._older.get(source, now)
         return max(known, now) + self._interval
 
 
 def source_of(address: Source | None) -> Source | None:
-    """Return what limits count by: an IPv4 address, or the /64 of an IPv6 one."""
+    """Return the source that limits count an address by: the address, or its IPv6 /64."""
     if address is None or address[0] == IPV4_BITS:
         return address
     return IPV6_BITS, address[1] >> (IPV6_BITS - SOURCE_PREFIX)

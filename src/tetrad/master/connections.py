@@ -1,4 +1,4 @@
-"""Listeners, and the clients that came in by them, as the log and the status know them."""
+"""Listeners, and the clients that were accepted from them, as the log and the status show them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import ListenerConfig
     from tetrad.system.addresses import Source
 
-
 _SAVED = (
     "address",
     "connection",
@@ -29,15 +28,15 @@ _SAVED = (
     "proxy_fields",
     "service",
 )
-"""What the master knows of a client for as long as it is there."""
+"""The attributes of a client that the master keeps as long as the session lasts."""
 
 
 class Listener:
-    """A listening socket and its plan; `name` has the port that it really got.
+    """A listening socket and its configuration; `name` has the port that the kernel chose.
 
-    From one that `is_forgetful` clients do not inherit the limit on how long their reads block: a
-    Unix socket, and one where clients may have come before we set it. Where it `is_behind_proxy`,
-    balancers connect, and bring the clients.
+    Connections of a listener that `needs_recv_timeout` do not inherit the receive timeout: those of
+    a Unix socket, and those that may have come before the timeout was set. Where a listener
+    `is_behind_proxy`, balancers connect, and a PROXY header names the client.
     """
 
     __slots__ = (
@@ -68,7 +67,7 @@ class Listener:
         self.configure(config)
 
     def configure(self, config: ListenerConfig) -> None:
-        """Serve clients like this from now on."""
+        """Serve new clients by another configuration."""
         self.config = config
         self.family, self.index, self.service = config["family"], config["index"], config["service"]
         self._kind = sockets.FAMILIES[self.family]
@@ -78,19 +77,19 @@ class Listener:
         self.context = members({"service": config["service"], "listener": self.name}).encode()
 
     def trusts(self, balancer: Source | None) -> bool:
-        """Tell whether a balancer is believed; who may use a Unix socket is."""
+        """Tell whether a balancer's header is accepted; at a Unix socket its mode decides."""
         return balancer is None or self._balancers.allows(*balancer)
 
     def accept(self) -> tuple[_socket.socket, object]:
         """Accept a client: its socket and its address. Raises OSError."""
-        # `listeners.accept` without a look-up and a call, whose pages each fork would copy.
+        # `sockets.accept` without a look-up and a call, whose pages each fork would copy.
         fd, address = self.socket._accept()  # type: ignore[attr-defined]  # noqa: SLF001
         return _socket.socket(self._kind, _socket.SOCK_STREAM, 0, fd), address
 
     def has_pending(self) -> bool:
-        """Tell whether another client waits; True if only `accept` can tell.
+        """Tell whether the backlog has another client; True if only `accept` can tell.
 
-        An `accept` that finds nobody ends in an exception, and whoever has come alone waits for it.
+        An `accept` on an empty backlog raises an exception, which delays the client at hand.
         """
         try:
             return self._poll.poll(0) != []
@@ -98,7 +97,7 @@ class Listener:
             return True
 
     def fields(self) -> dict[str, object]:
-        """Return what the log and the status say of it."""
+        """Return what the log and the status show of a listener."""
         return {
             "address": self.config["address"],
             "port": self.port,
@@ -107,11 +106,12 @@ class Listener:
 
 
 class Client:
-    """A client that was let in.
+    """A client that was admitted.
 
-    `address` is what admission counts it by; `context` is what its events have in the log, as JSON:
-    only its handler needs that, and who was dumped has none. One that a balancer has brought has
-    `more` fields there: which one did, and how that one calls the connection.
+    `address` is what admission counts it by; `context` is what all of its log lines have in
+    common, as JSON: only its handler needs that, and a client that was unpacked has none. A client
+    behind a balancer has `proxy_fields` there: the balancer's address, and the balancer's id
+    of the connection.
     """
 
     __slots__ = (*_SAVED, "context")
@@ -122,7 +122,7 @@ class Client:
         address: Source | None,
         connection: str,
         listener: Listener,
-        more: dict[str, object] | None = None,
+        proxy_fields: dict[str, object] | None = None,
     ) -> None:
         self.name = name
         self.address = address
@@ -131,36 +131,36 @@ class Client:
         self.listener_index = listener.index
         self.service = listener.service
         self.listener = listener.name
-        # There is nothing in either that would have to be escaped.
+        # No character of these needs to be escaped.
         head = f'"client":"{name}","connection":"{connection}",'
         self.context = head.encode() + listener.context
-        self.proxy_fields = more
-        if more:
-            self.context += b"," + members(more).encode()
+        self.proxy_fields = proxy_fields
+        if proxy_fields:
+            self.context += b"," + members(proxy_fields).encode()
 
     @classmethod
-    def restore_state(cls, left: dict[str, Any]) -> Client:
-        """Return a client that the version before has let in. Raises ValueError."""
-        if left.keys() != set(_SAVED):
-            raise ValueError(f"a client with {', '.join(sorted(left))}")
+    def restore_state(cls, state: dict[str, Any]) -> Client:
+        """Return a client that the version before admitted. Raises ValueError."""
+        if state.keys() != set(_SAVED):
+            raise ValueError(f"a client with {', '.join(sorted(state))}")
         client = cls.__new__(cls)
         for name in _SAVED:
-            setattr(client, name, left[name])
+            setattr(client, name, state[name])
         client.context = b""
         return client
 
     def save_state(self) -> dict[str, Any]:
-        """Return all of it as plain data, for the next version."""
+        """Return the state for the next version, as plain data."""
         return {name: getattr(self, name) for name in _SAVED}
 
     @classmethod
     def unpack(cls, data: bytes) -> Client:
-        """Return a client that was dumped."""
-        return cls.restore_state(dict(zip(_SAVED, loads(data), strict=True)))  # noqa: S302 - our own
+        """Return a client that `pack` packed."""
+        return cls.restore_state(dict(zip(_SAVED, loads(data), strict=True)))  # noqa: S302 - packed here
 
     def pack(self) -> bytes:
-        """Return all of it in less memory; `address_of` and `load` take that."""
-        # Written out: what would go through the names has pages of its own for each fork to copy.
+        """Return the client in less memory, for `unpack` and `packed_address`."""
+        # Written out: a loop over the names would touch pages of its own, which each fork copies.
         return dumps(
             (
                 self.address,
@@ -175,11 +175,11 @@ class Client:
         )
 
     def handoff(self) -> ClientHandoff:
-        """Return what a handler has to know, to be sent to one that waits."""
+        """Return what a handler needs of the client."""
         return self.name, self.family, self.listener_index, self.context, self.connection
 
     def fields(self) -> dict[str, object]:
-        """Return what every line about this client has."""
+        """Return what every log line about the client has."""
         return {
             "client": self.name,
             "connection": self.connection,
@@ -190,6 +190,6 @@ class Client:
 
 
 def packed_address(data: bytes) -> Source | None:
-    """Return what admission counts a client by that was dumped."""
-    address: Source | None = loads(data)[0]  # noqa: S302 - our own
+    """Return the address of a packed client."""
+    address: Source | None = loads(data)[0]  # noqa: S302 - packed above
     return address

@@ -1,7 +1,6 @@
-"""The control socket: `status`, `reload`, `upgrade`. One request a connection, one line back.
+"""The control socket: one request a connection, one line of JSON back.
 
-Answers are JSON. The master never waits for anyone here: a request is read as it comes, and a
-status, which can be long, is written by a child from its snapshot of everything.
+The master never waits here: it reads a request as it arrives, and a child writes a long answer.
 """
 
 from __future__ import annotations
@@ -11,141 +10,163 @@ import os
 import sys
 import time
 
-from tetrad.ipc.fds import LOG_COUNTERS
-from tetrad.ipc.log_counters import LogCounters
 from tetrad.ipc.reply import send_reply, write_with_timeout
-from tetrad.master import status
-from tetrad.system import addresses, sockets
+from tetrad.system import sockets
 from tetrad.system.json_lite import encode
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.master.process import Master
+    from collections.abc import Callable, Mapping
+
+    from tetrad.ipc.reply import Fork
+    from tetrad.system.event_loop import EventLoop
 
 MAX_CONNECTIONS = 16
+"""Connections whose request is incomplete; the oldest makes room for a new one."""
+
 MAX_REQUEST_BYTES = 64
+
 REQUEST_TIMEOUT_SECONDS = 2.0
-"""How long a peer has to send its request."""
+"""The time that a peer has to send its request."""
+
+_CREDENTIALS_BYTES = 12
+"""The size of a struct ucred: pid, uid, gid."""
+
+
+class Route:
+    """What answers a request; `is_privileged`: only root and the daemon's user may send it."""
+
+    __slots__ = ("handle", "has_argument", "is_privileged")
+
+    def __init__(
+        self,
+        handle: Callable[[ControlRequest], object],
+        *,
+        has_argument: bool = False,
+        is_privileged: bool = False,
+    ) -> None:
+        self.handle = handle
+        self.has_argument = has_argument
+        self.is_privileged = is_privileged
+
+
+class ControlRequest:
+    """A connection to the control socket and its request. One of the two replies closes it."""
+
+    __slots__ = ("_fork", "argument", "data", "fd", "is_privileged", "socket")
+
+    def __init__(self, socket: _socket.socket, fork: Fork, *, is_privileged: bool) -> None:
+        self.socket = socket
+        self.fd = socket.fileno()
+        self.is_privileged = is_privileged
+        self.data = b""
+        self.argument = b""
+        self._fork = fork
+
+    def reply(self, answer: dict[str, object]) -> None:
+        """Send an answer without waiting, and close the connection."""
+        try:
+            send_reply(self._fork, self.fd, encode(answer).encode() + b"\n")
+        except OSError:
+            pass  # the peer has gone, or no child could be forked for a slow peer
+        self.socket.close()
+
+    def reply_from_child(self, collect: Callable[[], dict[str, object]]) -> None:
+        """Have a child compose and send a long answer, and close the connection."""
+
+        def answer() -> None:
+            write_with_timeout(self.fd, encode(collect()).encode() + b"\n")
+
+        try:
+            self._fork(answer, self.fd)
+        except OSError as error:
+            self.reply({"error": f"cannot fork to answer: {reason_of(error)}"})
+        else:
+            self.socket.close()
 
 
 class ControlServer:
-    """Accepts operators' requests: from root and from the daemon's own user.
+    """Accepts requests and passes them to their routes.
 
-    The members of `daemon.control_group`, whom the socket's mode lets in, may look but not touch.
+    Root and the daemon's user may send every request; other users that the mode of the socket
+    admits may send unprivileged ones, if `may_read`.
     """
 
-    def __init__(self, listener: _socket.socket, master: Master) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        listener: _socket.socket,
+        fork: Fork,
+        routes: Mapping[bytes, Route],
+        *,
+        may_read: bool,
+    ) -> None:
+        self._loop = loop
         self._listener = listener
-        self._master = master
-        self._conversations: dict[int, ControlConnection] = {}
+        self._fork = fork
+        self._routes = routes
+        self._may_read = may_read
+        self._incomplete: dict[int, ControlRequest] = {}
 
     def accept(self, listener: int) -> None:
-        """Take a connection; of too many the one that has been silent longest has to go."""
+        """Accept a connection; `listener` is the descriptor of the control socket."""
         try:
-            peer, _ = sockets.accept(self._listener, "unix")
+            socket, _ = sockets.accept(self._listener, "unix")
         except OSError:
-            self._master.loop.suspend(listener)
+            self._loop.suspend(listener)
             return
-        fd = peer.fileno()
-        is_trusted = _is_trusted(peer)
-        may_look = is_trusted or self._master.config["control_group"] is not None
-        if not may_look:
-            peer.close()
+        is_privileged = _is_privileged(socket)
+        if not (is_privileged or self._may_read):
+            socket.close()
             return
-        if len(self._conversations) >= MAX_CONNECTIONS:
-            self._close(next(iter(self._conversations.values())))
-        conversation = ControlConnection(peer, is_trusted=is_trusted)
-        self._conversations[fd] = conversation
-        self._master.loop.watch(fd, lambda _fd: self._on_readable(conversation))
-        when = time.monotonic() + REQUEST_TIMEOUT_SECONDS
-        self._master.loop.timers.set(f"control {fd}", when, lambda: self._close(conversation))
+        if len(self._incomplete) >= MAX_CONNECTIONS:
+            self._close(next(iter(self._incomplete.values())))
+        request = ControlRequest(socket, self._fork, is_privileged=is_privileged)
+        self._incomplete[request.fd] = request
+        self._loop.watch(request.fd, lambda _fd: self._on_readable(request))
+        deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+        self._loop.timers.set(f"control {request.fd}", deadline, lambda: self._close(request))
 
-    def _on_readable(self, conversation: ControlConnection) -> None:
-        """Read what has come of a request; answer it when it is whole."""
+    def _on_readable(self, request: ControlRequest) -> None:
+        """Read more of a request; answer it when it is complete."""
         try:
-            data = conversation.peer.recv(MAX_REQUEST_BYTES, _socket.MSG_DONTWAIT)
+            data = request.socket.recv(MAX_REQUEST_BYTES, _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        conversation.request += data
-        if b"\n" in conversation.request:
-            self._answer(conversation, conversation.request.partition(b"\n")[0])
-        elif not data or len(conversation.request) > MAX_REQUEST_BYTES:
-            self._close(conversation)
+        request.data += data
+        if b"\n" in request.data:
+            self._unwatch(request)
+            self._dispatch(request)
+        elif not data or len(request.data) > MAX_REQUEST_BYTES:
+            self._close(request)
 
-    def _answer(self, conversation: ControlConnection, request: bytes) -> None:
-        if request == b"status":
-            self._send_status(conversation)
-        elif request == b"reload" and conversation.is_trusted:
-            self._unwatch(conversation)
-            self._master.reloader.request(lambda outcome: self._reply(conversation, outcome))
-        elif request == b"upgrade" and conversation.is_trusted:
-            self._unwatch(conversation)
-            fd = conversation.fd
-            self._master.upgrader.request(lambda outcome: self._reply(conversation, outcome), fd)
-        elif request.startswith(b"source "):
-            self._reply(conversation, self._source_report(request.removeprefix(b"source ")))
+    def _dispatch(self, request: ControlRequest) -> None:
+        line = request.data.partition(b"\n")[0]
+        word, separator, request.argument = line.partition(b" ")
+        route = self._routes.get(word)
+        if route is None or route.has_argument != bool(separator):
+            known = sorted(name.decode() for name in self._routes)
+            request.reply({"error": f"unknown request; known are {', '.join(known)}"})
+        elif route.is_privileged and not request.is_privileged:
+            name = word.decode()
+            request.reply({"error": f"only root and the daemon's user may request {name}"})
         else:
-            self._reply(
-                conversation,
-                {"error": "the requests are: status, source ADDRESS; upgrade and reload for root"},
-            )
+            route.handle(request)
 
-    def _source_report(self, address: bytes) -> dict[str, object]:
-        try:
-            source = addresses.parse(address.decode("ascii", "replace"))
-        except (OSError, ValueError):
-            return {"error": "not an address"}
-        return self._master.admission.report(source, time.monotonic())
+    def _close(self, request: ControlRequest) -> None:
+        self._unwatch(request)
+        request.socket.close()
 
-    def _send_status(self, conversation: ControlConnection) -> None:
-        """Have a child write the status; should there be none, the peer hears that."""
-        counters = LogCounters(LOG_COUNTERS).read()
-
-        def report() -> None:
-            answer = encode(status.status(self._master, *counters))
-            write_with_timeout(conversation.fd, answer.encode() + b"\n")
-
-        try:
-            self._master.fork(report, conversation.fd)
-        except OSError as error:
-            self._reply(conversation, {"error": f"no process for an answer: {reason_of(error)}"})
-        else:
-            self._close(conversation)
-
-    def _reply(self, conversation: ControlConnection, answer: dict[str, object]) -> None:
-        """Send an answer, and end."""
-        try:
-            send_reply(self._master.fork, conversation.fd, encode(answer).encode() + b"\n")
-        except OSError:
-            pass  # the operator has left, or there is no room for a child
-        self._close(conversation)
-
-    def _close(self, conversation: ControlConnection) -> None:
-        self._unwatch(conversation)
-        conversation.peer.close()
-
-    def _unwatch(self, conversation: ControlConnection) -> None:
-        """Listen to it no more."""
-        if self._conversations.pop(conversation.fd, None) is not None:
-            self._master.loop.unwatch(conversation.fd)
-            self._master.loop.timers.cancel(f"control {conversation.fd}")
+    def _unwatch(self, request: ControlRequest) -> None:
+        del self._incomplete[request.fd]
+        self._loop.unwatch(request.fd)
+        self._loop.timers.cancel(f"control {request.fd}")
 
 
-class ControlConnection:
-    """A connection, what has come of its request, and whether it may change anything."""
-
-    __slots__ = ("fd", "is_trusted", "peer", "request")
-
-    def __init__(self, peer: _socket.socket, *, is_trusted: bool) -> None:
-        self.peer = peer
-        self.is_trusted = is_trusted
-        self.fd = peer.fileno()
-        self.request = b""
-
-
-def _is_trusted(peer: _socket.socket) -> bool:
-    credentials = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder) in {0, os.geteuid()}
+def _is_privileged(peer: _socket.socket) -> bool:
+    """Tell whether the peer of a connection is root or the daemon's user (SO_PEERCRED)."""
+    data = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS_BYTES)
+    return int.from_bytes(data[4:8], sys.byteorder) in {0, os.geteuid()}

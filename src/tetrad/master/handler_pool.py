@@ -1,8 +1,8 @@
-"""The handlers at work: forked, given clients, missed when they are lost, and let go.
+"""The handler pool: forks handlers, passes clients to them, and notices when they exit or crash.
 
-A client gets a handler of its own, forked for it; or, where handlers are kept waiting or serve
-several, one that waits and is passed the client's socket. One that is done says so; one whose end
-comes without a word is lost.
+A client gets a handler of its own, forked for it; or, with spare or reusable handlers, one that
+waits and receives the client's socket. A handler that exits normally sends an exit notice first; a
+handler that exits without a notice has crashed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tetrad.ipc import fd_passing, log_protocol
 from tetrad.ipc.exit_notices import EXITING, make_notice, read_notices
 from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
 from tetrad.ipc.log_protocol import log_handler_failure
-from tetrad.master.connections import packed_address
+from tetrad.master.connections import Client, packed_address
 from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.system import fork
 from tetrad.system.fork import fork_each
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tetrad.handler.process import Handler
+    from tetrad.ipc.saved_state import HandlerPoolState
     from tetrad.master.admission import Admission
-    from tetrad.master.connections import Client
     from tetrad.system.event_loop import EventLoop
 
-    Arrival = tuple[_socket.socket, Client]
-    """A client that was let in, and its socket."""
+    Admitted = tuple[_socket.socket, Client]
+    """A client that was admitted, and its socket."""
 
 CHECK_SECONDS = 0.05
-"""How often it is looked whether handlers are still there."""
+"""The interval in which the pool looks for handlers that have crashed."""
 
 CHECKED_PER_TURN = 1024
-"""How many handlers are looked after at a time: what that takes, clients wait."""
+"""How many handlers are checked at a time: new clients wait for that."""
 
 TERMINATE_RETRY_SECONDS = 1.0
-"""How soon who is to leave is asked to once more."""
+"""The interval in which SIGTERM is sent again to handlers whose clients are denied now."""
 
 SURPLUS_IDLE_SECONDS = 10.0
-"""How long more handlers wait for clients than `spare` asks for."""
+"""How long more handlers wait for clients than `handlers.spare` asks for."""
 
 SPARE_RETRY_SECONDS = 1.0
-"""How long no spare is forked after one could not be, or was lost."""
+"""How long no spare handler is forked after a fork failed or a spare handler crashed."""
 
 
 class HandlerPool:
-    """All handlers, and who among them has which client."""
+    """All handlers and their clients; `forked` is the number of the last handler."""
 
     def __init__(self, loop: EventLoop, log: log_protocol.LogWriter, admission: Admission) -> None:
         self._loop = loop
@@ -65,55 +65,71 @@ class HandlerPool:
         loop.watch(NOTICES_READ, self._read_notices)
 
     def configure(self, handler: Handler, spare: int, clients_each: int) -> None:
-        """Serve new clients like this; those who have a client finish as they began."""
+        """Serve new clients with `handler`; sessions that run finish as they began."""
         self._handler = handler
         self.spare = spare
         self._clients_each = clients_each
         self.drain_idle()
 
+    def save_state(self) -> HandlerPoolState:
+        """Return the state for the next version."""
+        return {
+            "forked": self.forked,
+            "lost": self.lost,
+            "handlers": [
+                (one.number, one.pid, one.since, None if client is None else client.save_state())
+                for one, client in ((one, one.client) for one in self)
+            ],
+        }
+
+    def restore_state(self, state: HandlerPoolState) -> None:
+        """Take over the handlers of the version before, and their clients, with their numbers."""
+        self.forked, self.lost = state["forked"], state["lost"]
+        for number, pid, since, client_state in state["handlers"]:
+            handler = HandlerProcess(number, pid, None)
+            self._table.add(handler)
+            if client_state is not None:
+                client = Client.restore_state(client_state)
+                handler.assign(client, since)
+                self._admission.add_client(client.address)
+        self._schedule_check()
+
     def __len__(self) -> int:
-        """How many handlers there are."""
+        """Return the number of handlers."""
         return len(self._table)
 
     def __iter__(self) -> Iterator[HandlerProcess]:
-        """All handlers, those that wait among them."""
+        """Iterate over all handlers, idle ones included."""
         return iter(self._table)
 
     @property
     def idle(self) -> int:
-        """How many handlers wait for a client."""
+        """The number of handlers that wait for a client."""
         return self._table.idle
 
     @property
     def needs_spare(self) -> bool:
-        """Whether fewer handlers wait than should."""
+        """Whether fewer handlers wait than `handlers.spare` asks for."""
         return self._table.idle < self.spare and "spares" not in self._loop.timers
 
-    def serve(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
-        """Give clients that were let in to handlers: those that wait, then new ones.
+    def serve(self, admitted: list[Admitted]) -> tuple[int, OSError | None]:
+        """Pass clients to handlers that wait, then to new ones.
 
-        Returns how many got one, and why the next did not.
+        Returns how many clients got a handler, and the error that kept the next one from it.
         """
         self._handler.refresh()
-        given, error = 0, None
+        served, error = 0, None
         if self._table.waiting:
-            while given < len(arrivals) and self._hand_off(*arrivals[given]):
-                given += 1
-            arrivals = arrivals[given:]
-        if arrivals:
-            hire = self._fork_reusable_each if self._clients_each > 1 else self._fork_each
-            hired, error = hire(arrivals)
-            given += hired
+            while served < len(admitted) and self._hand_off(*admitted[served]):
+                served += 1
+            admitted = admitted[served:]
+        if admitted:
+            fork_all = self._fork_reusable_each if self._clients_each > 1 else self._fork_each
+            forked, error = fork_all(admitted)
+            served += forked
         if not self._check_is_scheduled:
             self._schedule_check()
-        return given, error
-
-    def restore_handler(self, child: HandlerProcess) -> None:
-        """Count a handler of the version before, and its client, as ours; it keeps its number."""
-        self._table.add(child)
-        if child.packed_client is not None:
-            self._admission.add_client(packed_address(child.packed_client))
-        self._schedule_check()
+        return served, error
 
     def fork_spare(self) -> None:
         """Fork a handler ahead of its client."""
@@ -124,80 +140,98 @@ class HandlerPool:
         self._schedule_check()
 
     def drain_idle(self) -> None:
-        """Let go the handlers that wait for clients, and those that would come to."""
-        for child in self._table:
-            _close_channel(child)
+        """Have the handlers that wait for clients exit, and reusable ones after their session."""
+        for handler in self._table:
+            _close_channel(handler)
         while self._table.pop_idle():
             pass
 
     def terminate_denied(self) -> None:
-        """Ask those to leave whom the access lists would not let in any more, until they have.
+        """Send SIGTERM to the handlers whose clients the access lists deny now, until they exit.
 
-        A signal that comes right before a handler falls asleep does not wake it.
+        Repeated, because a signal just before a handler starts to wait does not end the wait.
         """
         allows = self._admission.allows
-        there = [(child, child.packed_client) for child in self._table]
+        clients = [(handler, handler.packed_client) for handler in self._table]
         denied = [
-            child for child, kept in there if kept is not None and not allows(packed_address(kept))
+            handler
+            for handler, client in clients
+            if client is not None and not allows(packed_address(client))
         ]
-        for child in denied:
-            fork.send_signal(child.pid, signal.SIGTERM)
+        for handler in denied:
+            fork.send_signal(handler.pid, signal.SIGTERM)
         if denied:
             when = monotonic() + TERMINATE_RETRY_SECONDS
             self._loop.timers.set("denied", when, self.terminate_denied)
 
     def kill(self) -> None:
-        """End all handlers that are left, now."""
-        for child in self._table:
-            fork.send_signal(child.pid, signal.SIGKILL)
+        """Send SIGKILL to all handlers that are left."""
+        for handler in self._table:
+            fork.send_signal(handler.pid, signal.SIGKILL)
+
+    def check_alive(self) -> None:
+        """Look for handlers that have crashed.
+
+        A pidfd of each handler would report its exit at once; but every fork copies all descriptors
+        of the master, and with thousands of clients that is most of what a fork costs.
+        """
+        self._check_is_scheduled = False
+        ended = self._table.next_to_check(CHECKED_PER_TURN)
+        ended = [handler for handler in ended if fork.has_ended(handler.pid)]
+        if ended:
+            self._read_notices(NOTICES_READ)
+        for handler in ended:
+            if self._table.find(handler.number) is handler:
+                self._handle_crash(handler)
+        self._schedule_check()
 
     def _hand_off(self, socket: _socket.socket, client: Client) -> bool:
-        """Give a client to a handler that waits; False if none is left."""
-        while child := self._table.pop_idle():
-            channel = child.channel
+        """Pass a client to a handler that waits; False if none waits."""
+        while handler := self._table.pop_idle():
+            channel = handler.channel
             if channel is not None and fd_passing.send_client(channel, socket, client.handoff()):
-                child.assign(client, monotonic())
+                handler.assign(client, monotonic())
                 return True
-            _close_channel(child)
+            _close_channel(handler)
         return False
 
-    def _fork_each(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
-        """Give each client a handler of its own.
+    def _fork_each(self, admitted: list[Admitted]) -> tuple[int, OSError | None]:
+        """Fork a handler for each client.
 
-        They are forked in a row, with nothing between the forks: each page that is written there
-        has to be copied once more.
+        The forks come in a row, with nothing between them: each page that is written between two
+        forks is copied once more.
         """
-        first, self.forked = self.forked + 1, self.forked + len(arrivals)
-        servers, jobs, kept, number = self._handler.servers, [], [], first
-        for socket, client in arrivals:
-            words = socket, client.handoff(), make_notice(EXITING, number)
-            jobs.append((socket.fileno(), servers[client.listener_index], words))
-            kept.append(client.pack())
+        first, self.forked = self.forked + 1, self.forked + len(admitted)
+        servers, jobs, packed, number = self._handler.servers, [], [], first
+        for socket, client in admitted:
+            arguments = socket, client.handoff(), make_notice(EXITING, number)
+            jobs.append((socket.fileno(), servers[client.listener_index], arguments))
+            packed.append(client.pack())
             number += 1
         pids, error = fork_each(jobs, FIRST_MASTER_FD, self._loop.highest_fd, log_handler_failure)
         now, number = monotonic(), first
         for pid in pids:
-            self._table.add(HandlerProcess(number, pid, None, kept[number - first], now))
+            self._table.add(HandlerProcess(number, pid, None, packed[number - first], now))
             number += 1
         return len(pids), error
 
-    def _fork_reusable_each(self, arrivals: list[Arrival]) -> tuple[int, OSError | None]:
-        """Give each client a handler that will serve others after it."""
-        hired = 0
+    def _fork_reusable_each(self, admitted: list[Admitted]) -> tuple[int, OSError | None]:
+        """Fork a handler for each client that will serve other clients after it."""
+        served = 0
         try:
-            for socket, client in arrivals:
+            for socket, client in admitted:
                 self._table.mark_idle(self._fork_reusable())
                 if not self._hand_off(socket, client):
                     break
-                hired += 1
+                served += 1
         except OSError as error:
-            return hired, error
-        if hired < len(arrivals):
-            return hired, OSError(errno.EAGAIN, "a new handler could not be passed its client")
-        return hired, None
+            return served, error
+        if served < len(admitted):
+            return served, OSError(errno.EAGAIN, "a new handler did not receive its client")
+        return served, None
 
     def _fork_reusable(self) -> HandlerProcess:
-        """Fork a handler that gets its clients through a channel. Raises OSError."""
+        """Fork a handler that receives its clients through a channel. Raises OSError."""
         self.forked += 1
         ours, theirs = fd_passing.open_channel()
         self._loop.track_fd(max(ours.fileno(), theirs.fileno()))
@@ -208,93 +242,78 @@ class HandlerPool:
         if error is not None:
             ours.close()
             raise error
-        child = HandlerProcess(self.forked, pids[0], ours)
-        self._table.add(child)
-        return child
+        handler = HandlerProcess(self.forked, pids[0], ours)
+        self._table.add(handler)
+        return handler
 
     def _schedule_check(self) -> None:
         if not self._check_is_scheduled and len(self._table):
             self._check_is_scheduled = True
             self._loop.timers.set("check", monotonic() + CHECK_SECONDS, self.check_alive)
 
-    def check_alive(self) -> None:
-        """Look for handlers that are gone.
-
-        Descriptors that tell of their ends would tell at once; but every fork copies all that the
-        master has open, and with thousands of clients that is most of what a fork takes.
-        """
-        self._check_is_scheduled = False
-        gone = self._table.next_to_check(CHECKED_PER_TURN)
-        gone = [child for child in gone if fork.has_ended(child.pid)]
-        if gone:
-            self._read_notices(NOTICES_READ)
-        for child in gone:
-            if self._table.find(child.number) is child:
-                self._handle_crash(child)
-        self._schedule_check()
-
     def _read_notices(self, fd: int) -> None:
-        """Listen to what handlers say."""
+        """Read the exit notices that handlers have sent."""
         for number, kind, lost in read_notices(fd):
             if lost:
                 self._log.count_lost(lost)
-            child = self._table.find(number)
-            if child is None:
+            handler = self._table.find(number)
+            if handler is None:
                 continue
-            self._remove_client(child)
+            self._remove_client(handler)
             if kind == EXITING:
-                self._remove(child)
-            elif child.channel is not None:
-                self._table.mark_idle(child)
+                self._remove(handler)
+            elif handler.channel is not None:
+                self._table.mark_idle(handler)
                 self._schedule_trim()
 
-    def _handle_crash(self, child: HandlerProcess) -> None:
-        """A handler has ended without a word."""
+    def _handle_crash(self, handler: HandlerProcess) -> None:
+        """Log a handler that has exited without a notice, and remove it."""
         self.lost += 1
-        client = child.client
+        client = handler.client
         fields = {} if client is None else client.fields()
-        age = round(monotonic() - child.since, 6) if client else None
+        age = round(monotonic() - handler.since, 6) if client else None
         self._log.event(
             "error",
             log_protocol.HANDLER_LOST,
-            handler=child.pid,
-            why="it ended without a word: killed, out of memory, or failed",
+            handler=handler.pid,
+            why="handler exited unexpectedly (signal, out of memory, or crash)",
             duration=age,
             **fields,
         )
         if client is None:
             self._pause_spares()
-        self._remove_client(child)
-        self._remove(child)
+        self._remove_client(handler)
+        self._remove(handler)
 
     def _pause_spares(self) -> None:
-        """Want no spare for a while: there is no room for one, or they die as they come."""
+        """Fork no spare handler for a while: forks fail, or spare handlers crash at once."""
         when = monotonic() + SPARE_RETRY_SECONDS
         self._loop.timers.set("spares", when, lambda: None)
 
-    def _remove_client(self, child: HandlerProcess) -> None:
-        if child.packed_client is not None:
-            self._admission.remove_client(packed_address(child.packed_client))
-            child.packed_client = None
+    def _remove_client(self, handler: HandlerProcess) -> None:
+        if handler.packed_client is not None:
+            self._admission.remove_client(packed_address(handler.packed_client))
+            handler.packed_client = None
 
-    def _remove(self, child: HandlerProcess) -> None:
-        self._table.remove(child)
-        _close_channel(child)
+    def _remove(self, handler: HandlerProcess) -> None:
+        self._table.remove(handler)
+        _close_channel(handler)
 
     def _schedule_trim(self) -> None:
-        if self._table.idle > self.spare and "trim" not in self._loop.timers:
-            self._loop.timers.set("trim", monotonic() + SURPLUS_IDLE_SECONDS, self._stop_surplus)
+        if self._table.idle > self.spare and "surplus" not in self._loop.timers:
+            when = monotonic() + SURPLUS_IDLE_SECONDS
+            self._loop.timers.set("surplus", when, self._drain_surplus)
 
-    def _stop_surplus(self) -> None:
-        """Let go those of the waiting handlers that are more than `spare` asks for."""
+    def _drain_surplus(self) -> None:
+        """Have those idle handlers exit that are more than `handlers.spare` asks for."""
         while self._table.idle > self.spare:
-            child = self._table.pop_longest_idle()
-            if child is not None:
-                _close_channel(child)
+            handler = self._table.pop_longest_idle()
+            if handler is not None:
+                _close_channel(handler)
 
 
-def _close_channel(child: HandlerProcess) -> None:
-    """Close a handler's channel: it leaves as soon as it has no client."""
-    if child.channel is not None:
-        child.channel.close()
-        child.channel = None
+def _close_channel(handler: HandlerProcess) -> None:
+    """Close the channel of a handler, which then exits as soon as it has no client."""
+    if handler.channel is not None:
+        handler.channel.close()
+        handler.channel = None

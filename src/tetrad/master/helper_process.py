@@ -1,4 +1,4 @@
-"""An errand: a program of ours that is sent to do what the master must not, and answers."""
+"""Helper processes: programs that do for the master what it must not do, and answer."""
 
 from __future__ import annotations
 
@@ -17,41 +17,40 @@ if TYPE_CHECKING:
 
     from tetrad.system.event_loop import EventLoop
 
-    Conclude = Callable[[dict[str, Any]], object]
+    OnAnswer = Callable[[dict[str, Any]], object]
 
 HELPER_TIMEOUT_SECONDS = 30.0
-"""How long an errand may take."""
 
 _READ_BYTES = 65536
 
 
 class HelperProcess:
-    """Sends one program at a time; `doing` says what it does, for the messages.
+    """Runs one helper at a time; `task` names what it does in messages: "reading the file".
 
-    The program answers with a dictionary, through the pipe at its descriptor 3. Whatever goes wrong
-    is an answer, too: one with `errors`, of which the file is no cause.
+    The program writes a dictionary to the pipe at its descriptor 3. Every failure is an answer too:
+    a dictionary with `errors`.
     """
 
-    def __init__(self, loop: EventLoop, doing: str) -> None:
+    def __init__(self, loop: EventLoop, task: str) -> None:
         self._loop = loop
-        self._task = doing
+        self._task = task
         self._pipe: int | None = None
-        self._program = 0
+        self._pid = 0
         self._data = b""
 
     @property
     def is_running(self) -> bool:
-        """Whether it has been sent and has not answered."""
+        """Whether a helper has been started and has not answered."""
         return self._pipe is not None
 
-    def start(self, command: list[str], keep: tuple[int, ...], conclude: Conclude) -> None:
-        """Start the program, which finds `keep` at 4 and above; `conclude` gets its answer."""
-        self._conclude = conclude
+    def start(self, command: list[str], keep: tuple[int, ...], on_answer: OnAnswer) -> None:
+        """Start a program; it finds the descriptors `keep` at 4 and above."""
+        self._on_answer = on_answer
         self._data = b""
         try:
             self._pipe = self._spawn(command, keep)
         except OSError as error:
-            conclude(failure(f"no process for {self._task}: {reason_of(error)}"))
+            on_answer(failure(f"cannot fork for {self._task}: {reason_of(error)}"))
             return
         self._loop.watch(self._pipe, self._on_readable)
         late = f"{self._task} took longer than {HELPER_TIMEOUT_SECONDS:.0f} s"
@@ -59,18 +58,18 @@ class HelperProcess:
         self._loop.timers.set(self._task, when, lambda: self.cancel(late))
 
     def cancel(self, why: str) -> None:
-        """End the program, if there is one, before it has answered."""
+        """Kill the helper, if one runs; the answer is `why`."""
         if self._pipe is not None:
-            fork.send_signal(self._program, signal.SIGKILL)
+            fork.send_signal(self._pid, signal.SIGKILL)
             self._close_pipe(self._pipe)
-            self._conclude(failure(why))
+            self._on_answer(failure(why))
 
     def _spawn(self, command: list[str], keep: tuple[int, ...]) -> int:
-        """Start the program, and return the pipe through which it answers."""
+        """Start a program, and return the pipe with its answer."""
         ours, theirs = os.pipe()
         try:
             highest = max(self._loop.highest_fd, ours, theirs)
-            self._program = fork.run_program(command, (theirs, *keep), highest, is_deaf=True)
+            self._pid = fork.run_program(command, (theirs, *keep), highest, is_deaf=True)
         except OSError:
             os.close(ours)
             raise
@@ -83,7 +82,7 @@ class HelperProcess:
         self._data += data
         if not data:
             self._close_pipe(fd)
-            self._conclude(self._answer())
+            self._on_answer(self._answer())
 
     def _close_pipe(self, fd: int) -> None:
         self._loop.timers.cancel(self._task)
@@ -93,12 +92,14 @@ class HelperProcess:
 
     def _answer(self) -> dict[str, Any]:
         try:
-            answer = marshal.loads(self._data)  # noqa: S302 - our own program's
+            answer = marshal.loads(self._data)  # noqa: S302 - written by tetrad
         except (EOFError, ValueError, TypeError):
             answer = None
-        return answer if isinstance(answer, dict) else failure(f"{self._task} ended early")
+        if isinstance(answer, dict):
+            return answer
+        return failure(f"{self._task} failed: the helper process exited without an answer")
 
 
 def failure(why: str) -> dict[str, Any]:
-    """Return an answer that says why there is none."""
+    """Return an answer with an error that the configuration file did not cause."""
     return {"errors": [why], "is_file_bad": False}

@@ -1,4 +1,4 @@
-"""The master's care for the logger: started, given orders, replaced when it dies, seen off."""
+"""The logger's supervisor: starts the logger, sends it orders, replaces it, and stops it last."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tetrad.system.event_loop import EventLoop
 
 RESTART_SECONDS = 1.0
-"""The least time between two starts of a logger that keeps dying."""
+"""The least time between two starts of the logger."""
 
 FINAL_FLUSH_SECONDS = 5.0
-"""How long the last lines may take to be written when the daemon stops."""
+"""The time that the last events have to reach the log when the daemon stops."""
 
 
 class LoggerSupervisor:
-    """Keeps one logger process at work at the end of the pipe."""
+    """Keeps one logger process running at the read end of the event pipe."""
 
     def __init__(self, loop: EventLoop, log: log_protocol.LogWriter, command: list[str]) -> None:
         self._loop = loop
@@ -40,16 +40,13 @@ class LoggerSupervisor:
         self.pid: int | None = None
 
     def start(self, config: LogConfig) -> None:
-        """Start a logger; what the pipe holds by then is the first that it reads."""
+        """Start a logger, which reads what is in the event pipe first."""
         self._config = config
         self._started = time.monotonic()
-        orders = encode(config)
+        command = [*self._command, encode(config)]
         try:
             self.pid = fork.run_program(
-                [*self._command, orders],
-                (EVENTS_READ, LOG_COUNTERS),
-                self._loop.highest_fd,
-                is_deaf=True,
+                command, (EVENTS_READ, LOG_COUNTERS), self._loop.highest_fd, is_deaf=True
             )
         except OSError:
             self._schedule(self._started, self._restart)
@@ -57,22 +54,20 @@ class LoggerSupervisor:
             self._watch(self.pid)
 
     def take_over(self, config: LogConfig, pid: int | None) -> None:
-        """Have the logger of the version before finish, and start one where it has stopped."""
+        """Have the logger of the version before exit, and start one that continues its reading."""
         if pid is None:
             self.start(config)
             return
-        self.configure(
-            config
-        )  # for what it has read by the time that it hears that it is to finish
+        self.configure(config)  # for the events that the old logger reads before the order to exit
         self.pid = self._exiting_pid = pid
         if fork.has_ended(pid):
             self._on_exit()
         else:
-            self._log.enqueue_reliable(log_protocol.LOGGER_ORDER, log_protocol.LOGGER_EXIT, pid=pid)
+            self._send_order(log_protocol.LOGGER_EXIT, pid=pid)
             self._watch(pid)
 
     def _watch(self, pid: int) -> None:
-        """Have its end told; if that cannot be now, then later."""
+        """Watch for the exit of a logger; if that fails now, retry."""
         try:
             self._pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -83,19 +78,20 @@ class LoggerSupervisor:
             self._loop.watch(self._pidfd, lambda _pidfd: self._on_exit())
 
     def configure(self, config: LogConfig) -> None:
-        """Have lines written like this from here on."""
+        """Have the events that follow written by another configuration."""
         self._config = config
         self._log.set_level(config["level"])
-        self._log.enqueue_reliable(
-            log_protocol.LOGGER_ORDER, log_protocol.LOGGER_CONFIGURE, **config
-        )
+        self._send_order(log_protocol.LOGGER_CONFIGURE, **config)
 
     def reopen(self) -> None:
-        """Have the file opened anew."""
-        self._log.enqueue_reliable(log_protocol.LOGGER_ORDER, log_protocol.LOGGER_REOPEN)
+        """Have the logger reopen the log file."""
+        self._send_order(log_protocol.LOGGER_REOPEN)
+
+    def _send_order(self, order: str, **fields: object) -> None:
+        self._log.enqueue_reliable(log_protocol.LOGGER_ORDER, order, **fields)
 
     def flush_pending(self) -> None:
-        """Say what there is to say and had no room, waiting for it: nobody is served any more."""
+        """Write the events that had no room in the pipe, waiting for it: no client is left."""
         if self.pid is None:
             self._restart()
         deadline = time.monotonic() + FINAL_FLUSH_SECONDS
@@ -105,11 +101,11 @@ class LoggerSupervisor:
                 break
 
     def shut_down(self) -> None:
-        """Close the pipe, after which the logger writes what is in it and ends; wait for that."""
+        """Close the event pipe, and wait until the logger has written what is in it."""
         self.flush_pending()
         deadline = time.monotonic() + FINAL_FLUSH_SECONDS
         if self.pid is not None and self.pid == self._exiting_pid:
-            # What comes behind the order is for the next one.
+            # The events behind the order to exit are for the next logger.
             self._wait_for_exit(self.pid, deadline)
             self._forget()
         if self.pid is None:
@@ -118,12 +114,12 @@ class LoggerSupervisor:
         while self.pid is not None:
             self._wait_for_exit(self.pid, deadline)
             self._forget()
-            # One that was killed with lines in the pipe has another one after it.
+            # A logger that was killed with events in the pipe gets a successor.
             if time.monotonic() < deadline and _is_ready(EVENTS_READ, select.POLLIN, 0.0):
                 self._restart()
 
     def _wait_for_exit(self, pid: int, deadline: float) -> None:
-        """Wait for a logger to finish; one that does not is killed."""
+        """Wait for a logger to exit; kill it at the deadline."""
         if self._pidfd is None:
             self._watch(pid)
         if self._pidfd is not None and not _is_ready(self._pidfd, select.POLLIN, deadline):
@@ -131,10 +127,9 @@ class LoggerSupervisor:
 
     def _on_exit(self) -> None:
         if self.pid is not None and self.pid != LogCounters(LOG_COUNTERS).exited_pid:
-            # What it had read and not written, nobody can count.
-            self._log.enqueue_reliable(
-                "error", log_protocol.LOG_LOST, count=None, why="the logger ended; it is replaced"
-            )
+            # It crashed: the events that it had read and not written cannot be counted.
+            why = "logger exited unexpectedly; it is being replaced"
+            self._log.enqueue_reliable("error", log_protocol.LOG_LOST, count=None, why=why)
         self._forget()
         self._schedule(self._started, self._restart)
 
@@ -153,7 +148,7 @@ class LoggerSupervisor:
 
 
 def _is_ready(fd: int, event: int, deadline: float) -> bool:
-    """Wait until a descriptor can be read or written; False at a moment of the monotonic clock."""
+    """Wait until a descriptor is readable or writable; False at the deadline (monotonic clock)."""
     poll = select.poll()
     poll.register(fd, event)
     remaining = max(0.0, deadline - time.monotonic())

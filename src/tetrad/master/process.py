@@ -1,8 +1,8 @@
-"""The master: accepts, admits, forks, keeps watch; signals and operators are heard here.
+"""The master: accepts connections, forks handlers, and obeys signals and the control socket.
 
-The one process that forks, so the one that imports almost nothing: `tests/test_lean.py` holds the
-list. It never reads YAML, never writes the log, never serves a client, and never waits for any of
-those who do.
+The one process that forks for each client, so it imports almost nothing (tests/test_lean.py has the
+list). It never reads YAML, never writes the log, never serves a client, and never waits for a
+handler, a helper or an operator.
 """
 
 from __future__ import annotations
@@ -20,25 +20,29 @@ from tetrad.ipc.fds import (
     CONTROL,
     EVENTS_WRITE,
     FIRST_MASTER_FD,
+    LOG_COUNTERS,
     PIDFILE,
     RUNTIME_CONFIG,
     SHUTDOWN_READ,
     SHUTDOWN_WRITE,
 )
+from tetrad.ipc.log_counters import LogCounters
+from tetrad.ipc.saved_state import FORMAT, keep_process_settings
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
-from tetrad.master import saved_state, tls_contexts
+from tetrad.master import status, tls_contexts
 from tetrad.master.acceptor import Acceptor
 from tetrad.master.admission import Admission
-from tetrad.master.control_server import ControlServer
+from tetrad.master.change_queue import ChangeQueue
+from tetrad.master.control_server import ControlServer, Route
 from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
-from tetrad.master.reload import Reloader, match_listeners
+from tetrad.master.reload import Reloader, changes, pair_listeners
 from tetrad.master.service_manager import ServiceManager
 from tetrad.master.signals import Signals
 from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
-from tetrad.master.upgrade import Upgrader
-from tetrad.system import fork, sockets
+from tetrad.master.upgrade import UPGRADED, Upgrader
+from tetrad.system import addresses, fork, sockets
 from tetrad.system.errors import call_path
 from tetrad.system.event_loop import EventLoop
 from tetrad.system.lean_signal import signal
@@ -49,25 +53,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tetrad.ipc.runtime_config import RuntimeConfig
+    from tetrad.ipc.saved_state import State
     from tetrad.master.connections import Listener
-    from tetrad.master.saved_state import State
+    from tetrad.master.control_server import ControlRequest
     from tetrad.tls.context import TlsContext
 
 FLUSH_RETRY_SECONDS = 1.0
-"""How often the master tries to say what found no room in the journal."""
+"""The interval in which the master retries events that had no room in the event pipe."""
 
 KILL_MARGIN_SECONDS = 1.0
-"""How long handlers get beyond their own last moment before they are killed."""
+"""The time between the last moment of handlers at a stop, and SIGKILL for those that are left."""
 
 
 class Master:
-    """All that the daemon is, wired together."""
+    """The parts of the daemon, and how they act together."""
 
     def __init__(self, config: RuntimeConfig, state: State | None = None) -> None:
         if state is not None:
-            saved_state.keep_process_settings(config, state)
+            keep_process_settings(config, state)
         self.config = config
         self.pid = os.getpid()
+        self.is_stopping = False
+        self._is_killing = False
         self.lifetime = Lifetime()
         self.title = ProcessTitle()
         self.loop = EventLoop()
@@ -80,76 +87,158 @@ class Master:
             self.loop, self.log, self.admission, self.handlers, inherited=config["inherited"]
         )
         self.logger = LoggerSupervisor(self.loop, self.log, config["logger"])
-        self.reloader = Reloader(self)
-        self.upgrader = Upgrader(self)
-        self.service_manager = ServiceManager(self)
+        self.service_manager = ServiceManager(
+            self.loop.timers, config["service_manager"], self._describe
+        )
+        self.changes = ChangeQueue(self.service_manager.reloading, self.service_manager.ready)
+        self.reloader = Reloader(self.loop, self.log, self.changes, self)
+        self.upgrader = Upgrader(self.loop, self.log, self.changes, self)
+        self.control = ControlServer(
+            self.loop,
+            sockets.from_fd(CONTROL, "unix"),
+            self.fork,
+            self._routes(),
+            may_read=config["control_group"] is not None,
+        )
         self._tls_contexts = tls_contexts.load_contexts(config["listeners"])
-        self._control_socket = sockets.from_fd(CONTROL, "unix")
-        self.control = ControlServer(self._control_socket, self)
-        self.startup = Startup(self, state)
         self._handler: Handler | None = None
-        self.is_stopping = False
-        self._is_killing = False
+        self._startup = Startup(state, self.fork)
 
     @property
-    def is_at_leisure(self) -> bool:
-        """Whether neither a reload nor an upgrade is under way, and neither is too late."""
-        is_busy = self.reloader.is_running or self.upgrader.is_running
-        return not is_busy and not self.is_stopping
+    def listeners(self) -> list[Listener]:
+        """The open listeners."""
+        return self.acceptor.listeners
 
-    def run_next(self) -> None:
-        """Begin with what had to wait for the end of a reload or an upgrade."""
-        self.upgrader.run_next()
-        self.reloader.run_next()
+    # Start
+
+    def prepare(self) -> list[Listener]:
+        """Do the part of a start that no other process notices; return the listeners."""
+        state = self._startup.state
+        if state is not None:
+            self.lifetime.restore_state(state["lifetime"])
+            self.log.restore_state(state["log"])
+            self.acceptor.restore_state(state["acceptor"])
+            self.handlers.restore_state(state["handlers"])
+        self._configure_handlers().rehearse()
+        return self._startup.listeners(self.config)
 
     def run(self) -> None:
         """Serve until told to stop."""
         self.signals.install()
         self.loop.watch(CONTROL, self.control.accept)
         self._show_title()
-        if not self.startup.run():
-            self._stop()
+        listeners = self.prepare()
+        if self._startup.state is None:
+            self._start(listeners)
+        else:
+            self._resume(listeners, self._startup.state)
         tls_contexts.warn_of_expiry(self.loop.timers, self.log, self.config["listeners"])
         self.service_manager.start()
         while not self.is_stopping or len(self.handlers):
-            self._turn()
+            self._run_once()
         self._exit()
 
-    def _turn(self) -> None:
-        # Asked first, and called only then: what is touched in each turn, each fork copies.
+    def _start(self, listeners: list[Listener]) -> None:
+        """Start a new daemon; stop if the command that started it has been interrupted."""
+        self.logger.start(self.config["log"])
+        for listener in listeners:
+            self.acceptor.add_listener(listener)
+        self._log_lifecycle(log_protocol.SERVER_STARTED)
+        for listener in listeners:
+            self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
+        names = [[listener.name, listener.service] for listener in listeners]
+        if not self._startup.notify({"pid": self.pid, "listening": names}):
+            self._stop()
+
+    def _resume(self, listeners: list[Listener], state: State) -> None:
+        """Continue a daemon that was another version until now."""
+        requester = self._startup.requester
+        if requester is not None:
+            self.loop.track_fd(requester)
+            os.set_inheritable(requester, False)
+        # Clients that left during the upgrade make room for those in the backlog.
+        self.handlers.check_alive()
+        for listener in listeners:
+            listener.socket.listen(listener.config["backlog"])
+            self.acceptor.add_listener(listener)
+        self.acceptor.restore_pending(state["acceptor"]["pending_connections"])
+        # Only now: the logger's program must not get a descriptor that the loop does not track yet.
+        self.logger.take_over(self.config["log"], state["logger"])
+        outcome = {
+            "version": __version__,
+            "from": state["version"],
+            "changes": changes(state["settings"], self.config["settings"]),
+        }
+        self.log.event("info", log_protocol.SERVER_UPGRADED, **outcome)
+        self.handlers.terminate_denied()
+        self._startup.notify({**outcome, "pid": self.pid, "sessions": self.admission.clients})
+
+    # Run
+
+    def _run_once(self) -> None:
+        # Conditions first, calls only where needed: each page touched in a turn is copied by forks.
         log, handlers, service_manager = self.log, self.handlers, self.service_manager
         if log.pending or log.reliable or log.lost:
             self._flush_log()
-        if (
-            service_manager.wants_status
-            and service_manager.reported_clients != self.admission.clients
-        ):
+        reported = service_manager.reported_clients
+        if service_manager.wants_status and reported != self.admission.clients:
             service_manager.schedule_status()
-        chore = handlers.spare > 0 and handlers.needs_spare and not self.is_stopping
-        if not self.loop.run_once(has_chore=chore) and chore:
+        has_idle_task = handlers.spare > 0 and handlers.needs_spare and not self.is_stopping
+        if not self.loop.run_once(has_chore=has_idle_task) and has_idle_task:
             handlers.fork_spare()
 
     def _flush_log(self) -> None:
-        """Send what there is to say; what finds no room, later."""
+        """Write pending events to the event pipe; retry later what has no room."""
         self.log.flush()
-        if self.log.has_backlog and "behind" not in self.loop.timers:
+        if self.log.has_backlog and "log backlog" not in self.loop.timers:
             when = time.monotonic() + FLUSH_RETRY_SECONDS
-            self.loop.timers.set("behind", when, self.log.flush)
+            self.loop.timers.set("log backlog", when, self.log.flush)
+
+    def fork(self, work: Callable[[], object], fd: int) -> None:
+        """Fork a child that does `work` with the descriptor `fd`. Raises OSError."""
+        jobs = [(fd, work, ())]
+        on_failure = log_protocol.log_handler_failure
+        _, error = fork.fork_each(jobs, FIRST_MASTER_FD, self.loop.highest_fd, on_failure)
+        if error is not None:
+            raise error
+
+    def log_failure(self, error: Exception) -> None:
+        """Log the exception that ends the daemon, and report it to the command that waits."""
+        place = call_path(error)
+        self.log.event("error", log_protocol.SERVER_FAILED, error=repr(error), place=place)
+        self.log.flush()
+        self._startup.notify({"error": f"internal error: {error!r}", "permission": False})
+
+    def _log_lifecycle(self, event: str, **more: object) -> None:
+        identity = {"version": __version__, "config": self.config["file"]}
+        self.log.event("info", event, **identity, **more)
+
+    def _show_title(self) -> None:
+        text = f"master {self.config['file'] or ''}".rstrip()
+        self.title.show(text.encode("ascii", "backslashreplace"))
+
+    def _describe(self) -> tuple[int, str]:
+        """Return the number of clients, and the status line for the service manager."""
+        names = [f"{one.name} ({one.service})" for one in self.acceptor.listeners]
+        clients = self.admission.clients
+        where = ", ".join(names) or "not accepting"
+        return clients, f"{where}; {clients} client{'' if clients == 1 else 's'}"
+
+    # Configure
 
     def apply_config(
         self, config: RuntimeConfig, opened: list[Listener], contexts: list[TlsContext | None]
     ) -> None:
-        """Work by another plan; `opened` are the listeners that are new in it."""
+        """Run with another configuration; `opened` are its new listeners."""
         old, self.config = self.config, config
         config["service_manager"], config["inherited"] = old["service_manager"], old["inherited"]
         self._tls_contexts = contexts
-        pairs, _ = match_listeners(self.acceptor.listeners, config["listeners"])
-        for listener in self.acceptor.listeners:
-            if listener in pairs:
-                listener.configure(pairs[listener])
-                listener.socket.listen(listener.config["backlog"])
-            else:
-                self.acceptor.close_listener(listener)
+        kept, dropped, _ = pair_listeners(self.acceptor.listeners, config["listeners"])
+        for listener, listener_config in kept:
+            listener.configure(listener_config)
+            listener.socket.listen(listener_config["backlog"])
+        for listener in dropped:
+            self.acceptor.close_listener(listener)
         for listener in opened:
             self.acceptor.add_listener(listener)
             self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
@@ -157,32 +246,12 @@ class Master:
         if config["log"] != old["log"]:
             self.logger.configure(config["log"])
         tls_contexts.warn_of_expiry(self.loop.timers, self.log, config["listeners"])
-        self.configure_handlers()
+        self._configure_handlers()
         self._show_title()
         self.handlers.terminate_denied()
 
-    def fork(self, work: Callable[[], object], fd: int) -> None:
-        """Fork a child that tells what the master knows, through `fd`. Raises OSError."""
-        _, error = fork.fork_each(
-            [(fd, work, ())],
-            FIRST_MASTER_FD,
-            self.loop.highest_fd,
-            log_protocol.log_handler_failure,
-        )
-        if error is not None:
-            raise error
-
-    def log_failure(self, error: Exception) -> None:
-        """Say what defect ends the daemon."""
-        place = call_path(error)
-        self.log.event("error", log_protocol.SERVER_FAILED, error=repr(error), place=place)
-        self.log.flush()
-        self.startup.notify_starter(
-            {"error": f"a defect in tetrad: {error!r}", "permission": False}
-        )
-
-    def configure_handlers(self) -> Handler:
-        """Serve new clients by the plan; return what serves them."""
+    def _configure_handlers(self) -> Handler:
+        """Serve new clients by the configuration; return what serves them."""
         config = self.config
         self.shutdown_pipe.grace = config["stop_timeout"]
         known = commands.make(config["commands"])
@@ -193,9 +262,41 @@ class Master:
             before.let_go()
         return handler
 
-    def _show_title(self) -> None:
-        text = f"master {self.config['file'] or ''}".rstrip()
-        self.title.show(text.encode("ascii", "backslashreplace"))
+    # Upgrade
+
+    def save_state(self, requester: int | None) -> State:
+        """Return the state for the next version, which reports to the descriptor `requester`."""
+        return {
+            "format": FORMAT,
+            "version": __version__,
+            "settings": self.config["settings"],
+            "fixed": self.config["fixed"],
+            "service_manager": self.config["service_manager"],
+            "inherited": self.config["inherited"],
+            "lifetime": self.lifetime.save_state(),
+            "log": self.log.save_state(),
+            "acceptor": self.acceptor.save_state(),
+            "handlers": self.handlers.save_state(),
+            "logger": self.logger.pid,
+            "requester": requester,
+        }
+
+    def fds_to_inherit(self) -> list[int]:
+        """Return the descriptors that stay open over the exec and are close-on-exec now."""
+        return self.acceptor.fds
+
+    def flush_log(self) -> None:
+        """Log what is due; called before the state is saved for the exec."""
+        self.acceptor.log_suppressed()
+        self.log.flush()
+
+    def requeue_requests(self) -> None:
+        """Send this process the signals again that it has noted; signals are blocked."""
+        self.signals.requeue()
+        if self.reloader.cancel_waiting(UPGRADED):
+            signal.raise_signal(signal.SIGHUP)
+
+    # Requests
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
@@ -209,19 +310,43 @@ class Master:
         elif number in {signal.SIGTERM, signal.SIGINT}:
             self._stop()
 
-    def log_lifecycle(self, event: str, **more: object) -> None:
-        """Log a turn in the life of the daemon."""
-        who = {"version": __version__, "config": self.config["file"]}
-        self.log.event("info", event, **who, **more)
+    def _routes(self) -> dict[bytes, Route]:
+        """Return what answers each request on the control socket."""
+        return {
+            b"status": Route(self._answer_status),
+            b"source": Route(self._answer_source, has_argument=True),
+            b"reload": Route(
+                lambda request: self.reloader.request(request.reply), is_privileged=True
+            ),
+            b"upgrade": Route(
+                lambda request: self.upgrader.request(request.reply, request.fd),
+                is_privileged=True,
+            ),
+        }
+
+    def _answer_status(self, request: ControlRequest) -> None:
+        written, lost = LogCounters(LOG_COUNTERS).read()
+        request.reply_from_child(lambda: status.collect(self, written, lost))
+
+    def _answer_source(self, request: ControlRequest) -> None:
+        try:
+            source = addresses.parse(request.argument.decode("ascii", "replace"))
+        except (OSError, ValueError):
+            request.reply({"error": "not an address"})
+        else:
+            request.reply(self.admission.report(source, time.monotonic()))
+
+    # Stop
 
     def _stop(self) -> None:
-        """Accept no more, and let sessions finish."""
+        """Accept no more clients, and let sessions finish."""
         if self.is_stopping:
             return
         self.is_stopping = True
-        self.log_lifecycle(log_protocol.SERVER_STOPPING, clients=self.admission.clients)
+        self._log_lifecycle(log_protocol.SERVER_STOPPING, clients=self.admission.clients)
         self.acceptor.stop()
         self.service_manager.stopping()
+        self.changes.close()
         self.upgrader.stop()
         self.reloader.stop()
         self.log.flush()
@@ -231,7 +356,7 @@ class Master:
         self.loop.timers.set("kill", when, self.handlers.kill)
 
     def _stop_now(self) -> None:
-        """End all sessions without waiting for anybody."""
+        """End all sessions without waiting."""
         self._stop()
         if not self._is_killing:
             self._is_killing = True
@@ -239,12 +364,12 @@ class Master:
             self.loop.timers.set("kill", time.monotonic() + KILL_MARGIN_SECONDS, self.handlers.kill)
 
     def _exit(self) -> None:
-        """Go, with nothing left behind and the log complete."""
+        """Remove what the daemon has made, and have the logger write the rest of the log."""
         self.logger.flush_pending()
         self.acceptor.log_suppressed()
-        self.log_lifecycle(log_protocol.SERVER_STOPPED, accepted=self.acceptor.accepted)
-        # The pidfile last: who finds none takes everything else for free, too. And emptied, for the
-        # folder may not be ours to take files away from.
+        self._log_lifecycle(log_protocol.SERVER_STOPPED, accepted=self.acceptor.accepted)
+        # The pidfile last: a starter that finds none can take everything else. It is emptied first,
+        # because the daemon's user may not be allowed to remove files from its folder.
         _unlink(self.config["control"])
         os.ftruncate(PIDFILE, 0)
         _unlink(self.config["pidfile"])
@@ -252,18 +377,18 @@ class Master:
 
 
 def main() -> None:
-    """Run the master: the front has put everything into place (see `tetrad.ipc.fds`).
+    """Run the master. Its descriptors are in place (`tetrad.ipc.fds`).
 
-    Or the version before has: then there is a state to go on from (`tetrad.master.saved_state`).
+    The launcher or the version before has written the configuration and, for an upgrade, the state.
     """
     with open(RUNTIME_CONFIG, "rb", closefd=False) as file:
-        config, state = marshal.load(file), marshal.load(file)  # noqa: S302 - the front's, or our own
+        config, state = marshal.load(file), marshal.load(file)  # noqa: S302 - written by tetrad
     os.ftruncate(RUNTIME_CONFIG, 0)
     gc.disable()
     master = Master(config, state)
     try:
         master.run()
-    except Exception as error:  # noqa: BLE001 - a defect ends the daemon, and the log says which
+    except Exception as error:  # noqa: BLE001 - any exception ends the daemon; the log has which
         master.log_failure(error)
         os._exit(fork.FAILED)
 
@@ -272,4 +397,4 @@ def _unlink(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
-        pass  # not our folder: an unlocked pidfile is as good as none
+        pass  # no permission for the folder: an unlocked pidfile is as good as none

@@ -1,7 +1,7 @@
-"""The vestibule: who was accepted from a balancer, until it is known whom the balancer brings.
+"""PROXY handshakes: connections from balancers whose PROXY header is incomplete.
 
-Nothing here waits: what has come of a header is looked at, and exactly its bytes are read, so that
-the client's own remain for the handler, and nothing is left that would wake us again and again.
+The master never waits for a header. It looks at what has arrived (MSG_PEEK) and reads exactly the
+bytes of the header: the client's own bytes stay in the socket for the handler.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tetrad.ipc.saved_state import PendingState
     from tetrad.master.admission import Admission
     from tetrad.master.connections import Listener
-    from tetrad.master.saved_state import PendingState
     from tetrad.protocol.proxy import Header
     from tetrad.system.event_loop import EventLoop
 
-HEADER_TIMEOUT = "it has not come in time"
-HEADER_CLOSED = "the connection ended before its end"
+HEADER_TIMEOUT = "PROXY header timeout"
+HEADER_CLOSED = "connection closed inside the PROXY header"
 
 
 class PendingConnection:
-    """A connection from a balancer, which is `client` as long as we do not know whom it brings.
+    """A connection from a balancer; `client` is the balancer until the header names the client.
 
-    `deadline` is in seconds of the monotonic clock; `said` is what has been read of the header.
+    `deadline` is in seconds of the monotonic clock; `received` are the bytes of the header so far.
     """
 
     __slots__ = ("client", "deadline", "listener", "received", "socket")
@@ -48,22 +48,22 @@ class PendingConnection:
         self.received = b""
 
     def read_header(self) -> Header | None:
-        """Return what its header says, or None while that is not all there. Raises HeaderError."""
+        """Return the header, or None while it is incomplete. Raises HeaderError."""
         try:
             room = proxy.LONGEST_2 - len(self.received)
             data = self.socket.recv(room, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
             if not data:
                 raise HeaderError(HEADER_CLOSED)
-            size, is_whole = proxy.extent(self.received + data)
+            size, is_complete = proxy.extent(self.received + data)
             self.received += self.socket.recv(size - len(self.received), _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError:
             raise HeaderError(HEADER_CLOSED) from None
-        return proxy.parse(self.received) if is_whole else None
+        return proxy.parse(self.received) if is_complete else None
 
     def client_from(self, header: Header) -> Client:
-        """Return the client that the balancer has brought, which may be itself."""
+        """Return the client that a header names; that may be the balancer itself."""
         balancer = self.client
         name, address = balancer.name, balancer.address
         if header.peer is not None:
@@ -71,96 +71,99 @@ class PendingConnection:
         elif header.path is not None:
             serial = balancer.connection.rpartition("-")[2]
             name, address = f"unix:{header.path or serial}", None
-        more: dict[str, object] = {"proxy": balancer.name}
+        fields: dict[str, object] = {"proxy": balancer.name}
         if header.unique_id:
-            more["unique_id"] = header.unique_id
+            fields["unique_id"] = header.unique_id
         if header.is_check:
-            more[log_protocol.HEALTH_CHECK] = True
-        return Client(name, address, balancer.connection, self.listener, more)
+            fields[log_protocol.HEALTH_CHECK] = True
+        return Client(name, address, balancer.connection, self.listener, fields)
 
 
 class ProxyHandshakes:
-    """Keeps guests until their headers are there; they count as clients meanwhile.
+    """Waits for the headers of pending connections, which count as clients meanwhile.
 
-    `welcome` is called with a guest and its header, `turn_away` with a guest, the log's word for
-    why, and more about it. The socket is theirs to close.
+    `finish` is called with a connection and its header; `reject` with a connection, the reason and
+    an error text. Both close the socket.
     """
 
     def __init__(
         self,
         loop: EventLoop,
         admission: Admission,
-        welcome: Callable[[PendingConnection, Header], object],
-        turn_away: Callable[[PendingConnection, str, str | None], object],
+        finish: Callable[[PendingConnection, Header], object],
+        reject: Callable[[PendingConnection, str, str | None], object],
     ) -> None:
         self._loop = loop
         self._admission = admission
-        self._finish = welcome
-        self._reject = turn_away
+        self._finish = finish
+        self._reject = reject
         self._pending: dict[int, PendingConnection] = {}
 
-    def add(self, pending: PendingConnection) -> None:
-        """Have a guest wait for the rest of its header."""
-        fd = pending.socket.fileno()
-        self._pending[fd] = pending
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors of the pending connections."""
+        return list(self._pending)
+
+    def add(self, connection: PendingConnection) -> None:
+        """Wait for the rest of a header."""
+        fd = connection.socket.fileno()
+        self._pending[fd] = connection
         self._admission.add_client(None)
         self._loop.watch(fd, self._on_readable)
-        if "vestibule" not in self._loop.timers or pending.deadline < self._next:
-            self._expire_at(pending.deadline)
+        if "PROXY headers" not in self._loop.timers or connection.deadline < self._next_deadline:
+            self._expire_at(connection.deadline)
 
     def save_state(self) -> list[PendingState]:
-        """Return who waits, for the next version."""
+        """Return the pending connections for the next version."""
         return [
             (fd, one.listener.socket.fileno(), one.client.save_state(), one.deadline, one.received)
             for fd, one in self._pending.items()
         ]
 
-    def restore_state(self, listener: Listener, pending_connections: list[PendingState]) -> None:
-        """Have those of a listener wait on who did so in the version before."""
-        for fd, listening, client, deadline, said in pending_connections:
-            if listening == listener.socket.fileno():
+    def restore_state(self, listener: Listener, states: list[PendingState]) -> None:
+        """Wait for the headers that the version before waited for at a listener."""
+        for fd, listener_fd, client, deadline, received in states:
+            if listener_fd == listener.socket.fileno():
                 os.set_inheritable(fd, False)
                 socket = sockets.from_fd(fd, listener.config["family"])
-                pending = PendingConnection(
-                    socket, Client.restore_state(client), listener, deadline
-                )
-                pending.received = said
-                self.add(pending)
+                balancer = Client.restore_state(client)
+                connection = PendingConnection(socket, balancer, listener, deadline)
+                connection.received = received
+                self.add(connection)
 
     def reject_listener(self, listener: Listener) -> None:
-        """Turn away who waits at a listener that is closed."""
-        for pending in [one for one in self._pending.values() if one.listener is listener]:
-            self._remove(pending)
-            self._reject(pending, "stopping", None)
+        """Reject the pending connections of a listener that is closed."""
+        for connection in [one for one in self._pending.values() if one.listener is listener]:
+            self._remove(connection)
+            self._reject(connection, "stopping", None)
 
     def _on_readable(self, fd: int) -> None:
-        pending = self._pending[fd]
+        connection = self._pending[fd]
         try:
-            header = pending.read_header()
+            header = connection.read_header()
         except HeaderError as error:
-            self._remove(pending)
-            self._reject(pending, "proxy", str(error))
+            self._remove(connection)
+            self._reject(connection, "proxy", str(error))
         else:
             if header is not None:
-                self._remove(pending)
-                self._finish(pending, header)
+                self._remove(connection)
+                self._finish(connection, header)
 
-    def _remove(self, pending: PendingConnection) -> None:
-        """Wait for it no more."""
-        fd = pending.socket.fileno()
+    def _remove(self, connection: PendingConnection) -> None:
+        fd = connection.socket.fileno()
         del self._pending[fd]
         self._loop.unwatch(fd)
         self._admission.remove_client(None)
 
     def _expire_at(self, when: float) -> None:
-        self._next = when
-        self._loop.timers.set("vestibule", when, self._expire)
+        self._next_deadline = when
+        self._loop.timers.set("PROXY headers", when, self._expire)
 
     def _expire(self) -> None:
-        """Turn away those whose time is over, and look again when the next one's will be."""
+        """Reject the connections whose deadline has passed, and set the timer for the next one."""
         now = time.monotonic()
-        for pending in [one for one in self._pending.values() if one.deadline <= now]:
-            self._remove(pending)
-            self._reject(pending, "proxy", HEADER_TIMEOUT)
+        for connection in [one for one in self._pending.values() if one.deadline <= now]:
+            self._remove(connection)
+            self._reject(connection, "proxy", HEADER_TIMEOUT)
         if self._pending:
-            self._expire_at(min(pending.deadline for pending in self._pending.values()))
+            self._expire_at(min(one.deadline for one in self._pending.values()))

@@ -1,4 +1,4 @@
-"""Clients that were refused: counted by reason, and logged no faster than a person can read."""
+"""Refused clients: counted by reason, with a limited number of log lines a second."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ WINDOW_SECONDS = 1.0
 
 
 class RefusalLog:
-    """Counts per reason; in a window of one second a reason gets ten lines of its own."""
+    """Counts refusals by reason. Each reason gets ten lines of its own in a second."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(REASONS, 0)
-        self._shown: dict[str, int] = {}
-        self._hidden: dict[str, int] = {}
+        self._logged: dict[str, int] = {}
+        self._suppressed: dict[str, int] = {}
         self._window_ends = 0.0
 
     def add(self, reason: str, now: float) -> bool:
-        """Count one; True if it is to have a line, else it is in a later `summary`."""
+        """Count a refusal; True if it gets a line, False if it is in a later `take_suppressed`.
+
+        `now` is in seconds of the monotonic clock.
+        """
         self.counts[reason] += 1
         if now >= self._window_ends:
             self._window_ends = now + WINDOW_SECONDS
-            self._shown.clear()
-        shown = self._shown.get(reason, 0)
-        if shown < LINES_PER_WINDOW:
-            self._shown[reason] = shown + 1
+            self._logged.clear()
+        logged = self._logged.get(reason, 0)
+        if logged < LINES_PER_WINDOW:
+            self._logged[reason] = logged + 1
             return True
-        self._hidden[reason] = self._hidden.get(reason, 0) + 1
+        self._suppressed[reason] = self._suppressed.get(reason, 0) + 1
         return False
 
     @property
     def suppressed_due(self) -> float | None:
-        """When those without a line are to be summed up, if there are any."""
-        return self._window_ends if self._hidden else None
+        """When the refusals without a line are due to be logged; None if there are none."""
+        return self._window_ends if self._suppressed else None
 
     def take_suppressed(self) -> Iterator[tuple[str, int]]:
-        """Return the reasons and counts of those without a line, once."""
-        hidden, self._hidden = self._hidden, {}
-        yield from hidden.items()
+        """Yield each reason with its refusals without a line, and start at zero again."""
+        suppressed, self._suppressed = self._suppressed, {}
+        yield from suppressed.items()

@@ -1,11 +1,11 @@
-"""Reloading: the file is read by a program of its own, and its plan applied whole or not at all."""
+"""Reload: a helper process reads the configuration file, and the master applies it or nothing."""
 
 from __future__ import annotations
 
 import errno
 
 from tetrad import __version__
-from tetrad.ipc import log_protocol
+from tetrad.ipc import listener_pairs, log_protocol
 from tetrad.ipc.log_protocol import shortened
 from tetrad.master import tls_contexts
 from tetrad.master.connections import Listener
@@ -17,73 +17,100 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Protocol
 
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
-    from tetrad.master.process import Master
+    from tetrad.master.change_queue import ChangeQueue
+    from tetrad.system.event_loop import EventLoop
+    from tetrad.tls.context import TlsContext
+
+    Answer = Callable[[dict[str, object]], object]
+
+    Opened = list[tuple[ListenerConfig, _socket.socket]]
+    """Listeners that were opened for a new configuration."""
+
+    class ReloadTarget(Protocol):
+        """What a reload reads from the master, and the one thing that it has it do."""
+
+        config: RuntimeConfig
+
+        @property
+        def listeners(self) -> list[Listener]:
+            """The open listeners."""
+
+        def apply_config(
+            self, config: RuntimeConfig, opened: list[Listener], contexts: list[TlsContext | None]
+        ) -> None:
+            """Run with another configuration; `opened` are its new listeners."""
+
 
 STOPPING = "the daemon is stopping"
 
-_ANY = {"0.0.0.0", "::"}  # noqa: S104 - names
+_ANY = {"0.0.0.0", "::"}  # noqa: S104 - names of addresses, nothing is bound
 
 
 class Reloader:
-    """Reads and applies the file again. Those who ask meanwhile get a reading of their own."""
+    """Reads and applies the file. Requests that come during a reading share the next reading."""
 
-    def __init__(self, master: Master) -> None:
-        self._master = master
-        self._helper = HelperProcess(master.loop, "reading the file")
-        self._waiting: list[Callable[[dict[str, object]], None]] = []
-        self._answered: list[Callable[[dict[str, object]], None]] = []
+    def __init__(
+        self,
+        loop: EventLoop,
+        log: log_protocol.LogWriter,
+        changes: ChangeQueue,
+        target: ReloadTarget,
+    ) -> None:
+        self._log = log
+        self._changes = changes
+        self._target = target
+        self._helper = HelperProcess(loop, "reading the file")
+        self._waiting: list[Answer] = []
+        self._answering: list[Answer] = []
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the file is being read."""
-        return self._helper.is_running
-
-    def request(self, answer: Callable[[dict[str, object]], None]) -> None:
+    def request(self, answer: Answer) -> None:
         """Reload, and call `answer` with the outcome: `changes`, or `errors`."""
-        if self._master.is_stopping:
+        if self._changes.is_closed:
             answer(failure(STOPPING))
             return
         self._waiting.append(answer)
-        self.run_next()
-
-    def run_next(self) -> None:
-        """Read the file, if somebody waits for that and nothing else is under way."""
-        if self._waiting and self._master.is_at_leisure:
-            self._answered, self._waiting = self._waiting, []
-            self._master.service_manager.reloading()
-            self._helper.start(self._master.config["reloader"], (), self._on_answer)
+        if len(self._waiting) == 1:
+            self._changes.submit(self._read)
 
     def stop(self) -> None:
-        """Read and apply nothing any more, and say so to those who have asked."""
+        """Cancel the reading that runs and those that wait."""
         self._helper.cancel(STOPPING)
         self.cancel_waiting(STOPPING)
 
     def cancel_waiting(self, why: str) -> bool:
-        """Tell those who wait for a reading of their own that it comes to nothing; if any did."""
+        """Answer the requests whose reading has not started with an error; True if there were any.
+
+        For the end of this process: the queue is not told.
+        """
         waiting, self._waiting = self._waiting, []
         for answer in waiting:
             answer(failure(why))
         return bool(waiting)
 
+    def _read(self) -> None:
+        self._answering, self._waiting = self._waiting, []
+        self._helper.start(self._target.config["reloader"], (), self._on_answer)
+
     def _on_answer(self, answer: dict[str, Any]) -> None:
         if "errors" not in answer:
-            answer = self._apply(answer["plan"], answer["problems"])
+            answer = self._apply(answer["config"], answer["problems"])
         self._finish(answer)
 
     def _apply(self, config: RuntimeConfig, found: list[str]) -> dict[str, Any]:
-        """Apply what was read, if no problems were `found`; return the outcome."""
+        """Apply a configuration unless there are problems; `found` are those of the helper."""
         if config["version"] != __version__:
-            both = f"version {config['version']} is installed, and {__version__} runs"
-            return failure(f"{both}: tetrad upgrade changes over to it, and applies the file, too")
-        old = self._master.config
-        problems = fixed_problems(old["fixed"], old["settings"], config["settings"])
+            return failure(
+                f"version {config['version']} is installed, version {__version__} is running: "
+                "tetrad upgrade switches to it and applies the file"
+            )
+        target, old = self._target, self._target.config
+        problems = restart_problems(old["fixed"], old["settings"], config["settings"])
         problems += found
-        acceptor = self._master.acceptor
-        settle = _require_same if acceptor.inherited else _open_new
-        opened, more = settle(acceptor.listeners, config["listeners"])
+        open_missing = _require_same if old["inherited"] else _open_missing
+        opened, more = open_missing(target.listeners, config["listeners"])
         problems += more
         try:
             contexts = tls_contexts.load_contexts(config["listeners"])
@@ -93,104 +120,80 @@ class Reloader:
             for _, socket in opened:
                 sockets.close(socket)
             return {"errors": problems, "is_file_bad": True}
-        listeners_opened = [Listener(listener, socket) for listener, socket in opened]
-        self._master.apply_config(config, listeners_opened, contexts)
+        target.apply_config(config, [Listener(*one) for one in opened], contexts)
         return {"changes": changes(old["settings"], config["settings"])}
 
     def _finish(self, outcome: dict[str, Any]) -> None:
-        log = self._master.log
         if "errors" in outcome:
-            log.event("error", log_protocol.SERVER_RELOAD_FAILED, errors=outcome["errors"])
+            self._log.event("error", log_protocol.SERVER_RELOAD_FAILED, errors=outcome["errors"])
         else:
-            log.event("info", log_protocol.SERVER_RELOADED, changes=outcome["changes"])
-        if not self._master.is_stopping:
-            self._master.service_manager.ready()
-        answered, self._answered = self._answered, []
-        for answer in answered:
+            self._log.event("info", log_protocol.SERVER_RELOADED, changes=outcome["changes"])
+        answering, self._answering = self._answering, []
+        for answer in answering:
             answer(outcome)
-        self._master.run_next()
+        self._changes.finish()
 
 
-def is_same_listener(one: ListenerConfig, other: ListenerConfig) -> bool:
-    """Tell whether two listeners are one socket; what is served there may differ."""
-    return one["name"] == other["name"]
-
-
-def match_listeners(
+def pair_listeners(
     present: list[Listener], wanted: list[ListenerConfig]
-) -> tuple[dict[Listener, ListenerConfig], list[ListenerConfig]]:
-    """Return by which plan each listener goes on, and the plans that no listener has yet.
-
-    There may be several of a name: of port 0, which is any.
-    """
-    missing = list(wanted)
-    pairs = {}
-    for listener in present:
-        match = next(
-            (config for config in missing if is_same_listener(config, listener.config)), None
-        )
-        if match is not None:
-            missing.remove(match)
-            pairs[listener] = match
-    return pairs, missing
+) -> tuple[list[tuple[Listener, ListenerConfig]], list[Listener], list[ListenerConfig]]:
+    """Pair open listeners with those of a configuration; then those to close, and to open."""
+    return listener_pairs.pair(present, wanted, _is_same)
 
 
-def _open_new(
+def _is_same(listener: Listener, wanted: ListenerConfig) -> bool:
+    return listener.config["name"] == wanted["name"]
+
+
+def _open_missing(
     present: list[Listener], wanted: list[ListenerConfig]
-) -> tuple[list[tuple[ListenerConfig, _socket.socket]], list[str]]:
-    """Open the listeners that are not there yet; return them, and what went wrong."""
+) -> tuple[Opened, list[str]]:
+    """Open the listeners that are new; return them and the problems."""
     opened, problems = [], []
-    for config in match_listeners(present, wanted)[1]:
+    for config in pair_listeners(present, wanted)[2]:
+        name, family, port = config["name"], config["family"], config["port"]
         try:
-            opened.append(
-                (
-                    config,
-                    sockets.open_listener(
-                        config["family"], config["address"], config["port"], config["backlog"]
-                    ),
-                )
-            )
+            socket = sockets.open_listener(family, config["address"], port, config["backlog"])
+            opened.append((config, socket))
         except PermissionError:
-            problems.append(
-                f"{config['name']}: no permission any more to listen there: restart as root"
-            )
+            problems.append(f"{name}: the daemon's user may not listen here: restart as root")
         except OSError as error:
-            ours = next((one.name for one in present if _is_in_conflict(config, one)), None)
-            hint = f": by this daemon, as {ours}; restart it instead"
+            ours = next((one.name for one in present if _excludes(one, config)), None)
+            hint = f": this daemon listens on {ours}; use tetrad restart"
             if error.errno != errno.EADDRINUSE or ours is None:
                 hint = ""
-            problems.append(f"{config['name']}: {reason_of(error)}{hint}")
+            problems.append(f"{name}: {reason_of(error)}{hint}")
     return opened, problems
 
 
-def _is_in_conflict(wanted: ListenerConfig, listener: Listener) -> bool:
-    """Tell whether a listener leaves no room for another one: the same port of some address."""
+def _excludes(listener: Listener, wanted: ListenerConfig) -> bool:
+    """Tell whether an open listener has the port of another one at an overlapping address."""
     addresses = {wanted["address"], listener.config["address"]}
-    is_shared = len(addresses) == 1 or not addresses.isdisjoint(_ANY)
-    return listener.port is not None and listener.port == wanted["port"] and is_shared
+    overlap = len(addresses) == 1 or not addresses.isdisjoint(_ANY)
+    return listener.port is not None and listener.port == wanted["port"] and overlap
 
 
 def _require_same(
     present: list[Listener], wanted: list[ListenerConfig]
-) -> tuple[list[tuple[ListenerConfig, _socket.socket]], list[str]]:
-    """Open nothing, as the listeners are the service manager's: there must be the same ones."""
-    if {config["name"] for config in wanted} == {listener.config["name"] for listener in present}:
+) -> tuple[Opened, list[str]]:
+    """Open nothing: sockets from the service manager cannot change during a reload."""
+    if {config["name"] for config in wanted} == {one.config["name"] for one in present}:
         return [], []
-    return [], ["listen: systemd listens for us: change tetrad.socket, too, and restart both"]
+    return [], ["listen: systemd holds the listeners: change tetrad.socket too, and restart both"]
 
 
-def fixed_problems(fixed: Iterable[str], old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """Return what has changed of the settings that cannot change while the daemon runs."""
+def restart_problems(fixed: Iterable[str], old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Return a problem for each changed setting that only a restart can change."""
     changed = changes(old, new)
     return [
-        f"{key} cannot change while the daemon runs ({changed[key]}): restart it"
+        f"{key} cannot change while the daemon runs ({changed[key]}): use tetrad restart"
         for key in changed
         if key in fixed
     ]
 
 
 def changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Return what has changed, by key, in so many words that it can be read."""
+    """Return the changed settings as `key: "old -> new"`, with long values shortened."""
     return {
         key: f"{shortened(old.get(key, 'none'))} -> {shortened(new.get(key, 'none'))}"
         for key in sorted(old.keys() | new.keys())

@@ -1,4 +1,4 @@
-"""What the service manager hears of the master: that it is ready, how it is, and that it lives."""
+"""Messages to the service manager: readiness, status line, and watchdog, as in sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tetrad.master.process import Master
+    from tetrad.ipc.runtime_config import ServiceManagerConfig
+    from tetrad.system.timers import Timers
+
+    Describe = Callable[[], tuple[int, str]]
+    """Returns the number of clients and the status line."""
 
 STATUS_SECONDS = 1.0
-"""How long after a change the manager hears of it; there may be more changes by then."""
+"""The delay of a status message after a change; more changes during it share the message."""
 
 
 class ServiceManager:
-    """The master's side of sd_notify(3) and of the watchdog.
+    """Sends messages to the service manager, if there is one.
 
-    It `is_curious` whether there are still as many clients as it has `told`: somebody wants to hear
-    that, and no word of it is on its way.
+    It `wants_status` when the number of clients differs from `reported_clients`: a manager
+    listens, and no status message is scheduled.
     """
 
-    def __init__(self, master: Master) -> None:
-        config = master.config["service_manager"]
-        self._master = master
+    def __init__(self, timers: Timers, config: ServiceManagerConfig, describe: Describe) -> None:
+        self._timers = timers
+        self._describe = describe
         self._notifier = Notifier(config["notify"])
         self._is_known = config["is_known"]
         self._watchdog_seconds = config["watchdog"]
@@ -33,10 +37,10 @@ class ServiceManager:
         self.wants_status = self._notifier.is_heard
 
     def start(self) -> None:
-        """Say that clients are accepted, and give signs of life from now on.
+        """Report readiness, and send watchdog messages from now on.
 
-        The manager of a daemon that forked itself learns only now which process it is, and refuses
-        words from any other: so they begin later.
+        The manager of a daemon that forked itself learns only now which process is the main one,
+        and rejects messages of any other process until then: so they start later.
         """
         if self._is_known:
             self.ready()
@@ -47,41 +51,33 @@ class ServiceManager:
                 self._schedule("watchdog", self._watchdog_seconds / 2, self._send_watchdog)
 
     def ready(self) -> None:
-        """Say that the daemon works by its plan, from the start or again."""
-        self.reported_clients = self._master.admission.clients
-        self._notifier.ready(self._status())
+        """Report that the daemon runs with its configuration, after a start or a reload."""
+        self.reported_clients, status = self._describe()
+        self._notifier.ready(status)
 
     def reloading(self) -> None:
-        """Say that the plan is about to change."""
+        """Report that the configuration is about to change."""
         self._notifier.reloading(time.monotonic())
 
     def stopping(self) -> None:
-        """Say that this is the end."""
-        self._notifier.stopping(self._status())
+        """Report that the daemon stops."""
+        self._notifier.stopping(self._describe()[1])
 
     def schedule_status(self) -> None:
-        """Have the manager hear of the number of clients, in a while."""
+        """Send the number of clients in a second."""
         self.wants_status = False
         self._schedule("status", STATUS_SECONDS, self._send_status)
 
     def _send_status(self) -> None:
         self.wants_status = self._notifier.is_heard
-        self.reported_clients = self._master.admission.clients
-        self._notifier.status(self._status())
+        self.reported_clients, status = self._describe()
+        self._notifier.status(status)
 
     def _send_watchdog(self) -> None:
-        """Give a sign of life, twice as often as the manager wants one."""
+        """Send a watchdog message, and schedule the next one in half of the watchdog's interval."""
         if self._watchdog_seconds is not None:
             self._notifier.watchdog()
             self._schedule("watchdog", self._watchdog_seconds / 2, self._send_watchdog)
 
     def _schedule(self, name: str, seconds: float, action: Callable[[], None]) -> None:
-        self._master.loop.timers.set(name, time.monotonic() + seconds, action)
-
-    def _status(self) -> str:
-        places = [
-            f"{one.name} ({one.config['service']})" for one in self._master.acceptor.listeners
-        ]
-        where = ", ".join(places) or "accepting no more"
-        clients = self._master.admission.clients
-        return f"{where}; {clients} client{'' if clients == 1 else 's'}"
+        self._timers.set(name, time.monotonic() + seconds, action)

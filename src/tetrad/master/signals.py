@@ -1,4 +1,4 @@
-"""The master's ear for signals: the interpreter writes their numbers into a pipe of ours."""
+"""The master's signals: the interpreter writes their numbers to a pipe for the event loop."""
 
 from __future__ import annotations
 
@@ -14,54 +14,56 @@ if TYPE_CHECKING:
 
     from tetrad.system.event_loop import EventLoop
 
-    Handler = Callable[[int, FrameType | None], object]
+    SignalHandler = Callable[[int, FrameType | None], object]
 
-_MOST = 512
+_READ_BYTES = 512
 
 
 class Signals:
-    """Calls `obey` with the number of each signal, from the loop.
+    """Calls `on_signal` with the number of each signal, from the event loop.
 
-    What is to happen at once when a handler gets SIGTERM is `terminate`. It is made known here
-    already: done in each handler, it would be code that the master never runs, and is never warm.
+    `terminate` is what a handler process does when it gets SIGTERM. It is installed in the master,
+    because code that only handlers run would never be warm when they are forked.
     """
 
-    def __init__(self, loop: EventLoop, obey: Callable[[int], object], terminate: Handler) -> None:
+    def __init__(
+        self, loop: EventLoop, on_signal: Callable[[int], object], terminate: SignalHandler
+    ) -> None:
         self._loop = loop
-        self._on_signal = obey
+        self._on_signal = on_signal
         self._terminate = terminate
         self._pipe = -1
 
     def install(self) -> None:
-        """Begin, with those that have waited for us."""
-        self._pipe, theirs = os.pipe()
+        """Receive signals from now on, those that were blocked until now first."""
+        self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
-        os.set_blocking(theirs, False)
-        self._loop.track_fd(theirs)
+        os.set_blocking(write_end, False)
+        self._loop.track_fd(write_end)
         self._loop.watch(self._pipe, self._on_readable)
-        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in fork.MASTER_SIGNALS:
-            signal.signal(number, _do_nothing)
+            signal.signal(number, _ignore)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def requeue(self) -> None:
-        """Keep those that were noted and not obeyed for the program that this process becomes.
+        """Send this process again the signals in the pipe, for the program that it becomes.
 
-        To be called with signals_blocked: sent once more, they wait for whoever lets them through.
+        To be called while signals are blocked: they stay pending over the exec.
         """
         try:
-            noted = os.read(self._pipe, _MOST)
+            numbers = os.read(self._pipe, _READ_BYTES)
         except BlockingIOError:
             return
-        for number in noted:
+        for number in numbers:
             signal.raise_signal(number)
 
     def _on_readable(self, fd: int) -> None:
-        for number in os.read(fd, _MOST):
+        for number in os.read(fd, _READ_BYTES):
             self._on_signal(number)
 
 
-def _do_nothing(_number: int, _frame: object) -> None:
-    """The interpreter tells the wakeup pipe only of signals that have a handler."""
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing: the interpreter writes only the numbers of signals that have a handler."""

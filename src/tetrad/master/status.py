@@ -1,4 +1,4 @@
-"""What the master says of itself to an operator who asks for its status."""
+"""The status that the master reports on the control socket."""
 
 from __future__ import annotations
 
@@ -8,12 +8,32 @@ from tetrad import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tetrad.master.process import Master
-    from tetrad.master.saved_state import LifetimeState
+    from typing import Protocol
+
+    from tetrad.ipc.log_protocol import LogWriter
+    from tetrad.ipc.runtime_config import RuntimeConfig
+    from tetrad.ipc.saved_state import LifetimeState
+    from tetrad.master.acceptor import Acceptor
+    from tetrad.master.admission import Admission
+    from tetrad.master.handler_pool import HandlerPool
+    from tetrad.master.logger_supervisor import LoggerSupervisor
+
+    class StatusView(Protocol):
+        """The parts of the master that the status describes; none of them is changed."""
+
+        config: RuntimeConfig
+        pid: int
+        is_stopping: bool
+        lifetime: Lifetime
+        acceptor: Acceptor
+        admission: Admission
+        handlers: HandlerPool
+        logger: LoggerSupervisor
+        log: LogWriter
 
 
 class Lifetime:
-    """When the daemon started, by the clock and by the monotonic one, and its upgrades since."""
+    """When the daemon started, by the clock and by the monotonic clock, and its upgrades since."""
 
     def __init__(self) -> None:
         self.started = time.time()
@@ -23,38 +43,36 @@ class Lifetime:
 
     @property
     def uptime(self) -> float:
-        """For how many seconds it has run."""
+        """The time since the start in seconds."""
         return time.monotonic() - self._began
 
     def save_state(self) -> LifetimeState:
-        """Return what the next version goes on with."""
+        """Return the state for the next version."""
         return {"started": self.started, "began": self._began, "upgrades": self.upgrades}
 
-    def restore_state(self, left: LifetimeState) -> None:
-        """Go on with the life of the version before."""
-        self.started, self._began = left["started"], left["began"]
-        self.upgrades = left["upgrades"] + 1
+    def restore_state(self, state: LifetimeState) -> None:
+        """Continue the lifetime of the version before, one upgrade later."""
+        self.started, self._began = state["started"], state["began"]
+        self.upgrades = state["upgrades"] + 1
         self.upgraded = time.time()
 
 
-def status(master: Master, written: int, lost: int) -> dict[str, object]:
-    """Return what an operator wants to know; the logger has `written` and `lost` events."""
+def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
+    """Return the status as `tetrad.ipc.control_messages.Status` describes it.
+
+    `written` and `lost` are the logger's counters of events.
+    """
     now = time.monotonic()
-    life, acceptor, handlers, config = (
-        master.lifetime,
-        master.acceptor,
-        master.handlers,
-        master.config,
-    )
+    lifetime, acceptor, handlers, config = view.lifetime, view.acceptor, view.handlers, view.config
     return {
-        "state": "stopping" if master.is_stopping else "running",
-        "pid": master.pid,
+        "state": "stopping" if view.is_stopping else "running",
+        "pid": view.pid,
         "version": __version__,
         "config": config["file"],
-        "started": round(life.started, 6),
-        "uptime": round(life.uptime, 3),
-        "upgrades": life.upgrades,
-        "upgraded": None if life.upgraded is None else round(life.upgraded, 6),
+        "started": round(lifetime.started, 6),
+        "uptime": round(lifetime.uptime, 3),
+        "upgrades": lifetime.upgrades,
+        "upgraded": None if lifetime.upgraded is None else round(lifetime.upgraded, 6),
         "listeners": [
             {
                 "name": one.name,
@@ -65,7 +83,7 @@ def status(master: Master, written: int, lost: int) -> dict[str, object]:
             for one in acceptor.listeners
         ],
         "clients": {
-            "now": master.admission.clients,
+            "now": view.admission.clients,
             "peak": acceptor.peak,
             "limit": config["limits"]["clients"],
         },
@@ -74,9 +92,9 @@ def status(master: Master, written: int, lost: int) -> dict[str, object]:
         "refused": acceptor.refusals.counts,
         "log": {
             **config["log"],
-            "logger": master.logger.pid,
+            "logger": view.logger.pid,
             "written": written,
-            "lost": lost + master.log.lost_total,
+            "lost": lost + view.log.lost_total,
         },
         "sessions": [
             {**client.fields(), "pid": child.pid, "age": round(now - child.since, 3)}

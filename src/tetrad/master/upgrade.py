@@ -1,9 +1,9 @@
-"""Upgrading in place: the newly installed version is tried, and then this process becomes it.
+"""Upgrade in place: the new version is tried by a helper process, then this process becomes it.
 
-A program of the new version (`tetrad.helpers.upgrade_trial`) does what the new master will have to
-do, with the state of this daemon and with stand-ins for all that it holds. Only if that succeeds
-is there an exec: same pid, same listeners, same children. Nothing is given up before it, so that an
-exec that fails leaves a daemon that has missed nothing.
+The helper (`tetrad.helpers.upgrade_trial`) runs the new version's code and does what the new master
+will have to do, with this daemon's state and stand-ins for its descriptors. Only if that succeeds
+does the master call exec: same pid, same listeners, same children. The master gives nothing up
+before the exec, so an exec that fails leaves a daemon that has lost nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 import marshal
 import os
 
-from tetrad import __version__
 from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import RUNTIME_CONFIG
-from tetrad.master import saved_state
 from tetrad.master.helper_process import HelperProcess, failure
 from tetrad.master.reload import STOPPING
 from tetrad.system import fork
@@ -24,110 +22,128 @@ from tetrad.system.text import reason_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
-    from tetrad.master.process import Master
+    from tetrad.ipc.runtime_config import RuntimeConfig
+    from tetrad.ipc.saved_state import State
+    from tetrad.master.change_queue import ChangeQueue
+    from tetrad.system.event_loop import EventLoop
 
     Answer = Callable[[dict[str, object]], object]
 
-UNDER_WAY = "an upgrade is under way already"
-UPGRADED = "the daemon is being upgraded, which applies the file, too"
+    class UpgradeTarget(Protocol):
+        """What an upgrade needs of the master."""
 
-_NO_PLAN = marshal.dumps(None)
+        config: RuntimeConfig
+
+        def save_state(self, requester: int | None) -> State:
+            """Return the state for the next version."""
+
+        def fds_to_inherit(self) -> list[int]:
+            """Return the descriptors that stay open over the exec and are close-on-exec now."""
+
+        def flush_log(self) -> None:
+            """Log what is due; called before the state is saved for the exec."""
+
+        def requeue_requests(self) -> None:
+            """Send this process the requests again that it has noted; signals are blocked."""
+
+
+UNDER_WAY = "an upgrade is in progress"
+UPGRADED = "the daemon is being upgraded, which applies the file too"
+
+_NO_CONFIG = marshal.dumps(None)
 
 
 class Upgrader:
-    """Upgrades the master that it belongs to, one request at a time."""
+    """Upgrades the master, one request at a time."""
 
-    def __init__(self, master: Master) -> None:
-        self._master = master
-        self._helper = HelperProcess(master.loop, "trying the new version")
+    def __init__(
+        self,
+        loop: EventLoop,
+        log: log_protocol.LogWriter,
+        changes: ChangeQueue,
+        target: UpgradeTarget,
+    ) -> None:
+        self._log = log
+        self._changes = changes
+        self._target = target
+        self._helper = HelperProcess(loop, "trying the new version")
         self._answer: Answer | None = None
         self._requester: int | None = None
         self._is_requested_again = False
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the new version is being tried."""
-        return self._helper.is_running
-
     def request_by_signal(self) -> None:
-        """Upgrade, by a signal; one that comes while an upgrade is under way is obeyed after it."""
+        """Upgrade; a signal that comes during an upgrade requests another one after it."""
         if self._answer is None:
             self.request(lambda _outcome: None, None)
         else:
             self._is_requested_again = True
 
-    def request(self, answer: Answer, asker: int | None) -> None:
-        """Upgrade. If that fails, `answer` is called with `errors`; else nothing returns.
+    def request(self, answer: Answer, requester: int | None) -> None:
+        """Upgrade. If that fails, `answer` is called with `errors`; else this process is replaced.
 
-        Who asked then hears from the new version, through the descriptor `asker`.
+        The new version then writes the outcome to the descriptor `requester`.
         """
-        if self._master.is_stopping:
+        if self._changes.is_closed:
             answer(failure(STOPPING))
         elif self._answer is not None:
             answer(failure(UNDER_WAY))
         else:
-            self._answer, self._requester = answer, asker
-            self.run_next()
-
-    def run_next(self) -> None:
-        """Try the new version, if somebody waits for that and nothing else is under way."""
-        if self._answer is not None and self._master.is_at_leisure:
-            self._master.service_manager.reloading()
-            try:
-                self._write_state(_NO_PLAN)
-            except OSError as error:
-                self._finish(failure(f"no memory for an upgrade: {reason_of(error)}"))
-                return
-            self._helper.start(self._master.config["prober"], (RUNTIME_CONFIG,), self._on_answer)
+            self._answer, self._requester = answer, requester
+            self._changes.submit(self._try_version)
 
     def stop(self) -> None:
-        """Upgrade no more, and say so to who has asked."""
+        """Cancel the upgrade that runs or waits."""
         self._is_requested_again = False
-        if self.is_running:
+        if self._helper.is_running:
             self._helper.cancel(STOPPING)
         elif self._answer is not None:
             self._finish(failure(STOPPING))
+
+    def _try_version(self) -> None:
+        try:
+            self._write_state(_NO_CONFIG)
+        except OSError as error:
+            self._finish(failure(f"no memory for an upgrade: {reason_of(error)}"))
+            return
+        command = self._target.config["prober"]
+        self._helper.start(command, (RUNTIME_CONFIG,), self._on_answer)
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
         if "errors" in answer:
             self._finish(answer)
             return
         try:
-            self._exec(answer["command"], answer["plan"])
+            self._exec(answer["command"], answer["config"])
         except OSError as error:
-            what = f"{error.filename}: " if error.filename else ""
-            self._finish(failure(f"the new version cannot begin: {what}{reason_of(error)}"))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end who serves
-            self._finish(failure(f"the new version cannot begin: {error!r}"))
+            file = f"{error.filename}: " if error.filename else ""
+            self._finish(failure(f"the new version cannot start: {file}{reason_of(error)}"))
+        except Exception as error:  # noqa: BLE001 - no error may end a daemon that serves clients
+            self._finish(failure(f"the new version cannot start: {error!r}"))
 
     def _exec(self, command: list[str], config: bytes) -> None:
-        """Become the new version. Raises what went wrong, and all is as it was."""
-        master = self._master
-        master.acceptor.log_suppressed()
-        master.log.flush()
-        handed = [listener.socket.fileno() for listener in master.acceptor.listeners]
-        handed += [pending[0] for pending in master.acceptor.save_state()["pending_connections"]]
-        handed += [] if self._requester is None else [self._requester]
+        """Become the new version. If an exception is raised, nothing has changed."""
+        target = self._target
+        target.flush_log()
+        inherited = target.fds_to_inherit()
+        inherited += [] if self._requester is None else [self._requester]
         with fork.signals_blocked:
             self._write_state(config)
-            master.signals.requeue()
-            if master.reloader.cancel_waiting(UPGRADED):
-                signal.raise_signal(signal.SIGHUP)
+            target.requeue_requests()
             if self._is_requested_again:
                 signal.raise_signal(signal.SIGUSR2)
             try:
-                for fd in handed:
+                for fd in inherited:
                     os.set_inheritable(fd, True)
                 os.execve(command[0], command, os.environ)
             finally:
-                for fd in handed:
+                for fd in inherited:
                     os.set_inheritable(fd, False)
 
     def _write_state(self, config: bytes) -> None:
-        """Put a plan, and behind it the state of the daemon, to where the next version looks."""
-        state = saved_state.save(self._master, __version__, self._requester)
+        """Write a configuration and the daemon's state to the file that the new version reads."""
+        state = self._target.save_state(self._requester)
         os.ftruncate(RUNTIME_CONFIG, 0)
         with open(RUNTIME_CONFIG, "wb", closefd=False) as file:
             file.seek(0)
@@ -135,16 +151,14 @@ class Upgrader:
             marshal.dump(dict(state), file)
         os.lseek(RUNTIME_CONFIG, 0, os.SEEK_SET)
 
-    def _finish(self, failure: dict[str, Any]) -> None:
-        master = self._master
+    def _finish(self, outcome: dict[str, Any]) -> None:
+        """Report an upgrade that failed."""
         os.ftruncate(RUNTIME_CONFIG, 0)
-        master.log.event("error", log_protocol.SERVER_UPGRADE_FAILED, errors=failure["errors"])
-        if not master.is_stopping:
-            master.service_manager.ready()
+        self._log.event("error", log_protocol.SERVER_UPGRADE_FAILED, errors=outcome["errors"])
         answer, self._answer = self._answer, None
         if answer is not None:
-            answer(failure)
+            answer(outcome)
         if self._is_requested_again:
             self._is_requested_again = False
             self.request_by_signal()
-        master.run_next()
+        self._changes.finish()
