@@ -34,7 +34,7 @@ ECHO = [{"port": 0}, {"port": 0, "service": "echo"}]
 IMPATIENT: Edit = (
     "master/helper_process.py",
     "HELPER_TIMEOUT_SECONDS = 30.0",
-    "HELPER_TIMEOUT_SECONDS = 0.5",
+    "HELPER_TIMEOUT_SECONDS = 3.0",
 )
 
 HANGING: Edit = (
