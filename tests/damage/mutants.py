@@ -40,7 +40,7 @@ MODULES = {
     "config.diagnostics": ["configfile"],
     "config.yaml_reader": ["configfile", "config"],
     "config.model": ["config", "configfile", "planning", "etc", "paper"],
-    "master.handler_table": ["children"],
+    "master.handler_table": ["handler_table"],
 }
 """The modules, and the tests that are theirs."""
 
