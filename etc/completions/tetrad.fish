@@ -99,7 +99,7 @@ complete -c tetrad -n '_shtab_tetrad_using logs' -s f -l follow -d 'go on as lin
 complete -c tetrad -n '_shtab_tetrad_using logs' -s n -l lines -x -d 'the last N lines'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l client -x -d 'of clients from there'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l connection -x -d 'of one session'
-complete -c tetrad -n '_shtab_tetrad_using logs' -l event -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed handler.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost certificate.expires log.reopened log.lost" -d 'events such as client.*'
+complete -c tetrad -n '_shtab_tetrad_using logs' -l event -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost handler.failed certificate.expires log.reopened log.lost" -d 'events such as client.*'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l level -xka "debug info warning error" -d 'of this level or above'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l since -x -d 'not older than 10m, 2h, 1d'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a explain -d 'tell whether a client would be let in'

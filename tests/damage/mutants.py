@@ -39,7 +39,7 @@ MODULES = {
     "config.types": ["quantities", "configfile"],
     "config.diagnostics": ["configfile"],
     "config.yaml_reader": ["configfile", "config"],
-    "config.model": ["config", "configfile", "planning", "etc", "paper"],
+    "config.model": ["config", "configfile", "planning", "etc", "json_schema"],
     "master.handler_table": ["handler_table"],
 }
 """The modules, and the tests that are theirs."""

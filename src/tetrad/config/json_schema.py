@@ -1,21 +1,21 @@
-"""The JSON Schema of the configuration, for editors.
+"""The JSON Schema of the configuration file, draft 7, which editors support.
 
-It is made from the types of `tetrad.config.model`. It never refuses what tetrad takes; what only
-tetrad
-can know (the users of a machine, bits behind a prefix, two listeners in one place) it lets pass.
-Draft 7, because that is what editors know.
+It is made from the types of `tetrad.config.model`. It accepts every file that tetrad accepts; what
+depends on the machine (users, groups, time zones) or on several keys, only tetrad checks.
 """
 
 from __future__ import annotations
 
 import json
+import types
 import typing
 from typing import Any
 
 import msgspec
 
 from tetrad.config.answers import Size, Terminator
-from tetrad.config.model import Config, Listener
+from tetrad.config.command_model import BUILT_IN_COMMANDS
+from tetrad.config.model import DEFAULT_PORT, Config, Listener
 from tetrad.config.programs import Argument, Function, Variable
 from tetrad.config.section import Section
 from tetrad.config.types import (
@@ -34,15 +34,13 @@ from tetrad.config.types import (
     User,
 )
 
-DRAFT = "http://json-schema.org/draft-07/schema#"
-
 _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = rf"{_BYTE}(\.{_BYTE}){{3}}"
 _IPV6 = "[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
 _PREFIX4 = rf"(/(0*(3[0-2]|[12]?[0-9])|{_IPV4}))?"
 _PREFIX6 = "(/0*(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
 
-QUANTITIES: dict[type, dict[str, Any]] = {
+_VALUES: dict[type, dict[str, Any]] = {
     Address: {
         "pattern": rf"^({_IPV4}|{_IPV6}(%[^%/]+)?|unix:.{{1,107}})$",
         "examples": ["127.0.0.1", "::", "unix:/run/tetrad/tetrad.sock"],
@@ -83,149 +81,112 @@ QUANTITIES: dict[type, dict[str, Any]] = {
     User: {"minLength": 1, "examples": ["nobody"]},
     Variable: {"pattern": "^(?!TETRAD_)[A-Za-z_][A-Za-z0-9_]*$", "examples": ["LC_ALL"]},
 }
-"""How each is written, beside what its type says itself."""
+"""The schema of each type of value, without its description; a string unless `type` is given."""
 
-AS_ROOT = {
+_ROOT_DEFAULTS = {
     "pidfile": "/run/tetrad/tetrad.pid",
     "control": "/run/tetrad/control.sock",
     "file": "/var/log/tetrad/tetrad.log",
 }
-"""The defaults that depend on the user, as root has them: the paper is the same for everyone."""
+"""Root's values for the defaults that depend on the user: the schema is the same for all users."""
 
-_NO_PORT = {
+_META_ATTRIBUTES = {
+    "description": "description",
+    "minimum": "ge",
+    "maximum": "le",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+}
+"""The attributes of msgspec.Meta by their names in JSON Schema."""
+
+_UNIX_SOCKET_HAS_NO_PORT = {
     "if": {"properties": {"address": {"pattern": "^unix:"}}, "required": ["address"]},
     "then": {"properties": {"port": {"type": "null"}}},
 }
 
-_REFERENCE = "#/definitions/{name}"
-
 
 def text() -> str:
-    """Return the schema as text."""
+    """Return the schema as JSON."""
     return json.dumps(schema(), indent=2) + "\n"
 
 
 def schema() -> dict[str, Any]:
     """Return the schema."""
-    all_sections = [each for one in _sections(Config) for each in _sections_within(one)]
-    sections = {section.__name__: _section(section) for section in all_sections}
-    sections[Listener.__name__] |= _NO_PORT
-    top = Config()
-    return {
-        "$schema": DRAFT,
-        "title": "tetrad.yaml",
-        "description": Config.__doc__,
-        "type": ["object", "null"],
-        "properties": {
-            field.name: _top_level(field.type, getattr(top, field.name))
-            for field in msgspec.structs.fields(Config)
-        },
-        "additionalProperties": False,
-        "definitions": sections | {kind.__name__: _quantity(kind) for kind in QUANTITIES},
+    sections = {kind.__name__: _section(kind) for kind in Section.__subclasses__()}
+    listener, config = sections[Listener.__name__], sections.pop(Config.__name__)
+    listener["properties"]["port"]["default"] = DEFAULT_PORT
+    listener |= _UNIX_SOCKET_HAS_NO_PORT
+    for key in config["properties"].values():
+        if "additionalProperties" not in key:
+            section = key.get("items", key)["$ref"].rpartition("/")[2]
+            key["description"] = sections[section]["description"]
+    config["properties"]["listen"]["minItems"] = 1
+    config["properties"]["commands"] |= {
+        "description": "The commands by the names that clients send; null removes a command.",
+        "propertyNames": _schema(CommandName),
+        "default": _plain(BUILT_IN_COMMANDS),
     }
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "tetrad.yaml"}
+    return head | config | {"definitions": sections | {k.__name__: _value(k) for k in _VALUES}}
 
 
-def _sections(kind: Any) -> list[type[Section]]:  # noqa: ANN401 - a type of any kind
-    """Return the sections that the keys of the whole are made of."""
-    if isinstance(kind, type) and issubclass(kind, Section) and kind is not Config:
-        return [kind]
-    parts = typing.get_args(kind)
-    if kind is Config:
-        parts = tuple(field.type for field in msgspec.structs.fields(kind))
-    return [section for part in parts for section in _sections(part)]
-
-
-def _sections_within(kind: type[Section]) -> list[type[Section]]:
-    """Return a section, and those that are the values of its keys."""
-    types = [field.type for field in msgspec.structs.fields(kind)]
-    return [kind, *(section for part in types for section in _sections(part))]
-
-
-def _reference(kind: type) -> dict[str, Any]:
-    return {"$ref": _REFERENCE.format(name=kind.__name__)}
-
-
-def _quantity(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - they have `parse` in common
-    made = {"description": kind.__doc__, "type": "string"} | QUANTITIES[kind]
+def _value(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - the types have `parse` in common
+    made = {"description": kind.__doc__, "type": "string"} | _VALUES[kind]
     if "pattern" in made:
-        # Not of the standard: what editors say instead of showing the pattern.
-        made["patternErrorMessage"] = _complaint(kind)
+        try:
+            kind.parse(None)
+        except ValueError as error:
+            # Not in the standard: editors show it instead of the pattern.
+            made["patternErrorMessage"] = str(error)
     return made
 
 
-def _complaint(kind: Any) -> str:  # noqa: ANN401 - they have `parse` in common
-    """Return what is said of a value that is none."""
-    try:
-        kind.parse(None)
-    except ValueError as error:
-        return str(error)
-    raise AssertionError(kind)
-
-
 def _section(kind: type[Section]) -> dict[str, Any]:
-    """Return the schema of a section, and the default of each of its keys.
-
-    msgspec makes that of each key; of a whole section it cannot, as it wants to write the defaults.
-    """
     fields = msgspec.structs.fields(kind)
-    keys = [_key(field.type) for field in fields]
     required = [field.name for field in fields if field.required]
-    whole = None if required else kind()
-    properties = {}
-    for field, key in zip(fields, keys, strict=True):
-        made = dict(key)
-        if made.get("type") in {"array", "object"} and not field.required:
-            made["type"] = [made["type"], "null"]
-        if "enum" in made:
-            # In the order of the declaration: levels have one, which sorting would lose.
-            made["enum"] = list(typing.get_args(typing.get_args(field.type)[0]))
-        if not field.required:
-            value = getattr(whole, field.name) if whole else _default(field)
-            made["default"] = AS_ROOT.get(field.name, _plain(value))
-        properties[field.name] = made
     return {
         "description": kind.__doc__,
-        # A section whose keys are all commented out is null to YAML.
+        # To YAML, a section whose keys are all commented out is null.
         "type": "object" if required else ["object", "null"],
-        "properties": properties,
+        "properties": {field.name: _key(field) for field in fields},
         "required": required,
         "additionalProperties": False,
     }
 
 
-def _default(field: msgspec.structs.FieldInfo) -> object:
-    factory: Any = field.default_factory
-    return field.default if factory is msgspec.NODEFAULT else factory()
-
-
-def _key(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind
-    """Return the schema of one key, which may be a section or null."""
-    sections = _sections(kind)
-    if sections:
-        description = typing.get_args(kind)[1].description
-        return {"anyOf": [*map(_reference, sections), {"type": "null"}], "description": description}
-    (made,), _ = msgspec.json.schema_components([kind], schema_hook=_reference)
+def _key(field: msgspec.structs.FieldInfo) -> dict[str, Any]:
+    """Return the schema of a key, with its default unless that is a section."""
+    made = _schema(field.type)
+    if not field.required:
+        if made.get("type") in {"array", "object"}:
+            made["type"] = [made["type"], "null"]
+        factory: Any = field.default_factory
+        default = field.default if factory is msgspec.NODEFAULT else factory()
+        if not isinstance(default, Section):
+            made["default"] = _ROOT_DEFAULTS.get(field.name, _plain(default))
     return made
 
 
-def _top_level(kind: Any, default: object) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind
-    """Return the schema of a key of the whole: a section, a list of them, or the commands."""
-    sections = _sections(kind)
-    references = [_reference(section) for section in sections]
-    if typing.get_origin(kind) is dict:
-        return {
-            "description": "What clients may send, and what they get; null takes a command away.",
-            "type": ["object", "null"],
-            "propertyNames": _reference(CommandName),
-            "additionalProperties": {"anyOf": [*references, {"type": "null"}]},
-            "default": _plain(default),
-        }
-    described = {"description": sections[0].__doc__}
-    if typing.get_origin(kind) is list:
-        made = {"type": ["array", "null"], "minItems": 1, "items": references[0]}
-        return {**described, **made, "default": _plain(default)}
-    return {**references[0], **described}
-
-
-def _plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can say
+def _plain(value: object) -> Any:  # noqa: ANN401 - any type of JSON
     return msgspec.to_builtins(value, enc_hook=str, str_keys=True)
+
+
+def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind
+    """Return the schema of a type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        made = _schema(arguments[0])
+        for meta in arguments[1:]:
+            rules = {rule: getattr(meta, name) for rule, name in _META_ATTRIBUTES.items()}
+            made |= {rule: value for rule, value in rules.items() if value is not None}
+        return made
+    if origin in {types.UnionType, typing.Union}:
+        return {"anyOf": [_schema(one) for one in arguments]}
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}
+    if origin is list:
+        return {"type": "array", "items": _schema(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1])}
+    plain = {int: "integer", str: "string", type(None): "null"}
+    return {"type": plain[kind]} if kind in plain else {"$ref": f"#/definitions/{kind.__name__}"}
