@@ -1,4 +1,4 @@
-"""The configuration files that are shipped: an operator can trust them."""
+"""The configuration files that are shipped are valid, complete, and show the defaults."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from tetrad.config.result import ConfigResult
 
 EXAMPLE = Path(__file__).parent.parent / "etc" / "commands.yaml"
-"""Commands of an operator's own."""
+"""Commands that run programs of Debian."""
 
 SHIPPED = Path(__file__).parent.parent / "etc" / "tetrad.yaml"
 
 COMMENTED_OUT = re.compile(r"#( *(- )?[a-z_]+:.*)")
-"""A line of YAML behind a mark; what is to be read by people has a blank and a capital letter."""
+"""A commented line of YAML; a comment in English begins with a blank and is no key."""
 
 
 @pytest.fixture(autouse=True)
 def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file tells of the defaults of a daemon that root starts."""
+    """The file shows the defaults for root."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
 @pytest.fixture
 def uncommented(tmp_path: Path) -> ConfigResult:
-    """The file with every line of YAML in force."""
+    """The file with every line of YAML uncommented."""
     lines = SHIPPED.read_text("utf-8").splitlines()
     file = tmp_path / "tetrad.yaml"
     file.write_text("\n".join(COMMENTED_OUT.sub(r"\1", line) for line in lines), "utf-8")
@@ -54,21 +54,21 @@ def keys_of(kind: type[Section], path: str) -> set[str]:
 
 
 def test_the_file_as_it_is_shipped_changes_nothing() -> None:
-    """Before an operator edits it, the daemon serves as without a file."""
+    """Before it is edited, the daemon serves as without a file."""
     loaded = yaml_reader.load(str(SHIPPED)).checked()
     assert loaded.config == Config()
     assert loaded.given == {}
 
 
 def test_the_lines_that_are_commented_out_show_the_defaults(uncommented: ConfigResult) -> None:
-    """Whoever takes a mark away has changed nothing yet."""
+    """Removing a comment mark changes nothing."""
     assert uncommented.problems == []
     for section in Config.__struct_fields__:
         assert getattr(uncommented.config, section) == getattr(Config(), section)
 
 
 def test_the_file_names_every_key(uncommented: ConfigResult) -> None:
-    """There is no setting that an operator could not find in it."""
+    """It is complete."""
     sections = {name: getattr(Config(), name) for name in Config.__struct_fields__}
     expected = {*sections, "listen[0]"} | keys_of(Listener, "listen[0]")
     for name, value in sections.items():
@@ -78,8 +78,8 @@ def test_the_file_names_every_key(uncommented: ConfigResult) -> None:
     assert uncommented.given.keys() == expected
 
 
-def test_each_line_by_itself_can_be_put_in_force(tmp_path: Path) -> None:
-    """With its section's line, any one key may be uncommented and all others left."""
+def test_each_line_can_be_uncommented_alone(tmp_path: Path) -> None:
+    """With the line of its section, each key is valid without the others."""
     section, file = "", tmp_path / "tetrad.yaml"
     for line in SHIPPED.read_text("utf-8").splitlines():
         match = COMMENTED_OUT.fullmatch(line)
@@ -91,14 +91,14 @@ def test_each_line_by_itself_can_be_put_in_force(tmp_path: Path) -> None:
 
 
 def test_every_comment_is_a_sentence_or_a_setting() -> None:
-    """What is neither would be lost on whoever reads it, and on these tests."""
+    """Any other line would be ignored by these tests."""
     lines = [line for line in SHIPPED.read_text("utf-8").splitlines() if line]
     assert all(re.match("# [^ ]", line) or COMMENTED_OUT.fullmatch(line) for line in lines)
     assert all(len(line) <= 100 for line in lines)
 
 
 def test_the_example_of_commands_names_each_in_its_help() -> None:
-    """It can be used as it is, and what it offers is what it has."""
+    """The answer of `help` lists all the commands, and no other."""
     config = yaml_reader.load(str(EXAMPLE)).checked().config
     (offered,) = (command for command in config.commands.values() if isinstance(command, FixedText))
     names = {line.split()[0] for line in offered.text.splitlines()}
@@ -119,14 +119,14 @@ def test_the_example_of_commands_names_each_in_its_help() -> None:
 def test_the_example_of_commands_works_with_netcat(
     daemon: MakeDaemon, command: str, answer: str
 ) -> None:
-    """Typed by a person, each is answered in lines, on any Debian."""
+    """Each command that a person types is answered in lines."""
     netcat = shutil.which("nc")
     if netcat is None or not os.path.exists("/etc/debian_version"):
-        pytest.skip("this is no Debian with netcat")
+        pytest.skip("needs Debian with netcat: apt-get install netcat-openbsd")
     settings = yaml.safe_load(EXAMPLE.read_text("utf-8"))
     settings["listen"][0]["port"] = 0
     served = daemon(**settings)
-    # Netcat ends when the server does, whichever netcat it is.
+    # Every netcat exits when the server closes the connection.
     done = subprocess.run(
         [netcat, "127.0.0.1", str(served.port)],
         input=f"{command}\nquit\n".encode(),
