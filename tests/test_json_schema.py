@@ -26,7 +26,8 @@ FILE = ETC / "tetrad.schema.json"
 COMMENTED_OUT = re.compile(r"^#( *(- )?[a-z_]+:.*)$", re.MULTILINE)
 
 
-VALIDATOR = Draft7Validator(json_schema.schema())
+SCHEMA = json_schema.schema()
+VALIDATOR = Draft7Validator(SCHEMA)
 
 
 def accepted(text: str) -> bool:
@@ -39,8 +40,8 @@ def accepted(text: str) -> bool:
 
 def test_the_schema_is_valid() -> None:
     """It follows the draft that it names."""
-    assert json_schema.schema()["$schema"] == Draft7Validator.META_SCHEMA["$schema"]
-    Draft7Validator.check_schema(json_schema.schema())
+    assert SCHEMA["$schema"] == Draft7Validator.META_SCHEMA["$schema"]
+    Draft7Validator.check_schema(SCHEMA)
 
 
 def test_the_schema_has_the_defaults_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +175,7 @@ def test_the_schema_refuses_what_tetrad_refuses(text: str, tmp_path: Path) -> No
 
 def fits(kind: Any, value: object) -> bool:  # noqa: ANN401 - they have `parse` in common
     """Return whether the schema accepts a value of this type."""
-    definition = json_schema.schema()["definitions"][kind.__name__]
+    definition = SCHEMA["definitions"][kind.__name__]
     return bool(Draft7Validator(definition).is_valid(value))
 
 
