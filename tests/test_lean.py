@@ -1,4 +1,4 @@
-"""The master stays lean for good: a fork costs what the forking process has in memory."""
+"""The master loads few modules: the cost of a fork grows with the memory of the process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from conftest import MakeDaemon
 
 ALLOWED = {"__future__", "_signal", "_socket", "errno", "gc", "marshal", "select", "time"}
-"""All that the master imports beyond its own modules and what an interpreter has at its start."""
+"""What the master may import beyond tetrad's modules and those of a bare interpreter."""
 
 HEAVY = {
     "asyncio",
@@ -37,76 +37,76 @@ HEAVY = {
     "typing",
     "yaml",
 }
-"""Modules that made forking slower when they were measured."""
+"""Modules that made forking measurably slower."""
 
 SHOW = "print(*sys.modules)"
 
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> dict[str, str]:
-    """Return an environment in which programs run as they do in service, unmeasured."""
+    """Return an environment in which programs run without coverage."""
     for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     return environment(str(tmp_path / "home"))
 
 
 def modules_of_master(bare: dict[str, str]) -> set[str]:
-    """Return what is loaded in a master, just before it begins."""
+    """Return the modules of a master before its `main` runs."""
     *python, code = exec_commands.command("master.process")
     assert code.endswith("; main()")
     return set(run([*python, code.removesuffix("main()") + SHOW], bare).out.split())
 
 
 def modules_at_start(bare: dict[str, str]) -> set[str]:
-    """Return what an interpreter has before it does anything."""
+    """Return the modules of a bare interpreter."""
     *python, _ = exec_commands.command("master.process")
     return set(run([*python, f"import os, sys; {SHOW}"], bare).out.split())
 
 
-def is_ours(module: str) -> bool:
+def is_own(module: str) -> bool:
     """Tell whether a module is tetrad's."""
     return module.partition(".")[0] == "tetrad"
 
 
-def test_the_master_imports_next_to_nothing(bare: dict[str, str]) -> None:
-    """The master has its own modules and a few of the standard library's in C, and no more."""
+def test_the_master_imports_only_what_is_allowed(bare: dict[str, str]) -> None:
+    """Its own modules, and a few C modules of the standard library."""
     loaded = modules_of_master(bare)
-    assert {name for name in loaded - modules_at_start(bare) if not is_ours(name)} <= ALLOWED
+    assert {name for name in loaded - modules_at_start(bare) if not is_own(name)} <= ALLOWED
     assert "tetrad.handler.process" in loaded
 
 
-def test_the_master_has_nothing_heavy(bare: dict[str, str]) -> None:
-    """None of the modules that slow a fork down are there, whoever would have brought them."""
+def test_the_master_loads_no_heavy_module(bare: dict[str, str]) -> None:
+    """Not indirectly either."""
     assert not modules_of_master(bare) & HEAVY
 
 
-def test_the_master_runs_without_start_up_files(bare: dict[str, str]) -> None:
-    """Isolated and without site-packages' own code, which could import anything."""
+def test_the_master_runs_isolated_and_without_site(bare: dict[str, str]) -> None:
+    """A `.pth` file in site-packages could import any module."""
     assert bare
     assert exec_commands.command("master.process")[1:3] == ["-I", "-S"]
 
 
 def extensions_of(pid: int) -> set[str]:
-    """Return the extensions that a process has mapped."""
+    """Return the extension modules that a process has mapped."""
     with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
         files = set(re.findall(r"(/\S+\.so)\b", maps.read()))
     return {os.path.basename(file).partition(".")[0] for file in files if "cpython" in file}
 
 
-@pytest.mark.skipif(MEASURED, reason="coverage brings extensions along")
-def test_a_master_at_work_has_no_extensions_of_others(daemon: MakeDaemon) -> None:
-    """A running master that has served has mapped no extension but sockets' and select's."""
+@pytest.mark.skipif(MEASURED, reason="coverage loads extension modules")
+def test_a_running_master_has_two_extension_modules(daemon: MakeDaemon) -> None:
+    """Those of sockets and of select, also after it has served a client."""
     served = daemon()
     served.served().quit()
     assert extensions_of(served.pid) <= {"_socket", "select"}
 
 
 @needs_openssl
-@pytest.mark.skipif(MEASURED, reason="coverage brings extensions along")
-def test_a_master_has_tls_when_a_listener_has_it(
+@pytest.mark.skipif(MEASURED, reason="coverage loads extension modules")
+def test_a_master_loads_tls_when_a_listener_has_it(
     daemon: MakeDaemon, tmp_path: pathlib.Path
 ) -> None:
-    """Neither before a reload that wants it, nor for want of it after."""
+    """Not before the reload that adds such a listener, and without a thread."""
     served = daemon(listen=[{"port": 0, "proxy": {"trusted": ["127.0.0.1"]}}])
     assert "_ssl" not in extensions_of(served.pid)
     certificate, key = Authority(str(tmp_path / "authority")).vouch("server")
@@ -116,9 +116,9 @@ def test_a_master_has_tls_when_a_listener_has_it(
     assert len(os.listdir(f"/proc/{served.pid}/task")) == 1
 
 
-@pytest.mark.skipif(MEASURED, reason="coverage traces with a thread's help")
+@pytest.mark.skipif(MEASURED, reason="coverage starts a thread")
 def test_every_process_has_one_thread(daemon: MakeDaemon) -> None:
-    """Nothing that forks or was forked has threads."""
+    """Neither the master nor its children have threads."""
     served = daemon(handlers={"spare": 1})
     served.served()
     assert {len(os.listdir(f"/proc/{pid}/task")) for pid in served.processes} == {1}

@@ -1,4 +1,4 @@
-"""Where clients are accepted, and what the daemon section makes of the processes."""
+"""Listeners of every kind, and the keys of `daemon`: files, directories, umask, user, group."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 NOBODY = pwd.getpwnam("nobody")
 
 
-def test_a_free_port_is_told_where_0_is_asked_for(daemon: MakeDaemon) -> None:
-    """The log, the status and the start message name the port that was found."""
+def test_port_0_is_any_free_port(daemon: MakeDaemon) -> None:
+    """The log, the status and the message of the start have its number."""
     served = daemon()
     line = served.wait_for("server.listening")
     assert (line["address"], line["service"]) == ("127.0.0.1", "command")
@@ -28,8 +28,8 @@ def test_a_free_port_is_told_where_0_is_asked_for(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_an_ipv4_listener_names_its_clients(daemon: MakeDaemon) -> None:
-    """A client's lines name its address and the listener's."""
+def test_an_ipv4_client_is_logged_with_its_listener(daemon: MakeDaemon) -> None:
+    """Its lines have its address and the listener's."""
     served = daemon()
     client = served.served(source="127.0.0.9")
     line = served.wait_for("client.connected")
@@ -38,7 +38,7 @@ def test_an_ipv4_listener_names_its_clients(daemon: MakeDaemon) -> None:
 
 
 def test_an_ipv6_listener_serves_ipv6(daemon: MakeDaemon) -> None:
-    """`::1` is served, and its clients are written in brackets."""
+    """`::1` is served, and its clients are logged in brackets."""
     served = daemon(listen=[{"address": "::1", "port": 0}])
     client = served.connect(host="::1")
     assert ANSWER.fullmatch(client.ask())
@@ -49,14 +49,14 @@ def test_an_ipv6_listener_serves_ipv6(daemon: MakeDaemon) -> None:
 
 
 def test_an_ipv6_address_is_not_dual_stack(daemon: MakeDaemon) -> None:
-    """Only `::` serves IPv4 too."""
+    """Only `::` also serves IPv4."""
     served = daemon(listen=[{"address": "::1", "port": 0}])
     with pytest.raises(ConnectionRefusedError):
         served.connect(host="127.0.0.1")
 
 
 def test_the_ipv6_wildcard_is_dual_stack(daemon: MakeDaemon) -> None:
-    """`::` serves both, and an IPv4 client is called by its IPv4 address."""
+    """`::` serves both, and an IPv4 client has its IPv4 address."""
     served = daemon(listen=[{"address": "::", "port": 0}])
     clients = [served.connect(host=host) for host in ("127.0.0.1", "::1")]
     for client in clients:
@@ -65,7 +65,7 @@ def test_the_ipv6_wildcard_is_dual_stack(daemon: MakeDaemon) -> None:
 
 
 def test_a_unix_socket_is_served(daemon: MakeDaemon) -> None:
-    """A path, relative to the file, is a listener too; its clients have no address."""
+    """The path is relative to the file; the clients have no address."""
     served = daemon(listen=[{"address": "unix:tetrad.sock"}])
     assert ANSWER.fullmatch(served.connect_to_path("tetrad.sock").ask())
     line = served.wait_for("client.connected")
@@ -73,16 +73,16 @@ def test_a_unix_socket_is_served(daemon: MakeDaemon) -> None:
     assert line["listener"] == f"unix:{served.folder}/tetrad.sock"
 
 
-def test_a_unix_socket_is_gone_with_the_daemon(daemon: MakeDaemon) -> None:
-    """Nothing is left at the path of a listener when the daemon has stopped."""
+def test_a_stopped_daemon_removes_its_unix_sockets(daemon: MakeDaemon) -> None:
+    """The path of the listener does not exist afterwards."""
     served = daemon(listen=[{"address": "unix:tetrad.sock"}])
     assert os.path.exists(os.path.join(served.folder, "tetrad.sock"))
     served.stop()
     assert set(os.listdir(served.folder)) == {"home", "tetrad.log", "tetrad.yaml"}
 
 
-def test_several_listeners_serve_at_once(daemon: MakeDaemon) -> None:
-    """Command and echo stand side by side, on every kind of address."""
+def test_several_listeners_serve_together(daemon: MakeDaemon) -> None:
+    """Both services, on every kind of address."""
     hosts = ["127.0.0.1", "::1", "127.0.0.2"]
     listen = [
         {"address": host, "port": 0, "service": service}
@@ -99,7 +99,7 @@ def test_several_listeners_serve_at_once(daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize("backlog", [7, 300])
 def test_the_backlog_is_the_listeners(daemon: MakeDaemon, backlog: int) -> None:
-    """`backlog` is what listen(2) is told; ss shows it as Send-Q."""
+    """`backlog` is the argument of listen(2); ss shows it as Send-Q."""
     served = daemon(listen=[{"port": 0, "backlog": backlog}])
     try:
         ran = run(["ss", "-Hltn", f"sport = :{served.port}"], served.environment)
@@ -108,8 +108,8 @@ def test_the_backlog_is_the_listeners(daemon: MakeDaemon, backlog: int) -> None:
     assert ran.out.split()[2] == str(backlog)
 
 
-def test_a_path_where_another_has_no_room_holds_up_nobody(daemon: MakeDaemon) -> None:
-    """To find out whether it is left over, the daemon would have to wait: it takes it as taken."""
+def test_a_path_with_a_full_backlog_is_in_use(daemon: MakeDaemon) -> None:
+    """The daemon does not wait to find out whether the socket is stale."""
     served = daemon()
     with (
         socket.socket(socket.AF_UNIX) as other,
@@ -128,8 +128,8 @@ def test_a_path_where_another_has_no_room_holds_up_nobody(daemon: MakeDaemon) ->
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_dead_peers_are_found_out(daemon: MakeDaemon) -> None:
-    """Clients are watched by keepalive: a peer whose cable was pulled does not stay."""
+def test_clients_have_keepalive(daemon: MakeDaemon) -> None:
+    """The connection of a client that is unreachable ends."""
     served = daemon()
     served.served()
     try:
@@ -139,25 +139,25 @@ def test_dead_peers_are_found_out(daemon: MakeDaemon) -> None:
     assert "timer:(keepalive" in ran.out
 
 
-def test_files_lie_where_the_file_says(prepared: MakeDaemon) -> None:
-    """Pidfile, control socket and log have the names that were given, relative to the file."""
-    asked = prepared(daemon={"pidfile": "p", "control": "home/c"}, log={"file": "home/l"})
-    asked.pidfile = os.path.join(asked.folder, "p")
-    asked.log_file = os.path.join(asked.folder, "home", "l")
-    asked.start().wait_for("server.started")
-    assert set(os.listdir(asked.folder)) == {"home", "p", "tetrad.yaml"}
-    assert set(os.listdir(os.path.join(asked.folder, "home"))) == {"c", "l"}
-    assert asked.status()["pid"] == asked.pid
+def test_paths_are_relative_to_the_file(prepared: MakeDaemon) -> None:
+    """Those of the pidfile, the control socket and the log."""
+    served = prepared(daemon={"pidfile": "p", "control": "home/c"}, log={"file": "home/l"})
+    served.pidfile = os.path.join(served.folder, "p")
+    served.log_file = os.path.join(served.folder, "home", "l")
+    served.start().wait_for("server.started")
+    assert set(os.listdir(served.folder)) == {"home", "p", "tetrad.yaml"}
+    assert set(os.listdir(os.path.join(served.folder, "home"))) == {"c", "l"}
+    assert served.status()["pid"] == served.pid
 
 
-def test_the_control_socket_is_for_its_owner_only(daemon: MakeDaemon) -> None:
+def test_the_control_socket_is_accessible_to_its_owner_only(daemon: MakeDaemon) -> None:
     """Its mode is 0600."""
     path = os.path.join(daemon().folder, "control.sock")
     assert stat.filemode(os.stat(path).st_mode) == "srw-------"
 
 
-def test_the_working_directory_is_the_files(daemon: MakeDaemon) -> None:
-    """Every process stays where `working_directory` says, so that nothing else is held."""
+def test_the_working_directory_is_that_of_the_file(daemon: MakeDaemon) -> None:
+    """Every process has it, so that no other directory is busy."""
     served = daemon(daemon={"working_directory": "home"})
     served.served()
     places = {os.readlink(f"/proc/{pid}/cwd") for pid in served.processes}
@@ -165,15 +165,15 @@ def test_the_working_directory_is_the_files(daemon: MakeDaemon) -> None:
 
 
 def test_the_working_directory_is_the_root_by_default(daemon: MakeDaemon) -> None:
-    """A daemon keeps no file system from being unmounted."""
+    """A daemon does not prevent a file system from being unmounted."""
     served = daemon()
     served.served()
     assert {os.readlink(f"/proc/{pid}/cwd") for pid in served.processes} == {"/"}
 
 
 @pytest.mark.parametrize(("umask", "mode"), [("027", 0o640), ("077", 0o600), ("000", 0o666)])
-def test_the_umask_is_the_files(daemon: MakeDaemon, umask: str, mode: int) -> None:
-    """The log is made with what `umask` leaves, and every process has it."""
+def test_the_umask_is_that_of_the_file(daemon: MakeDaemon, umask: str, mode: int) -> None:
+    """Every process has it, and the log gets the mode."""
     served = daemon(daemon={"umask": umask})
     served.wait_for("server.started")
     assert stat.S_IMODE(os.stat(served.log_file).st_mode) == mode
@@ -186,8 +186,8 @@ def identities(pid: int) -> tuple[set[str], set[str], list[str]]:
     return set(status["Uid"].split()), set(status["Gid"].split()), status["Groups"].split()
 
 
-def test_privileges_are_dropped_for_good(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """With a user named, every process is theirs: uid, gid, groups, and no capability."""
+def test_privileges_are_dropped_permanently(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """Every process has the user's uid, gid and groups, and no capability."""
     served = daemon(folder=nobodys_folder, daemon={"user": "nobody"}, handlers={"spare": 1})
     served.served()
     groups = [str(group) for group in sorted(os.getgrouplist("nobody", NOBODY.pw_gid))]
@@ -198,8 +198,8 @@ def test_privileges_are_dropped_for_good(daemon: MakeDaemon, nobodys_folder: str
         assert status_of(pid)["NoNewPrivs"] == "1"
 
 
-def test_files_are_the_users(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """Whom the daemon drops to owns pidfile, control socket and log, and can remove them."""
+def test_the_user_owns_the_files(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """The user owns pidfile, control socket and log, and can remove them."""
     served = daemon(folder=nobodys_folder, daemon={"user": "nobody"})
     served.wait_for("server.started")
     names = ("tetrad.pid", "control.sock", "tetrad.log")
@@ -212,24 +212,24 @@ def test_files_are_the_users(daemon: MakeDaemon, nobodys_folder: str) -> None:
 def test_a_low_port_is_bound_before_privileges_are_dropped(
     daemon: MakeDaemon, nobodys_folder: str
 ) -> None:
-    """Root's port is served by nobody's processes."""
+    """The processes of an ordinary user serve the port."""
     port = free_low_port()
     served = daemon(folder=nobodys_folder, daemon={"user": "nobody"}, listen=[{"port": port}])
     assert served.port == port
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_group_may_be_another_than_the_users(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """`group` is the group of every process."""
+def test_the_group_can_be_set(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """`daemon.group` replaces the user's own group in every process."""
     served = daemon(folder=nobodys_folder, daemon={"user": "nobody", "group": "daemon"})
     gids = {status_of(pid)["Gid"].split()[0] for pid in served.processes}
     assert gids == {"1"}
 
 
-def test_a_privileged_daemon_stops_cleanly_after_dropping(
+def test_a_daemon_that_dropped_privileges_stops_cleanly(
     daemon: MakeDaemon, nobodys_folder: str
 ) -> None:
-    """What root made before, the user can take away after: nothing is left."""
+    """The user can remove the files that root created."""
     served = daemon(
         folder=nobodys_folder, daemon={"user": "nobody"}, listen=[{"address": "unix:t.sock"}]
     )
@@ -238,7 +238,7 @@ def test_a_privileged_daemon_stops_cleanly_after_dropping(
 
 
 def free_low_port() -> int:
-    """Return a port below 1024 at which nobody listens; tests beside this one begin elsewhere."""
+    """Return a free port below 1024; tests that run in parallel begin at other numbers."""
     first = 600 + os.getpid() % 400
     for port in range(first, 1024):
         with socket.socket() as probe:
@@ -247,4 +247,4 @@ def free_low_port() -> int:
             except OSError:
                 continue
             return port
-    pytest.skip("no port below 1024 is free, or this user may not have one")
+    pytest.skip("no port below 1024 is free, or this user may not bind to one")

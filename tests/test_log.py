@@ -1,4 +1,4 @@
-"""The log: one event a line, whole and ASCII, whatever clients send."""
+"""The log of a daemon: one event a line, complete and ASCII, whatever clients send."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ GARBAGE = [
 ]
 
 
-def garble(client: Client, number: int) -> int:
-    """Be one of many busy clients; return how many commands were sent."""
+def send_commands(client: Client, number: int) -> int:
+    """Send valid and invalid commands; return the number of valid ones."""
     for turn in range(10):
         client.say(GARBAGE[(number + turn) % len(GARBAGE)])
         client.send(b"time" * 10)
@@ -55,23 +55,23 @@ def garble(client: Client, number: int) -> int:
 
 @pytest.fixture
 def busy(daemon: MakeDaemon) -> Daemon:
-    """Return a daemon that fifty clients have kept busy, and that has stopped."""
+    """Return a daemon that has served fifty busy clients and has stopped."""
     served = daemon()
     clients = [served.connect() for _ in range(50)]
-    with concurrent.futures.ThreadPoolExecutor(len(clients)) as crowd:
-        assert set(crowd.map(garble, clients, range(50))) == {101}
+    with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
+        assert set(pool.map(send_commands, clients, range(50))) == {101}
     served.stop()
     return served
 
 
 def lines_of(daemon: Daemon) -> list[bytes]:
-    """Return the log's lines."""
+    """Return the lines of the log."""
     with open(daemon.log_file, "rb") as file:
         return file.read().splitlines(keepends=True)
 
 
-def test_a_busy_log_is_whole(busy: Daemon) -> None:
-    """Each line is one JSON object in ASCII, and each session is told from end to end."""
+def test_a_busy_log_is_complete(busy: Daemon) -> None:
+    """Each line is a JSON object in ASCII, and each session has all its lines."""
     lines = lines_of(busy)
     assert all(line.isascii() and line.endswith(b"}\n") for line in lines)
     events: list[Event] = [json.loads(line) for line in lines]
@@ -82,59 +82,59 @@ def test_a_busy_log_is_whole(busy: Daemon) -> None:
             sessions[event["connection"]].append(event)
     assert len(sessions) == 50
     assert_is_in_order(events)
-    for told in sessions.values():
-        assert_is_a_session(told)
+    for session in sessions.values():
+        assert_is_a_session(session)
 
 
 def assert_has_common_fields(event: Event) -> None:
-    """Check what every line has."""
+    """Check the fields of every line."""
     assert TIMESTAMP.fullmatch(event["timestamp"])
     assert event["level"] == LEVELS[event["event"]]
     assert isinstance(event["pid"], int)
 
 
-def assert_is_a_session(told: list[Event]) -> None:
-    """Check that lines of one connection begin, add up and end."""
-    assert [told[0]["event"], told[-1]["event"]] == ["client.connected", "client.disconnected"]
-    assert len({(line["client"], line["service"], line["listener"]) for line in told}) == 1
-    counts = collections.Counter(line["event"] for line in told)
-    assert counts["client.command"] == told[-1]["commands"] == 101
+def assert_is_a_session(lines: list[Event]) -> None:
+    """Check the first line, the last line and the counts of a session."""
+    assert [lines[0]["event"], lines[-1]["event"]] == ["client.connected", "client.disconnected"]
+    assert len({(line["client"], line["service"], line["listener"]) for line in lines}) == 1
+    counts = collections.Counter(line["event"] for line in lines)
+    assert counts["client.command"] == lines[-1]["commands"] == 101
     assert counts["client.invalid"] >= 8
-    assert told[-1]["bytes_out"] == 100 * ANSWER_BYTES + 4
-    assert told[-1]["reason"] == "quit"
+    assert lines[-1]["bytes_out"] == 100 * ANSWER_BYTES + 4
+    assert lines[-1]["reason"] == "quit"
 
 
 def assert_is_in_order(events: list[Event]) -> None:
-    """Check that one process's lines are in the order of their times."""
+    """Check that the lines of each process are in the order of their timestamps."""
     by_pid: dict[int, list[str]] = collections.defaultdict(list)
     for event in events:
         by_pid[event["pid"]].append(event["timestamp"])
     assert all(times == sorted(times) for times in by_pid.values())
 
 
-TURNS = ["server.started", "server.stopping", "server.stopped"]
+LIFECYCLE = ["server.started", "server.stopping", "server.stopped"]
 
 
-def test_a_daemon_tells_its_whole_life(daemon: MakeDaemon) -> None:
+def test_start_and_stop_are_logged(daemon: MakeDaemon) -> None:
     """From `server.started` to `server.stopped`, with version and file."""
     served = daemon()
     served.served().quit()
     served.stop()
     events = served.events()
-    turns = [event for event in events if "version" in event]
-    assert [turn["event"] for turn in turns] == TURNS
-    assert all(turn["config"] == served.file for turn in turns)
-    assert all(re.fullmatch(r"\d+\.\d+.*", turn["version"]) for turn in turns)
+    lifecycle = [event for event in events if "version" in event]
+    assert [event["event"] for event in lifecycle] == LIFECYCLE
+    assert all(event["config"] == served.file for event in lifecycle)
+    assert all(re.fullmatch(r"\d+\.\d+.*", event["version"]) for event in lifecycle)
     started = events[0]
     assert started["pid"] == served.pid
-    named = [event["event"] for event in events]
-    assert named[1] == "server.listening"
-    assert named[-1] == "server.stopped"
-    assert collections.Counter(named)["server.stopping"] == 1
+    names = [event["event"] for event in events]
+    assert names[1] == "server.listening"
+    assert names[-1] == "server.stopped"
+    assert collections.Counter(names)["server.stopping"] == 1
 
 
-def test_a_session_is_told_in_four_lines(daemon: MakeDaemon) -> None:
-    """Connected, command, command, disconnected; by its handler, with all its fields."""
+def test_a_session_with_two_commands_is_four_lines(daemon: MakeDaemon) -> None:
+    """Connected, command, command, disconnected; with the handler's pid and all fields."""
     served = daemon()
     client = served.served()
     session = served.status()["sessions"][0]
@@ -150,7 +150,7 @@ def test_a_session_is_told_in_four_lines(daemon: MakeDaemon) -> None:
 
 
 def test_bytes_of_an_echo_are_counted(daemon: MakeDaemon) -> None:
-    """What came in and what went out stand in the last line."""
+    """The last line has the bytes received and sent."""
     served = daemon(listen=[{"port": 0, "service": "echo"}])
     client = served.connect()
     client.echo(b"x" * 1000)
@@ -161,7 +161,7 @@ def test_bytes_of_an_echo_are_counted(daemon: MakeDaemon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "seen"),
+    ("level", "written"),
     [
         ("debug", {"info", "warning"}),
         ("info", {"info", "warning"}),
@@ -169,20 +169,20 @@ def test_bytes_of_an_echo_are_counted(daemon: MakeDaemon) -> None:
         ("error", set()),
     ],
 )
-def test_the_level_is_the_least_that_is_written(
-    daemon: MakeDaemon, level: str, seen: set[str]
+def test_events_below_the_level_are_not_written(
+    daemon: MakeDaemon, level: str, written: set[str]
 ) -> None:
-    """Below `log.level` nothing is written."""
+    """`log.level` is the lowest level of the log."""
     served = daemon(log={"level": level})
     client = served.served()
     client.say(b"help")
     client.quit()
     served.stop()
-    assert {event["level"] for event in served.events()} - {"debug"} == seen
+    assert {event["level"] for event in served.events()} - {"debug"} == written
 
 
 def text_of(daemon: Daemon, format_: str) -> list[str]:
-    """Return the lines of a short life in another format."""
+    """Serve a client, stop, and return the lines of a log in another format."""
     daemon.served().say(b'a"\x1b=')
     daemon.stop()
     assert format_ == daemon.settings["log"]["format"]
@@ -198,7 +198,7 @@ def test_logfmt_has_the_same_fields(daemon: MakeDaemon) -> None:
     assert sum("event=client.invalid" in line for line in lines) == 1
 
 
-def test_the_console_format_is_for_people(daemon: MakeDaemon) -> None:
+def test_the_console_format_is_readable(daemon: MakeDaemon) -> None:
     """`log.format: console` writes readable lines, without colours in a file."""
     lines = text_of(daemon(log={"format": "console"}), "console")
     assert not any("\x1b" in line or line.startswith("{") for line in lines)
@@ -206,10 +206,8 @@ def test_the_console_format_is_for_people(daemon: MakeDaemon) -> None:
     assert sum("client.invalid" in line for line in lines) == 1
 
 
-def test_a_file_with_any_name_keeps_the_log_ascii(
-    daemon: MakeDaemon, tmp_path: pathlib.Path
-) -> None:
-    """A name beyond ASCII is escaped, and reads back as it was."""
+def test_the_name_of_the_file_is_escaped(daemon: MakeDaemon, tmp_path: pathlib.Path) -> None:
+    """The log stays ASCII, and a JSON parser returns the name."""
     folder = os.path.join(tmp_path, 'tëtr"ad\n\u2028')
     os.mkdir(folder)
     served = daemon(folder=folder)
@@ -217,22 +215,22 @@ def test_a_file_with_any_name_keeps_the_log_ascii(
     assert all(line.isascii() for line in lines_of(served))
 
 
-def test_a_torn_last_line_is_not_made_worse(prepared: MakeDaemon) -> None:
-    """What somebody else has left without a line ending does not swallow our first line."""
+def test_a_partial_line_of_another_program_is_ended(prepared: MakeDaemon) -> None:
+    """The first event of the daemon is on a line of its own."""
     served = prepared()
     with open(served.log_file, "w", encoding="ascii") as file:
-        file.write('{"whole": 1}\n{"to')
+        file.write('{"complete": 1}\n{"to')
     served.start()
     until(lambda: b"server.started" in b"".join(lines_of(served)), "the first line")
     lines = lines_of(served)
-    assert lines[0] == b'{"whole": 1}\n'
-    ours = [line for line in lines if b"server.started" in line]
-    assert json.loads(ours[0])["pid"] == served.pid
+    assert lines[0] == b'{"complete": 1}\n'
+    own = [line for line in lines if b"server.started" in line]
+    assert json.loads(own[0])["pid"] == served.pid
     os.truncate(served.log_file, 0)
 
 
 def test_the_log_is_appended_to(daemon: MakeDaemon) -> None:
-    """A new start leaves the old lines where they are."""
+    """A new start keeps the old lines."""
     served = daemon()
     served.stop()
     served.start()
@@ -240,8 +238,8 @@ def test_the_log_is_appended_to(daemon: MakeDaemon) -> None:
     assert served.events()[0]["event"] == "server.started"
 
 
-def test_the_log_is_complete_when_the_master_is_gone(daemon: MakeDaemon) -> None:
-    """The last lines of many sessions are in the file before the daemon's end is seen."""
+def test_the_log_is_complete_when_the_master_exits(daemon: MakeDaemon) -> None:
+    """The last lines of all sessions are in the file by then."""
     served = daemon()
     for _ in range(30):
         served.served()

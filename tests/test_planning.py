@@ -298,8 +298,10 @@ def test_every_key_is_a_setting() -> None:
 def test_settings_that_cannot_change_are_settings() -> None:
     """Every key that is fixed while the daemon runs is a key."""
     made = make(Config())
-    assert set(made["fixed"]) <= made["settings"].keys()
-    assert {"daemon.user", "daemon.group", "daemon.pidfile", "daemon.control"} <= set(made["fixed"])
+    assert set(made["restart_only"]) <= made["settings"].keys()
+    assert {"daemon.user", "daemon.group", "daemon.pidfile", "daemon.control"} <= set(
+        made["restart_only"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,11 +317,11 @@ def test_the_plan_has_the_programs_to_run(
 ) -> None:
     """The master runs the logger; and the reloader and the probe as the daemon was started."""
     made = make(Config(), explicit=explicit, foreground=foreground)
-    assert made["reloader"][-2:] == made["prober"][-2:] == arguments
+    assert made["config_reader"][-2:] == made["upgrade_trial"][-2:] == arguments
     commands = {
         "logger.process": made["logger"],
-        "helpers.config_reader": made["reloader"],
-        "helpers.upgrade_trial": made["prober"],
+        "helpers.config_reader": made["config_reader"],
+        "helpers.upgrade_trial": made["upgrade_trial"],
     }
     for program, command in commands.items():
         assert command[0] == sys.executable

@@ -1,4 +1,4 @@
-"""The processes of a daemon: how many, called what, and what they hold."""
+"""The processes of a daemon: their number, their titles, and their descriptors."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from conftest import MakeDaemon
     from daemons import Daemon
 
-unmeasured = pytest.mark.skipif(MEASURED, reason="coverage has descriptors of its own")
+unmeasured = pytest.mark.skipif(MEASURED, reason="coverage opens descriptors")
 
 
-def until_alone(daemon: Daemon) -> None:
-    """Wait until only the master and its logger are left."""
+def wait_for_handlers_to_exit(daemon: Daemon) -> None:
+    """Wait until only the master and its logger run."""
     until(lambda: len(daemon.processes) == 2, "the end of the handlers")
 
 
 def test_three_clients_are_five_processes(daemon: MakeDaemon) -> None:
-    """A master, a logger, and a handler for each client; when they have left, two are left."""
+    """A master, a logger, and a handler for each client; two when the clients have quit."""
     served = daemon()
     assert served.logger
     clients = [served.served() for _ in range(3)]
     assert len(served.processes) == 5
     assert all(client.quit() == b"quit" for client in clients)
-    until_alone(served)
+    wait_for_handlers_to_exit(served)
     assert children_of(served.pid) == [served.logger]
 
 
-def test_processes_are_told_apart_by_their_titles(daemon: MakeDaemon) -> None:
-    """`ps` shows the master with its file, the logger, and handlers with their clients."""
+def test_titles_name_the_processes(daemon: MakeDaemon) -> None:
+    """`ps` shows the master with its file, the logger, and each handler with its client."""
     served = daemon()
     assert served.logger
     clients = [served.served() for _ in range(2)]
@@ -55,8 +55,8 @@ def test_processes_are_told_apart_by_their_titles(daemon: MakeDaemon) -> None:
     assert set(titles[1:]) == {"tetrad: logger"} | handlers
 
 
-def test_processes_have_one_name(daemon: MakeDaemon) -> None:
-    """All are `tetrad` for those who look for the command's name, as `pgrep` does."""
+def test_the_command_name_of_all_processes_is_tetrad(daemon: MakeDaemon) -> None:
+    """`pgrep tetrad` finds them all."""
     served = daemon()
     assert served.logger
     served.served()
@@ -64,24 +64,24 @@ def test_processes_have_one_name(daemon: MakeDaemon) -> None:
 
 
 def test_there_are_no_zombies(daemon: MakeDaemon) -> None:
-    """Handlers that have ended are gone, not waiting to be asked how."""
+    """The kernel reaps handlers when they exit."""
     served = daemon()
     for _ in range(20):
         assert served.served().quit() == b"quit"
-    until_alone(served)
+    wait_for_handlers_to_exit(served)
     assert "Z" not in {state_of(pid) for pid in served.processes}
 
 
-def test_a_unix_client_is_in_its_handlers_title(daemon: MakeDaemon) -> None:
-    """A client without an address is called as in the log."""
+def test_a_unix_client_is_in_the_title_of_its_handler(daemon: MakeDaemon) -> None:
+    """Its name is the one in the log."""
     served = daemon(listen=[{"address": "unix:t.sock"}])
     served.connect_to_path("t.sock").ask()
     name = served.wait_for("client.connected")["client"]
     assert title_of(served.handlers[0]) == f"tetrad: handler {name}"
 
 
-def test_the_daemon_has_left_its_starter(daemon: MakeDaemon) -> None:
-    """It has a session of its own, does not lead it, and has no terminal."""
+def test_the_daemon_is_detached(daemon: MakeDaemon) -> None:
+    """It is in a new session, is not the session leader, and has no terminal."""
     served = daemon()
     _, _, group, session, terminal, *_ = stat_of(served.pid)
     assert int(terminal) == 0
@@ -91,8 +91,8 @@ def test_the_daemon_has_left_its_starter(daemon: MakeDaemon) -> None:
 
 
 @unmeasured
-def test_a_handler_holds_what_it_needs_and_nothing_else(daemon: MakeDaemon) -> None:
-    """Journal, notices, lifeline and client: no listener, no pidfile, nobody else's client."""
+def test_a_handler_has_three_pipes_and_its_client(daemon: MakeDaemon) -> None:
+    """It has no listener, no pidfile and no other client."""
     served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock"}])
     for _ in range(3):
         served.served()
@@ -104,8 +104,8 @@ def test_a_handler_holds_what_it_needs_and_nothing_else(daemon: MakeDaemon) -> N
 
 
 @unmeasured
-def test_a_waiting_handler_holds_no_more(daemon: MakeDaemon) -> None:
-    """A handler ahead of its client has the channel by which that will come."""
+def test_a_spare_handler_has_three_pipes_and_a_channel(daemon: MakeDaemon) -> None:
+    """It receives its client through the channel."""
     served = daemon(handlers={"spare": 2, "clients_each": 5})
     served.served()
     until(lambda: len(served.handlers) == 3, "three handlers")
@@ -114,15 +114,15 @@ def test_a_waiting_handler_holds_no_more(daemon: MakeDaemon) -> None:
 
 
 @unmeasured
-def test_the_logger_holds_no_socket(daemon: MakeDaemon) -> None:
-    """The pipe, the count of what it has written, and the file are all that it has open."""
+def test_the_logger_has_no_socket(daemon: MakeDaemon) -> None:
+    """It has the event pipe, its counters and the log file."""
     served = daemon()
     served.served()
     served.wait_for("client.command")
-    held = kinds_of(descriptors_of(served.logger))
-    assert sorted(held) == [0, 1, 2, 3, 4, 5]
-    assert {held.pop(fd) for fd in (0, 1, 2)} == {"/dev/null"}
-    assert sorted(held.values()) == ["/memfd:tally (deleted)", served.log_file, "pipe"]
+    open_files = kinds_of(descriptors_of(served.logger))
+    assert sorted(open_files) == [0, 1, 2, 3, 4, 5]
+    assert {open_files.pop(fd) for fd in (0, 1, 2)} == {"/dev/null"}
+    assert sorted(open_files.values()) == ["/memfd:tally (deleted)", served.log_file, "pipe"]
 
 
 def sockets_of(pid: int) -> int:
@@ -130,29 +130,29 @@ def sockets_of(pid: int) -> int:
     return sum(name.startswith("socket:") for name in descriptors_of(pid).values())
 
 
-def test_the_master_holds_no_clients(daemon: MakeDaemon) -> None:
-    """A client's socket is its handler's alone: with its end, the connection ends."""
+def test_the_master_keeps_no_client_socket(daemon: MakeDaemon) -> None:
+    """Only the handler has it, so the connection ends with the handler."""
     served = daemon()
     assert sockets_of(served.pid) == 2
     for _ in range(5):
         served.served()
-    # The master closes its copy when it has forked, which the answer does not wait for.
-    until(lambda: sockets_of(served.pid) == 2, "the listener and the control socket alone")
+    # The master closes its copy after the fork; the answer may be faster.
+    until(lambda: sockets_of(served.pid) == 2, "only the listener and the control socket")
 
 
-def test_the_master_gathers_no_descriptors(daemon: MakeDaemon) -> None:
-    """After many clients the master holds exactly what it held before."""
+def test_the_master_leaks_no_descriptors(daemon: MakeDaemon) -> None:
+    """After many clients, the master has the same descriptors as before."""
     served = daemon()
     assert served.logger
     before = kinds_of(descriptors_of(served.pid))
     for _ in range(30):
         served.served().quit()
-    until_alone(served)
+    wait_for_handlers_to_exit(served)
     until(lambda: kinds_of(descriptors_of(served.pid)) == before, "the same descriptors")
 
 
-def test_the_port_is_free_when_the_master_was_killed(daemon: MakeDaemon) -> None:
-    """Nobody but the master holds the listener: nobody connects to a daemon that is dead."""
+def test_a_killed_master_frees_the_port(daemon: MakeDaemon) -> None:
+    """Only the master has the listener, so clients are refused."""
     served = daemon()
     served.served()
     served.signal(9)
@@ -161,8 +161,8 @@ def test_the_port_is_free_when_the_master_was_killed(daemon: MakeDaemon) -> None
         probe.connect(("127.0.0.1", served.port))
 
 
-def test_ps_shows_the_tree(daemon: MakeDaemon) -> None:
-    """What an operator types shows who is who."""
+def test_ps_shows_the_children(daemon: MakeDaemon) -> None:
+    """`ps --ppid` shows the logger and the handlers with their clients."""
     served = daemon()
     client = served.served()
     assert served.logger

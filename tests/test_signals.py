@@ -1,4 +1,4 @@
-"""What signals do, and what happens when a process is killed."""
+"""Signals to the master and its children, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from daemons import Daemon
     from processes import Process
 
-GONE_SECONDS = 2.0
-"""Within this time everything is gone when the master has died."""
+EXIT_SECONDS = 2.0
+"""The time within which all processes exit after the master was killed."""
 
 ECHO = [{"port": 0}, {"port": 0, "service": "echo"}]
 
 
 def children(daemon: Daemon) -> list[Process]:
-    """Return the master's children, to be waited for."""
+    """Return the master's children."""
     return [daemon.watch(pid) for pid in daemon.processes[1:]]
 
 
 def last_event(daemon: Daemon) -> str:
-    """Return the log's last word."""
+    """Return the name of the last event of the log."""
     event: str = daemon.events()[-1]["event"]
     return event
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_command_that_has_begun_is_finished(daemon: MakeDaemon, number: int) -> None:
-    """`ti` before the signal and `me` after it get their answer, and then the end."""
+def test_an_incomplete_command_is_finished(daemon: MakeDaemon, number: int) -> None:
+    """`ti` before the signal and `me` after it are answered, then the connection closes."""
     served = daemon()
     client = served.connect()
     client.say(b"ti")
@@ -51,7 +51,7 @@ def test_a_command_that_has_begun_is_finished(daemon: MakeDaemon, number: int) -
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_idle_clients_are_closed_at_once(daemon: MakeDaemon, number: int) -> None:
-    """Clients between commands, or before their first, are told with the end of the stream."""
+    """Clients between commands or before their first one read the end of the stream."""
     served = daemon(listen=ECHO, daemon={"stop_timeout": "1h"})
     clients = [served.served(), served.connect(), served.connect(1)]
     served.signal(number)
@@ -62,7 +62,7 @@ def test_idle_clients_are_closed_at_once(daemon: MakeDaemon, number: int) -> Non
 
 
 def test_a_stop_waits_no_longer_than_its_timeout(daemon: MakeDaemon) -> None:
-    """A command that is never finished ends with `stop_timeout`."""
+    """A command that is never completed is aborted after `stop_timeout`."""
     served = daemon(daemon={"stop_timeout": "200ms"})
     client = served.connect()
     client.say(b"ti")
@@ -72,8 +72,8 @@ def test_a_stop_waits_no_longer_than_its_timeout(daemon: MakeDaemon) -> None:
     assert served.events("client.disconnected")[0]["reason"] == "stopping"
 
 
-def test_a_client_that_does_not_read_is_not_waited_for(daemon: MakeDaemon) -> None:
-    """A session stuck in sending ends with `stop_timeout`, too."""
+def test_a_client_that_does_not_read_is_closed_by_a_stop(daemon: MakeDaemon) -> None:
+    """A session that blocks in sending ends after `stop_timeout`."""
     served = daemon(listen=ECHO, daemon={"stop_timeout": "200ms"}, session={"send_timeout": None})
     client = served.connect(1)
     flood = in_background(lambda: client.flood(bytes(65536)))
@@ -83,8 +83,8 @@ def test_a_client_that_does_not_read_is_not_waited_for(daemon: MakeDaemon) -> No
     flood.join()
 
 
-def test_a_handler_that_does_not_heed_is_killed(daemon: MakeDaemon) -> None:
-    """A handler that stands still is killed after `stop_timeout`, and missed in the log."""
+def test_a_handler_that_does_not_exit_is_killed(daemon: MakeDaemon) -> None:
+    """A suspended handler is killed after `stop_timeout`."""
     served = daemon(daemon={"stop_timeout": "100ms"})
     served.may_lose = True
     served.served()
@@ -95,7 +95,7 @@ def test_a_handler_that_does_not_heed_is_killed(daemon: MakeDaemon) -> None:
 
 
 def test_a_second_sigterm_changes_nothing(daemon: MakeDaemon) -> None:
-    """A stop stays graceful, however often it is asked for."""
+    """A stop stays graceful."""
     served = daemon()
     client = served.connect()
     client.say(b"ti")
@@ -109,8 +109,8 @@ def test_a_second_sigterm_changes_nothing(daemon: MakeDaemon) -> None:
     assert len(served.events("server.stopping")) == 1
 
 
-def test_sigquit_waits_for_nobody(daemon: MakeDaemon) -> None:
-    """A command that has begun is not finished on SIGQUIT."""
+def test_sigquit_stops_at_once(daemon: MakeDaemon) -> None:
+    """An incomplete command is aborted."""
     served = daemon(daemon={"stop_timeout": "1h"})
     client = served.connect()
     client.say(b"ti")
@@ -120,8 +120,8 @@ def test_sigquit_waits_for_nobody(daemon: MakeDaemon) -> None:
     assert last_event(served) == "server.stopped"
 
 
-def test_sigquit_ends_a_stop_that_waits(daemon: MakeDaemon) -> None:
-    """Who has lost patience with a graceful stop can have the immediate one."""
+def test_sigquit_ends_a_graceful_stop(daemon: MakeDaemon) -> None:
+    """An operator can turn a graceful stop into an immediate one."""
     served = daemon(daemon={"stop_timeout": "1h"})
     client = served.connect()
     client.say(b"ti")
@@ -133,7 +133,7 @@ def test_sigquit_ends_a_stop_that_waits(daemon: MakeDaemon) -> None:
 
 
 def test_a_stopped_daemon_leaves_nothing_but_its_log(daemon: MakeDaemon) -> None:
-    """Pidfile and sockets are taken away, and the log ends with `server.stopped`."""
+    """Pidfile and sockets are removed, and the log ends with `server.stopped`."""
     served = daemon()
     served.served()
     served.signal(signal.SIGTERM)
@@ -143,7 +143,7 @@ def test_a_stopped_daemon_leaves_nothing_but_its_log(daemon: MakeDaemon) -> None
 
 
 def test_sighup_reloads(daemon: MakeDaemon) -> None:
-    """SIGHUP is `tetrad reload`: the file is applied and the log says what changed."""
+    """SIGHUP is `tetrad reload`: the file is applied, and the changes are logged."""
     served = daemon()
     served.configure(limits={"clients": 1})
     served.signal(signal.SIGHUP)
@@ -152,7 +152,7 @@ def test_sighup_reloads(daemon: MakeDaemon) -> None:
 
 
 def test_sighup_with_a_bad_file_changes_nothing(daemon: MakeDaemon) -> None:
-    """A file with a problem is logged, and the old configuration serves on."""
+    """The problem is logged, and the old configuration stays in use."""
     served = daemon()
     served.configure(limits={"clients": "many"}, handlers={"spare": 3})
     served.signal(signal.SIGHUP)
@@ -164,7 +164,7 @@ def test_sighup_with_a_bad_file_changes_nothing(daemon: MakeDaemon) -> None:
 
 
 def test_sigusr1_reopens_the_log(daemon: MakeDaemon) -> None:
-    """After a rename and SIGUSR1 the log goes on under its own name."""
+    """After a rename and SIGUSR1, the log continues at its own path."""
     served = daemon()
     served.wait_for("server.listening")
     os.rename(served.log_file, served.log_file + ".1")
@@ -175,7 +175,7 @@ def test_sigusr1_reopens_the_log(daemon: MakeDaemon) -> None:
 
 
 def test_no_line_is_lost_while_the_log_is_rotated(daemon: MakeDaemon) -> None:
-    """Each command is in one of the files, whole, however often they change."""
+    """Each command is in one of the files, as a complete line."""
     served = daemon()
     served.wait_for("server.listening")
     clients = [served.served() for _ in range(5)]
@@ -194,8 +194,8 @@ def test_no_line_is_lost_while_the_log_is_rotated(daemon: MakeDaemon) -> None:
     assert len(lines) == 5 * (1 + 5 * 20)
 
 
-def test_a_log_that_was_moved_away_is_noticed(daemon: MakeDaemon) -> None:
-    """Without any signal, what is logged after a rename is in a new file."""
+def test_a_moved_log_is_detected(daemon: MakeDaemon) -> None:
+    """Without a signal, events after a rename are in a new file."""
     served = daemon()
     served.wait_for("server.listening")
     os.rename(served.log_file, served.log_file + ".1")
@@ -204,8 +204,8 @@ def test_a_log_that_was_moved_away_is_noticed(daemon: MakeDaemon) -> None:
     assert served.events("log.reopened")
 
 
-def test_a_log_that_was_replaced_is_noticed(daemon: MakeDaemon) -> None:
-    """Another file under the log's name, as logrotate makes one, is the log from then on."""
+def test_a_replaced_log_is_detected(daemon: MakeDaemon) -> None:
+    """Another file at the path, as logrotate creates it, becomes the log."""
     served = daemon()
     served.wait_for("server.listening")
     os.rename(served.log_file, served.log_file + ".1")
@@ -216,14 +216,14 @@ def test_a_log_that_was_replaced_is_noticed(daemon: MakeDaemon) -> None:
 
 
 def test_the_master_ignores_sigchld(daemon: MakeDaemon) -> None:
-    """The kernel reaps handlers by itself: SIGCHLD is ignored in the master."""
+    """The kernel reaps the handlers."""
     ignored = int(status_of(daemon().pid)["SigIgn"], 16)
     assert ignored & 1 << (signal.SIGCHLD - 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
-def test_the_masters_signals_are_nothing_to_a_handler(daemon: MakeDaemon, number: int) -> None:
-    """What a terminal or a slip of the hand sends to a handler does not end its session."""
+def test_a_handler_ignores_the_other_signals(daemon: MakeDaemon, number: int) -> None:
+    """A signal from a terminal does not end the session."""
     served = daemon()
     client = served.served()
     client.say(b"ti")
@@ -233,7 +233,7 @@ def test_the_masters_signals_are_nothing_to_a_handler(daemon: MakeDaemon, number
 
 
 def test_sigterm_to_a_handler_ends_its_session_only(daemon: MakeDaemon) -> None:
-    """An operator can end one session by its process, which finishes its command."""
+    """The handler finishes its command first; other sessions continue."""
     served = daemon()
     client, other = served.connect(), served.served()
     client.say(b"ti")
@@ -245,8 +245,8 @@ def test_sigterm_to_a_handler_ends_its_session_only(daemon: MakeDaemon) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
-def test_the_logger_outlives_signals(daemon: MakeDaemon, number: int) -> None:
-    """A signal to the whole group does not cost the log its last lines."""
+def test_the_logger_ignores_signals(daemon: MakeDaemon, number: int) -> None:
+    """A signal to the process group does not lose the last lines of the log."""
     served = daemon()
     logger = served.logger
     os.kill(logger, number)
@@ -255,24 +255,24 @@ def test_the_logger_outlives_signals(daemon: MakeDaemon, number: int) -> None:
     assert served.logger == logger
 
 
-def test_everything_is_gone_when_the_master_is_killed(daemon: MakeDaemon) -> None:
-    """Handlers, whatever they are at, and the logger do not outlive their master."""
+def test_all_processes_exit_when_the_master_is_killed(daemon: MakeDaemon) -> None:
+    """Handlers in every state, and the logger."""
     served = daemon(listen=ECHO, handlers={"spare": 1}, session={"send_timeout": None})
     served.served().say(b"ti")
     silent, busy = served.connect(), served.connect(1)
     served.wait_for("client.connected", client=busy.name)
     flood = in_background(lambda: busy.flood(bytes(65536)))
-    left = children(served)
-    assert len(left) >= 4
+    remaining = children(served)
+    assert len(remaining) >= 4
     served.signal(signal.SIGKILL)
     assert served.is_gone()
-    assert all(process.has_ended(GONE_SECONDS) for process in left)
+    assert all(process.has_ended(EXIT_SECONDS) for process in remaining)
     assert silent.is_refused()
     flood.join()
 
 
-def test_a_start_after_a_kill_just_works(daemon: MakeDaemon) -> None:
-    """What a master that was killed has left does not stand in the way."""
+def test_a_start_after_a_kill_succeeds(daemon: MakeDaemon) -> None:
+    """The files of the killed master do not prevent it."""
     served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock"}])
     served.signal(signal.SIGKILL)
     assert served.is_gone()
@@ -283,7 +283,7 @@ def test_a_start_after_a_kill_just_works(daemon: MakeDaemon) -> None:
 
 
 def test_a_logger_that_was_killed_is_replaced(daemon: MakeDaemon) -> None:
-    """The log goes on with another logger, and says that something may be missing."""
+    """The next logger continues the log, and `log.lost` warns of losses of unknown size."""
     served = daemon()
     client = served.served()
     killed = served.watch(served.logger)
@@ -296,8 +296,8 @@ def test_a_logger_that_was_killed_is_replaced(daemon: MakeDaemon) -> None:
     assert served.logger != killed.pid
 
 
-def test_nothing_is_lost_while_there_is_no_logger(daemon: MakeDaemon) -> None:
-    """What happens before the next logger is there is written by it."""
+def test_events_without_a_logger_are_not_lost(daemon: MakeDaemon) -> None:
+    """They wait in the pipe for the next logger."""
     served = daemon()
     client = served.served()
     served.wait_for("client.command")
@@ -307,8 +307,8 @@ def test_nothing_is_lost_while_there_is_no_logger(daemon: MakeDaemon) -> None:
     served.wait_for("client.command", count=101)
 
 
-def test_a_handler_that_was_killed_is_missed(daemon: MakeDaemon) -> None:
-    """Its loss is logged with its client, which is gone, and its place is free."""
+def test_a_killed_handler_is_logged_as_lost(daemon: MakeDaemon) -> None:
+    """The event names its client, and another client can connect."""
     served = daemon(limits={"clients": 1})
     served.may_lose = True
     client = served.served()
@@ -321,8 +321,8 @@ def test_a_handler_that_was_killed_is_missed(daemon: MakeDaemon) -> None:
     assert served.status()["handlers"]["lost"] == 1
 
 
-def test_a_logger_that_has_just_been_forked_is_deaf_already(daemon: MakeDaemon) -> None:
-    """It takes a while to import what it needs; a ^C for the whole group comes when it likes."""
+def test_a_new_logger_ignores_signals_from_its_start(daemon: MakeDaemon) -> None:
+    """A ^C may reach the process group while the logger still imports its modules."""
     served = daemon()
     [logger] = children_of(served.pid)
     for number in fork.MASTER_SIGNALS:

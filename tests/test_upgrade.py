@@ -16,7 +16,7 @@ from damage.accounts import Sessions, account
 from installations import Installation
 from processes import children_of, descriptors_of, in_background, run, stopped, title_of, until
 from test_activation import _AS_A_MANAGER_STARTS_IT
-from test_notify import Manager
+from test_sd_notify import Manager
 from tetrad import __version__
 
 if TYPE_CHECKING:
@@ -792,7 +792,7 @@ def test_listeners_of_a_service_manager_are_kept(
 def listen(manager: Manager, words: list[str]) -> None:
     """Take note of all that a manager hears, to the end."""
     while "STOPPING=1" not in words:
-        words += manager.hears()
+        words += manager.receive()
 
 
 def test_a_service_manager_hears_of_an_upgrade(

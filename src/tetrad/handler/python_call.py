@@ -9,7 +9,7 @@ import os
 import sys
 
 import tetrad
-from tetrad.system import errors
+from tetrad.system.text import describe_error, traceback_frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,6 @@ def describe(error: BaseException) -> str:
 
     For example `ValueError: too many (disks.py:17)`.
     """
-    text = errors.describe(error)[:_LONGEST_MESSAGE]
-    places = [frame for frame in errors.frames(error) if not frame[0].startswith(_FOREIGN)]
+    text = describe_error(error)[:_LONGEST_MESSAGE]
+    places = [frame for frame in traceback_frames(error) if not frame[0].startswith(_FOREIGN)]
     return f"{text} ({os.path.basename(places[-1][0])}:{places[-1][1]})" if places else text

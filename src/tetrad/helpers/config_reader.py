@@ -63,9 +63,9 @@ def _problems_of_log(config: RuntimeConfig, *, foreground: bool) -> list[str]:
     """Try whether the log file can be opened: a bad one must not cost the good one."""
     file = config["log"]["file"]
     if file is None and not foreground:
-        return [log_file.NO_TERMINAL]
+        return [log_file.NO_STANDARD_ERROR]
     try:
-        log_file.try_out(file, config["pidfile"])
+        log_file.check_openable(file, config["pidfile"])
     except OSError as error:
         return [f"log.file: {file}: {reason_of(error)}"]
     return []

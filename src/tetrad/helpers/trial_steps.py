@@ -52,7 +52,7 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
 
 def _problems(config: RuntimeConfig, state: State) -> list[str]:
     """Return what of the file cannot be applied to the daemon that runs."""
-    problems = restart_problems(state["fixed"], state["settings"], config["settings"])
+    problems = restart_problems(state["restart_only"], state["settings"], config["settings"])
     if saved_state.pair_listeners(config, state) is None:
         problems.append(
             "listen: an upgrade changes no listeners: put them back, upgrade, then change them "

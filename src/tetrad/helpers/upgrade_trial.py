@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from tetrad.system import errors
+from tetrad.system.text import describe_error, traceback_frames
 
 ANSWER, STATE = 3, 4
 
@@ -41,6 +41,6 @@ def main() -> None:
 def _describe(error: BaseException) -> str:
     """Return what was raised and where, in one line."""
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {errors.describe(error)}"
-    file, line = errors.frames(error)[-1]
-    return f"{file}:{line}: {errors.describe(error)}"
+        return f"{error.filename}:{error.lineno}: {describe_error(error)}"
+    file, line = traceback_frames(error)[-1]
+    return f"{file}:{line}: {describe_error(error)}"

@@ -1,6 +1,6 @@
-"""Access lists: which rule decides about a client's address. Pure look-ups, no I/O.
+"""Access lists: which rule allows or denies a client's address. No I/O.
 
-The master decides by them, and `tetrad explain` does where no daemon runs.
+Used by the master, and by `tetrad explain` if no daemon runs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class AccessList:
-    """Networks that are allowed or denied: the most specific match decides, on a tie deny.
+    """Rules that allow or deny networks. The most specific match wins; on a tie, deny.
 
-    An address that matches no rule is allowed, unless there is a rule that allows.
+    An address without a match is allowed, unless at least one rule allows a network.
     """
 
     def __init__(self, rules: Iterable[AccessRule]) -> None:
@@ -27,11 +27,11 @@ class AccessList:
             if not rule["allow"] or network not in networks:
                 networks[network] = rule
             self._allows_unmatched = self._allows_unmatched and not rule["allow"]
-        self._longest_first = sorted(self._rules, reverse=True)
+        self._most_specific_first = sorted(self._rules, reverse=True)
 
     def rule(self, bits: int, address: int) -> AccessRule | None:
-        """Return the rule that decides about an address, None if no rule matches."""
-        for length, prefix in self._longest_first:
+        """Return the rule that applies to an address; None if no rule matches."""
+        for length, prefix in self._most_specific_first:
             if length == bits:
                 rule = self._rules[length, prefix].get(address >> (bits - prefix))
                 if rule is not None:

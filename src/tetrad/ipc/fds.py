@@ -1,43 +1,46 @@
-"""Where the front leaves what the master needs: descriptors by number, as in s6 and inetd.
+"""The numbers of the descriptors that the launcher leaves for the master, as inetd and s6 do.
 
-The first three are what every handler keeps, beside its client.
+Handlers keep the first three, beside their client.
 """
 
 EVENTS_WRITE = 3
-"""Where events go in: the pipe to the logger."""
+"""The event pipe: master and handlers write events."""
 
 NOTICES_WRITE = 4
-"""Where handlers tell the master that they are done."""
+"""The notice pipe: handlers write exit notices."""
 
 SHUTDOWN_READ = 5
-"""Where handlers hear that they are to stop, or that their master is gone."""
+"""The shutdown pipe: handlers read that they have to stop, or that the master has exited."""
 
 FIRST_MASTER_FD = 6
-"""What stands here and above is closed in a handler, but for its client or its channel."""
+"""A handler closes this descriptor and all above, except its client and its channel."""
 
 EVENTS_READ = 6
-"""The master's: the logger's end of the pipe, kept for the next logger."""
+"""The logger's end of the event pipe. The master keeps it for the next logger."""
 
 NOTICES_READ = 7
-"""The master's end of the notices."""
+"""The master's end of the notice pipe."""
 
 SHUTDOWN_WRITE = 8
-"""The master's end of the lifeline."""
+"""The master's end of the shutdown pipe."""
 
 RUNTIME_CONFIG = 9
-"""The plan, and for an upgrade the state of the daemon, in a file in memory; else it is empty."""
+"""A memory file with the runtime configuration, and in an upgrade the saved state behind it.
+
+The master empties it once it has read it.
+"""
 
 PIDFILE = 10
-"""The pidfile, whose lock says that this daemon runs."""
+"""The pidfile. Its lock shows that the daemon runs."""
 
 CONTROL = 11
 """The listening control socket."""
 
 READY = 12
-"""Where the one who started the daemon waits to hear that it accepts."""
+"""The launcher's pipe: the master writes to it when it accepts clients."""
 
 LOG_COUNTERS = 13
-"""How many lines the logger has written and lost, in memory (`tetrad.ipc.log_counters`)."""
+"""A memory file in which the logger counts lines (`tetrad.ipc.log_counters`)."""
 
 FIRST_LISTENER = 14
 """The first listener; the others follow."""

@@ -1,4 +1,4 @@
-"""Pairs listeners of the configuration with sockets that exist already."""
+"""Match the listeners of a configuration with sockets that are open already."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 def pair(
     present: Iterable[T], wanted: Iterable[U], is_same: Callable[[T, U], bool]
 ) -> tuple[list[tuple[T, U]], list[T], list[U]]:
-    """Return pairs that are the same listener, then what is only present, then only wanted.
+    """Return the pairs for which `is_same` holds, the unmatched `present`, the unmatched `wanted`.
 
-    Each is in at most one pair: several listeners may have one name, that of port 0.
+    Each item is in at most one pair: several listeners may have the same name, with port 0.
     """
     pairs, only_present, only_wanted = [], [], list(wanted)
-    for one in present:
-        match = next((other for other in only_wanted if is_same(one, other)), None)
+    for item in present:
+        match = next((other for other in only_wanted if is_same(item, other)), None)
         if match is None:
-            only_present.append(one)
+            only_present.append(item)
         else:
             only_wanted.remove(match)
-            pairs.append((one, match))
+            pairs.append((item, match))
     return pairs, only_present, only_wanted

@@ -1,7 +1,7 @@
-"""How many events the logger has written and lost, counted where the master can look it up.
+"""Counters of the events that the logger has written and lost, in a memory file.
 
-A file in memory that both have open: the logger counts without waking anybody, and its replacement
-goes on counting.
+The logger and the master both have the file open: the logger counts without waking the master, and
+the next logger continues the counts.
 """
 
 from __future__ import annotations
@@ -10,39 +10,45 @@ import os
 import sys
 
 _BYTES = 8
+_COUNTS, _EXIT = 0, 2
+"""Where the two pairs of numbers begin."""
 
 
 class LogCounters:
-    """Numbers of 64 bits: written, lost; and of who left on purpose, its pid and what it owes."""
+    """Two pairs of 64-bit numbers: the events written and lost, and the exit of a logger.
+
+    A logger that exits by order records its pid and how many losses it did not report. The next
+    logger resets the record.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def read(self) -> tuple[int, int]:
-        """Return how many were written and how many lost."""
-        return self._pair(0)
+        """Return how many events were written and how many were lost."""
+        return self._read(_COUNTS)
 
     def add(self, written: int, lost: int) -> None:
-        """Count some more."""
+        """Increase both counts."""
         before = self.read()
-        self._write(0, before[0] + written, before[1] + lost)
+        self._write(_COUNTS, before[0] + written, before[1] + lost)
 
-    def record_exit(self, pid: int, owed: int) -> None:
-        """Note that the logger `pid` has finished, and how many losses it could not report."""
-        self._write(2, pid, owed)
+    def record_exit(self, pid: int, unreported: int) -> None:
+        """Record that the logger `pid` exits by order, and how many losses it did not report."""
+        self._write(_EXIT, pid, unreported)
 
     @property
     def exited_pid(self) -> int:
-        """The pid of the logger that has finished, until the next one begins; 0 if none has."""
-        return self._pair(2)[0]
+        """The pid of the logger that exited by order; 0 if none has, or the next has started."""
+        return self._read(_EXIT)[0]
 
     def take_unreported(self) -> int:
-        """Return how many losses are still to be reported, once."""
-        _, owed = self._pair(2)
-        self._write(2, 0, 0)
-        return owed
+        """Return the unreported losses of the previous logger, and reset them and its pid."""
+        _, unreported = self._read(_EXIT)
+        self._write(_EXIT, 0, 0)
+        return unreported
 
-    def _pair(self, place: int) -> tuple[int, int]:
+    def _read(self, place: int) -> tuple[int, int]:
         data = os.pread(self._fd, 2 * _BYTES, place * _BYTES)
         order = sys.byteorder
         return int.from_bytes(data[:_BYTES], order), int.from_bytes(data[_BYTES:], order)

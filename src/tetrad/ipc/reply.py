@@ -1,4 +1,4 @@
-"""Words for operators, who may be slow to listen: nobody who is served waits for that."""
+"""Send a reply to an operator's command without making the master wait for its reader."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     """Forks a child that calls a function and keeps one descriptor. Raises OSError."""
 
 REPLY_TIMEOUT_SECONDS = 2.0
-"""How long somebody has to take what they are told."""
+"""How long a child waits for the reader of a reply."""
 
 
 def send_reply(fork: Fork, fd: int, data: bytes) -> None:
-    """Write what there is room for at once; a child writes the rest. Raises OSError."""
+    """Write what fits at once; a child writes the rest. Raises OSError."""
     os.set_blocking(fd, False)
     try:
         data = data[os.write(fd, data) :]
@@ -29,7 +29,7 @@ def send_reply(fork: Fork, fd: int, data: bytes) -> None:
 
 
 def write_with_timeout(fd: int, data: bytes) -> None:
-    """Write all of it to who takes it in time, and has not left; for a child, as it waits."""
+    """Write all of it, unless the reader closes or takes too long. Blocks: for a child only."""
     os.set_blocking(fd, False)
     poll = select.poll()
     poll.register(fd, select.POLLOUT)

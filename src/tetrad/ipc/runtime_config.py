@@ -1,8 +1,7 @@
-"""The plan: the configuration as plain data, for the programs that import almost nothing.
+"""The runtime configuration: the configuration as plain data, for the master and its handlers.
 
-`tetrad.launch.runtime_config` makes it, `marshal` carries it, the master and its handlers read it.
-These types
-are for the type checker: at run time a lean program never imports this module.
+`tetrad.launch.runtime_config` makes it, and `marshal` carries it between processes. These types are
+for the type checker: the master and its handlers never import this module at run time.
 """
 
 from __future__ import annotations
@@ -11,17 +10,18 @@ from typing import TypedDict
 
 
 class ProxyConfig(TypedDict):
-    """Balancers before a listener: where they are, and the seconds that they have to say whom."""
+    """The trusted proxies of a listener, and the seconds within which the PROXY header must end."""
 
     trusted: list[AccessRule]
     timeout: float
 
 
 class TlsConfig(TypedDict):
-    """What a listener is encrypted with, in PEM, and until when, in seconds since 1970.
+    """The TLS settings of a listener; certificates and key are PEM texts.
 
-    `file` is the certificate's; `client_ca` None: clients need no certificate; `subjects` are glob
-    patterns, none: everybody is served who has a certificate.
+    `file` is the path of the certificate, `expires` its end in seconds since 1970. With `client_ca`
+    None, clients need no certificate. `subjects` are glob patterns; an empty list accepts every
+    valid client certificate.
     """
 
     file: str
@@ -34,7 +34,7 @@ class TlsConfig(TypedDict):
 
 
 class ListenerConfig(TypedDict):
-    """One listener, `index` in the list of them; `family` is inet, inet6 or unix (a path)."""
+    """A listener, at `index` in the list; `family` is inet, inet6 or unix (`address` is a path)."""
 
     index: int
     name: str
@@ -49,7 +49,7 @@ class ListenerConfig(TypedDict):
 
 
 class LogConfig(TypedDict):
-    """The log. `file` None is standard error."""
+    """The log; `file` None is standard error."""
 
     file: str | None
     level: str
@@ -57,7 +57,7 @@ class LogConfig(TypedDict):
 
 
 class LimitsConfig(TypedDict):
-    """How many clients are let in; `rate_per_source` is a count and its seconds."""
+    """The limits of clients; `rate_per_source` is a count and a period in seconds."""
 
     clients: int
     clients_per_source: int | None
@@ -65,7 +65,7 @@ class LimitsConfig(TypedDict):
 
 
 class SessionConfig(TypedDict):
-    """The deadlines of a session, in seconds; None: there is none."""
+    """The timeouts of a session in seconds; None is no timeout."""
 
     first_command_timeout: float | None
     idle_timeout: float | None
@@ -74,9 +74,9 @@ class SessionConfig(TypedDict):
 
 
 class AccessRule(TypedDict):
-    """One network: `bits` is 32 or 128, `network` its address as a number, `name` its key.
+    """A rule for one network: `bits` is 32 or 128, `network` the address as a number.
 
-    The key is where the rule stands in the configuration, such as `access.deny[0]`.
+    `name` is the key of the rule in the configuration, such as `access.deny[0]`.
     """
 
     name: str
@@ -87,7 +87,7 @@ class AccessRule(TypedDict):
 
 
 class CommandConfig(TypedDict):
-    """What a command answers at once: `text` is strftime's format for a clock, else the answer."""
+    """A command that is answered at once; `text` is the answer, or a clock's strftime(3) format."""
 
     kind: str
     text: str
@@ -95,11 +95,11 @@ class CommandConfig(TypedDict):
 
 
 class JobConfig(TypedDict):
-    """What a command does that takes its time.
+    """A command that runs a program or calls a function.
 
-    `target` is the path of a program, or a function as `package.module:function`, which has neither
-    `arguments` (the program's own name is the first of them) nor `environment`. `timeout` is in
-    seconds, `max_output` in bytes; without `on_error` a failure is not answered.
+    `target` is the path of the program, or the function as `package.module:function`. `arguments`
+    (the first is the program's name) and `environment` are empty for a function. `timeout` is in
+    seconds, `max_output` in bytes. With `on_error` None a failure is not answered.
     """
 
     kind: str
@@ -112,29 +112,29 @@ class JobConfig(TypedDict):
 
 
 class ServiceManagerConfig(TypedDict):
-    """The service manager: where it listens, and after how many seconds of silence it acts.
+    """The values of NOTIFY_SOCKET, and of WATCHDOG_USEC in seconds.
 
-    `is_known`: whether the master is the very process that it started.
+    `knows_main_pid`: whether the service manager knows that the master is the main process.
     """
 
     notify: str | None
     watchdog: float | None
-    is_known: bool
+    knows_main_pid: bool
 
 
 class RuntimeConfig(TypedDict):
-    """The whole.
+    """The whole configuration.
 
-    `file` is the configuration's, `settings` has every key with its value as text, `fixed` those
-    that a running daemon cannot change; `logger`, `reloader` and `prober` are command lines.
-    `supervision`, and whether the listeners are `inherited` from a service manager, hold from start
-    to end.
+    `file` is the path of the configuration file. `settings` has the text of every key's value;
+    `restart_only` are the keys that a reload cannot change. `logger`, `config_reader` and
+    `upgrade_trial` are command lines. `service_manager`, and whether the listeners are `inherited`
+    from it, never change while the daemon runs.
     """
 
     version: str
     file: str | None
     listeners: list[ListenerConfig]
-    fixed: list[str]
+    restart_only: list[str]
     settings: dict[str, str]
     pidfile: str
     control: str
@@ -148,7 +148,7 @@ class RuntimeConfig(TypedDict):
     access: list[AccessRule]
     commands: dict[str, CommandConfig | JobConfig]
     logger: list[str]
-    reloader: list[str]
-    prober: list[str]
+    config_reader: list[str]
+    upgrade_trial: list[str]
     service_manager: ServiceManagerConfig
     inherited: bool

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         format: int
         version: str
         settings: dict[str, str]
-        fixed: list[str]
+        restart_only: list[str]
         service_manager: ServiceManagerConfig
         inherited: bool
         lifetime: LifetimeState
@@ -99,9 +99,9 @@ def check_format(state: State, version: str) -> None:
 def keep_process_settings(config: RuntimeConfig, state: State) -> None:
     """Copy into a new configuration what stays the same as long as the process runs.
 
-    By the time of an upgrade the service manager knows the main process.
+    By the time of an upgrade the service manager knows the main pid.
     """
-    config["service_manager"] = {**state["service_manager"], "is_known": True}
+    config["service_manager"] = {**state["service_manager"], "knows_main_pid": True}
     config["inherited"] = state["inherited"]
 
 

@@ -92,7 +92,7 @@ class Launcher:
         """
         with self._interruptions, self._prepared():
             if self._config["log"]["file"] is None:
-                raise StartError(log_file.NO_TERMINAL)
+                raise StartError(log_file.NO_STANDARD_ERROR)
             self._interruptions.check()
             hear, tell = os.pipe()
             child = os.fork()
@@ -248,7 +248,7 @@ class Launcher:
         keep = [fds_to_pass.pidfile, fds_to_pass.control, *fds_to_pass.listeners, ready]
         with privileges.dropping(self._identity):
             self._context(detach, keep).open()
-        log_file.try_out(self._config["log"]["file"], self._config["pidfile"])
+        log_file.check_openable(self._config["log"]["file"], self._config["pidfile"])
         hand_over(self._config, fds_to_pass)
         self._pidfile, self._ready = fds.PIDFILE, fds.READY
         become_master()

@@ -49,7 +49,7 @@ def problems(config: Config) -> list[Problem]:
 
 def _log_problems(path: str | None) -> Iterator[Problem]:
     if path is None:
-        yield Problem(log_file.NO_TERMINAL)
+        yield Problem(log_file.NO_STANDARD_ERROR)
     elif os.path.isdir(path):
         yield Problem(f"log.file: {path}: is a directory")
     else:

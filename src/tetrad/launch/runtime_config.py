@@ -72,7 +72,7 @@ def make(
             _listener(config, index, found and found.config)
             for index, found in enumerate(certificates or [None] * len(config.listen))
         ],
-        fixed=list(FIXED),
+        restart_only=list(FIXED),
         settings=_settings(config, certificates),
         pidfile=str(config.daemon.pidfile),
         control=str(config.daemon.control),
@@ -98,10 +98,10 @@ def make(
         ],
         commands=_commands(config),
         logger=exec_commands.command("logger.process"),
-        reloader=exec_commands.command("helpers.config_reader", manner, explicit or ""),
-        prober=exec_commands.command("helpers.upgrade_trial", manner, explicit or ""),
+        config_reader=exec_commands.command("helpers.config_reader", manner, explicit or ""),
+        upgrade_trial=exec_commands.command("helpers.upgrade_trial", manner, explicit or ""),
         service_manager=ServiceManagerConfig(
-            notify=activation.notify, watchdog=activation.watchdog, is_known=foreground
+            notify=activation.notify, watchdog=activation.watchdog, knows_main_pid=foreground
         ),
         inherited=bool(activation.sockets),
     )

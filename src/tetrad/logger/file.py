@@ -1,4 +1,4 @@
-"""The log's file: opened for appending, noticed when it is moved away, and never left torn."""
+"""The log file: opened for appending, reopened after it was moved, kept free of partial lines."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import stat
 
 _TAIL_BYTES = 8192
 _OWN_LINE = (b'{"timestamp":"', b"timestamp=")
-"""How a line of ours begins: only such a one is cut off when it is torn."""
+"""How the logger's lines begin. A partial line that begins otherwise is not removed."""
 
 STANDARD_ERROR = 2
 
-NO_TERMINAL = "log.file is null, but a daemon has no terminal: name a file, or use tetrad run"
-"""What is wrong with standard error for one that was started."""
+NO_STANDARD_ERROR = "log.file is null, but a daemon has no terminal: set log.file or use tetrad run"
+"""Why a daemon, other than `tetrad run`, cannot log to standard error."""
 
 
-def try_out(path: str | None, pidfile: str) -> None:
-    """Open a log's file and close it again. Raises OSError, also if it is the pidfile by a link.
+def check_openable(path: str | None, pidfile: str) -> None:
+    """Open a log file and close it again. Raises OSError, also if it is the pidfile by a link.
 
-    Not for the master: it would lose the lock on its pidfile by closing that.
+    Never called by the master: closing the pidfile would release its lock.
     """
     if path is None:
         return
     fd, status = _open(path)
     os.close(fd)
     if os.path.exists(pidfile) and os.path.samestat(status, os.stat(pidfile)):
-        raise FileExistsError(errno.EEXIST, "this is daemon.pidfile by another name", path)
+        raise FileExistsError(errno.EEXIST, "is the same file as daemon.pidfile", path)
 
 
 class LogFile:
-    """A file, or standard error for None. Errors are the return value, never raised."""
+    """A log file, or standard error if the path is None. Methods return errors, and never raise."""
 
     def __init__(self, path: str | None) -> None:
         self._path = path
@@ -47,7 +47,10 @@ class LogFile:
             self.open()
 
     def open(self, *, repair: bool = False) -> bool:
-        """Open the file anew; if that cannot be, the open one is written on, if it exists."""
+        """Open the file again. If that fails, return False and keep the open file unless deleted.
+
+        `repair` removes a partial line at the end.
+        """
         if self._path is None:
             return True
         try:
@@ -60,12 +63,12 @@ class LogFile:
         self._fd = fd
         self._identity = (status.st_dev, status.st_ino)
         if repair and stat.S_ISREG(status.st_mode):
-            with contextlib.suppress(OSError):  # a full disk: the next line begins behind the piece
-                _cut(fd, status.st_size)
+            with contextlib.suppress(OSError):  # disk full: the next line follows the partial one
+                _repair_end(fd, status.st_size)
         return True
 
     def was_moved(self) -> bool:
-        """Tell whether the path leads to another file than the open one, or to none."""
+        """Tell whether the path is no longer that of the open file."""
         if self._path is None:
             return False
         try:
@@ -73,28 +76,28 @@ class LogFile:
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:
-            return self._fd < 0  # nobody can tell: what is open is as good as ever
+            return self._fd < 0  # the path cannot be examined: keep the open file
         return (status.st_dev, status.st_ino) != self._identity
 
     def write(self, lines: list[bytes]) -> int:
-        """Write lines, and return how many of them are written whole."""
+        """Write lines, and return how many of them were written completely."""
         data = b"".join([line + b"\n" for line in lines])
         written = 0
         try:
             while written < len(data):
                 written += os.write(self._fd, data[written:] if written else data)
         except OSError:
-            return self._keep_whole(data[:written])
+            return self._remove_partial_line(data[:written])
         return len(lines)
 
-    def _keep_whole(self, written: bytes) -> int:
-        """Take back the piece of a line that was still written, and return how many are whole."""
-        torn = len(written) - (written.rfind(b"\n") + 1)
-        if torn:
+    def _remove_partial_line(self, written: bytes) -> int:
+        """Truncate the file to complete lines; return how many lines of `written` are complete."""
+        partial = len(written) - (written.rfind(b"\n") + 1)
+        if partial:
             try:
-                os.ftruncate(self._fd, os.fstat(self._fd).st_size - torn)
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - partial)
             except OSError:
-                pass  # not a file that can be cut; the next line begins behind the piece
+                pass  # not a regular file: the next line follows the partial one
         return written.count(b"\n")
 
     def _is_deleted(self) -> bool:
@@ -110,9 +113,9 @@ class LogFile:
 
 
 def _open(path: str) -> tuple[int, os.stat_result]:
-    """Open a file for appending, and look what it is. Raises OSError.
+    """Open a file for appending; return its descriptor and status. Raises OSError.
 
-    To read and write: a named pipe that nobody reads yet must not hold up anybody.
+    Opened for reading too, because opening a named pipe for writing only waits for a reader.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     fd = os.open(path, flags, 0o666)
@@ -123,11 +126,11 @@ def _open(path: str) -> tuple[int, os.stat_result]:
         raise
 
 
-def _cut(fd: int, size: int) -> None:
-    """Take away the torn line that a logger killed in the middle of a write has left."""
+def _repair_end(fd: int, size: int) -> None:
+    """Remove the partial line of a logger that was killed; end a partial line of other origin."""
     tail = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-    torn = tail[tail.rfind(b"\n") + 1 :]
-    if torn.startswith(_OWN_LINE):
-        os.ftruncate(fd, size - len(torn))
-    elif torn:
+    partial = tail[tail.rfind(b"\n") + 1 :]
+    if partial.startswith(_OWN_LINE):
+        os.ftruncate(fd, size - len(partial))
+    elif partial:
         os.write(fd, b"\n")

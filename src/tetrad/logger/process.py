@@ -1,8 +1,8 @@
-"""The logger: reads events from the pipe, and is the only one that writes the log.
+"""The logger process: reads events from the event pipe and writes the lines of the log.
 
-The only importer of structlog. It outlives its master until the pipe is empty: it is started deaf
-to all signals but SIGKILL, and ends at the end of the pipe, or when another version is to take its
-place.
+It is the only process that imports structlog, and the only one that writes the log. It never
+serves a client. It ignores all signals except SIGKILL, so that it outlives the master until the
+pipe is empty, and exits at the end of the pipe or by the order of a new version.
 """
 
 from __future__ import annotations
@@ -33,133 +33,133 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 PIPE = 3
-TALLY = 4
+COUNTERS = 4
 
 RETRY_SECONDS = 1.0
-"""How often a log that could not be written is tried again when nothing new comes."""
+"""How often losses are reported again while the log cannot be written and no event arrives."""
 
-REST_SECONDS = 0.01
-"""How long lines gather after a batch: woken for each of them, we were in the way of who serves."""
+BATCH_SECONDS = 0.01
+"""The pause after a batch, in which events collect. Waking for each event would slow handlers."""
 
 _READ_BYTES = 1 << 18
-_MUCH = 1 / 8
-"""What part of the pipe may be full when it is left to fill."""
+_MAX_FILL = 1 / 8
+"""The part of the pipe's capacity above which the logger reads again without a pause."""
 
 _COUNT = struct.Struct("i")
 _NANOSECONDS = 1_000_000_000
 
-_SOME_TIME = b"0000-00-00T00:00:00.000000Z"
-"""Stands for the time in a line that is rendered once, for whenever the same is said again."""
+_TIME_PLACEHOLDER = b"0000-00-00T00:00:00.000000Z"
+"""The time in a rendered line, which is reused when the same event occurs again."""
 
 
 class Logger:
-    """Turns what comes through the pipe into lines of the log, written with one write a batch."""
+    """Turns the data of the event pipe into lines of the log, with one write for each batch."""
 
-    def __init__(self, orders: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         self._lines: list[bytes] = []
-        self._file = LogFile(orders["file"])
-        self._counters = LogCounters(TALLY)
+        self._file = LogFile(config["file"])
+        self._counters = LogCounters(COUNTERS)
         self._lost = self._counters.take_unreported()
-        self._is_leaving = False
+        self._is_exiting = False
         self._partial = b""
-        self._speaker: dict[str, Any] | None = None
-        self._configure(orders)
+        self._context: dict[str, Any] | None = None
+        self._configure(config)
         self._file.open(repair=True)
 
     def run(self) -> None:
-        """Read and write until every other end of the pipe is closed, or until told to leave."""
+        """Read and write until all writers have closed the pipe, or the order to exit arrives."""
         while data := self._read():
-            self.take(data)
-            if self._is_leaving:
-                self._finish()
+            self.feed(data)
+            if self._is_exiting:
+                self._read_to_end_of_write()
                 break
-            _rest()
+            _pause()
         self._write()
-        if self._is_leaving:
+        if self._is_exiting:
             self._counters.record_exit(os.getpid(), self._lost)
 
-    def _finish(self) -> None:
-        """Read on to where a write ends, so that the next logger begins where one begins.
+    def _read_to_end_of_write(self) -> None:
+        """Read what is in the pipe now, so that the next logger begins where a write begins.
 
-        Writes go into a pipe whole, so how much is in it now is a number of whole ones.
+        The kernel adds each write to the pipe as a whole, so the pipe now ends where a write ends.
         """
-        left = _waiting_bytes()
-        while left > 0:
-            data = os.read(PIPE, left)
-            left -= len(data)
-            self.take(data)
+        remaining = _pipe_bytes()
+        while remaining > 0:
+            data = os.read(PIPE, remaining)
+            remaining -= len(data)
+            self.feed(data)
 
     def _read(self) -> bytes:
-        """Wait for more; meanwhile, try now and then to report what was lost."""
+        """Wait for data and return it; meanwhile try to report losses every RETRY_SECONDS."""
         poll = select.poll()
         poll.register(PIPE, select.POLLIN)
         while not poll.poll(RETRY_SECONDS * 1000 if self._lost else None):
             self._write()
         return os.read(PIPE, _READ_BYTES)
 
-    def take(self, data: bytes) -> None:
-        """Write what has come, but for a last line that has not come whole."""
+    def feed(self, data: bytes) -> None:
+        """Handle the complete lines in the data, and keep a partial line for the next call."""
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             try:
-                self._heed(line.decode())
-            except ValueError:  # half of it went down with another logger
-                self._lost += self._speaker is not None
+                self._handle_line(line.decode())
+            except ValueError:  # its beginning was read by a logger that was killed
+                self._lost += self._context is not None
         self._write()
 
-    def _heed(self, line: str) -> None:
-        """Log an event, obey an order, or take note of who speaks. Raises ValueError."""
+    def _handle_line(self, line: str) -> None:
+        """Handle a context line, an event or an order. Raises ValueError if it is malformed."""
         if line.startswith(log_protocol.CONTEXT_MARK):
-            self._speaker = _decode(line.removeprefix(log_protocol.CONTEXT_MARK))
+            self._context = _decode(line.removeprefix(log_protocol.CONTEXT_MARK))
             self._rendered.clear()
             return
         moment, what = line.split(" ", 1)
-        if what in self._rendered:  # as when a client sends the same command many times at once
-            self._gather(int(moment), self._rendered[what])
+        if what in self._rendered:  # for example a client that pipelines the same command
+            self._add_line(int(moment), self._rendered[what])
             return
         level, event, text = what.split(" ", 2)
         fields = _decode(text)
         if level == log_protocol.LOGGER_ORDER:
-            self._obey(event, fields)
+            self._handle_order(event, fields)
         elif event == log_protocol.LOG_LOST and fields["count"]:
-            self._lost += fields["count"]  # one report for all that was lost, wherever it was
-        elif self._speaker is not None:
-            if level == "info" and log_protocol.HEALTH_CHECK in self._speaker:
+            self._lost += fields["count"]  # one report for the losses of all processes
+        elif self._context is not None:
+            if level == "info" and log_protocol.HEALTH_CHECK in self._context:
                 level = "debug"
-            self._rendered[what] = self._log(int(moment), level, event, self._speaker | fields)
+            self._rendered[what] = self._log(int(moment), level, event, self._context | fields)
 
     def _log(self, moment: int, level: str, event: str, fields: dict[str, Any]) -> bytes:
-        """Log an event; return its line for whenever it comes again, empty if nobody wants it."""
+        """Log an event; return its line for reuse, empty if the level is filtered out."""
         rendered: str | bytes = self._methods[level](event, **fields) or b""
         if isinstance(rendered, str):
             rendered = rendered.encode("ascii", "backslashreplace")
-        self._gather(moment, rendered)
+        self._add_line(moment, rendered)
         return rendered
 
-    def _gather(self, moment: int, rendered: bytes) -> None:
-        """Have a line written with the time in it."""
+    def _add_line(self, moment: int, rendered: bytes) -> None:
+        """Add a line to the batch, with its time in nanoseconds in place of the placeholder."""
         if rendered:
             seconds, nanoseconds = divmod(moment, _NANOSECONDS)
-            stamp = b"%b.%06dZ" % (_second(seconds), nanoseconds // 1000)
-            self._lines.append(rendered.replace(_SOME_TIME, stamp, 1))
+            stamp = b"%b.%06dZ" % (_format_second(seconds), nanoseconds // 1000)
+            self._lines.append(rendered.replace(_TIME_PLACEHOLDER, stamp, 1))
 
-    def _obey(self, order: str, fields: dict[str, Any]) -> None:
+    def _handle_order(self, order: str, fields: dict[str, Any]) -> None:
         self._write()
         if order == log_protocol.LOGGER_CONFIGURE:
             self._configure(fields)
             self._file.move(fields["file"])
         elif order == log_protocol.LOGGER_REOPEN and self._file.open():
-            self._say("info", log_protocol.LOG_REOPENED)
+            self._write_own_event("info", log_protocol.LOG_REOPENED)
         elif order == log_protocol.LOGGER_EXIT and fields["pid"] == os.getpid():
-            self._is_leaving = True
+            self._is_exiting = True
 
-    def _configure(self, orders: dict[str, Any]) -> None:
+    def _configure(self, config: dict[str, Any]) -> None:
         self._rendered: dict[str, bytes] = {}
         logger = structlog.wrap_logger(
             structlog.ReturnLogger(),
-            processors=[_head, _renderer(orders["format"])],
+            processors=[_order_fields, _renderer(config["format"])],
             wrapper_class=structlog.make_filtering_bound_logger(
-                log_protocol.LEVELS[orders["level"]]
+                log_protocol.LEVELS[config["level"]]
             ),
             cache_logger_on_first_use=True,
         )
@@ -167,64 +167,68 @@ class Logger:
         self._methods = {level: getattr(bound, level) for level in log_protocol.LEVELS}
 
     def _write(self) -> None:
-        """Write what was gathered; what cannot be is counted, and reported once it can."""
-        lines = self._take()
+        """Write the batch, after a report of earlier losses; count the lines that fail."""
+        lines = self._take_lines()
         if not lines and not self._lost:
             return
         if self._file.was_moved() and self._file.open():
-            self._say("info", log_protocol.LOG_REOPENED)
-        if self._lost and self._say("error", log_protocol.LOG_LOST, count=self._lost):
+            self._write_own_event("info", log_protocol.LOG_REOPENED)
+        if self._lost and self._write_own_event("error", log_protocol.LOG_LOST, count=self._lost):
             self._lost = 0
         written = self._file.write(lines)
         self._lost += len(lines) - written
         self._counters.add(written, len(lines) - written)
 
-    def _say(self, level: str, event: str, **fields: object) -> bool:
-        """Write a line of the logger's own, at once; True if it is written."""
+    def _write_own_event(self, level: str, event: str, **fields: object) -> bool:
+        """Write an event of the logger itself at once; return whether it was written."""
         self._log(time.time_ns(), level, event, {"pid": os.getpid(), **fields})
-        lines = self._take()
+        lines = self._take_lines()
         return self._file.write(lines) == len(lines)
 
-    def _take(self) -> list[bytes]:
-        """Return the lines that were gathered, once."""
+    def _take_lines(self) -> list[bytes]:
+        """Return the lines of the batch, and begin a new one."""
         lines, self._lines = self._lines, []
         return lines
 
 
-def _rest() -> None:
-    """Let lines gather, unless the pipe fills: the first after a pause is written at once."""
-    if _waiting_bytes() < fcntl.fcntl(PIPE, fcntl.F_GETPIPE_SZ) * _MUCH:
-        # For a span; time.sleep waits for a moment, which is none where a clock is made up.
-        select.poll().poll(REST_SECONDS * 1000)
+def _pause() -> None:
+    """Let events collect in the pipe, unless it fills.
+
+    Only a batch is followed by a pause: the first event after an idle time is written at once.
+    """
+    if _pipe_bytes() < fcntl.fcntl(PIPE, fcntl.F_GETPIPE_SZ) * _MAX_FILL:
+        # poll(2) waits for a duration. time.sleep waits until a moment of the clock, and returns at
+        # once where a tool fakes the clock.
+        select.poll().poll(BATCH_SECONDS * 1000)
 
 
-def _waiting_bytes() -> int:
-    """Return how much is in the pipe."""
+def _pipe_bytes() -> int:
+    """Return how many bytes are in the pipe."""
     (count,) = _COUNT.unpack(fcntl.ioctl(PIPE, termios.FIONREAD, bytes(_COUNT.size)))
     return int(count)
 
 
 def main() -> None:
-    """Run the logger; its one argument says how and where to write, as JSON."""
-    orders = json.loads(sys.argv[1])
+    """Run the logger. Its argument is the `LogConfig` in JSON."""
+    config = json.loads(sys.argv[1])
     ProcessTitle().show(b"logger")
-    Logger(orders).run()
+    Logger(config).run()
 
 
-def _head(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
+def _order_fields(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
     """Put time, level and event first, in that order."""
-    stamp = _SOME_TIME.decode()
+    stamp = _TIME_PLACEHOLDER.decode()
     return {"timestamp": stamp, "level": level, "event": fields.pop("event"), **fields}
 
 
 @functools.lru_cache(maxsize=8)
-def _second(seconds: int) -> bytes:
+def _format_second(seconds: int) -> bytes:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}".encode()
 
 
 def _renderer(style: str) -> Callable[[WrappedLogger, str, EventDict], str | bytes]:
     if style == "json":
-        return _json
+        return _render_json
     if style == "logfmt":
         return structlog.processors.LogfmtRenderer()
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
@@ -234,6 +238,6 @@ _decode: Callable[[str | bytes], dict[str, Any]] = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def _json(_logger: WrappedLogger, _level: str, fields: EventDict) -> bytes:
+def _render_json(_logger: WrappedLogger, _level: str, fields: EventDict) -> bytes:
     line = _encode(fields)
     return line if line.isascii() else json.dumps(fields).encode()

@@ -177,7 +177,7 @@ class HandlerPool:
         """
         self._check_is_scheduled = False
         ended = self._table.next_to_check(CHECKED_PER_TURN)
-        ended = [handler for handler in ended if fork.has_ended(handler.pid)]
+        ended = [handler for handler in ended if fork.has_exited(handler.pid)]
         if ended:
             self._read_notices(NOTICES_READ)
         for handler in ended:

@@ -69,7 +69,7 @@ class HelperProcess:
         ours, theirs = os.pipe()
         try:
             highest = max(self._loop.highest_fd, ours, theirs)
-            self._pid = fork.run_program(command, (theirs, *keep), highest, is_deaf=True)
+            self._pid = fork.run_program(command, (theirs, *keep), highest)
         except OSError:
             os.close(ours)
             raise

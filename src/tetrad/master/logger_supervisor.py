@@ -45,9 +45,7 @@ class LoggerSupervisor:
         self._started = time.monotonic()
         command = [*self._command, encode(config)]
         try:
-            self.pid = fork.run_program(
-                command, (EVENTS_READ, LOG_COUNTERS), self._loop.highest_fd, is_deaf=True
-            )
+            self.pid = fork.run_program(command, (EVENTS_READ, LOG_COUNTERS), self._loop.highest_fd)
         except OSError:
             self._schedule(self._started, self._restart)
         else:
@@ -60,7 +58,7 @@ class LoggerSupervisor:
             return
         self.configure(config)  # for the events that the old logger reads before the order to exit
         self.pid = self._exiting_pid = pid
-        if fork.has_ended(pid):
+        if fork.has_exited(pid):
             self._on_exit()
         else:
             self._send_order(log_protocol.LOGGER_EXIT, pid=pid)

@@ -43,10 +43,10 @@ from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
 from tetrad.master.upgrade import UPGRADED, Upgrader
 from tetrad.system import addresses, fork, sockets
-from tetrad.system.errors import call_path
 from tetrad.system.event_loop import EventLoop
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
+from tetrad.system.text import call_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Master:
         if service_manager.wants_status and reported != self.admission.clients:
             service_manager.schedule_status()
         has_idle_task = handlers.spare > 0 and handlers.needs_spare and not self.is_stopping
-        if not self.loop.run_once(has_chore=has_idle_task) and has_idle_task:
+        if not self.loop.run_once(has_idle_task=has_idle_task) and has_idle_task:
             handlers.fork_spare()
 
     def _flush_log(self) -> None:
@@ -270,7 +270,7 @@ class Master:
             "format": FORMAT,
             "version": __version__,
             "settings": self.config["settings"],
-            "fixed": self.config["fixed"],
+            "restart_only": self.config["restart_only"],
             "service_manager": self.config["service_manager"],
             "inherited": self.config["inherited"],
             "lifetime": self.lifetime.save_state(),
@@ -390,7 +390,7 @@ def main() -> None:
         master.run()
     except Exception as error:  # noqa: BLE001 - any exception ends the daemon; the log has which
         master.log_failure(error)
-        os._exit(fork.FAILED)
+        os._exit(fork.EX_SOFTWARE)
 
 
 def _unlink(path: str) -> None:

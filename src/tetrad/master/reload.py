@@ -6,7 +6,7 @@ import errno
 
 from tetrad import __version__
 from tetrad.ipc import listener_pairs, log_protocol
-from tetrad.ipc.log_protocol import shortened
+from tetrad.ipc.log_protocol import shorten
 from tetrad.master import tls_contexts
 from tetrad.master.connections import Listener
 from tetrad.master.helper_process import HelperProcess, failure
@@ -92,7 +92,7 @@ class Reloader:
 
     def _read(self) -> None:
         self._answering, self._waiting = self._waiting, []
-        self._helper.start(self._target.config["reloader"], (), self._on_answer)
+        self._helper.start(self._target.config["config_reader"], (), self._on_answer)
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
         if "errors" not in answer:
@@ -107,7 +107,7 @@ class Reloader:
                 "tetrad upgrade switches to it and applies the file"
             )
         target, old = self._target, self._target.config
-        problems = restart_problems(old["fixed"], old["settings"], config["settings"])
+        problems = restart_problems(old["restart_only"], old["settings"], config["settings"])
         problems += found
         open_missing = _require_same if old["inherited"] else _open_missing
         opened, more = open_missing(target.listeners, config["listeners"])
@@ -182,20 +182,22 @@ def _require_same(
     return [], ["listen: systemd holds the listeners: change tetrad.socket too, and restart both"]
 
 
-def restart_problems(fixed: Iterable[str], old: dict[str, str], new: dict[str, str]) -> list[str]:
+def restart_problems(
+    restart_only: Iterable[str], old: dict[str, str], new: dict[str, str]
+) -> list[str]:
     """Return a problem for each changed setting that only a restart can change."""
     changed = changes(old, new)
     return [
         f"{key} cannot change while the daemon runs ({changed[key]}): use tetrad restart"
         for key in changed
-        if key in fixed
+        if key in restart_only
     ]
 
 
 def changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Return the changed settings as `key: "old -> new"`, with long values shortened."""
+    """Return the changed settings as `key: "old -> new"`, with long values shorten."""
     return {
-        key: f"{shortened(old.get(key, 'none'))} -> {shortened(new.get(key, 'none'))}"
+        key: f"{shorten(old.get(key, 'none'))} -> {shorten(new.get(key, 'none'))}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     }

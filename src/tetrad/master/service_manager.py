@@ -31,10 +31,10 @@ class ServiceManager:
         self._timers = timers
         self._describe = describe
         self._notifier = Notifier(config["notify"])
-        self._is_known = config["is_known"]
+        self._knows_main_pid = config["knows_main_pid"]
         self._watchdog_seconds = config["watchdog"]
         self.reported_clients: int | None = None
-        self.wants_status = self._notifier.is_heard
+        self.wants_status = self._notifier.is_enabled
 
     def start(self) -> None:
         """Report readiness, and send watchdog messages from now on.
@@ -42,7 +42,7 @@ class ServiceManager:
         The manager of a daemon that forked itself learns only now which process is the main one,
         and rejects messages of any other process until then: so they start later.
         """
-        if self._is_known:
+        if self._knows_main_pid:
             self.ready()
             self._send_watchdog()
         else:
@@ -69,7 +69,7 @@ class ServiceManager:
         self._schedule("status", STATUS_SECONDS, self._send_status)
 
     def _send_status(self) -> None:
-        self.wants_status = self._notifier.is_heard
+        self.wants_status = self._notifier.is_enabled
         self.reported_clients, status = self._describe()
         self._notifier.status(status)
 

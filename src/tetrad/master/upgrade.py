@@ -107,7 +107,7 @@ class Upgrader:
         except OSError as error:
             self._finish(failure(f"no memory for an upgrade: {reason_of(error)}"))
             return
-        command = self._target.config["prober"]
+        command = self._target.config["upgrade_trial"]
         self._helper.start(command, (RUNTIME_CONFIG,), self._on_answer)
 
     def _on_answer(self, answer: dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
-"""Clients' addresses: how they are shown, and as the numbers that admission reckons with."""
+"""Client addresses as text for the log, and as numbers for access lists and limits. No I/O."""
 
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_pton
 
 Source = tuple[int, int]
-"""An address as admission counts it: 32 or 128 bits, and the address as a number."""
+"""A client's address as limits count it: its length in bits (32 or 128), and its value."""
 
 _MAPPED = "::ffff:"
 _MAPPED_PREFIX = 0xFFFF
@@ -14,7 +14,10 @@ _IPV4_MASK = (1 << _IPV4_BITS) - 1
 
 
 def parse(text: str) -> Source:
-    """Read an address; an IPv6 one that stands for an IPv4 one is that. Raises OSError."""
+    """Parse an IPv4 or IPv6 address. Raises OSError.
+
+    An IPv4-mapped IPv6 address is returned as the IPv4 address.
+    """
     if ":" not in text:
         return _IPV4_BITS, int.from_bytes(inet_pton(AF_INET, text), "big")
     number = int.from_bytes(inet_pton(AF_INET6, text), "big")
@@ -24,15 +27,16 @@ def parse(text: str) -> Source:
 
 
 def parse_peer(peer: object, serial: int) -> tuple[str, Source | None]:
-    """Return a peer's name for the log, and its address as bits and number; a Unix peer has none.
+    """Return a peer's name for the log, and its source; a peer of a Unix socket has no source.
 
-    `peer` is as accept(2) gave it. A client of a dual-stack socket that came by IPv4 is an IPv4
-    client. Unix peers have no name of their own, so they are told apart by `serial`.
+    `peer` is the address that accept(2) returned. An IPv4-mapped address, which a dual-stack socket
+    returns for an IPv4 client, becomes an IPv4 address. A peer of a Unix socket has no address of
+    its own, so its name contains `serial`.
     """
     if not isinstance(peer, tuple):
         return f"unix:{serial}", None
     host, port = peer[0], peer[1]
-    if ":" not in host:  # the shortest way for most: what is touched here, each fork copies
+    if ":" not in host:  # the common case is short: every page touched here is copied by a fork
         return f"{host}:{port}", (_IPV4_BITS, int.from_bytes(inet_pton(AF_INET, host), "big"))
     host = host.partition("%")[0]
     source = parse(host)

@@ -1,4 +1,4 @@
-"""The event loop of the master: descriptors to watch, timers, and a chore for when it is quiet."""
+"""The master's event loop: readable descriptors, timers, and one task for idle moments."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RETRY_SECONDS = 0.1
-"""How soon something is tried again for which the machine has no room."""
+"""The delay before a retry of what failed for lack of memory, descriptors or watches."""
 
-QUIET_SECONDS = 0.001
-"""How long nothing has to happen before a chore is done: who has just come is served first."""
+IDLE_SECONDS = 0.001
+"""How long nothing must happen before the idle task runs: a client that connects comes first."""
 
 
 class EventLoop:
-    """Calls back who watches a descriptor that can be read, with the descriptor."""
+    """Calls the watchers of readable descriptors, and the timers that are due.
+
+    `highest_fd` is the highest open descriptor: children close the descriptors up to it.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -29,58 +32,60 @@ class EventLoop:
         self.timers = Timers()
 
     def watch(self, fd: int, watcher: Callable[[int], object]) -> None:
-        """Call `watcher` whenever there is something to read, or the other end is gone."""
+        """Call `watcher` with `fd` whenever it is readable or the other end is closed."""
         self._watchers[fd] = watcher
         self.track_fd(fd)
         self._register(fd)
 
     def unwatch(self, fd: int) -> None:
-        """Call no more. To be done before closing: a copy in a child would keep it firing."""
+        """Stop watching. To be called before closing: epoll reports a copy that a child has."""
         if self._watchers.pop(fd, None) is not None:
             self._unregister(fd)
             self._unwatched.add(fd)
 
     def suspend(self, fd: int) -> None:
-        """Look away for a moment: something is there, and no room to take it."""
+        """Stop watching for RETRY_SECONDS: the descriptor is readable but cannot be served now."""
         self._unregister(fd)
-        self._register_soon(fd)
+        self._register_later(fd)
 
     def track_fd(self, fd: int) -> None:
-        """Take note of a descriptor that children are to close."""
+        """Include a descriptor in `highest_fd`."""
         self.highest_fd = max(self.highest_fd, fd)
 
-    def run_once(self, *, has_chore: bool) -> bool:
-        """Wait, call back, and run the timers. With a chore waiting it waits for a moment only.
+    def run_once(self, *, has_idle_task: bool) -> bool:
+        """Wait for events, call the watchers, then run the timers that are due.
 
-        Returns whether anything happened, so that the chore is only done when nothing did.
+        With `has_idle_task` the wait is IDLE_SECONDS. Returns whether a descriptor was readable; if
+        none was, the caller runs its idle task.
         """
         timers = self.timers
-        wait = QUIET_SECONDS if has_chore else timers.due - monotonic()
+        wait = IDLE_SECONDS if has_idle_task else timers.next_due - monotonic()
         if wait < 0:
             wait = 0.0
         elif wait > LONGEST_WAIT_SECONDS:
             wait = LONGEST_WAIT_SECONDS
-        # What is unwatched during this turn may be opened anew during it, by somebody else.
+        # A watcher may close a descriptor, and another may open a new one with the same number in
+        # the same turn: the old event must not reach the new watcher.
         if self._unwatched:
             self._unwatched.clear()
-        happened = self._epoll.poll(wait)
-        for fd, _ in happened:
+        events = self._epoll.poll(wait)
+        for fd, _ in events:
             watcher = self._watchers.get(fd)
             if watcher is not None and fd not in self._unwatched:
                 watcher(fd)
         now = monotonic()
-        if timers.due <= now:
+        if timers.next_due <= now:
             timers.run(now)
-        return happened != []
+        return events != []
 
     def _register(self, fd: int) -> None:
-        """Have the kernel watch it; what it has no room to watch now, it may have soon."""
+        """Register with epoll; retry if the kernel is out of memory or watches."""
         try:
             self._epoll.register(fd, select.EPOLLIN)
         except OSError:
-            self._register_soon(fd)
+            self._register_later(fd)
 
-    def _register_soon(self, fd: int) -> None:
+    def _register_later(self, fd: int) -> None:
         when = monotonic() + RETRY_SECONDS
         self.timers.set(f"watch {fd}", when, lambda: self._register(fd))
 

@@ -1,13 +1,13 @@
-"""The only place where the master forks, and its children: what each of those closes and resets.
+"""Fork the master's children, and execute programs in them.
 
-A child never returns through its parent's stack, keeps none of its descriptors but the ones it is
-given, and has its signals blocked until it has seen to them.
+A child never returns into its parent's code, keeps only the descriptors that it is given, and
+starts with the master's signals blocked. This module knows nothing of handlers or of the log.
 """
 
 from __future__ import annotations
 
 import os
-from os import _exit, closerange, fork  # a module is one more page for each child to copy
+from os import _exit, closerange, fork  # `os.fork` is one more page for each child to copy
 
 from tetrad.system.lean_signal import signal
 
@@ -26,28 +26,28 @@ MASTER_SIGNALS = {
     signal.SIGUSR1,
     signal.SIGUSR2,
 }
-"""The signals that mean something to the master; a handler knows only SIGTERM."""
+"""The signals that the master handles; a handler handles SIGTERM only."""
 
-FAILED = 70
-"""Exit status of a child that ended by a defect (EX_SOFTWARE); nobody can see it but strace."""
+EX_SOFTWARE = 70
+"""Exit status of a child that failed by a defect, as in sysexits.h. Only strace(1) can show it."""
 
-_FIRST = 3
+_FIRST_FD = 3
 _mask, _BLOCK, _SET = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_SETMASK
 
 
 class SignalsBlocked:
-    """While in this context the master's signals wait, so that no child ever takes one for it.
+    """A context in which the master's signals are blocked, so that no child receives one.
 
-    A signal that arrived in a child would be told to the master: its wakeup pipe is the child's,
-    too, until the child has seen to its own signals.
+    The child has a copy of the master's wakeup pipe until it resets its signals: the number of a
+    signal that it received before that would be written to the master.
     """
 
     def __enter__(self) -> None:
-        """Block them."""
+        """Block the signals."""
         signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
 
     def __exit__(self, *_: object) -> None:
-        """Let them through."""
+        """Unblock the signals."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)
 
 
@@ -55,48 +55,48 @@ signals_blocked = SignalsBlocked()
 
 
 class AsIfForked(SignalsBlocked):
-    """The same, for the master to do what a child does: its wakeup pipe is kept out of that."""
+    """A context in which the master can run a child's code: signals blocked, no wakeup pipe."""
 
     def __enter__(self) -> None:
-        """Block the signals, and put the pipe aside."""
+        """Block the signals, and disable the wakeup pipe."""
         super().__enter__()
         self._wakeup = signal.set_wakeup_fd(-1)
 
     def __exit__(self, *_: object) -> None:
-        """Put everything back."""
+        """Enable the wakeup pipe, and unblock the signals."""
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         super().__exit__()
 
 
 def fork_each(
-    jobs: Iterable[tuple[int, Callable[[*Ts], object], tuple[*Ts]]],
+    tasks: Iterable[tuple[int, Callable[[*Ts], object], tuple[*Ts]]],
     close_from: int,
-    highest: int,
+    highest_fd: int,
     on_failure: Callable[[BaseException], object],
 ) -> tuple[list[int], OSError | None]:
-    """Fork children, each of which does a job and ends; return their pids.
+    """Fork one child for each task; return their pids, and the error if a fork failed.
 
-    A job is a descriptor, a function and its arguments. A child keeps that descriptor and those
-    below `close_from`; the others, up to `highest`, are closed. The master's signals stay blocked
-    in it. A child whose function raises calls `on_failure` with the exception. If a fork fails, its
-    error is the second result and the jobs behind it are not started.
+    A task is a descriptor, a function and its arguments. The child keeps that descriptor and those
+    below `close_from`, closes the others up to `highest_fd`, calls the function and exits. The
+    master's signals stay blocked in it. If the function raises, the child calls `on_failure` with
+    the exception. After a fork that failed, no further task is started.
     """
     pids: list[int] = []
-    # As signals_blocked, but for what its functions would add to what each fork copies.
+    # Not signals_blocked: each fork would copy the pages of its two methods.
     before = _mask(_BLOCK, MASTER_SIGNALS)
     try:
-        for own, work, arguments in jobs:
+        for kept_fd, function, arguments in tasks:
             pid = fork()
             if pid == 0:
                 try:
-                    closerange(close_from, own)
-                    closerange(own + 1, highest + 1)
-                    work(*arguments)
+                    closerange(close_from, kept_fd)
+                    closerange(kept_fd + 1, highest_fd + 1)
+                    function(*arguments)
                     _exit(0)
                 except BaseException as error:  # noqa: BLE001 - a defect, which ends this child
                     on_failure(error)
                 finally:
-                    _exit(FAILED)
+                    _exit(EX_SOFTWARE)
             pids.append(pid)
     except OSError as error:
         return pids, error
@@ -106,38 +106,39 @@ def fork_each(
         _mask(_SET, before)
 
 
-def fork_child(work: Callable[[], object]) -> int:
-    """Fork a child that does `work` and never returns; return its pid. Raises OSError."""
+def fork_child(function: Callable[[], object]) -> int:
+    """Fork a child that calls `function` and exits; return its pid. Raises OSError."""
     pid = fork()
     if pid == 0:
         try:
-            work()
+            function()
             _exit(0)
         finally:
-            _exit(FAILED)
+            _exit(EX_SOFTWARE)
     return pid
 
 
-def run_program(
-    command: list[str], keep: Sequence[int], highest: int, *, is_deaf: bool = False
-) -> int:
-    """Fork and exec a program of ours, and return its pid. Raises OSError if it cannot fork.
+def run_program(command: list[str], keep: Sequence[int], highest_fd: int) -> int:
+    """Fork and execute a program of tetrad's; return its pid. Raises OSError if the fork fails.
 
-    It finds the descriptors `keep` at 3 and above. One that `is_deaf` heeds none of the master's
-    signals, from its first moment on.
+    The program has the descriptors `keep` at 3 and above, and no others up to `highest_fd`. It
+    ignores the master's signals from its first instruction on.
     """
     with signals_blocked:
         pid = os.fork()
         if pid == 0:
             try:
-                _execute(command, keep, highest, signal.SIG_IGN if is_deaf else signal.SIG_DFL)
+                _execute(command, keep, highest_fd)
             finally:
-                os._exit(FAILED)
+                os._exit(EX_SOFTWARE)
     return pid
 
 
-def has_ended(pid: int) -> bool:
-    """Tell whether a child of ours has. Nobody else can have its pid as long as it has not."""
+def has_exited(pid: int) -> bool:
+    """Tell whether a child has exited; the kernel reaps it then, because SIGCHLD is ignored.
+
+    As long as this is false, no other process can have the pid.
+    """
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -146,14 +147,15 @@ def has_ended(pid: int) -> bool:
 
 
 def send_signal(pid: int, number: int) -> None:
-    """Send a signal to a child of ours, if it has not ended; never to who may have its pid then."""
+    """Send a signal to a child unless it has exited; never to another process with its pid."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return
     try:
-        # What we hold is the process that has the pid now; it is ours if it is our child.
-        if not has_ended(pid):
+        # The pidfd refers to the process that has the pid now. That process is the child if the
+        # child has not exited.
+        if not has_exited(pid):
             signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
@@ -161,18 +163,16 @@ def send_signal(pid: int, number: int) -> None:
         os.close(pidfd)
 
 
-def _execute(
-    command: list[str], keep: Sequence[int], highest: int, disposition: signal.Handlers
-) -> None:
-    # No descriptor stands below its place, so moving one down never hits another to be moved.
-    for place, fd in enumerate(keep, _FIRST):
-        if fd != place:
-            os.dup2(fd, place)
-        os.set_inheritable(place, True)
-    os.closerange(_FIRST + len(keep), highest + 1)
+def _execute(command: list[str], keep: Sequence[int], highest_fd: int) -> None:
+    # Every descriptor in `keep` is at its new number or above, so dup2 overwrites none of them.
+    for number, fd in enumerate(keep, _FIRST_FD):
+        if fd != number:
+            os.dup2(fd, number)
+        os.set_inheritable(number, True)
+    os.closerange(_FIRST_FD + len(keep), highest_fd + 1)
     signal.set_wakeup_fd(-1)
     for number in MASTER_SIGNALS:
-        signal.signal(number, disposition)
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.execv(command[0], command)

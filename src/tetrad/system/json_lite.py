@@ -1,7 +1,7 @@
-"""JSON, written without the json module: what the master and its handlers tell other programs.
+"""Write JSON without the json module.
 
-The standard encoder brings the regular expressions along, and every page that the master has is a
-page that every fork pays for.
+The json module imports `re`. The master and its handlers avoid both, because every page of memory
+that the master has makes every fork slower.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _CONSTANTS = {None: "null", True: "true", False: "false"}
 
 
 def encode(value: object) -> str:
-    """Write a value of dict, list, tuple, str, int, float, bool and None as JSON, in one line."""
+    """Return a dict, list, tuple, str, int, float, bool or None as JSON in one line."""
     if isinstance(value, str):
         return f'"{value.translate(_ESCAPES)}"'
     if value is None or isinstance(value, bool):
@@ -25,5 +25,5 @@ def encode(value: object) -> str:
 
 
 def members(values: dict[str, object]) -> str:
-    """Write what stands between the braces of an object."""
+    """Return the members of a JSON object, without the braces."""
     return ",".join([f"{encode(key)}:{encode(value)}" for key, value in values.items()])

@@ -1,4 +1,4 @@
-"""`signal` without its enumerations: the C module behind it, for the programs that stay lean."""
+"""The C module behind `signal`: `signal` itself imports `enum`, which makes every fork slower."""
 
 from __future__ import annotations
 

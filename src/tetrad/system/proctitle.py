@@ -1,7 +1,8 @@
-"""What `ps` shows of a process, set through /proc instead of a library that brings threads along.
+"""Set what ps(1) shows of a process, through /proc. Imports no library: setproctitle has threads.
 
-The kernel shows the memory in which a program got its arguments. A title is written there, through
-/proc/self/mem; a last byte that is not NUL tells the kernel that it is one (setproctitle(3)).
+The kernel shows the memory that held the arguments of the program. The title is written there
+through /proc/self/mem; if the last byte of that memory is not NUL, the kernel takes the text up to
+the first NUL for a title, as setproctitle(3) uses it.
 """
 
 from __future__ import annotations
@@ -11,44 +12,43 @@ from os import open as open_file
 
 NAME = b"tetrad"
 
-_SHOWN = NAME + b": %b\0"
-_MARK = b"."
-_OTHERS = len(_SHOWN % b"") + len(_MARK)
-"""How many bytes there are beside the text."""
+_FORMAT = NAME + b": %b\0"
+_END_MARK = b"."
+_OVERHEAD_BYTES = len(_FORMAT % b"") + len(_END_MARK)
 
-_START, _END = 47, 48
-"""Where arg_start and arg_end stand in /proc/self/stat, as of proc(5), counted from 0."""
+_ARG_START, _ARG_END = 47, 48
+"""Indexes of arg_start and arg_end in /proc/self/stat, counted from 0 (proc(5))."""
 
 
 class ProcessTitle:
-    """The title of this process and of its children: `text` is what it says behind the name."""
+    """The title of this process, which its children inherit; `text` is the part after the name."""
 
-    __slots__ = ("_room", "_start", "text")
+    __slots__ = ("_max_bytes", "_start", "text")
 
     def __init__(self) -> None:
         self.text = b""
-        self._start, end = _arguments()
-        self._room = max(0, end - self._start - _OTHERS)
+        self._start, end = _argument_memory()
+        self._max_bytes = max(0, end - self._start - _OVERHEAD_BYTES)
         _write("/proc/self/comm", NAME)
-        if self._room:
-            _write("/proc/self/mem", _MARK, end - len(_MARK))
+        if self._max_bytes:
+            _write("/proc/self/mem", _END_MARK, end - len(_END_MARK))
 
     def show(self, text: bytes) -> None:
-        """Show `tetrad: TEXT`. Where the kernel does not let us, nothing is shown."""
-        if self._room and text != self.text:
+        """Set the title to `tetrad: TEXT`, cut to the memory there is. Errors are ignored."""
+        if self._max_bytes and text != self.text:
             self.text = text
-            _write("/proc/self/mem", _SHOWN % text[: self._room], self._start)
+            _write("/proc/self/mem", _FORMAT % text[: self._max_bytes], self._start)
 
 
-def _arguments() -> tuple[int, int]:
-    """Return where the arguments' memory begins and ends."""
+def _argument_memory() -> tuple[int, int]:
+    """Return the addresses where the memory of the arguments begins and ends; 0, 0 if unknown."""
     try:
         fd = open_file("/proc/self/stat", O_RDONLY)
         try:
             fields = read(fd, 4096).rpartition(b") ")[2].split()
         finally:
             close(fd)
-        return int(fields[_START - 2]), int(fields[_END - 2])
+        return int(fields[_ARG_START - 2]), int(fields[_ARG_END - 2])
     except (OSError, ValueError, IndexError):
         return 0, 0
 
@@ -61,4 +61,4 @@ def _write(path: str, data: bytes, offset: int | None = None) -> None:
         finally:
             close(fd)
     except OSError:
-        pass  # a title is a courtesy
+        pass  # the process works without a title

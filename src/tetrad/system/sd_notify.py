@@ -1,7 +1,7 @@
-"""Words to the service manager, as of sd_notify(3): one datagram each, to a Unix socket.
+"""Notifications to the service manager, as in sd_notify(3): datagrams to a Unix socket.
 
-For the lean programs, so nothing but the C module is imported. It never blocks and never raises: a
-manager that does not listen is no reason to serve worse.
+Sending never blocks and never raises: a service manager that does not read must not affect the
+service. Imports one C module, because the master loads it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Notifier:
-    """Speaks to `address`, which is what NOTIFY_SOCKET says: a path, or an abstract `@name`.
+    """Sends notifications to `address`, the value of NOTIFY_SOCKET: a path or `@` and a name.
 
-    Without an address everything is said to nobody.
+    Without an address it does nothing.
     """
 
     __slots__ = ("_address",)
@@ -26,28 +26,28 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     @property
-    def is_heard(self) -> bool:
-        """Whether there is somebody to speak to."""
+    def is_enabled(self) -> bool:
+        """Whether there is an address."""
         return bool(self._address)
 
     def ready(self, status: str) -> None:
-        """Say that clients are accepted; also the end of a reload."""
+        """Notify that the daemon accepts clients, or that a reload has ended."""
         self._send(["READY=1", _status(status)])
 
     def status(self, status: str) -> None:
-        """Say in a line how things are, for `systemctl status`."""
+        """Set the status line of `systemctl status`."""
         self._send([_status(status)])
 
     def watchdog(self) -> None:
-        """Say that we are alive."""
+        """Reset the watchdog timer."""
         self._send(["WATCHDOG=1"])
 
     def reloading(self, monotonic: float) -> None:
-        """Say that a reload begins, at this moment of the monotonic clock in seconds."""
+        """Notify that a reload begins at `monotonic`, in seconds of the monotonic clock."""
         self._send(["RELOADING=1", f"MONOTONIC_USEC={int(monotonic * 1_000_000)}"])
 
     def stopping(self, status: str) -> None:
-        """Say that this is the end."""
+        """Notify that the daemon stops."""
         self._send(["STOPPING=1", _status(status)])
 
     def _send(self, lines: Iterable[str]) -> None:
@@ -55,18 +55,18 @@ class Notifier:
             return
         message = "\n".join(lines).encode("utf-8", "backslashreplace")
         try:
-            # A socket for each: none is left for children to close, and there is nothing to mend.
-            speaker = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
+            # One socket for each message: children have none to close, and it cannot go stale.
+            sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
         except OSError:
             return
         try:
-            speaker.sendto(message, _socket.MSG_DONTWAIT, self._address)
+            sender.sendto(message, _socket.MSG_DONTWAIT, self._address)
         except (OSError, ValueError):
-            pass  # the manager is busy, gone, or was never there
+            pass  # the service manager does not read, has ended, or the address is invalid
         finally:
-            speaker.close()
+            sender.close()
 
 
 def _status(text: str) -> str:
-    """Return the field of a status, which is one line."""
+    """Return the status field, in one line."""
     return "STATUS=" + " ".join(text.splitlines())

@@ -1,4 +1,4 @@
-"""Listening sockets. Imported by the front and by the master, so it imports next to nothing."""
+"""Open, configure and close listening sockets. Imports C modules only: the master loads it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RECV_TIMEOUT_SECONDS = 0.02
 """How long a read from a client blocks."""
 
 _LONG_BYTES = 8 if sys.maxsize > 1 << 32 else 4
-_READ_TIMEOUT = bytes(_LONG_BYTES) + int(RECV_TIMEOUT_SECONDS * 1_000_000).to_bytes(
+_RECV_TIMEVAL = bytes(_LONG_BYTES) + int(RECV_TIMEOUT_SECONDS * 1_000_000).to_bytes(
     _LONG_BYTES, sys.byteorder
 )
-"""The same as a struct timeval."""
+"""RECV_TIMEOUT_SECONDS as a struct timeval: seconds, then microseconds."""
 
 KEEPALIVE_IDLE_SECONDS = 60
 KEEPALIVE_INTERVAL_SECONDS = 15
@@ -26,14 +26,18 @@ USER_TIMEOUT_MILLISECONDS = 120_000
 
 
 def open_listener(family: str, address: str, port: int, backlog: int) -> _socket.socket:
-    """Return a non-blocking socket that listens at an address or path. Raises OSError."""
+    """Return a non-blocking socket that listens on an address or path. Raises OSError."""
     kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
     listener = _socket.socket(FAMILIES[family], kind, 0)
     try:
         if family == "unix":
-            bind_unix(listener, address)
+            _bind_unix(listener, address)
         else:
-            _prepare(listener, family, address)
+            listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+            _set_tcp_options(listener)
+            if family == "inet6":
+                is_dual_stack = address == "::"
+                listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, not is_dual_stack)
             listener.bind((address, port))
         listener.listen(backlog)
     except BaseException:
@@ -43,41 +47,30 @@ def open_listener(family: str, address: str, port: int, backlog: int) -> _socket
 
 
 def from_fd(fd: int, family: str) -> _socket.socket:
-    """Take over a listening socket that another program opened."""
+    """Return the socket object of a listening descriptor, which it then owns."""
     return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd)
 
 
 def configure_inherited(listener: _socket.socket, family: str, backlog: int) -> None:
-    """Have a socket that a service manager opened listen as ours do. Raises OSError."""
+    """Make a passed socket non-blocking; set its TCP options and backlog. Raises OSError."""
     os.set_blocking(listener.fileno(), False)
     if family != "unix":
-        _watch_peers(listener)
+        _set_tcp_options(listener)
     listener.listen(backlog)
 
 
 def accept(listener: _socket.socket, family: str) -> tuple[_socket.socket, object]:
-    """Accept a client: its socket and its address. Raises OSError."""
+    """Accept a client; return its socket and its address. Raises OSError."""
     fd, address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
     return _socket.socket(FAMILIES[family], _socket.SOCK_STREAM, 0, fd), address
 
 
 def set_recv_timeout(socket: _socket.socket) -> None:
-    """Have a read that blocks give up after a moment.
+    """Limit how long a read blocks to RECV_TIMEOUT_SECONDS.
 
-    What is accepted from a TCP listener inherits that, if the listener had it before.
+    A TCP socket inherits the limit from its listener; a Unix socket does not.
     """
-    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _READ_TIMEOUT)
-
-
-def bind_unix(listener: _socket.socket, path: str) -> None:
-    """Bind a Unix socket; what a daemon that died left behind is taken away first."""
-    try:
-        listener.bind(path)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE or not _is_stale(path):
-            raise
-        os.unlink(path)
-        listener.bind(path)
+    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _RECV_TIMEVAL)
 
 
 def close(listener: _socket.socket) -> None:
@@ -88,43 +81,49 @@ def close(listener: _socket.socket) -> None:
         try:
             os.unlink(path)
         except OSError:
-            pass  # the folder is no longer writable, or the path is gone already
+            pass  # no permission any more, or already removed
 
 
 def open_control(path: str, backlog: int) -> _socket.socket:
-    """Bind and listen at a socket that only its owner may talk to. Raises OSError."""
+    """Return a non-blocking Unix socket of mode 0600 that listens at a path. Raises OSError."""
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, 0)
-    before = os.umask(0o177)
+    umask = os.umask(0o177)
     try:
-        bind_unix(control, path)
+        _bind_unix(control, path)
     finally:
-        os.umask(before)
+        os.umask(umask)
     control.listen(backlog)
     return control
 
 
 def bound_name(name: str, listener: _socket.socket) -> str:
-    """Return the name of a listener with the port that the kernel chose, if it did."""
+    """Return the name of a listener, with the port that the kernel chose for port 0."""
     port = bound_port(listener)
     return name if port is None else f"{name.rpartition(':')[0]}:{port}"
 
 
 def bound_port(listener: _socket.socket) -> int | None:
-    """Return the port a listener got; None for a Unix socket."""
+    """Return the port of a listener; None for a Unix socket."""
     name = listener.getsockname()
     return name[1] if isinstance(name, tuple) else None
 
 
-def _prepare(listener: _socket.socket, family: str, address: str) -> None:
-    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-    _watch_peers(listener)
-    if family == "inet6":
-        only = address != "::"
-        listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, only)
+def _bind_unix(listener: _socket.socket, path: str) -> None:
+    """Bind to a path; remove first the socket that a dead daemon left there. Raises OSError."""
+    try:
+        listener.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not _is_stale_socket(path):
+            raise
+        os.unlink(path)
+        listener.bind(path)
 
 
-def _watch_peers(listener: _socket.socket) -> None:
-    """Set what accepted sockets inherit: a peer whose cable was pulled must not stay for ever."""
+def _set_tcp_options(listener: _socket.socket) -> None:
+    """Set the options that accepted sockets inherit.
+
+    Keepalive and the user timeout close the connection of a client that has become unreachable.
+    """
     set_recv_timeout(listener)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     tcp = _socket.IPPROTO_TCP
@@ -135,10 +134,10 @@ def _watch_peers(listener: _socket.socket) -> None:
     listener.setsockopt(tcp, _socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
 
 
-def _is_stale(path: str) -> bool:
-    """Tell whether there is a Unix socket at a path, and nobody listens at it any more.
+def _is_stale_socket(path: str) -> bool:
+    """Tell whether a path is a Unix socket on which no process listens.
 
-    Without waiting: who listens there may have no room for us, for as long as it likes.
+    Does not block: the backlog of a process that listens there may stay full.
     """
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False

@@ -1,16 +1,40 @@
-"""Text for people: reasons of system errors, and text that is safe on a terminal."""
+"""Text for people: errors in one line, and text that is safe on a terminal."""
 
 from __future__ import annotations
 
+import os
+
 
 def reason_of(error: OSError) -> str:
-    """Return what stands behind the name of a thing and a colon."""
+    """Return the reason of a system error, to follow a name and a colon: `permission denied`."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the type and the message of an exception in one line: `ValueError: too many`."""
+    text = f"{type(error).__name__}: {error}"
+    return " ".join(text.rstrip(": ").split())
+
+
+def traceback_frames(error: BaseException) -> list[tuple[str, int]]:
+    """Return the file and the line number of each frame of a traceback, outermost call first."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    return frames
+
+
+def call_path(error: BaseException) -> str:
+    """Return where an exception was raised: `process.py:12 > reload.py:40`, outermost first."""
+    frames = traceback_frames(error)
+    return " > ".join(f"{os.path.basename(file)}:{line}" for file, line in frames)
+
+
 def escape_unprintable(text: str) -> str:
-    """Return a text in which nothing is left that a terminal would obey, in one line."""
+    """Return a text in one line, with every character escaped that is not printable."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

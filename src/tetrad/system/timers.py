@@ -1,4 +1,4 @@
-"""Things to do later, each under a name. There are never more than a handful."""
+"""Named timers on the monotonic clock. The master has only a few, so a dict is enough."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ if TYPE_CHECKING:
 NEVER = float("inf")
 
 LONGEST_WAIT_SECONDS = 86400.0
-"""The kernel counts a wait in milliseconds, which have 32 bits: of a month there are too many."""
+"""The kernel takes a timeout as 32 bits of milliseconds, which hold less than 25 days."""
 
 
 class Timers:
-    """Moments of the monotonic clock, in seconds, and what is to be done at them.
+    """Timers by name, each with a moment of the monotonic clock in seconds, and an action.
 
-    `due` is the next of these moments.
+    `next_due` is the earliest of these moments.
     """
 
-    __slots__ = ("_set", "due")
+    __slots__ = ("_timers", "next_due")
 
     def __init__(self) -> None:
-        self._set: dict[str, tuple[float, Callable[[], object]]] = {}
-        self.due = NEVER
+        self._timers: dict[str, tuple[float, Callable[[], object]]] = {}
+        self.next_due = NEVER
 
     def __contains__(self, name: str) -> bool:
-        """Whether a timer of that name is running."""
-        return name in self._set
+        """Whether a timer of that name is set."""
+        return name in self._timers
 
     def set(self, name: str, when: float, action: Callable[[], object]) -> None:
-        """Do `action` at `when`, instead of what the timer of that name was to do."""
+        """Call `action` at `when`; this replaces the timer of that name."""
         self.cancel(name)
-        self._set[name] = (when, action)
-        self.due = min(self.due, when)
+        self._timers[name] = (when, action)
+        self.next_due = min(self.next_due, when)
 
     def cancel(self, name: str) -> None:
-        """Do not do it."""
-        cancelled = self._set.pop(name, None)
-        if cancelled is not None and cancelled[0] <= self.due:
-            self._reckon()
+        """Remove a timer, if it is set."""
+        cancelled = self._timers.pop(name, None)
+        if cancelled is not None and cancelled[0] <= self.next_due:
+            self._update_next_due()
 
     def run(self, now: float) -> None:
-        """Do what is due."""
-        for name, timer in list(self._set.items()):
+        """Call the actions that are due at `now`. A timer is removed before its action runs."""
+        for name, timer in list(self._timers.items()):
             when, action = timer
-            # The action of another may have cancelled it, or set it anew.
-            if when <= now and self._set.get(name) is timer:
-                del self._set[name]
+            # An earlier action may have cancelled or replaced this timer.
+            if when <= now and self._timers.get(name) is timer:
+                del self._timers[name]
                 action()
-        self._reckon()
+        self._update_next_due()
 
-    def _reckon(self) -> None:
-        self.due = min((when for when, _ in self._set.values()), default=NEVER)
+    def _update_next_due(self) -> None:
+        self.next_due = min((when for when, _ in self._timers.values()), default=NEVER)

@@ -1,4 +1,4 @@
-"""JSON in one line: whatever a client is called, a reader of JSON gets it back."""
+"""JSON in one line: every value is read back by the standard parser."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tetrad.system import json_lite
 
-settings.register_profile("patient", parent=settings(), deadline=None)
-settings.load_profile("patient")
+settings.register_profile("no_deadline", parent=settings(), deadline=None)
+settings.load_profile("no_deadline")
 
 values = st.recursive(
     st.none()
@@ -27,7 +27,7 @@ values = st.recursive(
 
 @given(values)
 def test_what_is_written_is_read_back(value: object) -> None:
-    """The standard reader makes of it what it was, and so of its types."""
+    """The standard parser returns the same value, with the same type."""
     read = json.loads(json_lite.encode(value))
     assert read == value
     assert type(read) is type(value)
@@ -35,7 +35,7 @@ def test_what_is_written_is_read_back(value: object) -> None:
 
 @given(values)
 def test_a_value_is_one_line_without_control_characters(value: object) -> None:
-    """No text can break a line, or a terminal that shows it."""
+    """No text can break a line or control a terminal."""
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", json_lite.encode(value))
 
 
@@ -54,12 +54,12 @@ def test_a_value_is_one_line_without_control_characters(value: object) -> None:
         ({"a": {"b": []}, "c": {}}, '{"a":{"b":[]},"c":{}}'),
     ],
 )
-def test_a_value_is_written_without_blanks(value: object, written: str) -> None:
-    """Constants, escapes and what contains others are JSON's."""
+def test_a_value_is_written_without_spaces(value: object, written: str) -> None:
+    """Constants, escapes and containers are written as in RFC 8259."""
     assert json_lite.encode(value) == written
 
 
-def test_members_are_what_stands_between_the_braces() -> None:
-    """An object can be put together from several parts."""
+def test_members_are_an_object_without_braces() -> None:
+    """An object can be built from several parts."""
     assert json_lite.members({"a": 1, "b\n": "c"}) == '"a":1,"b\\u000a":"c"'
     assert json_lite.members({}) == ""

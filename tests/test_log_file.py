@@ -1,4 +1,4 @@
-"""The log's file: lines are appended whole, and the file is found again where it belongs."""
+"""The log file: complete lines are appended, and a file that was moved is opened again."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-OURS = b'{"timestamp":"2026-11-22T16:18:34.000000Z","level":"info"}'
+OWN_LINE = b'{"timestamp":"2026-11-22T16:18:34.000000Z","level":"info"}'
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the log is."""
+    """Return the path of the log."""
     return tmp_path / "tetrad.log"
 
 
 def opened(path: Path, *, repair: bool = False) -> LogFile:
-    """Open a log file."""
+    """Return a log file that is open."""
     file = LogFile(str(path))
     assert file.open(repair=repair)
     return file
 
 
 @contextlib.contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes, as a full disk would not."""
+def file_size_limit(size: int) -> Iterator[None]:
+    """Limit the size of files to `size` bytes, to imitate a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -46,7 +46,7 @@ def room_for(size: int) -> Iterator[None]:
 
 
 def test_lines_are_appended(path: Path) -> None:
-    """What is in the file stays, and each line gets its end."""
+    """The content of the file is kept, and each line gets a line feed."""
     path.write_bytes(b"before\n")
     file = opened(path)
     assert file.write([b"one", b"two"]) == 2
@@ -55,10 +55,8 @@ def test_lines_are_appended(path: Path) -> None:
     assert path.read_bytes() == b"before\none\ntwo\nthree\n"
 
 
-def test_a_write_that_is_cut_short_is_gone_on_with(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However little the system takes at a time, each byte is written once."""
+def test_a_short_write_is_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is written once, however little each write(2) accepts."""
     file, write = opened(path), os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
     assert file.write([b"one", b"two", b"three"]) == 3
@@ -67,7 +65,7 @@ def test_a_write_that_is_cut_short_is_gone_on_with(
 
 
 def test_no_path_is_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
-    """Without a file, lines go to standard error, which is always open and never moved."""
+    """Standard error is always open and never moved."""
     file = LogFile(None)
     assert file.open()
     assert not file.was_moved()
@@ -75,15 +73,15 @@ def test_no_path_is_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == "hello\n"
 
 
-def test_a_file_that_stays_was_not_moved(path: Path) -> None:
-    """A file that is written to is where it was."""
+def test_a_file_at_its_path_was_not_moved(path: Path) -> None:
+    """Writing to a file does not change that."""
     file = opened(path)
     file.write([b"one"])
     assert not file.was_moved()
 
 
-def test_a_file_that_is_away_was_moved(path: Path) -> None:
-    """A renamed file is noticed, and the new one at its place is written after opening."""
+def test_a_renamed_file_is_detected(path: Path) -> None:
+    """After it is opened again, lines go to the new file at the path."""
     file = opened(path)
     path.rename(path.with_suffix(".1"))
     assert file.was_moved()
@@ -94,8 +92,8 @@ def test_a_file_that_is_away_was_moved(path: Path) -> None:
     assert not file.was_moved()
 
 
-def test_another_file_at_its_place_is_noticed(path: Path) -> None:
-    """A file that was replaced is not the open one."""
+def test_a_replaced_file_is_detected(path: Path) -> None:
+    """Another file at the path is not the open one."""
     file = opened(path)
     path.rename(path.with_suffix(".1"))
     path.touch()
@@ -103,7 +101,7 @@ def test_another_file_at_its_place_is_noticed(path: Path) -> None:
 
 
 def test_a_file_that_was_never_opened_counts_as_moved(path: Path) -> None:
-    """Where opening failed at first, it is tried again."""
+    """If opening fails at first, it is retried."""
     folder = path / "later"
     file = LogFile(str(folder / "tetrad.log"))
     assert not file.open()
@@ -115,14 +113,14 @@ def test_a_file_that_was_never_opened_counts_as_moved(path: Path) -> None:
     assert file.write([b"kept"]) == 1
 
 
-def test_a_file_that_is_not_open_yet_takes_no_lines(path: Path) -> None:
-    """Before a file is open, its lines go nowhere else."""
+def test_a_file_that_is_not_open_writes_no_lines(path: Path) -> None:
+    """The lines are written to no other file either."""
     assert LogFile(str(path)).write([b"one"]) == 0
     assert not path.exists()
 
 
-def test_a_file_that_cannot_be_opened_anew_is_written_on(path: Path) -> None:
-    """While the renamed file exists, lines go there rather than nowhere."""
+def test_a_file_that_cannot_be_reopened_stays_in_use(path: Path) -> None:
+    """While the renamed file exists, lines go there."""
     folder = path.parent / "logs"
     folder.mkdir()
     file = opened(folder / "tetrad.log")
@@ -132,8 +130,8 @@ def test_a_file_that_cannot_be_opened_anew_is_written_on(path: Path) -> None:
     assert (path.parent / "old" / "tetrad.log").read_bytes() == b"one\n"
 
 
-def test_a_deleted_file_is_not_written_on(path: Path) -> None:
-    """Lines into a file that nobody can ever read would count as written, so they are not."""
+def test_a_deleted_file_is_not_written(path: Path) -> None:
+    """No process can ever read its lines, so they must not count as written."""
     folder = path.parent / "logs"
     folder.mkdir()
     file = opened(folder / "tetrad.log")
@@ -143,8 +141,8 @@ def test_a_deleted_file_is_not_written_on(path: Path) -> None:
     assert file.write([b"one"]) == 0
 
 
-def test_the_open_file_can_change(path: Path) -> None:
-    """After a reload lines go to another file, and only there."""
+def test_the_path_can_change(path: Path) -> None:
+    """After a reload, lines go to the other file only."""
     file = opened(path)
     file.move(str(path.with_suffix(".other")))
     file.write([b"one"])
@@ -155,7 +153,7 @@ def test_the_open_file_can_change(path: Path) -> None:
 def test_the_log_can_go_to_standard_error_and_back(
     path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Standard error is not closed when a file takes its place."""
+    """Standard error is not closed when a file replaces it."""
     file = opened(path)
     file.move(None)
     file.write([b"one"])
@@ -167,7 +165,7 @@ def test_the_log_can_go_to_standard_error_and_back(
 
 
 def test_a_move_to_the_same_path_changes_nothing(path: Path) -> None:
-    """A reload that leaves the file as it is does not open it anew."""
+    """A reload with the same path does not open the file again."""
     file = opened(path)
     path.rename(path.with_suffix(".1"))
     file.move(str(path))
@@ -175,8 +173,8 @@ def test_a_move_to_the_same_path_changes_nothing(path: Path) -> None:
     assert path.with_suffix(".1").read_bytes() == b"one\n"
 
 
-def test_files_are_closed_when_others_take_their_place(path: Path) -> None:
-    """However often the log is opened anew, it has one descriptor."""
+def test_replaced_files_are_closed(path: Path) -> None:
+    """The log has one descriptor, however often it is opened."""
     file = opened(path)
     before = os.listdir("/proc/self/fd")
     for _ in range(3):
@@ -186,34 +184,34 @@ def test_files_are_closed_when_others_take_their_place(path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-def test_a_full_disk_takes_no_lines() -> None:
-    """What could not be written is not counted as written."""
+def test_a_full_disk_writes_no_lines() -> None:
+    """Lines that fail are not counted as written."""
     file = LogFile("/dev/full")
     assert file.open(repair=True)
     assert file.write([b"one", b"two"]) == 0
 
 
-@pytest.mark.parametrize(("room", "whole"), [(3, 0), (4, 1), (6, 1), (8, 2)])
-def test_a_disk_that_fills_up_tears_no_line(path: Path, room: int, whole: int) -> None:
-    """The lines that are whole count, and the piece of the next one is taken back."""
+@pytest.mark.parametrize(("room", "complete"), [(3, 0), (4, 1), (6, 1), (8, 2)])
+def test_a_disk_that_fills_leaves_no_partial_line(path: Path, room: int, complete: int) -> None:
+    """The complete lines count, and the partial one is removed."""
     path.write_bytes(b"before\n")
     file = opened(path)
-    with room_for(len(b"before\n") + room):
-        assert file.write([b"one", b"two", b"end"]) == whole
-    assert path.read_bytes() == b"before\n" + b"one\ntwo\n"[: whole * 4]
+    with file_size_limit(len(b"before\n") + room):
+        assert file.write([b"one", b"two", b"end"]) == complete
+    assert path.read_bytes() == b"before\n" + b"one\ntwo\n"[: complete * 4]
     assert file.write([b"next"]) == 1
 
 
-def test_a_piece_that_cannot_be_taken_back_is_left(
+def test_a_partial_line_that_cannot_be_removed_is_left(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a file cannot be cut, nothing is raised, and what is whole still counts."""
+    """If the file cannot be truncated, nothing is raised, and the complete lines count."""
 
     def refuse(_fd: int, _size: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "ftruncate", refuse)
-    with room_for(6):
+    with file_size_limit(6):
         assert opened(path).write([b"one", b"two"]) == 1
     assert path.read_bytes() == b"one\ntw"
 
@@ -221,34 +219,34 @@ def test_a_piece_that_cannot_be_taken_back_is_left(
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (OURS + b"\n", OURS + b"\n"),
-        (OURS + b"\n" + OURS[:30], OURS + b"\n"),
-        (OURS[:20], b""),
+        (OWN_LINE + b"\n", OWN_LINE + b"\n"),
+        (OWN_LINE + b"\n" + OWN_LINE[:30], OWN_LINE + b"\n"),
+        (OWN_LINE[:20], b""),
         (b"timestamp=2026 level=in", b""),
         (b"", b""),
-        (b"somebody's notes", b"somebody's notes\n"),
+        (b"other notes", b"other notes\n"),
         (b'{"time": 1', b'{"time": 1\n'),
-        (OURS + b"\nnotes", OURS + b"\nnotes\n"),
-        (b"x\n" * 5000 + OURS[:30], b"x\n" * 5000),
+        (OWN_LINE + b"\nnotes", OWN_LINE + b"\nnotes\n"),
+        (b"x\n" * 5000 + OWN_LINE[:30], b"x\n" * 5000),
         (b"\n" + b"x" * 9000, b"\n" + b"x" * 9000 + b"\n"),
     ],
 )
-def test_a_torn_line_is_mended_at_the_start(path: Path, before: bytes, after: bytes) -> None:
-    """A torn line of ours is taken away, and what is somebody else's gets an end."""
+def test_a_partial_line_is_repaired_at_the_start(path: Path, before: bytes, after: bytes) -> None:
+    """A partial line of the log is removed; other text gets a line feed."""
     path.write_bytes(before)
     opened(path, repair=True)
     assert path.read_bytes() == after
 
 
-def test_opening_anew_mends_nothing(path: Path) -> None:
-    """Only the start mends: later on it could be somebody who is still writing."""
-    path.write_bytes(OURS[:20])
+def test_reopening_repairs_nothing(path: Path) -> None:
+    """Only the start repairs: later, another process may still be writing the line."""
+    path.write_bytes(OWN_LINE[:20])
     assert LogFile(str(path)).open()
-    assert path.read_bytes() == OURS[:20]
+    assert path.read_bytes() == OWN_LINE[:20]
 
 
-def test_a_new_file_obeys_the_umask_and_no_program_inherits_it(path: Path) -> None:
-    """The file's mode is the operator's umask's business."""
+def test_a_new_file_has_the_mode_of_the_umask(path: Path) -> None:
+    """The operator sets the umask."""
     before = os.umask(0o027)
     try:
         opened(path)

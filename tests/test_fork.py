@@ -1,4 +1,4 @@
-"""Forking, as far as it can be tried in a process of the tests' own."""
+"""Forking, as far as a test can do it in its own process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from processes import run
 from tetrad.ipc.fds import EVENTS_WRITE
 from tetrad.system import fork
 
-A_DEFECT = f"""
+DEFECT = f"""
 import os
 from tetrad.ipc.log_protocol import log_handler_failure
 from tetrad.system.fork import fork_each
@@ -22,29 +22,29 @@ print(os.read(reads, 4096).decode())
 """
 
 
-def held() -> set[int]:
-    """Return which of the master's signals are blocked now."""
+def blocked() -> set[int]:
+    """Return which of the master's signals are blocked."""
     return {
         int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     } & fork.MASTER_SIGNALS
 
 
-def test_signals_are_let_through_after_a_row_of_forks() -> None:
-    """Even if there was nobody to fork for."""
+def test_signals_are_unblocked_after_forking() -> None:
+    """Even without a task."""
     assert fork.fork_each([], 6, 0, print) == ([], None)
-    assert held() == set()
+    assert blocked() == set()
 
 
-def test_signals_that_somebody_holds_stay_held() -> None:
-    """A row of forks ends its own hold, not that of who asked for it."""
+def test_signals_that_the_caller_blocks_stay_blocked() -> None:
+    """Forking restores the previous signal mask."""
     with fork.signals_blocked:
         fork.fork_each([], 6, 0, print)
-        assert held() == fork.MASTER_SIGNALS
-    assert held() == set()
+        assert blocked() == fork.MASTER_SIGNALS
+    assert blocked() == set()
 
 
-def test_a_child_that_fails_tells_how() -> None:
-    """A defect costs one client its session, and the log has what is needed to find it."""
-    ran = run([sys.executable, "-c", A_DEFECT], dict(os.environ))
+def test_a_child_that_fails_logs_the_exception() -> None:
+    """A defect ends one session, and the log has the exception and its place."""
+    ran = run([sys.executable, "-c", DEFECT], dict(os.environ))
     assert "error handler.failed" in ran.out
     assert """"error":"KeyError('gone')","place":"fork.py:""" in ran.out
