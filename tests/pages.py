@@ -60,7 +60,12 @@ class Step(NamedTuple):
 
 def blocks(page: pathlib.Path, language: str = "") -> list[Block]:
     """Return the code blocks of a page, or those in one language."""
-    found = [Block(*match.groups()) for match in _BLOCK.finditer(page.read_text("utf-8"))]
+    return blocks_of(page.read_text("utf-8"), language)
+
+
+def blocks_of(text: str, language: str = "") -> list[Block]:
+    """Return the code blocks of a text, or those in one language."""
+    found = [Block(*match.groups()) for match in _BLOCK.finditer(text)]
     return [block for block in found if language in {"", block.language}]
 
 

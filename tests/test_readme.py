@@ -15,6 +15,7 @@ import pytest
 import pages
 from pages import PROJECT, README
 from tetrad.config import yaml_reader
+from tetrad.ipc import log_protocol
 
 OPERATING = PROJECT / "etc" / "README.md"
 BALANCER = PROJECT / "etc" / "haproxy" / "README.md"
@@ -53,7 +54,49 @@ def test_the_session_runs_as_printed() -> None:
         assert user.run("ps -eo args | grep '^[t]etrad: ' || true") == ""
 
 
-@pytest.mark.parametrize("page", [README, BALANCER], ids=lambda page: page.parent.name)
+@needs_namespaces
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl: not installed")
+def test_the_tls_recipe_runs_as_printed() -> None:
+    """The commands make certificates that OpenSSL accepts, and whose subject matches."""
+    text = pages.section(OPERATING, "## TLS with openssl")
+    with pages.OrdinaryUser() as user:
+        for block in pages.blocks_of(text, "sh"):
+            user.run(block.text)
+        user.run("openssl verify -x509_strict -CAfile ca.pem server.pem monitor.pem")
+        user.follow(pages.blocks_of(text))
+        user.run("grep -q 'CN=monitor,O=Example' .local/state/tetrad/tetrad.log")
+
+
+@needs_namespaces
+def test_alerts_name_metrics_that_exist() -> None:
+    """Every metric in the table of alerts is in the output of a running daemon."""
+    wanted = set(re.findall(r"`(tetrad_[a-z_]+)", pages.section(OPERATING, "## Alerts")))
+    with pages.OrdinaryUser() as user:
+        user.run("tetrad start")
+        metrics = user.run("tetrad status --format openmetrics")
+    assert {one for one in wanted if not re.search(rf"^{one}\b", metrics, re.MULTILINE)} == set()
+
+
+def test_alerts_name_events_that_exist() -> None:
+    """Every event in the table of alerts is one that tetrad logs."""
+    logged = [value for name, value in vars(log_protocol).items() if name.isupper()]
+    named = re.findall(r"`([a-z]+\.[a-z_]+)`", pages.section(OPERATING, "## Alerts"))
+    assert named
+    assert {event for event in named if event not in logged} == {"limits.clients"}
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy: not installed")
+def test_haproxy_accepts_the_minimal_configuration(tmp_path: pathlib.Path) -> None:
+    """The snippet is complete: HAProxy neither rejects it nor warns."""
+    (block,) = pages.blocks(BALANCER, "haproxy")
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(block.text, "utf-8")
+    command = [shutil.which("haproxy") or "", "-c", "-dW", "-f", str(file)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("page", [README, OPERATING, BALANCER], ids=lambda page: page.parent.name)
 def test_every_configuration_is_valid(tmp_path: pathlib.Path, page: pathlib.Path) -> None:
     """Each YAML block loads without a problem."""
     found = pages.blocks(page, "yaml")

@@ -1,0 +1,67 @@
+"""The commands for a service in README.md and etc/README.md, run as printed under systemd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pages
+from pages import PROJECT, README
+
+from .container import PREFIX
+from .service import CONFIGURATION, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .container import Container
+
+OPERATING = PROJECT / "etc" / "README.md"
+INSTANCE = "/etc/tetrad/blue.yaml"
+TEMPLATE = "/etc/systemd/system/tetrad@.service"
+
+
+@pytest.fixture
+def machine(container: Container) -> Iterator[Container]:
+    """Return the container without an installed service; it is installed again after the test."""
+    Service(container).reset()
+    container.do(*container.tetrad_command("uninstall"))
+    container.do("rm", "-f", CONFIGURATION)
+    yield container
+    container.run("systemctl", "disable", "--now", "tetrad", "tetrad@blue")
+    container.do("rm", "-f", CONFIGURATION, INSTANCE, TEMPLATE)
+    container.do(*container.tetrad_command("install"))
+    container.do("systemctl", "daemon-reload")
+
+
+def test_the_service_of_the_readme(machine: Container) -> None:
+    """After the three commands, the status is the one that is shown.
+
+    The container was made with the first two; it has no network to run them in.
+    """
+    text = pages.section(README, "## As a service")
+    (install,) = pages.blocks_of(text, "sh")
+    packages, environment, service = install.text.splitlines()
+    assert packages == "apt-get install -y python3-venv"
+    assert environment == f"python3 -m venv {PREFIX} && {PREFIX}/bin/pip install -q ."
+    machine.do("sh", "-euc", service)
+    (console,) = pages.blocks_of(text, "console")
+    for step in pages.steps(console.text, "# "):
+        found = machine.do("sh", "-euc", step.command)
+        assert pages.normalised(found) == pages.normalised(step.output)
+
+
+def test_a_second_instance(machine: Container) -> None:
+    """The template unit serves from a file of its own, beside the first instance."""
+    text = pages.section(OPERATING, "## Several instances")
+    (file,) = pages.blocks_of(text, "yaml")
+    (commands,) = pages.blocks_of(text, "sh")
+    machine.do(*machine.tetrad_command("install"))
+    machine.do("systemctl", "start", "tetrad")
+    machine.write(INSTANCE, file.text)
+    machine.do("sh", "-euc", commands.text)
+    assert Service(machine).serves(65010)
+    machine.do("systemctl", "reload", "tetrad@blue")
+    machine.do("systemctl", "stop", "tetrad")
+    assert Service(machine).serves(65010)
