@@ -169,19 +169,19 @@ def held_by(served: Daemon, pid: int) -> dict[int, str]:
     of_master = descriptors_of(served.pid)
     words = {
         "/dev/null": "null device",
-        "/memfd:plan (deleted)": "plan",
-        "/memfd:tally (deleted)": "tally",
+        "/memfd:plan (deleted)": "runtime configuration",
+        "/memfd:tally (deleted)": "log counters",
         "anon_inode:[eventpoll]": "epoll",
         "anon_inode:[pidfd]": "pidfd",
         served.pidfile: "pidfile",
-        served.log_file: "log",
-        of_master[fds.EVENTS_WRITE]: "events",
-        of_master[fds.NOTICES_WRITE]: "notices",
-        of_master[fds.SHUTDOWN_READ]: "lifeline",
-        of_master[fds.CONTROL]: "control",
+        served.log_file: "log file",
+        of_master[fds.EVENTS_WRITE]: "event pipe",
+        of_master[fds.NOTICES_WRITE]: "exit notices",
+        of_master[fds.SHUTDOWN_READ]: "shutdown pipe",
+        of_master[fds.CONTROL]: "control socket",
         of_master[fds.FIRST_LISTENER]: "listener",
     }
-    others = {"pipe": "signals", "socket": "client"}
+    others = {"pipe": "signal pipe", "socket": "client"}
     held = {}
     for fd, name in descriptors_of(pid).items():
         word = words.get(name) or others.get(name.partition(":")[0], name)
