@@ -137,7 +137,7 @@ def test_the_image_is_made_of_what_there_is() -> None:
     ]
     copied = {source for _, *sources, _ in words for source in sources}
     assert all((PROJECT / source).exists() for source in copied)
-    files = {"pyproject.toml", "hatch_build.py", "README.md", "LICENSE"}
+    files = {"pyproject.toml", "README.md", "LICENSE"}
     assert files | {"src", "etc", "systemd"} == copied
     assert f"ENTRYPOINT {json.dumps(CONTAINER['command'])}" in lines
     assert f"CMD {json.dumps(CONTAINER['args'])}" in lines
