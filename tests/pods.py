@@ -28,7 +28,7 @@ from processes import (
 )
 
 if TYPE_CHECKING:
-    from damage.networks import Network
+    from damage.network_namespaces import Network
 
 FOLDER = pathlib.Path(__file__).parents[1] / "etc" / "kubernetes"
 

@@ -19,9 +19,9 @@ import kubernetes_validate
 import pytest
 
 import pods
-import runtimes
+import runc_container
 from clients import ANSWER, Client
-from damage.networks import Network
+from damage.network_namespaces import Network
 from processes import PATIENCE_SECONDS, children_of, state_of, status_of, stopped, until
 from tetrad.config import paths, yaml_reader
 from tetrad.config.types import Duration
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pods import Pod
-    from runtimes import Container
+    from runc_container import Container
     from tetrad.config.model import Config
 
 OLDEST = "1.31"
@@ -67,11 +67,13 @@ def pod(nobodys_folder: str) -> Iterator[Pod]:
 @pytest.fixture
 def container(nobodys_folder: str) -> Iterator[Container]:
     """Set up a container for runc, in a network of its own."""
-    if shutil.which("runc") is None or not os.path.exists(runtimes.PROFILE):
+    if shutil.which("runc") is None or not os.path.exists(runc_container.PROFILE):
         pytest.skip("runc or its profile: not installed (runc, golang-github-containers-common)")
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(contextlib.closing(Network()))
-        yield stack.enter_context(contextlib.closing(runtimes.Container(network, nobodys_folder)))
+        yield stack.enter_context(
+            contextlib.closing(runc_container.Container(network, nobodys_folder))
+        )
 
 
 def connect(pod: Pod) -> Client:

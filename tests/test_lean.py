@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authorities import Authority, needs_openssl
+from certificates import Authority, needs_openssl
 from processes import MEASURED, environment, run
 from tetrad.system import exec_commands
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from balancers import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, checked, thing, version_1, version_2
 from clients import ANSWER, ANSWER_BYTES
 from processes import state_of, until
+from proxy_headers import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, checked, thing, version_1, version_2
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from balancers import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, checked, thing, version_1, version_2
+from proxy_headers import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, checked, thing, version_1, version_2
 from tetrad.protocol import proxy
 from tetrad.protocol.proxy import HeaderError, crc32c, extent, parse
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authorities import DAY, PROGRAM, Authority, Pair, joined, needs_openssl
-from balancers import TCP4, version_2
+from certificates import DAY, PROGRAM, Authority, Pair, joined, needs_openssl
 from clients import ANSWER, ANSWER_BYTES, Client
 from processes import PATIENCE_SECONDS, until
+from proxy_headers import TCP4, version_2
 from tetrad.handler.tls_socket import TlsSocket
 from tetrad.handler.wait import SessionEnded
 from tetrad.ipc.runtime_config import TlsConfig

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from clients import ANSWER
-from damage.accounts import Sessions, account
+from damage.log_accounting import Sessions, account
 from installations import Installation
 from processes import children_of, descriptors_of, in_background, run, stopped, title_of, until
 from test_activation import _AS_A_MANAGER_STARTS_IT

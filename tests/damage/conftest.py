@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.networks import Cable, Network
+from damage.network_namespaces import Cable, Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

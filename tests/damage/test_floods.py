@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clients import ANSWER
-from damage.regulars import Regulars
+from damage.background_clients import Regulars
 from processes import in_background, memory_of, until
 from tetrad.master.admission import MAX_BUCKETS, Admission, RateLimiter
 

@@ -13,8 +13,8 @@ import pytest
 
 import processes
 from damage import hostile
+from damage.background_clients import Regulars
 from damage.hostile import Hostile
-from damage.regulars import Regulars
 from processes import memory_of, until
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 
 from clients import ANSWER
 from daemons import WARNING
-from damage.test_starts import ended, starting, until_it_has_a_pid
+from damage.test_start_races import ended, starting, until_it_has_a_pid
 from processes import (
     MEASURED,
     children_of,

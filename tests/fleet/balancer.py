@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from processes import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
-    from damage.networks import Network
+    from damage.network_namespaces import Network
 
 CONFIGURATION = pathlib.Path(__file__).parents[2] / "etc" / "haproxy" / "tetrad.cfg"
 

@@ -12,7 +12,7 @@ from clients import ANSWER, ANSWER_BYTES, Client
 from processes import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
-    from damage.networks import Network
+    from damage.network_namespaces import Network
 
 ADDRESS = "192.0.2.20"
 """Where the clients are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clients import ANSWER, Client
-from damage.networks import Network
+from damage.network_namespaces import Network
 from fleet import load
 from fleet.balancer import CONFIGURATION, Balancer
 from fleet.load import Load

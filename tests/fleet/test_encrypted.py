@@ -6,7 +6,7 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING
 
-from authorities import Authority, needs_openssl
+from certificates import Authority, needs_openssl
 from clients import ANSWER
 from fleet import load
 from fleet.balancer import CONFIGURATION

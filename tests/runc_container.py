@@ -17,7 +17,7 @@ import pods
 from processes import PATIENCE_SECONDS, Ran, run, until
 
 if TYPE_CHECKING:
-    from damage.networks import Network
+    from damage.network_namespaces import Network
 
 PROFILE = "/usr/share/containers/seccomp.json"
 """Where Debian's golang-github-containers-common has what containers may ask of the kernel."""

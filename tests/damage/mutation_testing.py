@@ -1,6 +1,6 @@
 """Mutation testing: small changes to a module, each of which its own tests have to notice.
 
-    python tests/damage/mutants.py [MODULE...]
+    python tests/damage/mutation_testing.py [MODULE...]
 
 Each mutant lives in a process of its own, forked from one that has imported all but tetrad, and
 lives on if every test passes that the table below names. Names in the listing are `file:line`, what

@@ -15,7 +15,7 @@ from tetrad.cli import log_reader
 from tetrad.launch import socket_activation
 from tetrad.system.sd_notify import Notifier
 
-from .nonsense import misshapen, patience, seeded, spoilt, tetrad
+from .fuzzing import misshapen, patience, seeded, spoilt, tetrad
 
 if TYPE_CHECKING:
     import random

@@ -12,7 +12,7 @@ import pytest
 
 from processes import PATIENCE_SECONDS, run, until
 
-from .deaths import GONE_SECONDS, SETTINGS, die_everywhere, live, many, seconds_until_gone
+from .kill_points import GONE_SECONDS, SETTINGS, die_everywhere, live, many, seconds_until_gone
 from .strace import Point, Trace, attached, chosen, needs_strace, strace
 
 if TYPE_CHECKING:

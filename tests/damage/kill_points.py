@@ -15,7 +15,7 @@ import pytest
 from processes import until
 from tetrad.launch import pidfile
 
-from .rousing import (
+from .triggers import (
     DENIED,
     a_client,
     a_new_listener,

@@ -21,7 +21,7 @@ from tetrad.config.model import Config
 from tetrad.handler import commands
 from tetrad.launch import runtime_config
 
-from .nonsense import in_batches, misshapen, patience, seeded, spoilt
+from .fuzzing import in_batches, misshapen, patience, seeded, spoilt
 
 if TYPE_CHECKING:
     from conftest import Figure

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from conftest import Figure, MakeDaemon
     from daemons import Daemon
-    from damage.networks import Network
+    from damage.network_namespaces import Network
 
 SLACK_SECONDS = 1.0
 """What the reload itself may take."""

@@ -14,7 +14,7 @@ import pytest
 from clients import ANSWER
 from processes import until
 
-from .deaths import (
+from .kill_points import (
     GONE_SECONDS,
     SETTINGS,
     die_everywhere,
@@ -22,8 +22,8 @@ from .deaths import (
     many,
     stop_and_see_off,
 )
-from .rousing import a_client, handler_of, hopeful
 from .strace import attached, chosen, needs_strace
+from .triggers import a_client, handler_of, hopeful
 
 if TYPE_CHECKING:
     from clients import Client

@@ -18,7 +18,7 @@ import pytest
 from clients import ANSWER
 from tetrad.protocol.commands import Parser, printable
 
-from .nonsense import in_batches, patience, seeded, spoilt
+from .fuzzing import in_batches, patience, seeded, spoilt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients import ANSWER
-from damage.accounts import Sessions
+from damage.log_accounting import Sessions
 from processes import children_of, descriptors_of, in_background, stopped, until
 
 if TYPE_CHECKING:

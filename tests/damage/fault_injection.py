@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from processes import descriptors_of, kinds_of, stat_of, title_of, until
 
-from .rousing import DENIED, a_client, handler_of
 from .strace import attached
+from .triggers import DENIED, a_client, handler_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.accounts import OF_A_LIFE
+from damage.log_accounting import OF_A_LIFE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

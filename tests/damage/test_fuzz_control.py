@@ -16,7 +16,7 @@ import pytest
 
 from processes import PATIENCE_SECONDS, descriptors_of, until
 
-from .nonsense import misshapen, patience, seeded, spoilt, tetrad
+from .fuzzing import misshapen, patience, seeded, spoilt, tetrad
 
 if TYPE_CHECKING:
     import random

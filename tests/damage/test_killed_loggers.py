@@ -12,9 +12,9 @@ import pytest
 from clients import ANSWER
 from processes import until
 
-from .deaths import SETTINGS, die_everywhere, many, stop_and_see_off
-from .rousing import a_client, a_refusal, a_reopening
+from .kill_points import SETTINGS, die_everywhere, many, stop_and_see_off
 from .strace import attached, chosen, needs_strace
+from .triggers import a_client, a_refusal, a_reopening
 
 if TYPE_CHECKING:
     from clients import Client

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.accounts import Sessions, account
+from damage.log_accounting import Sessions, account
 from processes import in_background, run, state_of, stopped, until
 from tetrad.ipc.fds import EVENTS_READ
 

@@ -16,8 +16,9 @@ import pytest
 
 from processes import PATIENCE_SECONDS
 
-from .episodes import ONCE, SETTINGS, Episode, Pair, Patient, Row
-from .rousing import (
+from .fault_injection import ONCE, SETTINGS, Episode, Pair, Patient, Row
+from .strace import Trace, needs_strace, strace
+from .triggers import (
     a_command,
     a_goodbye,
     a_new_listener,
@@ -28,7 +29,6 @@ from .rousing import (
     a_status,
     an_outlook,
 )
-from .strace import Trace, needs_strace, strace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ import pytest
 import processes
 from clients import ANSWER, Client
 from damage import hostile
-from damage.networks import Cable
+from damage.network_namespaces import Cable
 from processes import descriptors_of, until
 
 if TYPE_CHECKING:
