@@ -1,1 +1,1 @@
-"""Measures tetrad beside other servers that fork for each client: `python -m benchmarks`."""
+"""Compares tetrad with other servers that fork for each client: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""The one command: `python -m benchmarks`, from the folder above this one."""
+"""The main command: `python -m benchmarks`, run from the project's root folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOURCES = (HERE / "load.c", HERE / "peers" / "fork.c", HERE / "peers" / "handler
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and report; return 1 when a row failed or a target was not reached, else 0."""
+    """Measure and report; return 1 if a row failed or a target was missed, else 0."""
     options = _parse(arguments)
     scale = QUICK if options.quick else FULL
     chosen = [row for row in rows.rows(scale) if not options.rows or row.key in options.rows]
@@ -65,15 +65,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=HERE / "results",
         metavar="DIR",
-        help="where tables and charts go",
+        help="folder for tables and charts",
     )
-    add("--rows", nargs="+", choices=keys, metavar="ROW", help=f"only these of: {', '.join(keys)}")
+    add(
+        "--rows", nargs="+", choices=keys, metavar="ROW", help=f"only these rows: {', '.join(keys)}"
+    )
     add(
         "--only",
         nargs="+",
         choices=names,
         metavar="SERVER",
-        help=f"only these of: {', '.join(names)}",
+        help=f"only these servers: {', '.join(names)}",
     )
     add(
         "--skip",
@@ -81,7 +83,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=names,
         metavar="SERVER",
         default=[],
-        help="all servers but these",
+        help="all servers except these",
     )
     add(
         "--rounds",
@@ -89,24 +91,28 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help=f"rounds over all servers (default: {FULL.rounds})",
     )
-    add("--quick", action="store_true", help="prove that everything runs; the figures mean little")
+    add(
+        "--quick",
+        action="store_true",
+        help="only show that everything runs; the figures mean little",
+    )
     return parser.parse_args(arguments)
 
 
 def _absolute(executable: str) -> str:
-    """Return a program's whole path, if there is one: servers run in folders of their own."""
+    """Return the absolute path of an executable, because servers run in folders of their own."""
     found = shutil.which(executable)
     return str(Path(found).absolute()) if found else executable
 
 
 def _raise_descriptor_limit() -> None:
-    """Let the servers have, by inheritance, as many descriptors as the machine allows."""
+    """Raise the descriptor limit to the hard limit; the servers inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _measure(row: Row, options: argparse.Namespace, rounds: int, programs: Path) -> Outcome:
-    """Run one row's servers together, and take its figures in rounds over them."""
+    """Run one row's servers together, and measure them in rounds."""
     outcome = Outcome(row)
     load = Load(programs / "load")
     sys.stdout.write(f"\n{row.title}\n")
@@ -120,12 +126,12 @@ def _measure(row: Row, options: argparse.Namespace, rounds: int, programs: Path)
             else:
                 samplers[server.name] = partial(row.sample, load, instance)
         interleave(outcome, samplers, min(rounds, row.rounds), warm_up=row.rounds > 1)
-    _tell(outcome)
+    _print_outcome(outcome)
     return outcome
 
 
 def _servers(row: Row, options: argparse.Namespace) -> Iterator[Server]:
-    """Yield the row's servers that are wanted and installed."""
+    """Yield the row's servers that are selected and installed."""
     for server in (
         tetrad(options.tetrad, row.handlers),
         *(peer for peer in ALL_PEERS if peer.name in row.peers),
@@ -138,7 +144,7 @@ def _servers(row: Row, options: argparse.Namespace) -> Iterator[Server]:
             sys.stdout.write(f"  {server.name}: {server.needs} is not installed\n")
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     lines = [report.figures_line(outcome), *report.target_lines(outcome)]
     lines += [f"{server} failed: {why}" for server, why in outcome.failures.items()]
     sys.stdout.write("".join(f"  {line}\n" for line in lines if line))
@@ -146,7 +152,7 @@ def _tell(outcome: Outcome) -> None:
 
 
 def _passed(outcome: Outcome) -> bool:
-    found = [(target, outcome.found(target)) for target in outcome.row.targets]
+    found = [(target, outcome.value(target)) for target in outcome.row.targets]
     return not outcome.failures and all(
         value is None or target.reached(value) for target, value in found
     )

@@ -1,8 +1,8 @@
-"""What a balancer costs: `python -m benchmarks.balancer`, from the folder above this one.
+"""What HAProxy costs in front of tetrad: `python -m benchmarks.balancer`, from the project's root.
 
-HAProxy, with one thread, brings clients to a tetrad with the PROXY protocol. How long it works on a
-session, and how much memory a connection that is held takes in it, is what one needs to know to
-count balancers (CAPACITY.md).
+HAProxy with one thread passes clients to a tetrad with the PROXY protocol. Measured are its CPU
+time for a session and its memory for a held connection, from which CAPACITY.md computes the number
+of balancers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import processes
-from benchmarks.capacity import add_tetrad, worked_us
+from benchmarks.capacity import cpu_us, parser_with_tetrad
 from benchmarks.load import Load
-from benchmarks.processes import MeasureError, build, own_kib
+from benchmarks.processes import MeasureError, anonymous_kib, build
 from benchmarks.samples import SETTLE_SECONDS
 from benchmarks.servers import Handlers, Server, configure_tetrad, running
 
@@ -46,7 +46,7 @@ defaults
     timeout server 1h
 listen tetrad
     bind 127.0.0.1:{port}
-    server one 127.0.0.1:{behind} send-proxy-v2
+    server one 127.0.0.1:{backend_port} send-proxy-v2
 """
 
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             load = Load(build(Path(__file__).with_name("load.c"), scratch))
             with (
-                running(_behind(options.tetrad), scratch, scratch) as server,
+                running(_tetrad_behind_balancer(options.tetrad), scratch, scratch) as server,
                 _balancing(server.port, scratch) as (port, pid),
             ):
                 _measure(load, port, pid)
@@ -74,20 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(load: Load, port: int, pid: int) -> None:
     rounds = []
     for _ in range(ROUNDS):
-        before = worked_us(pid)
-        load.whole_sessions_per_second(port, SESSIONS)
-        rounds.append((worked_us(pid) - before) / SESSIONS)
-    empty = own_kib(pid)
+        before = cpu_us(pid)
+        load.exact_sessions_per_second(port, SESSIONS)
+        rounds.append((cpu_us(pid) - before) / SESSIONS)
+    empty = anonymous_kib(pid)
     with load.holding(port, HELD) as held:
         time.sleep(SETTLE_SECONDS)
-        each = (own_kib(pid) - empty) / HELD
+        each = (anonymous_kib(pid) - empty) / HELD
         held.release()
-    sys.stdout.write(f"HAProxy, one thread: {median(rounds):.0f} µs a session\n")
-    sys.stdout.write(f"memory of HAProxy's own: {each:.1f} KiB a connection that is held\n")
+    sys.stdout.write(f"HAProxy, one thread: {median(rounds):.0f} µs per session\n")
+    sys.stdout.write(f"memory of HAProxy: {each:.1f} KiB per held connection\n")
 
 
-def _behind(executable: str) -> Server:
-    """Return a tetrad that believes balancers on this machine."""
+def _tetrad_behind_balancer(executable: str) -> Server:
+    """Return a tetrad that trusts balancers on this machine."""
 
     def command(site: Site) -> list[str]:
         proxy = {"trusted": ["127.0.0.0/8"]}
@@ -98,11 +98,11 @@ def _behind(executable: str) -> Server:
 
 
 @contextmanager
-def _balancing(behind: int, scratch: Path) -> Iterator[tuple[int, int]]:
-    """Run HAProxy before a port; return its own and its pid."""
+def _balancing(backend_port: int, scratch: Path) -> Iterator[tuple[int, int]]:
+    """Run HAProxy in front of a port; yield its port and pid."""
     port = processes.free_port()
     file = scratch / "haproxy.cfg"
-    file.write_text(_CONFIGURATION.format(port=port, behind=behind))
+    file.write_text(_CONFIGURATION.format(port=port, backend_port=backend_port))
     haproxy = processes.start(["haproxy", "-db", "-f", str(file)], scratch / "haproxy.out")
     try:
         _wait_until_accepting(haproxy, port)
@@ -115,12 +115,12 @@ def _wait_until_accepting(haproxy: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not processes.accepts(port):
         if haproxy.poll() is not None or time.monotonic() > deadline:
-            raise MeasureError("HAProxy does not accept")
+            raise MeasureError("HAProxy does not accept connections")
         time.sleep(0.01)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return add_tetrad("python -m benchmarks.balancer", __doc__).parse_args(arguments)
+    return parser_with_tetrad("python -m benchmarks.balancer", __doc__).parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws a horizontal bar chart as SVG, readable on a light and on a dark page."""
+"""Draws a horizontal bar chart as SVG, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STYLE = """\
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: `own` marks the one the chart is about."""
+    """One bar; `own` highlights it."""
 
     label: str
     value: float
@@ -36,7 +36,7 @@ class Bar:
 
 
 def draw(title: str, bars: list[Bar]) -> str:
-    """Return the chart as the text of an SVG file; the longest bar fills the width."""
+    """Return the chart as SVG text; the longest bar fills the width."""
     height = TOP + BAR_STEP * len(bars)
     longest = max((bar.value for bar in bars), default=0) or 1
     drawn = "\n".join(

@@ -1,12 +1,12 @@
-"""A fleet that loses machines, simulated: `python -m benchmarks.fleet`, from the folder above this.
+"""Simulates a fleet that loses machines: `python -m benchmarks.fleet`, from the project's root.
 
-How many machines a load needs is arithmetic (CAPACITY.md); how long its clients wait when some of
-the machines die is not: those who were held there come back to the others, at which new ones arrive
-all the time, and a machine that holds more accepts more slowly. Nothing is measured here: the
-constants are those that `python -m benchmarks.capacity` prints.
+How many machines a load needs is arithmetic (CAPACITY.md). How long clients wait when machines fail
+is not: the clients held there reconnect to the other machines, while new clients arrive, and a
+machine that holds more clients accepts more slowly. Nothing is measured here: the constants are the
+output of `python -m benchmarks.capacity`.
 
-A machine is one queue, its backlog, which one master empties at the formula's rate. Who finds the
-backlog full tries again after one second, then two, then four, as TCP does.
+A machine is one queue, its backlog, which one master empties at the formula's rate. A client that
+finds the backlog full retries after 1, 2, 4, … seconds, as TCP does.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 STEP_SECONDS = 0.01
 BACKLOG = 1024
-"""tetrad's default; net.core.somaxconn has to allow it."""
+"""tetrad's default; net.core.somaxconn must allow it."""
 FIRST_RETRY_SECONDS = 1.0
 LATEST_SECONDS = 600.0
-"""When the simulation gives up waiting for everybody to be back."""
+"""When the simulation ends even if clients are still waiting."""
 SPREADS = (0.0, 5.0, 30.0, 120.0)
-"""Over how many seconds those who lost their machine come back."""
+"""Over how many seconds the clients of failed machines reconnect."""
 
 _MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """So many machines, each holding so many clients; `arrivals` is new clients a second in all."""
+    """A number of machines with `held` clients each; `arrivals` is new clients/s in all."""
 
     machines: int
     held: int
@@ -48,7 +48,7 @@ class Fleet:
     processors: int
 
     def rate(self, held: int) -> float:
-        """Return how many clients a second a machine accepts that holds so many."""
+        """Return how many clients per second a machine with so many held clients accepts."""
         return min(
             _MILLION / (self.master + self.master_each * held),
             self.processors * _MILLION / (self.work + self.work_each * held),
@@ -57,11 +57,11 @@ class Fleet:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of those who came back: seconds until they were in, and how many tried again."""
+    """The reconnected clients: seconds until each was accepted, and the number of retries."""
 
     waits: list[float] = field(default_factory=list)
     retries: int = 0
-    over: float | None = None
+    finished: float | None = None
 
     def at(self, share: float) -> float:
         """Return a percentile of the waits."""
@@ -70,14 +70,14 @@ class Outcome:
 
 @dataclass(slots=True)
 class Machine:
-    """One machine: who waits in its backlog, since when, and whether they had been in before."""
+    """One machine: its backlog has the arrival time of each client, and whether it reconnects."""
 
     held: int
     backlog: deque[tuple[float, bool]] = field(default_factory=deque)
     credit: float = 0.0
 
     def serve(self, fleet: Fleet, now: float, outcome: Outcome) -> None:
-        """Accept whom there is time for in a step. New clients leave at once, others are held."""
+        """Accept clients for one step. New clients disconnect at once, others are held."""
         self.credit = min(self.credit, 1.0) + fleet.rate(self.held) * STEP_SECONDS
         while self.backlog and self.credit >= 1:
             self.credit -= 1
@@ -88,62 +88,62 @@ class Machine:
 
 
 class Simulation:
-    """What follows when `lost` of the machines die at once."""
+    """What follows when `lost` of the machines fail at once."""
 
     def __init__(self, fleet: Fleet, lost: int, spread: float, *, least: bool) -> None:
         self._fleet = fleet
         self._random = random.Random(1)  # noqa: S311 - repeatable, and no secret
         self._least = least
-        self._left = [Machine(fleet.held) for _ in range(fleet.machines - lost)]
+        self._remaining = [Machine(fleet.held) for _ in range(fleet.machines - lost)]
         moments = (self._random.uniform(0, spread) for _ in range(lost * fleet.held))
-        self._coming = [(moment, moment, 0, True) for moment in moments]
-        heapq.heapify(self._coming)
-        self._expected = len(self._coming)
+        self._reconnecting = [(moment, moment, 0, True) for moment in moments]
+        heapq.heapify(self._reconnecting)
+        self._expected = len(self._reconnecting)
 
     def run(self) -> Outcome:
-        """Go on until everybody is back."""
+        """Run until all clients have reconnected."""
         outcome = Outcome()
         now, due = 0.0, 0.0
         while len(outcome.waits) < self._expected and now < LATEST_SECONDS:
             due += self._fleet.arrivals * STEP_SECONDS
             while due >= 1:
                 due -= 1
-                self._come((now, now, 0, False), outcome)
-            while self._coming and self._coming[0][0] <= now:
-                self._come(heapq.heappop(self._coming), outcome)
+                self._connect((now, now, 0, False), outcome)
+            while self._reconnecting and self._reconnecting[0][0] <= now:
+                self._connect(heapq.heappop(self._reconnecting), outcome)
             now += STEP_SECONDS
-            for machine in self._left:
+            for machine in self._remaining:
                 machine.serve(self._fleet, now, outcome)
         if len(outcome.waits) == self._expected:
-            outcome.over = now
+            outcome.finished = now
         return outcome
 
-    def _come(self, who: tuple[float, float, int, bool], outcome: Outcome) -> None:
-        """Have somebody enter a backlog, or try again later."""
-        now, since, tries, is_back = who
+    def _connect(self, attempt: tuple[float, float, int, bool], outcome: Outcome) -> None:
+        """Put a client into a backlog, or let it retry later."""
+        now, since, tries, is_back = attempt
         machine = self._choose()
         if len(machine.backlog) < BACKLOG:
             machine.backlog.append((since, is_back))
             return
         outcome.retries += 1
         later = now + FIRST_RETRY_SECONDS * 2**tries
-        heapq.heappush(self._coming, (later, since, tries + 1, is_back))
+        heapq.heappush(self._reconnecting, (later, since, tries + 1, is_back))
 
     def _choose(self) -> Machine:
-        """Return any machine, or of two the one with fewer clients: nearly as good as the least."""
+        """Return a random machine, or the one of two random machines with fewer clients."""
         if not self._least:
-            return self._random.choice(self._left)
-        one, other = self._random.choice(self._left), self._random.choice(self._left)
+            return self._random.choice(self._remaining)
+        one, other = self._random.choice(self._remaining), self._random.choice(self._remaining)
         return min(one, other, key=lambda machine: machine.held + len(machine.backlog))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Simulate, and print a line for each way to come back."""
+    """Simulate, and print a line for each way to reconnect."""
     options = _parse(arguments)
     fleet = _fleet(options)
     sys.stdout.write(
-        f"{options.lost} of {fleet.machines} machines die; the others hold {fleet.held:,} each, "
-        f"take {fleet.arrivals / fleet.machines:,.0f} new clients/s each, could take "
+        f"{options.lost} of {fleet.machines} machines fail; the others hold {fleet.held:,} each, "
+        f"accept {fleet.arrivals / fleet.machines:,.0f} new clients/s each, could accept "
         f"{fleet.rate(fleet.held):,.0f}\n"
     )
     for line in _lines(fleet, options.lost):
@@ -155,16 +155,20 @@ def _lines(fleet: Fleet, lost: int) -> Iterator[str]:
     for least in (False, True):
         for spread in SPREADS:
             outcome = Simulation(fleet, lost, spread, least=least).run()
-            over = "not within 10 minutes" if outcome.over is None else f"{outcome.over:.0f} s"
+            end = (
+                "not all accepted within 10 minutes"
+                if outcome.finished is None
+                else f"all accepted after {outcome.finished:.0f} s"
+            )
             yield (
-                f"  {'two choices' if least else 'any machine'}, back over {spread:>3.0f} s: "
+                f"  {'two choices' if least else 'any machine'}, reconnect over {spread:>3.0f} s: "
                 f"waits {outcome.at(0.5):6.2f} s at p50, {outcome.at(0.99):6.2f} at p99; "
-                f"{outcome.retries:>7,} retries; all in after {over}"
+                f"{outcome.retries:>7,} retries; {end}"
             )
 
 
 def _fleet(options: argparse.Namespace) -> Fleet:
-    """Return the fleet of the options: `--load` is a share of what it could take."""
+    """Return the fleet of the options; `--load` is a share of the maximum rate."""
     shape = {name: getattr(options, name) for name in Fleet.__slots__ if name != "arrivals"}
     most = Fleet(**shape, arrivals=0.0).rate(options.held)
     return Fleet(**shape, arrivals=options.load * most * options.machines)
@@ -173,11 +177,37 @@ def _fleet(options: argparse.Namespace) -> Fleet:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
     add = parser.add_argument
-    add("--machines", type=int, default=20, metavar="N", help="in all (default: %(default)s)")
-    add("--lost", type=int, default=1, metavar="N", help="that die (default: %(default)s)")
-    add("--held", type=int, default=10_000, metavar="N", help="on each (default: %(default)s)")
-    add("--load", type=float, default=0.5, metavar="SHARE", help="before (default: %(default)s)")
-    add("--processors", type=int, default=4, metavar="N", help="of each (default: %(default)s)")
+    add(
+        "--machines",
+        type=int,
+        default=20,
+        metavar="N",
+        help="machines in the fleet (default: %(default)s)",
+    )
+    add(
+        "--lost", type=int, default=1, metavar="N", help="machines that fail (default: %(default)s)"
+    )
+    add(
+        "--held",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="clients held per machine (default: %(default)s)",
+    )
+    add(
+        "--load",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="load before the failure (default: %(default)s)",
+    )
+    add(
+        "--processors",
+        type=int,
+        default=4,
+        metavar="N",
+        help="processors per machine (default: %(default)s)",
+    )
     for name, default in CONSTANTS.items():
         flag = f"--{name.replace('_', '-')}"
         add(flag, type=float, default=default, metavar="US", help="µs (default: %(default)s)")
@@ -185,7 +215,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 CONSTANTS = {"master": 146.0, "master_each": 0.0085, "work": 670.0, "work_each": 0.0238}
-"""Of the run in CAPACITY.md."""
+"""From the run in CAPACITY.md."""
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 /*
  * load: a load generator for servers that answer `time` and `quit`.
  *
- * One process, one epoll, nothing that blocks: it must never be what limits the server. Every run is bounded in count
- * and in time and ends by itself. One JSON object goes to standard output; times in it are in milliseconds unless the
- * key says otherwise.
+ * One process, one epoll, no blocking calls: it must never be the bottleneck. Every run is bounded in count and in time
+ * and ends by itself. It prints one JSON object; times in it are in milliseconds unless the key has another unit.
  *
- *   load sessions --port P --count N --at-once C --seconds T   whole sessions: connect, time, quit, end of file
- *   load paced    --port P --rate R --seconds T                R new clients a second, whatever the server does
- *   load hold     --port P --count N --at-once C --seconds T   N clients answered once, kept, answered again
+ *   load sessions --port P --count N --at-once C --seconds T   complete sessions: connect, time, quit, end of file
+ *   load paced    --port P --rate R --seconds T                R new clients/s, independent of the server
+ *   load hold     --port P --count N --at-once C --seconds T   N clients answered once, held, answered again
  *   load pingpong --port P --count N                           one session, one command at a time
  *   load pipeline --port P --count N --batch B                 one session, N batches of B commands
  *
- * `hold` writes the line `held N` to standard error once every client is in, and lets go of them when a line (or the
- * end) arrives on standard input, or T seconds later.
+ * `hold` writes the line `held N` to standard error when all clients have been answered, and releases them when a line
+ * or end of file arrives on standard input, or after T seconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -37,8 +36,8 @@ enum {
     COMMAND = 4,              /* bytes of a command, and of the answer to `quit` */
     EVENTS = 256,             /* epoll events taken at once */
     BATCH_MAX = 1024,         /* commands in one pipelined batch */
-    CLIENTS_PER_SOURCE = 20000, /* ports one source address is asked for; Linux has 28,232 by default */
-    SILENCE_MS = 10000,       /* nothing heard from any client for so long: the rest is given up */
+    CLIENTS_PER_SOURCE = 20000, /* ports used per source address; Linux has 28,232 by default */
+    SILENCE_MS = 10000,       /* without an event for this long, the remaining clients fail */
 };
 
 enum mode { SESSIONS, PACED, HOLD, PINGPONG, PIPELINE, MODES };
@@ -50,19 +49,19 @@ struct options {
     struct sockaddr_in server;
     size_t count;     /* sessions, clients, round trips or batches */
     size_t at_once;   /* sessions in progress at any moment */
-    size_t rate;      /* new clients a second */
+    size_t rate;      /* new clients per second */
     size_t batch;     /* commands sent together */
-    double seconds;   /* no new session is begun after this; how long `hold` holds */
+    double seconds;   /* no session starts after this; the time limit of `hold` */
 };
 
-enum step { CONNECTING, FIRST_ANSWER, HELD, SECOND_ANSWER, GOODBYE, CLOSED };
+enum step { CONNECTING, FIRST_ANSWER, HELD, SECOND_ANSWER, QUITTING, CLOSED };
 
 struct client {
     int fd;
     enum step step;
-    size_t heard;             /* bytes of the awaited answer that are in `text` */
+    size_t received;             /* bytes of the current answer that are in `text` */
     int64_t began;            /* ns */
-    char text[STAMP + 1];     /* one byte more than any answer, so that a longer one is noticed */
+    char text[STAMP + 1];     /* one byte more than any answer, to detect a longer one */
 };
 
 struct run {
@@ -70,7 +69,7 @@ struct run {
     int epoll;
     struct client *clients;   /* options.count of them, in the order they are opened */
     size_t opened, held, finished, failed, again;
-    bool releasing;           /* `hold`: every client is asked once more and sent home */
+    bool releasing;           /* `hold`: every client sends `time` once more and quits */
     int64_t began, all_held, ended; /* ns */
     double *first_ms;         /* connect() to the last byte of the first answer, one for each client answered */
     double *session_ms;       /* connect() to end of file, one for each session finished */
@@ -98,7 +97,7 @@ static void *allocate(size_t count, size_t size)
     return memory;
 }
 
-/* ---- what came out ----------------------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 static int by_size(const void *a, const void *b)
 {
@@ -153,9 +152,9 @@ static void fail(struct run *run, struct client *client, const char *what, int e
     close_client(client);
 }
 
-static void say(struct run *run, struct client *client, const char *command, enum step next)
+static void send_command(struct run *run, struct client *client, const char *command, enum step next)
 {
-    client->heard = 0;
+    client->received = 0;
     client->step = next;
     if (send(client->fd, command, COMMAND, MSG_NOSIGNAL) != COMMAND)
         fail(run, client, "send", errno);
@@ -168,7 +167,7 @@ static struct sockaddr_in source_of(size_t index)
     return source;
 }
 
-/* Only past the first address's ports is a source chosen: binding costs the client time that is not the server's. */
+/* A source address is only bound after the first one's ports are used: bind(2) costs time that is not the server's. */
 static bool bind_source(int fd, size_t index)
 {
     struct sockaddr_in source = source_of(index);
@@ -206,17 +205,17 @@ static void finish(struct run *run, struct client *client)
     close_client(client);
 }
 
-static void take_answer(struct run *run, struct client *client)
+static void handle_answer(struct run *run, struct client *client)
 {
     if (client->text[4] != '/' || client->text[13] != ':') {
         fail(run, client, "not a time", 0);
     } else if (client->step == SECOND_ANSWER) {
         run->again++;
-        say(run, client, "quit", GOODBYE);
+        send_command(run, client, "quit", QUITTING);
     } else {
         run->first_ms[run->firsts++] = ms_since(client->began);
         if (run->options.mode != HOLD) {
-            say(run, client, "quit", GOODBYE);
+            send_command(run, client, "quit", QUITTING);
         } else {
             client->step = HELD;
             run->held++;
@@ -224,30 +223,30 @@ static void take_answer(struct run *run, struct client *client)
     }
 }
 
-static void take_end(struct run *run, struct client *client)
+static void handle_end(struct run *run, struct client *client)
 {
-    if (client->step == GOODBYE && client->heard == COMMAND && memcmp(client->text, "quit", COMMAND) == 0)
+    if (client->step == QUITTING && client->received == COMMAND && memcmp(client->text, "quit", COMMAND) == 0)
         finish(run, client);
     else
         fail(run, client, "unexpected end of file", 0);
 }
 
-/* Reads until nothing is left, as an edge-triggered descriptor demands. */
-static void hear(struct run *run, struct client *client)
+/* Reads until EAGAIN, as an edge-triggered descriptor requires. */
+static void read_client(struct run *run, struct client *client)
 {
     while (client->step != CLOSED) {
-        ssize_t got = recv(client->fd, client->text + client->heard, sizeof client->text - client->heard, 0);
+        ssize_t got = recv(client->fd, client->text + client->received, sizeof client->text - client->received, 0);
         if (got < 0 && errno != EAGAIN)
             fail(run, client, "recv", errno);
         if (got < 0)
             return;
-        client->heard += (size_t)got;
+        client->received += (size_t)got;
         if (got == 0)
-            take_end(run, client);
-        else if (client->heard > (client->step == GOODBYE ? COMMAND : STAMP) || client->step == HELD)
+            handle_end(run, client);
+        else if (client->received > (client->step == QUITTING ? COMMAND : STAMP) || client->step == HELD)
             fail(run, client, "more than an answer", 0);
-        else if (client->heard == STAMP)
-            take_answer(run, client);
+        else if (client->received == STAMP)
+            handle_answer(run, client);
     }
 }
 
@@ -263,9 +262,9 @@ static void advance(struct run *run, struct client *client, uint32_t events)
         return;
     }
     if (client->step == CONNECTING && events & EPOLLOUT)
-        say(run, client, "time", FIRST_ANSWER);
+        send_command(run, client, "time", FIRST_ANSWER);
     if (events & EPOLLIN)
-        hear(run, client);
+        read_client(run, client);
 }
 
 /* ---- many clients ------------------------------------------------------------------------------------------------ */
@@ -276,7 +275,7 @@ static size_t in_progress(const struct run *run)
     return run->opened - run->finished - run->failed - waiting;
 }
 
-/* How many clients are to be opened now. */
+/* Returns how many clients to open now. */
 static size_t due(const struct run *run)
 {
     double elapsed = (double)(now_ns() - run->began) / 1e9;
@@ -299,8 +298,8 @@ static bool all_opened(const struct run *run)
     return run->opened == run->options.count;
 }
 
-/* Milliseconds until the loop has to look up, though nothing was heard. */
-static int patience(const struct run *run)
+/* Returns the timeout of the next wait in milliseconds. */
+static int wait_ms(const struct run *run)
 {
     bool pacing = run->options.mode == PACED && !all_opened(run);
     return pacing ? 1 : SILENCE_MS;
@@ -311,20 +310,20 @@ static void release(struct run *run)
     run->releasing = true;
     for (size_t i = 0; i < run->opened; i++)
         if (run->clients[i].step == HELD)
-            say(run, &run->clients[i], "time", SECOND_ANSWER);
+            send_command(run, &run->clients[i], "time", SECOND_ANSWER);
 }
 
-/* Handles what was heard within the patience; false when nothing was. */
-static bool listen_once(struct run *run)
+/* Handles the events until the timeout; returns false if there was none for SILENCE_MS. */
+static bool wait_once(struct run *run)
 {
     struct epoll_event events[EVENTS];
-    int count = epoll_wait(run->epoll, events, EVENTS, patience(run));
+    int count = epoll_wait(run->epoll, events, EVENTS, wait_ms(run));
     for (int i = 0; i < count; i++)
         advance(run, events[i].data.ptr, events[i].events);
-    return count > 0 || patience(run) < SILENCE_MS;
+    return count > 0 || wait_ms(run) < SILENCE_MS;
 }
 
-static void give_up_the_rest(struct run *run)
+static void fail_remaining(struct run *run)
 {
     for (size_t i = 0; i < run->opened; i++)
         if (run->clients[i].step != CLOSED)
@@ -337,20 +336,20 @@ static void serve(struct run *run)
     while (!all_opened(run) || in_progress(run) > 0) {
         for (size_t wanted = due(run); wanted > 0; wanted--)
             open_client(run);
-        if (in_progress(run) + due(run) > 0 && !listen_once(run)) {
-            give_up_the_rest(run);
+        if (in_progress(run) + due(run) > 0 && !wait_once(run)) {
+            fail_remaining(run);
             return;
         }
     }
 }
 
-/* Waits for a line on standard input. A held client that goes away is not noticed before it is asked again. */
+/* Waits for a line on standard input. The loss of a held client is only noticed at its next command. */
 static void wait_for_release(const struct run *run)
 {
     struct epoll_event event = {.events = EPOLLIN};
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     fprintf(stderr, "held %zu\n", run->held);
-    /* A regular file or /dev/null cannot be waited for: then the time alone decides. */
+    /* epoll rejects regular files and /dev/null: then only the time limit applies. */
     epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event);
     epoll_wait(epoll, &event, 1, (int)(run->options.seconds * 1e3));
     close(epoll);
@@ -395,15 +394,15 @@ static void exchange(int fd, const char *commands, size_t asked, size_t expected
     static char answers[BATCH_MAX * STAMP];
     if (send(fd, commands, asked, MSG_NOSIGNAL) != (ssize_t)asked)
         err(1, "send");
-    for (size_t heard = 0; heard < expected;) {
-        ssize_t got = recv(fd, answers + heard, expected - heard, 0);
+    for (size_t received = 0; received < expected;) {
+        ssize_t got = recv(fd, answers + received, expected - received, 0);
         if (got <= 0)
-            errx(1, "the server stopped answering: %s", got < 0 ? strerror(errno) : "end of file");
-        heard += (size_t)got;
+            errx(1, "no answer from the server: %s", got < 0 ? strerror(errno) : "end of file");
+        received += (size_t)got;
     }
 }
 
-static void say_goodbye(int fd)
+static void send_quit(int fd)
 {
     exchange(fd, "quit", COMMAND, COMMAND);
     close(fd);
@@ -414,7 +413,7 @@ static bool in_time(const struct options *options, int64_t began)
     return ms_since(began) < options->seconds * 1e3;
 }
 
-/* Round trips are a few microseconds each, so this mode alone reports them in microseconds. */
+/* Round trips take a few microseconds, so this mode reports them in microseconds. */
 static void run_pingpong(const struct options *options)
 {
     double *trips_us = allocate(options->count, sizeof *trips_us);
@@ -426,7 +425,7 @@ static void run_pingpong(const struct options *options)
         exchange(fd, "time", COMMAND, STAMP);
         trips_us[trips++] = ms_since(asked) * 1e3;
     }
-    say_goodbye(fd);
+    send_quit(fd);
     printf("{\"mode\": \"pingpong\", \"trips\": %zu, ", trips);
     print_percentiles("trip_us", trips_us, trips);
     printf("}\n");
@@ -445,7 +444,7 @@ static void run_pipeline(const struct options *options)
         exchange(fd, commands, options->batch * COMMAND, options->batch * STAMP);
     printf("{\"mode\": \"pipeline\", \"batches\": %zu, \"batch\": %zu, \"commands_per_second\": %.1f}\n",
            batches, options->batch, (double)(batches * options->batch) * 1e3 / ms_since(began));
-    say_goodbye(fd);
+    send_quit(fd);
 }
 
 /* ---- command line ------------------------------------------------------------------------------------------------ */
@@ -457,7 +456,7 @@ static const struct option flags[] = {
     {"seconds", required_argument, NULL, 't'}, {NULL, 0, NULL, 0},
 };
 
-static size_t whole(const char *text, size_t most)
+static size_t parse_number(const char *text, size_t most)
 {
     char *end;
     unsigned long value = strtoul(text, &end, 10);
@@ -482,12 +481,12 @@ static void set_option(struct options *options, int flag, const char *value)
         if (inet_pton(AF_INET, value, &options->server.sin_addr) != 1)
             errx(2, "%s: expected an IPv4 address", value);
         break;
-    case 'p': options->server.sin_port = htons((uint16_t)whole(value, 65535)); break;
-    case 'n': options->count = whole(value, 10000000); break;
-    case 'c': options->at_once = whole(value, 100000); break;
-    case 'r': options->rate = whole(value, 100000); break;
-    case 'b': options->batch = whole(value, BATCH_MAX); break;
-    case 't': options->seconds = (double)whole(value, 3600); break;
+    case 'p': options->server.sin_port = htons((uint16_t)parse_number(value, 65535)); break;
+    case 'n': options->count = parse_number(value, 10000000); break;
+    case 'c': options->at_once = parse_number(value, 100000); break;
+    case 'r': options->rate = parse_number(value, 100000); break;
+    case 'b': options->batch = parse_number(value, BATCH_MAX); break;
+    case 't': options->seconds = (double)parse_number(value, 3600); break;
     default: exit(2);
     }
 }
@@ -501,7 +500,7 @@ static struct options parse(int argc, char **argv)
     for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;)
         set_option(&options, flag, optarg);
     if (options.server.sin_port == 0)
-        errx(2, "--port is needed");
+        errx(2, "--port is required");
     if (options.mode == PACED)
         options.count = options.rate * (size_t)options.seconds;
     return options;

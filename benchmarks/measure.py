@@ -1,4 +1,4 @@
-"""How figures are taken: in rounds over all servers, with medians, against targets. No I/O."""
+"""Rounds over all servers, medians, and targets. No I/O."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What tetrad's figure has to be: at least or at most a limit, or so much of a peer's."""
+    """What tetrad's figure must be: at least or at most a limit, or a multiple of a peer's."""
 
     at_least: bool
     limit: float
     peer: str | None = None
 
     def __str__(self) -> str:
-        """Return it as the tables show it."""
+        """Return the target as the tables show it."""
         sign = "≥" if self.at_least else "≤"
         return (
             f"{sign} {self.limit:g} times {self.peer}" if self.peer else f"{sign} {self.limit:,g}"
         )
 
-    def reached(self, found: float) -> bool:
-        """Tell whether a figure, or the ratio to the peer's, is good enough."""
-        return found >= self.limit if self.at_least else found <= self.limit
+    def reached(self, value: float) -> bool:
+        """Tell whether a figure, or its ratio to the peer's, meets the target."""
+        return value >= self.limit if self.at_least else value <= self.limit
 
 
 def at_least(limit: float, peer: str | None = None) -> Target:
-    """Return a target where more is better."""
+    """Return a target where higher is better."""
     return Target(at_least=True, limit=limit, peer=peer)
 
 
 def at_most(limit: float, peer: str | None = None) -> Target:
-    """Return a target where less is better."""
+    """Return a target where lower is better."""
     return Target(at_least=False, limit=limit, peer=peer)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what is measured, on whom, and what tetrad has to reach.
+    """One row of the table: what is measured, for which servers, and tetrad's targets.
 
-    `sample` takes one figure of one running server; `rounds` bounds how often, for what is slow.
+    `sample` measures one running server once; `rounds` limits how often, for slow rows.
     """
 
     key: str
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a row found: each server's figures, round by round, or why there are none."""
+    """The result of a row: each server's figures by round, or why it has none."""
 
     row: Row
     figures: dict[str, list[float]] = field(default_factory=dict)
@@ -77,8 +77,8 @@ class Outcome:
         """Return the median of a server's rounds."""
         return median(self.figures[server]) if self.figures.get(server) else None
 
-    def found(self, target: Target) -> float | None:
-        """Return what the limit is compared with: tetrad's figure or its ratio to the peer's."""
+    def value(self, target: Target) -> float | None:
+        """Return the value to compare with the limit: tetrad's figure or a ratio to a peer's."""
         own = self.figure(TETRAD)
         if own is None or target.peer is None:
             return own
@@ -89,9 +89,9 @@ class Outcome:
 def interleave(
     outcome: Outcome, samplers: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: bool
 ) -> None:
-    """Take one figure of every server a round: what else the machine does meets all alike.
+    """Measure every server once per round, so that other load on the machine affects all alike.
 
-    The first round only warms up. A server that fails is left out from then on.
+    The first round is a warm-up. A server that fails is left out from then on.
     """
     for turn in range(-1 if warm_up else 0, rounds):
         for server, sampler in samplers.items():

@@ -1,7 +1,7 @@
-"""Processes from the outside: starting and stopping them whole, and what /proc says of them.
+"""Starts and stops processes completely, and reads /proc.
 
-The only module of the suite that starts programs: those it measures, named on its command line or
-in its own source, hence the silenced S603.
+The only module of the suite that starts programs. The command line or the source names them, hence
+the silenced S603.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 15.0
-"""What a server gets to stop in after SIGTERM."""
+"""How long a server may take to stop after SIGTERM."""
 ORPHAN_SECONDS = 3.0
-"""What a server's children get to follow it in."""
+"""How long a server's child processes may outlive it."""
 
 
 _TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 
 BUILD_SECONDS = 60.0
-"""What the compiler gets for a program of ours."""
+"""How long a compilation may take."""
 
 
 class MeasureError(Exception):
-    """A figure could not be taken; the text says of what and why."""
+    """A figure could not be measured; the text has the reason."""
 
 
 def run(command: Sequence[str], seconds: float) -> str:
-    """Return what a program prints; it has to end well, within so many seconds."""
+    """Return a program's output; it must succeed within `seconds`."""
     try:
         done = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, timeout=seconds, check=False
@@ -46,13 +46,13 @@ def run(command: Sequence[str], seconds: float) -> str:
         raise MeasureError(str(error)) from error
     if done.returncode != 0:
         raise MeasureError(
-            done.stderr.strip() or f"{command[0]} ended with status {done.returncode}"
+            done.stderr.strip() or f"{command[0]} exited with status {done.returncode}"
         )
     return done.stdout
 
 
 def build(source: Path, folder: Path) -> Path:
-    """Compile a C program into a folder; return where it is."""
+    """Compile a C program into a folder; return its path."""
     program = folder / source.stem
     run(
         ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)], BUILD_SECONDS
@@ -61,7 +61,7 @@ def build(source: Path, folder: Path) -> Path:
 
 
 def start(command: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own: a terminal's ^C is for us, who then stop it."""
+    """Start a server in a session of its own, so that Ctrl-C reaches the benchmark only."""
     try:
         with output.open("ab") as log:
             return subprocess.Popen(  # noqa: S603
@@ -77,7 +77,7 @@ def start(command: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
 
 
 def start_piped(command: Sequence[str]) -> subprocess.Popen[str]:
-    """Start a program that is talked to while it runs."""
+    """Start a program with pipes for input and output."""
     pipe = subprocess.PIPE
     return subprocess.Popen(  # noqa: S603
         command, stdin=pipe, stdout=pipe, stderr=pipe, text=True
@@ -85,7 +85,7 @@ def start_piped(command: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def stop(leader: subprocess.Popen[bytes]) -> None:
-    """End a server and all its descendants, whatever group they went to, as xinetd's do."""
+    """Stop a server and all its descendants, whatever their process groups are."""
     descriptors = list(_pidfds(descendants(leader.pid)))
     try:
         leader.terminate()
@@ -106,14 +106,14 @@ def _wait_or_kill(leader: subprocess.Popen[bytes]) -> None:
 
 
 def _pidfds(pids: Iterable[int]) -> Iterable[int]:
-    """Yield a descriptor for each process still there: it never comes to mean another one."""
+    """Yield a pidfd for each process that still exists; a pid could be reused."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             yield os.pidfd_open(pid)
 
 
 def _still_running(descriptors: Iterable[int], seconds: float) -> set[int]:
-    """Return those whose process has not ended within so many seconds."""
+    """Return the pidfds of processes that have not ended within `seconds`."""
     running = set(descriptors)
     poller = select.poll()
     for descriptor in running:
@@ -127,7 +127,7 @@ def _still_running(descriptors: Iterable[int], seconds: float) -> set[int]:
 
 
 def descendants(pid: int) -> set[int]:
-    """Return the ids of a process's children, their children, and so on."""
+    """Return the pids of a process's children, their children, and so on."""
     found: set[int] = set()
     waiting = [pid]
     while waiting:
@@ -142,28 +142,28 @@ def _children(pid: int) -> list[int]:
         return [
             int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         ]
-    except OSError:  # it ended meanwhile
+    except OSError:  # the process has ended
         return []
 
 
 def title(pid: int) -> str:
-    """Return what `ps` shows of a process."""
+    """Return the title that `ps` shows."""
     try:
         with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
             return file.read().rstrip("\0")
     except (FileNotFoundError, ProcessLookupError):
-        return ""  # it is gone
+        return ""  # the process has ended
 
 
 def free_port() -> int:
-    """Return a TCP port nobody listens on: the kernel does not hand one out twice running."""
+    """Return a free TCP port; the kernel does not select the same one twice in a row."""
     with socket.create_server((LOOPBACK, 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 def accepts(port: int) -> bool:
-    """Tell whether somebody accepts connections."""
+    """Tell whether a server accepts connections."""
     with (
         contextlib.suppress(ConnectionRefusedError),
         socket.create_connection((LOOPBACK, port), timeout=1),
@@ -173,9 +173,9 @@ def accepts(port: int) -> bool:
 
 
 def answers(port: int, header: bytes = b"") -> bool:
-    """Tell whether somebody answers `time`: to be connected is not yet to be served.
+    """Tell whether a server answers `time`.
 
-    `header` is what a balancer would say first.
+    `header` is the header that a balancer sends first.
     """
     with (
         contextlib.suppress(ConnectionError, TimeoutError),
@@ -187,24 +187,24 @@ def answers(port: int, header: bytes = b"") -> bool:
 
 
 def private_kib(pid: int) -> int:
-    """Return the memory in KiB that only this process has: what it gives back when it ends."""
+    """Return the memory in KiB that only this process uses, and that its end frees."""
     fields = _kib_fields(f"/proc/{pid}/smaps_rollup")
     return fields["Private_Clean"] + fields["Private_Dirty"]
 
 
-def own_kib(pid: int) -> int:
-    """Return the memory in KiB that a process has made itself, not read from files.
+def anonymous_kib(pid: int) -> int:
+    """Return a process's anonymous memory in KiB.
 
-    Unlike what is private, it does not grow when others that had mapped the same files end.
+    Unlike private memory it does not grow when other processes that map the same files end.
     """
     return _kib_fields(f"/proc/{pid}/smaps_rollup")["Anonymous"]
 
 
 def system_kib() -> int:
-    """Return the memory in KiB that processes and their connections take in the whole system.
+    """Return the memory in KiB that all processes and connections use.
 
-    Not MemAvailable: it leaves out the pages that wait in each processor's own free list, half a
-    gigabyte after a crowd has left, and so shows the next crowd too small. Before any has left,
+    Not MemAvailable: it leaves out pages in the processors' free lists, half a gigabyte after many
+    clients have left, so that the next clients would seem too small. Before any client has left,
     the two agree within 3 %.
     """
     fields = _kib_fields("/proc/meminfo")
@@ -212,39 +212,39 @@ def system_kib() -> int:
 
 
 def busy_us() -> float:
-    """Return for how many µs the processors have worked, all together, since the machine began."""
+    """Return the CPU time in µs of all processors since the boot."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
     user, nice, system, _idle, _waiting, interrupts, soft_interrupts, _stolen = ticks
     return (user + nice + system + interrupts + soft_interrupts) * _TICK_US
 
 
 def damon_us() -> float:
-    """Return for how many µs the kernel has looked which memory is used; 0 where it does not."""
-    return sum(_times(folder) for folder in Path("/proc").glob("[0-9]*") if _is_damon(folder))
+    """Return the CPU time in µs of the kernel's DAMON; 0 without DAMON."""
+    return sum(_cpu_us(folder) for folder in Path("/proc").glob("[0-9]*") if _is_damon(folder))
 
 
 def page_faults_of(pid: int) -> int:
-    """Return how many page faults a process has had that took no disk, its children's apart."""
+    """Return a process's minor page faults, without its children's."""
     return int(_stat(Path(f"/proc/{pid}"))[7])
 
 
 def _is_damon(process: Path) -> bool:
-    with contextlib.suppress(OSError):  # it has ended meanwhile
+    with contextlib.suppress(OSError):  # the process has ended
         return (process / "comm").read_text().startswith("kdamond")
     return False
 
 
-def _times(process: Path) -> float:
+def _cpu_us(process: Path) -> float:
     user, system = _stat(process)[11:13]
     return (int(user) + int(system)) * _TICK_US
 
 
 def _stat(process: Path) -> list[str]:
-    """Return what /proc/PID/stat says behind the name, which may be anything."""
+    """Return the fields of /proc/PID/stat after the name, which may contain any character."""
     return (process / "stat").read_text().rpartition(") ")[2].split()
 
 
 def _kib_fields(path: str) -> dict[str, int]:
-    """Return the `Name:   123 kB` lines of a file of /proc."""
+    """Return the `Name:   123 kB` lines of a file in /proc."""
     lines = (line.split() for line in Path(path).read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1] == "kB"}

@@ -1,4 +1,4 @@
-"""Writes what was found: a Markdown table, the figures as JSON, and a chart for each row."""
+"""Writes the results: a Markdown table, the figures as JSON, and a chart for each row."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Outcome, Target
 
-WHOLE_FROM = 100
-"""From here on, decimals say nothing."""
+NO_DECIMALS_FROM = 100
+"""From this value on, decimals are not shown."""
 
 
 def number(value: float | None) -> str:
-    """Return a figure with as many digits as mean something."""
+    """Return a figure with its significant digits."""
     if value is None:
         return "—"
-    return f"{value:,.0f}" if value >= WHOLE_FROM else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= NO_DECIMALS_FROM else f"{value:.3g}"
 
 
 def verdict(outcome: Outcome, target: Target) -> str:
-    """Return whether a target was reached, in words."""
-    found = outcome.found(target)
-    if found is None:
+    """Return whether a target was reached, as text."""
+    value = outcome.value(target)
+    if value is None:
         return "not measured"
-    return "reached" if target.reached(found) else "**not reached**"
+    return "reached" if target.reached(value) else "**not reached**"
 
 
 def figures_line(outcome: Outcome) -> str:
-    """Return the medians of a row in one line, tetrad's first."""
+    """Return the medians of a row in one line."""
     unit = outcome.row.unit
     return ", ".join(
         f"{server} {number(outcome.figure(server))} {unit}" for server in outcome.figures
@@ -46,16 +46,16 @@ def figures_line(outcome: Outcome) -> str:
 def target_lines(outcome: Outcome) -> Iterator[str]:
     """Yield a line for each target of a row."""
     for target in outcome.row.targets:
-        yield f"{target}: {number(outcome.found(target))}, {verdict(outcome, target)}"
+        yield f"{target}: {number(outcome.value(target))}, {verdict(outcome, target)}"
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return two tables: every server's medians, and tetrad's targets."""
+    """Return two tables: all medians, and tetrad's targets."""
     servers = list(dict.fromkeys(server for outcome in outcomes for server in outcome.figures))
     lines = [f"Measured on {machine()}. Medians.", ""]
     lines += _table(["", "unit", *servers], [_medians(outcome, servers) for outcome in outcomes])
     lines += _table(
-        ["", "target", "found", ""], [cells for outcome in outcomes for cells in _targets(outcome)]
+        ["", "target", "value", ""], [cells for outcome in outcomes for cells in _targets(outcome)]
     )
     lines += [f"* {failure}" for outcome in outcomes for failure in _failures(outcome)]
     return "\n".join(lines) + "\n"
@@ -74,7 +74,7 @@ def _targets(outcome: Outcome) -> Iterator[list[str]]:
         yield [
             outcome.row.title,
             str(target),
-            number(outcome.found(target)),
+            number(outcome.value(target)),
             verdict(outcome, target),
         ]
 
@@ -90,13 +90,13 @@ def _table(head: list[str], body: list[list[str]]) -> list[str]:
 
 
 def machine() -> str:
-    """Return what the figures depend on, without naming the machine."""
+    """Return a description of the machine without its name."""
     python, kernel = platform.python_version(), platform.release().split("-")[0]
     return f"{os.cpu_count()} cores, Linux {kernel}, {platform.machine()}, Python {python}"
 
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write everything into a folder, which is made if need be."""
+    """Write all files into a folder, which is created if necessary."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.md").write_text(markdown(outcomes))
     (folder / "results.json").write_text(json.dumps(_as_json(outcomes), indent=2) + "\n")
@@ -106,7 +106,7 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> None:
 
 
 def chart(outcome: Outcome) -> str:
-    """Return a row's medians as SVG."""
+    """Return a chart of a row's medians as SVG."""
     unit = outcome.row.unit
     medians = {server: outcome.figure(server) or 0.0 for server in outcome.figures}
     bars = [
@@ -134,9 +134,9 @@ def _row_as_json(outcome: Outcome) -> dict[str, object]:
 
 
 def _target_as_json(outcome: Outcome, target: Target) -> dict[str, object]:
-    found = outcome.found(target)
+    value = outcome.value(target)
     return {
         "target": str(target),
-        "found": found,
-        "reached": None if found is None else target.reached(found),
+        "found": value,
+        "reached": None if value is None else target.reached(value),
     }

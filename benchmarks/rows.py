@@ -1,4 +1,4 @@
-"""The table: what is measured on whom, and what tetrad has to reach. A new row is yielded below."""
+"""The table: what is measured, for which servers, and tetrad's targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def rows(scale: Scale) -> tuple[Row, ...]:
-    """Return the rows, in the order of the table."""
+    """Return the rows in the order of the table."""
     return (
         *_many_sessions(scale),
         *_first_answers(scale),
@@ -28,7 +28,7 @@ def rows(scale: Scale) -> tuple[Row, ...]:
 def _many_sessions(scale: Scale) -> Iterator[Row]:
     yield Row(
         "sessions",
-        "sessions/s: connect, `time`, `quit`, close; 32 at once, a fresh fork each",
+        "sessions/s: connect, `time`, `quit`, close; 32 at once, one fork each",
         "/s",
         samples.sessions(scale),
         (
@@ -42,7 +42,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "faults",
-        "page faults a session, in the one that accepts and in the handler",
+        "page faults per session, in the accepting process and the handler",
         "faults",
         samples.page_faults(scale),
         (),
@@ -51,7 +51,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "faults-apart",
-        "page faults of the one that accepts, for each client that comes alone",
+        "page faults per session in the accepting process, one client at a time",
         "faults",
         samples.faults_apart(scale),
         (),
@@ -60,7 +60,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "effort",
-        "time that all processors spend on a session, load generator and logger included",
+        "CPU time per session of the whole system, load generator and logger included",
         "µs",
         samples.effort(scale),
         (),
@@ -68,7 +68,7 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "reuse",
-        "the same with `clients_each: 1000`",
+        "sessions/s with `clients_each: 1000`",
         "/s",
         samples.sessions(scale),
         (at_least(1.4, C),),
@@ -77,27 +77,27 @@ def _many_sessions(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "rate-kept",
-        f"sessions/s with {scale.idle_crowd:,} clients held, against none held",
-        "of it",
-        samples.rate_kept(scale.idle_crowd, scale),
+        f"sessions/s with {scale.idle_clients:,} clients held, relative to none held",
+        "ratio",
+        samples.rate_kept(scale.idle_clients, scale),
         (at_least(0.7),),
         peers=(C, BARE, EQUIPPED),
         rounds=3,
     )
     yield Row(
         "effort-kept",
-        f"what a session costs with none held, against {scale.idle_crowd:,}, DAMON left out",
-        "of it",
-        samples.effort_kept(scale.idle_crowd, scale),
+        f"CPU time per session with none held, relative to {scale.idle_clients:,}; without DAMON",
+        "ratio",
+        samples.effort_kept(scale.idle_clients, scale),
         (),
         peers=(C, BARE, EQUIPPED),
         rounds=3,
     )
     yield Row(
         "watched",
-        f"of a processor, by the kernel's DAMON, with {scale.idle_crowd:,} clients held",
+        f"share of a processor used by the kernel's DAMON, {scale.idle_clients:,} clients held",
         "%",
-        samples.watched(scale.idle_crowd),
+        samples.watched(scale.idle_clients),
         (),
         peers=(C, BARE, EQUIPPED),
         rounds=3,
@@ -120,7 +120,7 @@ def _first_answers(scale: Scale) -> Iterator[Row]:
 def _one_session(scale: Scale) -> Iterator[Row]:
     yield Row(
         "round-trip",
-        "one session: `time` and its answer",
+        "round trip of `time` in one session",
         "µs",
         samples.round_trip(scale),
         (at_most(1, C),),
@@ -128,9 +128,9 @@ def _one_session(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "pipeline",
-        "one session: commands/s, 64 sent at a time",
+        "commands/s in one session, 64 sent at once",
         "/s",
-        samples.pipelined(scale),
+        samples.pipeline(scale),
         (at_least(1, C),),
         peers=(C,),
     )
@@ -139,7 +139,7 @@ def _one_session(scale: Scale) -> Iterator[Row]:
 def _memory(scale: Scale) -> Iterator[Row]:
     yield Row(
         "handler-memory",
-        "private memory of a handler that answered once and waits",
+        "private memory of a handler that waits after one answer",
         "KiB",
         samples.handler_memory(),
         (at_most(300),),
@@ -148,7 +148,7 @@ def _memory(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "handler-memory-apart",
-        "the same, where clients come one by one",
+        "the same, with clients that connect one by one",
         "KiB",
         samples.handler_memory(at_once=1),
         (),
@@ -157,19 +157,19 @@ def _memory(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "client-memory",
-        f"system memory per client, {scale.memory_crowd:,} held",
+        f"system memory per client, {scale.memory_clients:,} held",
         "KiB",
-        samples.client_memory(scale.memory_crowd),
+        samples.client_memory(scale.memory_clients),
         (at_most(420),),
         peers=(C, BARE, EQUIPPED),
         rounds=3,
     )
     yield Row(
         "held",
-        f"clients answered again after {scale.full_crowd:,} were held at once, a process each",
+        f"clients answered after {scale.full_clients:,} were held, one process each",
         "clients",
-        samples.held_and_answered(scale.full_crowd),
-        (at_least(scale.full_crowd),),
+        samples.held_and_answered(scale.full_clients),
+        (at_least(scale.full_clients),),
         peers=(C,),
         rounds=1,
     )
@@ -186,7 +186,7 @@ def _operation(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "reload",
-        "slowest first answer while reloading twice a second, 200 new clients/s",
+        "slowest first answer during two reloads/s, 200 new clients/s",
         "ms",
         samples.slowest_under_reload(scale),
         (at_most(50),),
@@ -194,7 +194,7 @@ def _operation(scale: Scale) -> Iterator[Row]:
     )
     yield Row(
         "logger",
-        "events/s that the logger writes on one processor, of all those sent",
+        "events/s that the logger writes on one processor, none lost",
         "/s",
         samples.events_logged(scale),
         (at_least(100_000),),

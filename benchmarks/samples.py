@@ -1,4 +1,4 @@
-"""The figures: each function takes one of one running server, or returns a function that does."""
+"""The figures: each function measures one running server, or returns a function that does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.processes import (
     private_kib,
     system_kib,
 )
-from benchmarks.servers import CROWD, Handlers, configure_tetrad
+from benchmarks.servers import MAX_CLIENTS, Handlers, configure_tetrad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from benchmarks.measure import Sample
     from benchmarks.servers import Instance
 
-HANDLERS_WEIGHED = 20
+HANDLERS_SAMPLED = 20
 """Handlers whose private memory is read; the figure is their median."""
-STAFF = 10
-"""Processes that a server may have come up with meanwhile, besides its handlers."""
+OTHER_PROCESSES = 10
+"""Processes that a server may have started meanwhile besides its handlers."""
 SETTLE_SECONDS = 0.5
-"""Before memory is read: a handler may put off work until its client keeps it waiting."""
+"""Before memory is read: a handler may delay work until its client has been idle for a while."""
 WATCHED_SECONDS = 10
-"""For as long the kernel is watched that watches the memory: it does so in turns of 5 s."""
+"""How long DAMON's CPU time is measured; its cycle takes 5 s."""
 RELOADS_PER_SECOND = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of everything: the full suite, or a quick look that proves only that it runs."""
+    """The amount of work: for a full run, or for a quick check that everything runs."""
 
     rounds: int
     sessions: int
     seconds: int
     round_trips: int
-    memory_crowd: int
-    idle_crowd: int
-    full_crowd: int
+    memory_clients: int
+    idle_clients: int
+    full_clients: int
     logged_sessions: int
 
 
@@ -58,9 +58,9 @@ FULL = Scale(
     sessions=2_000,
     seconds=4,
     round_trips=20_000,
-    memory_crowd=2_000,
-    idle_crowd=5_000,
-    full_crowd=10_000,
+    memory_clients=2_000,
+    idle_clients=5_000,
+    full_clients=10_000,
     logged_sessions=100_000,
 )
 QUICK = Scale(
@@ -68,20 +68,20 @@ QUICK = Scale(
     sessions=300,
     seconds=1,
     round_trips=1_000,
-    memory_crowd=50,
-    idle_crowd=100,
-    full_crowd=200,
+    memory_clients=50,
+    idle_clients=100,
+    full_clients=200,
     logged_sessions=2_000,
 )
 
 
 def sessions(scale: Scale) -> Sample:
-    """Sessions a second: connect, `time`, `quit`, close."""
+    """Sessions per second: connect, `time`, `quit`, close."""
     return lambda load, server: load.sessions_per_second(server.port, scale.sessions, scale.seconds)
 
 
 def page_faults(scale: Scale) -> Sample:
-    """Page faults that a session costs, in the one that accepts and in the handler."""
+    """Page faults per session, in the accepting process and the handler."""
 
     def sample(load: Load, server: Instance) -> float:
         pid, count = server.leader.pid, scale.sessions // 4
@@ -91,19 +91,19 @@ def page_faults(scale: Scale) -> Sample:
 
 
 def faults_apart(scale: Scale) -> Sample:
-    """Page faults of the one that accepts, for each client that comes alone."""
+    """Page faults per session in the accepting process, one client at a time."""
 
     def sample(load: Load, server: Instance) -> float:
         pid, count = server.leader.pid, scale.sessions // 4
         before = page_faults_of(pid)
-        load.serve_apart(server.port, count)
+        load.run_one_by_one(server.port, count)
         return (page_faults_of(pid) - before) / count
 
     return sample
 
 
 def effort(scale: Scale) -> Sample:
-    """Microseconds that a session takes of all processors together."""
+    """CPU time per session of the whole system, in µs."""
     return lambda load, server: load.busy_us_per_session(server.port, scale.sessions)
 
 
@@ -117,30 +117,32 @@ def round_trip(scale: Scale) -> Sample:
     return lambda load, server: load.round_trip_us(server.port, scale.round_trips)
 
 
-def pipelined(scale: Scale) -> Sample:
-    """Commands a second in one session."""
+def pipeline(scale: Scale) -> Sample:
+    """Commands per second in one session."""
     return lambda load, server: load.commands_per_second(server.port, scale.round_trips // 10)
 
 
 @contextmanager
-def crowd(load: Load, server: Instance, clients: int, at_once: int = AT_ONCE) -> Iterator[Held]:
-    """Hold clients, let them go, and wait until their handlers no longer disturb anybody."""
+def held_clients(
+    load: Load, server: Instance, clients: int, at_once: int = AT_ONCE
+) -> Iterator[Held]:
+    """Hold clients, release them, and wait until their handlers have ended."""
     before = len(server.children())
     with load.holding(server.port, clients, at_once) as held:
         yield held
         held.release()
-    server.wait_for_children(before + STAFF)
+    server.wait_for_children(before + OTHER_PROCESSES)
 
 
 def handler_memory(at_once: int = AT_ONCE) -> Sample:
-    """KiB that only the handler of a client has, which was answered once and waits."""
+    """Private KiB of the handler of a client that was answered once and waits."""
 
     def sample(load: Load, server: Instance) -> float:
         before = server.children()
-        with crowd(load, server, HANDLERS_WEIGHED, at_once):
+        with held_clients(load, server, HANDLERS_SAMPLED, at_once):
             handlers = server.children() - before
-            if len(handlers) < HANDLERS_WEIGHED:
-                raise MeasureError(f"{HANDLERS_WEIGHED} clients share {len(handlers)} processes")
+            if len(handlers) < HANDLERS_SAMPLED:
+                raise MeasureError(f"{HANDLERS_SAMPLED} clients share {len(handlers)} processes")
             time.sleep(SETTLE_SECONDS)
             return median(private_kib(pid) for pid in handlers)
 
@@ -148,11 +150,11 @@ def handler_memory(at_once: int = AT_ONCE) -> Sample:
 
 
 def client_memory(clients: int) -> Sample:
-    """KiB that the system spends on each client held, both ends of the connection included."""
+    """KiB that the system uses per held client, both ends of the connection included."""
 
     def sample(load: Load, server: Instance) -> float:
         before = system_kib()
-        with crowd(load, server, clients):
+        with held_clients(load, server, clients):
             time.sleep(SETTLE_SECONDS)
             return (system_kib() - before) / clients
 
@@ -160,10 +162,10 @@ def client_memory(clients: int) -> Sample:
 
 
 def held_and_answered(clients: int) -> Sample:
-    """Clients that are answered again after all were in at once, a process each."""
+    """Clients that are answered again after all were held, one process each."""
 
     def sample(load: Load, server: Instance) -> float:
-        with crowd(load, server, clients) as held:
+        with held_clients(load, server, clients) as held:
             if (handlers := len(server.children())) < clients:
                 raise MeasureError(f"{clients} clients share {handlers} processes")
         return held.answered_again
@@ -172,22 +174,22 @@ def held_and_answered(clients: int) -> Sample:
 
 
 def rate_kept(clients: int, scale: Scale) -> Sample:
-    """Sessions a second with so many clients held, as a share of those with none."""
+    """Sessions per second with clients held, relative to none held."""
     rate = sessions(scale)
 
     def sample(load: Load, server: Instance) -> float:
         alone = rate(load, server)
-        with crowd(load, server, clients):
+        with held_clients(load, server, clients):
             return rate(load, server) / alone
 
     return sample
 
 
 def effort_kept(clients: int, scale: Scale) -> Sample:
-    """What a session costs with none held, as a share of that with so many, DAMON's time left out.
+    """CPU time per session with none held, relative to clients held; DAMON's time left out.
 
-    The kernel's DAMON looks at the memory of those who are held while sessions run beside them:
-    this is `rate_kept` of a machine where nobody does.
+    DAMON scans the memory of held processes while sessions run: this is `rate_kept` of a machine
+    without DAMON.
     """
 
     def cost(load: Load, server: Instance) -> float:
@@ -197,17 +199,17 @@ def effort_kept(clients: int, scale: Scale) -> Sample:
 
     def sample(load: Load, server: Instance) -> float:
         alone = cost(load, server)
-        with crowd(load, server, clients):
+        with held_clients(load, server, clients):
             return alone / cost(load, server)
 
     return sample
 
 
 def watched(clients: int) -> Sample:
-    """Per cent of a processor that the kernel's DAMON takes while so many clients are held."""
+    """Share of a processor in % that the kernel's DAMON uses while clients are held."""
 
     def sample(load: Load, server: Instance) -> float:
-        with crowd(load, server, clients):
+        with held_clients(load, server, clients):
             began, before = time.monotonic(), damon_us()
             time.sleep(WATCHED_SECONDS)
             return (damon_us() - before) / (time.monotonic() - began) / 10_000
@@ -216,12 +218,12 @@ def watched(clients: int) -> Sample:
 
 
 def start(_load: Load, server: Instance) -> float:
-    """Milliseconds from the start of the program until its first answer."""
+    """Milliseconds from the start of the program to its first answer."""
     return server.restart()
 
 
 def slowest_under_reload(scale: Scale) -> Sample:
-    """Milliseconds of the slowest first answer, at 200 new clients a second, during reloads."""
+    """Milliseconds of the slowest first answer at 200 new clients/s, during reloads."""
 
     def sample(load: Load, server: Instance) -> float:
         log = server.site.folder / "tetrad.log"
@@ -234,8 +236,8 @@ def slowest_under_reload(scale: Scale) -> Sample:
         finally:
             done.set()
             reloader.join()
-        said = log.read_text()[before:]
-        if "server.reload_failed" in said or "server.reloaded" not in said:
+        new_lines = log.read_text()[before:]
+        if "server.reload_failed" in new_lines or "server.reloaded" not in new_lines:
             raise MeasureError("the reloads failed")
         return slowest
 
@@ -243,7 +245,7 @@ def slowest_under_reload(scale: Scale) -> Sample:
 
 
 def events_logged(scale: Scale) -> Sample:
-    """Events a second that reach the log, when the logger has a processor and all it can take."""
+    """Events per second written when the logger has a processor and always has input."""
 
     def sample(_load: Load, server: Instance) -> float:
         logger = server.child_titled("tetrad: logger")
@@ -254,8 +256,8 @@ def events_logged(scale: Scale) -> Sample:
 
 
 def _reload_until(done: threading.Event, server: Instance) -> None:
-    """Change the configuration a little each time: a reload of the same one may do less."""
-    clients = CROWD
+    """Reload with a small change each time: an unchanged file could be less work."""
+    clients = MAX_CLIENTS
     while not done.wait(1 / RELOADS_PER_SECOND):
         clients += 1
         configure_tetrad(server.site, Handlers(), clients)

@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started, and a running one."""
+"""The servers that are compared: how each one is started, and a running one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PEERS = Path(__file__).parent / "peers"
-CROWD = 20_000
-"""Clients at once that every server is told to allow: more than any row brings."""
+MAX_CLIENTS = 20_000
+"""The client limit of every server: more than any row needs."""
 START_SECONDS = 10.0
-FAREWELL_SECONDS = 60.0
-"""What a server's handlers get to end in once their clients have left."""
+HANDLER_EXIT_SECONDS = 60.0
+"""How long handlers may run after their clients have disconnected."""
 
 TETRAD = "tetrad"
 C = "C"
@@ -60,14 +60,14 @@ service bench
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where one server runs: its port, its own folder, and the folder of the C programs."""
+    """The port and folder of a server, and the folder of the compiled programs."""
 
     port: int
     folder: Path
     programs: Path
 
     def write(self, name: str, text: str) -> str:
-        """Put a file into the folder, whole at any moment; return its path."""
+        """Write a file into the folder atomically; return its path."""
         path, new = self.folder / name, self.folder / f"{name}.new"
         new.write_text(text)
         new.replace(path)
@@ -76,9 +76,9 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that can be started: `needs` is the program that has to be installed for it.
+    """A server that can be started; `needs` is the program that must be installed.
 
-    One that serves whom a balancer brings has that one's `header`.
+    `header` is the PROXY header that its clients must send, if any.
     """
 
     name: str
@@ -94,16 +94,16 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """tetrad's `handlers` section."""
+    """The `handlers` section of tetrad's configuration."""
 
     spare: int = 0
     clients_each: int = 1
 
 
 def configure_tetrad(
-    site: Site, handlers: Handlers, clients: int = CROWD, proxy: object = None
+    site: Site, handlers: Handlers, clients: int = MAX_CLIENTS, proxy: object = None
 ) -> str:
-    """Write tetrad's configuration, with the log on, as JSON, which is YAML; return its path."""
+    """Write tetrad's configuration as JSON, with the log on; return its path."""
     folder = site.folder
     settings = {
         "listen": [{"address": processes.LOOPBACK, "port": site.port, "proxy": proxy}],
@@ -117,7 +117,7 @@ def configure_tetrad(
 
 
 def tetrad(executable: str, handlers: Handlers) -> Server:
-    """Return tetrad with so many spare handlers and clients each."""
+    """Return tetrad with these handler settings."""
     return Server(
         TETRAD, executable, lambda site: [executable, "run", "-c", configure_tetrad(site, handlers)]
     )
@@ -137,13 +137,13 @@ def _xinetd(site: Site) -> list[str]:
 
 
 def _tcpserver(site: Site) -> list[str]:
-    """-D: no delay; -H -R -l 0: no look-ups of names; -c, -b: clients at once, and waiting."""
-    flags = ["-D", "-H", "-R", "-l", "0", "-c", str(CROWD), "-b", "1024"]
+    """-D: TCP_NODELAY; -H -R -l 0: no look-ups; -c, -b: clients at once, and backlog."""
+    flags = ["-D", "-H", "-R", "-l", "0", "-c", str(MAX_CLIENTS), "-b", "1024"]
     return ["tcpserver", *flags, processes.LOOPBACK, str(site.port), str(site.programs / "handler")]
 
 
 def _socat(site: Site) -> list[str]:
-    """`nofork` makes socat hand the socket over, rather than copy between two of them."""
+    """With `nofork` socat passes the socket on, instead of copying data between two sockets."""
     listener = (
         f"TCP-LISTEN:{site.port},bind={processes.LOOPBACK},reuseaddr,fork,backlog=1024,nodelay"
     )
@@ -159,9 +159,9 @@ def _bare(site: Site) -> list[str]:
 
 
 def _equipped(site: Site) -> list[str]:
-    orders = {"file": str(site.folder / "equipped.log"), "format": "json", "level": "info"}
-    code = "from tetrad.logger import main; main()"
-    logger = [sys.executable, "-I", "-c", code, json.dumps(orders)]
+    logger_settings = {"file": str(site.folder / "equipped.log"), "format": "json", "level": "info"}
+    code = "from tetrad.logger.process import main; main()"
+    logger = [sys.executable, "-I", "-c", code, json.dumps(logger_settings)]
     return [sys.executable, "-I", "-S", str(PEERS / "equipped.py"), str(site.port), *logger]
 
 
@@ -182,10 +182,10 @@ ALL_PEERS = (
 
 
 class Instance:
-    """One server, running. It ends, with all its processes, when `running` is left."""
+    """A running server, which `running` stops with all its processes."""
 
     def __init__(self, server: Server, site: Site) -> None:
-        """Start it and wait until it answers; `start_ms` says how long that took."""
+        """Start it, and wait until it answers; `start_ms` is how long that took."""
         self.server = server
         self.site = site
         self.start_ms = 0.0
@@ -193,21 +193,21 @@ class Instance:
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on."""
+        """The TCP port of the server."""
         return self.site.port
 
     def restart(self) -> float:
-        """Stop it and start it again; return the milliseconds it took to answer."""
+        """Stop it and start it again; return the milliseconds until it answered."""
         processes.stop(self.leader)
         self.leader = self._start()
         return self.start_ms
 
     def children(self) -> set[int]:
-        """Return the ids of all its processes but the first."""
+        """Return the pids of all its processes except the first."""
         return processes.descendants(self.leader.pid)
 
     def child_titled(self, title: str) -> int:
-        """Return the process that `ps` shows under a title that begins so, once there is one."""
+        """Wait for a child process with this title prefix, and return its pid."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             for pid in self.children():
@@ -216,8 +216,8 @@ class Instance:
         raise MeasureError(f"{self.server.name} has no process {title}")
 
     def wait_for_children(self, most: int) -> None:
-        """Wait until no more than so many children are left."""
-        deadline = time.monotonic() + FAREWELL_SECONDS
+        """Wait until at most `most` child processes are left."""
+        deadline = time.monotonic() + HANDLER_EXIT_SECONDS
         while (left := len(self.children())) > most:
             if time.monotonic() > deadline:
                 raise MeasureError(
@@ -240,11 +240,11 @@ class Instance:
         deadline = time.monotonic() + START_SECONDS
         while not processes.answers(self.port, self.server.header):
             if leader.poll() is not None:
-                said = (
+                output = (
                     (self.site.folder / "output").read_text(errors="replace").strip().splitlines()
                 )
                 raise MeasureError(
-                    f"{self.server.name} ended at once: {said[-1] if said else leader.returncode}"
+                    f"{self.server.name} exited: {output[-1] if output else leader.returncode}"
                 )
             if time.monotonic() > deadline:
                 raise MeasureError(
@@ -255,7 +255,7 @@ class Instance:
 
 @contextmanager
 def running(server: Server, programs: Path, scratch: Path) -> Iterator[Instance]:
-    """Run a server on a free port, in a folder of its own below `scratch`."""
+    """Run a server on a free port, in a folder of its own in `scratch`."""
     site = Site(processes.free_port(), scratch / server.name, programs)
     site.folder.mkdir()
     instance = Instance(server, site)

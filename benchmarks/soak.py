@@ -1,8 +1,8 @@
-"""A soak: `python -m benchmarks.soak --sessions 1000000`, from the folder above this one.
+"""Soak test: `python -m benchmarks.soak --sessions 1000000`, from the project's root folder.
 
-tetrad serves so many sessions, each with a fork of its own, and is afterwards what it was before:
-the same descriptors, the same processes, no zombie, no more memory; and the log tells of every
-session. The log is rotated on the way, so that the disk does not fill.
+tetrad serves this many sessions, with one fork each. Afterwards it must have the same descriptors
+and processes, no zombie, no more memory, and a log with every session. The log is rotated
+meanwhile, so that it does not fill the disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.load import Load
-from benchmarks.processes import MeasureError, build, descendants, own_kib
+from benchmarks.processes import MeasureError, anonymous_kib, build, descendants
 from benchmarks.servers import TETRAD, Handlers, running, tetrad
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from benchmarks.servers import Instance
 
 WARM_UP = 5_000
-"""Sessions before anything is weighed: the first ones teach the master and the logger."""
+"""Sessions before the first measurement: they fill the caches of master and logger."""
 BATCH = 20_000
 """Sessions between two rotations of the log."""
-LINES_A_SESSION = 4
+LINES_PER_SESSION = 4
 """Connected, `time`, `quit`, disconnected."""
 GROWTH_KIB = 1_024
-"""By how much master or logger may be larger in the end."""
-PATIENCE_SECONDS = 60.0
+"""The allowed growth of master and logger."""
+TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What tetrad has while it serves nobody."""
+    """The resources of tetrad without clients."""
 
     descriptors: int
     processes: int
@@ -51,14 +51,14 @@ class Reading:
     logger_kib: int
 
     def __str__(self) -> str:
-        """Return it as a line."""
+        """Return them as one line."""
         return (
             f"{self.descriptors} descriptors, {self.processes} processes, {self.zombies} zombies, "
             f"master {self.master_kib} KiB, logger {self.logger_kib} KiB"
         )
 
-    def complaints(self, before: Reading) -> Iterator[str]:
-        """Yield what is not as it was before."""
+    def differences(self, before: Reading) -> Iterator[str]:
+        """Yield the differences from the first reading."""
         for name in ("descriptors", "processes"):
             if getattr(self, name) != getattr(before, name):
                 yield f"{name}: {getattr(before, name)} before, {getattr(self, name)} after"
@@ -71,7 +71,7 @@ class Reading:
 
 
 class Soak:
-    """A tetrad that is soaked, and what its log has told so far."""
+    """A tetrad under test, and the counts of its log so far."""
 
     def __init__(self, server: Instance, load: Load) -> None:
         self._server = server
@@ -82,13 +82,13 @@ class Soak:
         self.served = 0
 
     def serve(self, sessions: int) -> None:
-        """Serve so many sessions, and wait until all is quiet again."""
-        self._load.sessions_per_second(self._server.port, sessions, int(PATIENCE_SECONDS * 60))
+        """Serve sessions, and wait until all handlers have ended."""
+        self._load.sessions_per_second(self._server.port, sessions, int(TIMEOUT_SECONDS * 60))
         self.served += sessions
         self._server.wait_for_children(1)
 
     def read(self) -> Reading:
-        """Look at what it has."""
+        """Read the resources."""
         master = self._server.leader.pid
         children = descendants(master)
         (logger,) = [pid for pid in children if _title(pid).startswith("tetrad: logger")]
@@ -96,17 +96,17 @@ class Soak:
             descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (master, logger)),
             processes=1 + len(children),
             zombies=sum(_state(pid) == "Z" for pid in children),
-            master_kib=own_kib(master),
-            logger_kib=own_kib(logger),
+            master_kib=anonymous_kib(master),
+            logger_kib=anonymous_kib(logger),
         )
 
     def rotate(self) -> None:
-        """Put the log aside, count what it tells, and throw it away."""
-        # Twice: what the logger still has in its hands when its file is moved goes to the new one.
-        self._have_reopened(self._log.stat().st_size)
+        """Rename the log, count its events, and delete it."""
+        # Twice, because lines that the logger has already read go to the new file.
+        self._reopen(self._log.stat().st_size)
         aside = self._log.with_suffix(".1")
         self._log.rename(aside)
-        self._have_reopened(0)
+        self._reopen(0)
         with aside.open("rb") as lines:
             for line in lines:
                 event = json.loads(line)
@@ -114,16 +114,16 @@ class Soak:
                 self.lost += event.get("count", 0)
         aside.unlink()
 
-    def _have_reopened(self, size: int) -> None:
-        """Have the log opened anew: the line about that comes behind all others, and this size."""
+    def _reopen(self, size: int) -> None:
+        """Have the log reopened, and wait for the line about it after offset `size`."""
         self._server.leader.send_signal(signal.SIGUSR1)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self._tells_of_reopening(size):
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not self._is_reopened(size):
             if time.monotonic() > deadline:
-                raise MeasureError("the log was not opened anew")
+                raise MeasureError("the log was not reopened")
             time.sleep(0.01)
 
-    def _tells_of_reopening(self, size: int) -> bool:
+    def _is_reopened(self, size: int) -> bool:
         try:
             with self._log.open("rb") as log:
                 log.seek(size)
@@ -131,53 +131,53 @@ class Soak:
         except FileNotFoundError:
             return False
 
-    def forget(self) -> None:
-        """Begin to count here."""
+    def reset(self) -> None:
+        """Start counting here."""
         self.rotate()
         self.events.clear()
         self.lost = self.served = 0
 
-    def complaints(self) -> Iterator[str]:
-        """Yield what the log does not tell, or should not have to."""
-        told = sum(count for event, count in self.events.items() if event.startswith("client."))
-        if told + self.lost != self.served * LINES_A_SESSION:
-            yield f"{self.served} sessions, but {told} lines about them and {self.lost} lost"
+    def differences(self) -> Iterator[str]:
+        """Yield what the log lacks, and handlers lost."""
+        logged = sum(count for event, count in self.events.items() if event.startswith("client."))
+        if logged + self.lost != self.served * LINES_PER_SESSION:
+            yield f"{self.served} sessions, but {logged} lines about them and {self.lost} lost"
         if self.events["handler.lost"]:
             yield f"{self.events['handler.lost']} handlers lost"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak tetrad, and return 1 if it is not what it was, else 0."""
+    """Run the test; return 1 if something differs afterwards, else 0."""
     options = _parse(arguments)
     with tempfile.TemporaryDirectory(prefix="tetrad-soak-") as folder:
         scratch = Path(folder)
         try:
             load = Load(build(Path(__file__).with_name("load.c"), scratch))
             with running(tetrad(options.tetrad, Handlers()), scratch, scratch) as server:
-                complaints = list(_soak(Soak(server, load), options))
+                differences = list(_soak(Soak(server, load), options))
         except MeasureError as error:
-            complaints = [str(error)]
-    for complaint in complaints:
-        _say(f"not as it was: {complaint}")
-    return 1 if complaints else 0
+            differences = [str(error)]
+    for difference in differences:
+        _print(f"failed: {difference}")
+    return 1 if differences else 0
 
 
 def _soak(soak: Soak, options: argparse.Namespace) -> Iterator[str]:
     soak.serve(WARM_UP)
-    soak.forget()
+    soak.reset()
     before = after = soak.read()
-    _say(f"before: {before}")
+    _print(f"before: {before}")
     began = time.monotonic()
     while soak.served < options.sessions and time.monotonic() - began < options.seconds:
         soak.serve(min(BATCH, options.sessions - soak.served))
         soak.rotate()
         after = soak.read()
-        _say(f"{soak.served:>9,}: {after}")
+        _print(f"{soak.served:>9,}: {after}")
     seconds = time.monotonic() - began
     soak.rotate()
-    _say(f"after {soak.served:,} sessions in {seconds:.0f} s: {after}; {soak.lost} events lost")
-    yield from after.complaints(before)
-    yield from soak.complaints()
+    _print(f"after {soak.served:,} sessions in {seconds:.0f} s: {after}; {soak.lost} events lost")
+    yield from after.differences(before)
+    yield from soak.differences()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -190,10 +190,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=1_000_000,
         metavar="N",
-        help="how many (default: %(default)s)",
+        help="number of sessions (default: %(default)s)",
     )
     add(
-        "--seconds", type=float, default=float("inf"), metavar="T", help="begin no batch after this"
+        "--seconds",
+        type=float,
+        default=float("inf"),
+        metavar="T",
+        help="start no batch after T seconds",
     )
     add("--tetrad", default=default, metavar="PATH", help="the executable (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -207,7 +211,7 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

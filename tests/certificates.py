@@ -1,4 +1,4 @@
-"""Certificates for the tests, made with the program `openssl`."""
+"""X.509 certificates for the tests, issued with the program `openssl`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ needs_openssl = pytest.mark.skipif(
 DAY = 86400.0
 
 _USAGE = "critical, keyCertSign, cRLSign"
-"""What a certificate of an authority has to say it is for; Python insists on it from 3.13 on."""
+"""The key usage of a CA certificate. Python 3.13 and later require it."""
 
 _SETTINGS = """
 [ca]
-default_ca = it
-[it]
+default_ca = test_ca
+[test_ca]
 database = {folder}/index
 serial = {folder}/serial
 new_certs_dir = {folder}
@@ -69,7 +69,7 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Vouches for others, in a folder of its own."""
+    """A certificate authority (CA) with its files in a folder of its own."""
 
     def __init__(
         self, folder: str, name: str = "tetrad test CA", parent: Authority | None = None
@@ -92,11 +92,11 @@ class Authority:
             out = ("-x509", "-days", "3650", "-keyout", self._key, "-out", self.certificate)
             openssl("req", *NEW_KEY, "-subj", subject, "-addext", f"keyUsage={_USAGE}", *out)
         else:
-            made = parent.vouch("an-authority", f"/O=tetrad/CN={name}", kind="authority")
+            made = parent.issue("an-authority", f"/O=tetrad/CN={name}", kind="authority")
             shutil.copy(made.certificate, self.certificate)
             shutil.copy(made.key, self._key)
 
-    def vouch(
+    def issue(
         self,
         name: str,
         subject: str = "/CN=localhost",
@@ -105,7 +105,7 @@ class Authority:
         since: float = -DAY,
         until: float = 365 * DAY,
     ) -> Pair:
-        """Make a key and a certificate; `since` and `until` are seconds from now."""
+        """Issue a certificate with a new key. `since` and `until` are seconds from now."""
         made = Pair(*(os.path.join(self.folder, f"{name}.{part}") for part in ("pem", "key")))
         request = os.path.join(self.folder, f"{name}.csr")
         openssl("req", *NEW_KEY, "-utf8", "-subj", subject, "-keyout", made.key, "-out", request)
@@ -121,18 +121,18 @@ NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"
 
 
 def openssl(*arguments: str) -> None:
-    """Run it, which must succeed."""
+    """Run `openssl`; fail if it exits with an error."""
     command = [PROGRAM, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
-def joined(path: str, *parts: str) -> str:
-    """Write files into one, and return it."""
-    with open(path, "w", encoding="ascii") as whole:
+def concatenated(path: str, *parts: str) -> str:
+    """Concatenate files into one file, and return its path."""
+    with open(path, "w", encoding="ascii") as combined:
         for part in parts:
             with open(part, encoding="ascii") as file:
-                whole.write(file.read())
+                combined.write(file.read())
     return path
 
 

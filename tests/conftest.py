@@ -1,4 +1,4 @@
-"""What the tests share: daemons that are ended with the test, whatever became of it."""
+"""Fixtures shared by all tests; daemons end with their test, whether it passes or fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# A shell that starts the tests in the background has SIGINT ignored, which programs inherit.
+# A shell that starts the tests in the background ignores SIGINT, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -28,20 +28,20 @@ _FIGURES = pytest.StashKey[list[str]]()
 
 
 class Figure(Protocol):
-    """Takes note of what a test has measured, to be shown when all tests are over."""
+    """Records a measured value, which pytest prints after all tests."""
 
     def __call__(self, text: str) -> None:
-        """Take note of it."""
+        """Record it."""
         ...
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin without figures."""
+    """Create the empty list of measured values."""
     config.stash[_FIGURES] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what was measured."""
+    """Print the measured values."""
     figures = terminalreporter.config.stash[_FIGURES]
     if figures:
         terminalreporter.section("figures")
@@ -51,7 +51,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Figure:
-    """Take note of a figure, under the name of the test."""
+    """Record a measured value under the name of the test."""
 
     def add(text: str) -> None:
         request.config.stash[_FIGURES].append(f"{request.node.name}: {text}")
@@ -60,16 +60,16 @@ def figure(request: pytest.FixtureRequest) -> Figure:
 
 
 class MakeDaemon(Protocol):
-    """Makes a daemon with some settings, in a folder of its own or in one that is given."""
+    """Creates a daemon with these settings, in `folder` or in a new folder."""
 
     def __call__(self, *, folder: str = "", **settings: object) -> Daemon:
-        """Make it."""
+        """Create it."""
         ...
 
 
 @pytest.fixture
 def prepared(tmp_path: pathlib.Path) -> Iterator[MakeDaemon]:
-    """Make daemons that are not started yet; they are ended with the test."""
+    """Create daemons without starting them. They are stopped when the test ends."""
     made: list[Daemon] = []
 
     def make(*, folder: str = "", **settings: object) -> Daemon:
@@ -86,7 +86,7 @@ def prepared(tmp_path: pathlib.Path) -> Iterator[MakeDaemon]:
 
 @pytest.fixture
 def daemon(prepared: MakeDaemon) -> MakeDaemon:
-    """Make daemons, and start them."""
+    """Create and start daemons."""
 
     def start(*, folder: str = "", **settings: object) -> Daemon:
         return prepared(folder=folder, **settings).start()
@@ -96,23 +96,23 @@ def daemon(prepared: MakeDaemon) -> MakeDaemon:
 
 @pytest.fixture(scope="session")
 def public_folder() -> Iterator[str]:
-    """Return a folder that everybody can look into; it goes when all daemons have gone."""
+    """Return a folder that all users can read. It is removed after all tests."""
     folder = tempfile.mkdtemp(prefix="tetrad-test-")
-    os.chmod(folder, 0o755)  # noqa: S103 - to be looked into by everybody
+    os.chmod(folder, 0o755)  # noqa: S103 - all users may read it
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture
 def nobodys_folder(public_folder: str) -> str:
-    """Return a folder of the user nobody; only root can give one away."""
+    """Return a folder owned by the user nobody. Needs root."""
     if os.geteuid():
         pytest.skip("only root can become another user")
     if not all(map(_nobody_can_read, (os.__file__, tetrad.__file__))):
-        pytest.skip("nobody cannot read this Python or tetrad: install both where everybody can")
+        pytest.skip("the user nobody cannot read this Python or tetrad: make both world-readable")
     folder = tempfile.mkdtemp(dir=public_folder)
     os.chown(folder, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
-    os.chmod(folder, 0o755)  # noqa: S103 - to be looked into by everybody
+    os.chmod(folder, 0o755)  # noqa: S103 - all users may read it
     return folder
 
 
@@ -122,7 +122,7 @@ def _nobody_can_read(path: str) -> bool:
 
 
 def _problem_of(finish: Callable[[], None]) -> str:
-    """Return what went wrong: one daemon's trouble must not save the next."""
+    """Return the assertion message of `finish`, so that the next daemon is still stopped."""
     try:
         finish()
     except AssertionError as error:

@@ -1,4 +1,4 @@
-"""Installations of tetrad for the tests: copies of the package, in which versions are published."""
+"""Copies of the tetrad package, in which a test installs new versions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PACKAGE = os.path.dirname(tetrad.__file__)
 
 
 class Installation:
-    """A copy of the package in a folder that is first on the path of whoever has `environment`.
+    """A copy of the package. `environment` puts it first on the path of Python.
 
-    A version that is published takes the place of the one before, file by file, as pip has it.
+    Installing a version replaces the files one by one, as pip does.
     """
 
     def __init__(self, folder: str) -> None:
@@ -25,14 +25,14 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which a program is run from here."""
+        """The environment variables with which a program uses this copy."""
         return {"PYTHONPATH": self.folder}
 
     def publish(self, *edits: tuple[str, str, str]) -> str:
-        """Install the next version, and return its name.
+        """Install the next version, and return its number.
 
-        An edit is a module's file, a text that stands in it, and what stands there from now on.
-        What was edited in the version before is as it was.
+        An edit is a file of the package, a text in it, and its replacement. The edits of the
+        previous version are undone.
         """
         self._published += 1
         version = f"0.1.{self._published}"
@@ -53,7 +53,7 @@ class Installation:
         path = os.path.join(self._package, file)
         with open(f"{path}.new", "w", encoding="utf-8") as new:
             new.write(text)
-        # What is compiled is told from old by the second in which its source was written.
+        # Python compares compiled files with the modification time of the source, in whole seconds.
         os.utime(f"{path}.new", (self._published, self._published))
         os.replace(f"{path}.new", path)
 

@@ -1,8 +1,8 @@
-"""A pod, as a container runtime would set it up by the shipped manifest, out of this machine.
+"""A pod as a container runtime sets it up from the shipped manifest, with this machine's files.
 
-Its first process is what the manifest says, as pid 1 of its own processes, as the manifest's user,
-without a privilege, with a root that is read-only and its volumes. What a runtime does beside that,
-seccomp and control groups, is not done here.
+Its first process runs as pid 1 of its own pid namespace, as the manifest's user, without
+privileges, with a read-only root and its volumes. Seccomp and control groups are left out (see
+`runc_container`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from processes import (
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     Process,
     Ran,
+    assert_no_traceback,
     children_of,
-    complain_of_defects,
     run,
     title_of,
     until,
@@ -35,17 +35,17 @@ FOLDER = pathlib.Path(__file__).parents[1] / "etc" / "kubernetes"
 Manifest = dict[str, Any]
 
 PROGRAM = "/opt/tetrad/bin/tetrad"
-"""What the image has; here it is the one of these tests."""
+"""The path in the image; the tests run their own `tetrad` instead."""
 
 VARIABLES = ("PATH=/usr/bin:/bin", "TETRAD_CONFIG=/run/configuration/tetrad.yaml")
-"""The second stands for /etc/tetrad/tetrad.yaml, where this machine may have no folder."""
+"""The second replaces /etc/tetrad/tetrad.yaml: this machine may have no such folder."""
 
 _NAMESPACES = [
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--propagation", "private", "--ipc"),
     *("--pid", "--fork", "--kill-child=KILL"),
 ]
-"""Dies with the tests, and takes along whatever it started and mounted."""
+"""The container ends with the tests, with all its processes and mounts."""
 
 _SET_UP = """
 root=$1 empty=$2 configuration=$3
@@ -65,13 +65,13 @@ exec chroot "$root" "$@"
 
 
 def manifests() -> dict[str, Manifest]:
-    """Return what is shipped, by its kind."""
+    """Return the shipped manifests by kind."""
     text = (FOLDER / "tetrad.yaml").read_text("utf-8")
     return {one["kind"]: one for one in yaml.safe_load_all(text)}
 
 
 class Pod:
-    """A pod of the Deployment, whose container may be started again and again."""
+    """A pod of the Deployment, whose container can be started repeatedly."""
 
     def __init__(self, network: Network, folder: str) -> None:
         self.network = network
@@ -87,9 +87,9 @@ class Pod:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start the container, and wait until its probe says that it has started."""
+        """Start the container, and wait until its startup probe succeeds."""
         command = [*self.container["command"], *self.container["args"]]
-        whole = [
+        command_line = [
             *_NAMESPACES,
             "sh",
             "-euc",
@@ -101,32 +101,32 @@ class Pod:
         nothing = subprocess.DEVNULL
         with open(self._output, "ab") as output:
             started = self.network.do(
-                lambda: subprocess.Popen(whole, stdin=nothing, stdout=nothing, stderr=output)
+                lambda: subprocess.Popen(command_line, stdin=nothing, stdout=nothing, stderr=output)
             )
         self._processes.append(started)
-        until(self._is_there, f"the first process of the pod: {self.log()}")
+        until(self._is_running, f"the first process of the pod: {self.log()}")
         until(lambda: self.probe("startupProbe").status == 0, f"the pod's start: {self.log()}")
 
-    def _is_there(self) -> bool:
+    def _is_running(self) -> bool:
         assert self._processes[-1].poll() is None, self.log()
         return title_of(self.pid).startswith("tetrad: master")
 
     @property
     def pid(self) -> int:
-        """The first process, as it is known here; 0 if there is none."""
+        """The pid of the first process, in this pid namespace; 0 if there is none."""
         return next(iter(children_of(self._processes[-1].pid)), 0)
 
     def probe(self, name: str) -> Ran:
-        """Do what kubelet does for a probe."""
+        """Run a probe as kubelet does."""
         return self.execute(*self.container[name]["exec"]["command"])
 
     def execute(self, *command: str) -> Ran:
-        """Run something in the container, as its user."""
+        """Run a command in the container, as its user."""
         enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-n", "-i", "-r", "-w", "--"]
         return run([*enter, *self._as_user(list(command))], {"PATH": os.environ["PATH"]})
 
     def _as_user(self, command: list[str]) -> list[str]:
-        """Return the command line that runs something with the manifest's security context."""
+        """Return the command line that runs a command with the manifest's security context."""
         pod, own = self.template["securityContext"], self.container["securityContext"]
         assert own["capabilities"] == {"drop": ["ALL"]}
         assert own["readOnlyRootFilesystem"]
@@ -136,31 +136,31 @@ class Pod:
         return [*setpriv, "env", "-i", *VARIABLES, *self.translated(command)]
 
     def translated(self, command: list[str]) -> list[str]:
-        """Return a command of the manifest's as it is here."""
+        """Return a command of the manifest with this machine's `tetrad`."""
         ours = os.path.join(sys.prefix, "bin", "tetrad")
         return [ours if word == PROGRAM else word for word in command]
 
     def log(self) -> str:
-        """Return all that it has said to standard error."""
+        """Return everything written to standard error."""
         with open(self._output, encoding="utf-8") as file:
             text = file.read()
-        complain_of_defects(text)
+        assert_no_traceback(text)
         return text
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to the first process; return the container's exit status."""
         with_children = [Process(pid) for pid in (self.pid, *children_of(self.pid))]
         with_children[0].signal(number)
-        status = self._processes[-1].wait(PATIENCE_SECONDS)
+        status = self._processes[-1].wait(TIMEOUT_SECONDS)
         for process in with_children:
-            assert process.has_ended(), "a process outlives its pod"
+            assert process.has_ended(), "a process outlived its pod"
             process.close()
         return status
 
     def close(self) -> None:
-        """Leave nothing of it."""
+        """Kill the container's processes."""
         for process in self._processes:
-            # The first process of the pod has changed its user, so no death of a parent is its own.
+            # The change of user has cleared the first process's parent-death signal.
             for pid in children_of(process.pid):
                 os.kill(pid, signal.SIGKILL)
             process.kill()

@@ -1,4 +1,4 @@
-"""Programs and processes, as /proc and the kernel show them, and how to wait for things."""
+"""Programs and processes as /proc shows them, and how to wait for conditions."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PATIENCE_SECONDS = 30.0
-"""How long anything that must happen may take, on a machine that is very busy."""
+TIMEOUT_SECONDS = 30.0
+"""How long a test waits for anything that must happen, on a very busy machine."""
 
-NAP_SECONDS = 0.01
-"""How often something is looked at that cannot be waited for."""
+POLL_SECONDS = 0.01
+"""The interval between two checks of a condition."""
 
-MEASURED = bool({"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"} & os.environ.keys())
-"""Whether coverage is measured, which brings modules and descriptors along."""
+UNDER_COVERAGE = bool({"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"} & os.environ.keys())
+"""Whether coverage is measured, which adds modules and descriptors."""
 
 _T = TypeVar("_T")
 
 
 def until(look: Callable[[], _T], what: str) -> _T:
-    """Return the first true answer of `look`; fail if none comes."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    """Call `look` until its result is true, and return that; fail after TIMEOUT_SECONDS."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (answer := look()):
-        assert time.monotonic() < deadline, f"it never came: {what}"
-        time.sleep(NAP_SECONDS)
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
+        time.sleep(POLL_SECONDS)
     return answer
 
 
 class Ran(NamedTuple):
-    """A command that has ended."""
+    """The result of a command that has ended."""
 
     status: int
     out: str
@@ -46,35 +46,38 @@ class Ran(NamedTuple):
 
 
 def run(arguments: Sequence[str], environment: dict[str, str], **options: Any) -> Ran:  # noqa: ANN401
-    """Run a program to its end; its output goes into files, which nobody can hold open."""
+    """Run a program to its end.
+
+    Its output goes into files: a pipe could be held open by a process that outlives it.
+    """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options}
         with subprocess.Popen(arguments, env=environment, **streams) as process:
             try:
-                status = process.wait(PATIENCE_SECONDS)
+                status = process.wait(TIMEOUT_SECONDS)
             finally:
                 process.kill()
         ran = Ran(status, _read(out), _read(err))
-    complain_of_defects(ran.err)
+    assert_no_traceback(ran.err)
     return ran
 
 
-def complain_of_defects(text: str) -> None:
-    """Fail where a program has shown its inside to an operator."""
+def assert_no_traceback(text: str) -> None:
+    """Fail if an operator's output shows a traceback or a defect."""
     assert "Traceback" not in text, text
     assert "a defect in" not in text, text
 
 
-def first_port_for_everybody() -> int:
-    """Return the first port that is not root's alone."""
+def first_unprivileged_port() -> int:
+    """Return the first port that does not need root."""
     with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
         return int(file.read())
 
 
 def environment(home: str) -> dict[str, str]:
-    """Return an environment with a home of its own, and with nothing about another tetrad.
+    """Return an environment with its own HOME and without tetrad's variables.
 
-    Output is buffered, as it is with operators.
+    Output is buffered, as for operators.
     """
     os.makedirs(home, exist_ok=True)
     others = {"TETRAD_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "PYTHONUNBUFFERED"}
@@ -82,39 +85,39 @@ def environment(home: str) -> dict[str, str]:
 
 
 def files_below(folder: str) -> set[str]:
-    """Return every path below a folder."""
+    """Return all paths below a folder."""
     return {
         os.path.join(top, name) for top, dirs, files in os.walk(folder) for name in dirs + files
     }
 
 
 class Process:
-    """A process that is known by a descriptor, so that it is never taken for another one."""
+    """A process held by a pidfd, so that a reused pid is never mistaken for it."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._fd = os.pidfd_open(pid)
 
-    def has_ended(self, seconds: float = PATIENCE_SECONDS) -> bool:
-        """Wait for its end."""
+    def has_ended(self, seconds: float = TIMEOUT_SECONDS) -> bool:
+        """Wait for its end, and return whether it has ended."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
 
     def signal(self, number: int) -> None:
-        """Send a signal; to one that has ended, none."""
+        """Send a signal; nothing happens if the process has ended."""
         try:
             signal.pidfd_send_signal(self._fd, number)
         except ProcessLookupError:
             pass
 
     def close(self) -> None:
-        """Forget it."""
+        """Close the pidfd."""
         os.close(self._fd)
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of a process, zombies too."""
+    """Return the pids of a process's children, zombies included."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             return [int(child) for child in file.read().split()]
@@ -123,13 +126,13 @@ def children_of(pid: int) -> list[int]:
 
 
 def status_of(pid: int) -> dict[str, str]:
-    """Return what /proc/PID/status says."""
+    """Return the fields of /proc/PID/status."""
     with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
 
 
 def state_of(pid: int) -> str:
-    """Return the letter of a process's state, as `ps` shows it."""
+    """Return the state letter of a process, as `ps` shows it."""
     return status_of(pid)["State"][0]
 
 
@@ -141,13 +144,13 @@ def memory_of(pid: int) -> dict[str, int]:
 
 
 def stat_of(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat behind the name; the first is the state."""
+    """Return the fields of /proc/PID/stat after the name; the first is the state."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as file:
         return file.read().rpartition(") ")[2].split()
 
 
 def title_of(pid: int) -> str:
-    """Return what `ps` shows; nothing of a process that is gone, or going."""
+    """Return the process title that `ps` shows; empty for a process that has ended."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read().replace(b"\0", b" ").decode().strip()
@@ -156,26 +159,26 @@ def title_of(pid: int) -> str:
 
 
 def descriptors_of(pid: int) -> dict[int, str]:
-    """Return a process's open descriptors, and what they lead to."""
+    """Return a process's open descriptors and their targets."""
     folder = f"/proc/{pid}/fd"
     found = {}
     for fd in os.listdir(folder):
-        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
             found[int(fd)] = os.readlink(os.path.join(folder, fd))
     return found
 
 
 def kinds_of(descriptors: dict[int, str]) -> dict[int, str]:
-    """Return descriptors by what they are, without the kernel's numbers."""
+    """Return descriptors with the kind of their target, without inode numbers."""
     return {fd: re.sub(r":?\[.*", "", name) for fd, name in descriptors.items()}
 
 
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """Have a process stand still for a while."""
+    """Suspend a process with SIGSTOP during the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        until(lambda: state_of(pid) == "T", "its standstill")
+        until(lambda: state_of(pid) == "T", "the process to stop")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -183,7 +186,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
-    """Do something beside the test; to be joined."""
+    """Run a function in a thread, which the caller joins."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread

@@ -1,7 +1,7 @@
-"""A container as Kubernetes has it made: by runc, out of the shipped manifest and this machine.
+"""A container as Kubernetes runs it: with runc, from the shipped manifest and this machine's files.
 
-What `pods` leaves out is here: the runtime itself, and its default profile of system calls, which
-is what `seccompProfile: RuntimeDefault` stands for.
+It adds what `pods` leaves out: the runtime, and its default seccomp profile, which is
+`seccompProfile: RuntimeDefault`.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pods
-from processes import PATIENCE_SECONDS, Ran, run, until
+from processes import TIMEOUT_SECONDS, Ran, run, until
 
 if TYPE_CHECKING:
     from damage.network_namespaces import Network
 
 PROFILE = "/usr/share/containers/seccomp.json"
-"""Where Debian's golang-github-containers-common has what containers may ask of the kernel."""
+"""The default seccomp profile in Debian's golang-github-containers-common."""
 
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
 
 _BOOT = 'mount --bind / "$1/root"; shift; exec "$@"'
 _IN_NAMESPACE = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", _BOOT, "boot"]
-"""The mount is nobody else's, and goes with the runtime."""
+"""The bind mount is private to the runtime, and ends with it."""
 
 _NAMESPACES = ("pid", "mount", "ipc", "uts")
 _CAPABILITIES = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
 class Container:
-    """The Deployment's container in a pod's folders and network."""
+    """The Deployment's container, with a pod's folders and network."""
 
     def __init__(self, network: Network, folder: str) -> None:
         self.pod = pods.Pod(network, folder)
@@ -44,7 +44,7 @@ class Container:
             json.dump(self._configuration(), file)
 
     def start(self) -> None:
-        """Have it run, and wait until its probe says that it has started."""
+        """Start it, and wait until its startup probe succeeds."""
         command = [*_IN_NAMESPACE, self._bundle, *self._runc]
         command += ["run", "--bundle", self._bundle, self._name]
         with open(os.path.join(self._bundle, "pod.out"), "wb") as output:
@@ -56,12 +56,12 @@ class Container:
         until(lambda: self.probe("startupProbe").status == 0, f"its start: {self.pod.log()}")
 
     def probe(self, name: str) -> Ran:
-        """Do what kubelet does for a probe."""
+        """Run a probe as kubelet does."""
         assert self._process.poll() is None, self.pod.log()
         return self.execute(*self.pod.container[name]["exec"]["command"])
 
     def execute(self, *command: str) -> Ran:
-        """Run something in it, as its user."""
+        """Run a command in the container, as its user."""
         return run(
             [*self._runc, "exec", self._name, *self.pod.translated(list(command))],
             dict(os.environ),
@@ -70,16 +70,16 @@ class Container:
     def end(self) -> int:
         """Stop it as kubelet does, and return its exit status."""
         run([*self._runc, "kill", self._name, str(int(signal.SIGTERM))], dict(os.environ))
-        return self._process.wait(PATIENCE_SECONDS)
+        return self._process.wait(TIMEOUT_SECONDS)
 
     def close(self) -> None:
-        """Leave nothing of it."""
+        """Remove the container."""
         run([*self._runc, "delete", "--force", self._name], dict(os.environ))
         self._process.kill()
         self._process.wait()
 
     def _configuration(self) -> dict[str, Any]:
-        """Return what runc is told, in the words of the OCI's specification."""
+        """Return the OCI runtime configuration."""
         context = self.pod.template["securityContext"]
         own = self.pod.container["securityContext"]
         user = {"uid": context["runAsUser"], "gid": context["runAsGroup"]}
@@ -120,7 +120,7 @@ def _bound(source: str, destination: str, mode: str) -> dict[str, Any]:
 
 
 def _default_profile() -> dict[str, Any]:
-    """Return the profile as it is for who has no capability."""
+    """Return the seccomp profile for a process without capabilities."""
     with open(PROFILE, encoding="utf-8") as file:
         profile = json.load(file)
     keys = ("names", "action", "args", "errnoRet")

@@ -1,4 +1,4 @@
-"""What a service manager hands over: who it is meant for, and which listener each socket is."""
+"""Socket activation: which environment variables count, and which listener gets each socket."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PID = 4711
 
 
 def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, ListenerConfig]:
-    """Return a bound socket, and the listener that it is for."""
+    """Return a bound socket and its listener."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.bind((host, 0))
     port = bound.getsockname()[1]
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return bound, plan(name, "inet6" if ":" in host else "inet", host, port)
+    return bound, listener(name, "inet6" if ":" in host else "inet", host, port)
 
 
-def plan(name: str, family: str, address: str, port: int) -> ListenerConfig:
-    """Return a listener's plan."""
+def listener(name: str, family: str, address: str, port: int) -> ListenerConfig:
+    """Return a listener's runtime configuration."""
     return ListenerConfig(
         index=0,
         name=name,
@@ -50,12 +50,12 @@ def plan(name: str, family: str, address: str, port: int) -> ListenerConfig:
 
 
 def passed(*sockets: socket.socket, name: str = "tetrad") -> tuple[PassedSocket, ...]:
-    """Pass copies of sockets, which are then the receiver's."""
+    """Return duplicates of sockets, as systemd passes them."""
     return tuple(PassedSocket(os.dup(one.fileno()), name) for one in sockets)
 
 
-def test_what_is_meant_for_this_process_is_taken() -> None:
-    """All of it is read, and none of it is left for other processes to mistake for theirs."""
+def test_variables_for_this_process_are_read_and_removed() -> None:
+    """Removed, so that child processes do not mistake them for their own."""
     variables = {
         "LISTEN_PID": f"{PID}",
         "LISTEN_FDS": "2",
@@ -82,21 +82,21 @@ def test_what_is_meant_for_this_process_is_taken() -> None:
         {"LISTEN_PID": f"{PID}", "LISTEN_FDS": "many", "WATCHDOG_USEC": "soon"},
     ],
 )
-def test_what_is_meant_for_others_is_not(variables: dict[str, str]) -> None:
-    """Variables that somebody else was started with, or that are garbage, say nothing."""
+def test_variables_for_another_process_are_ignored(variables: dict[str, str]) -> None:
+    """Variables for another pid, and invalid ones, are removed without effect."""
     assert socket_activation.take(variables, PID) == SocketActivation()
     assert not variables
 
 
 def test_sockets_may_have_no_names() -> None:
-    """Older managers pass none."""
+    """Older versions of systemd pass none."""
     taken = socket_activation.take({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
     assert taken.sockets == (PassedSocket(3, ""), PassedSocket(4, ""))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_socket_is_found_by_its_address_and_port(host: str) -> None:
-    """In whatever order they come, and each one then listens without blocking."""
+    """The order does not matter, and each socket then listens without blocking."""
     (one, first), (other, second) = tcp(host), tcp(host)
     with one, other:
         found = socket_activation.adopt([first, second], passed(other, one))
@@ -109,54 +109,56 @@ def test_a_socket_is_found_by_its_address_and_port(host: str) -> None:
 
 
 def test_a_unix_socket_is_found_by_its_path(tmp_path: pathlib.Path) -> None:
-    """Its name is its path."""
+    """A Unix socket's path identifies it."""
     path = str(tmp_path / "t.sock")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(path)
-        (found,) = socket_activation.adopt([plan(f"unix:{path}", "unix", path, 0)], passed(bound))
+        (found,) = socket_activation.adopt(
+            [listener(f"unix:{path}", "unix", path, 0)], passed(bound)
+        )
         with found:
             assert found.getsockname() == path
 
 
-def test_a_socket_is_found_by_the_listeners_place() -> None:
-    """A listener at any free port has no other name."""
+def test_a_socket_is_found_by_the_listeners_index() -> None:
+    """A listener with port 0 is identified by its index, as in `listen[0]`."""
     bound, _ = tcp()
     with bound:
-        anywhere = plan("127.0.0.1:0", "inet", "127.0.0.1", 0)
-        (found,) = socket_activation.adopt([anywhere], passed(bound, name="listen[0]"))
+        any_port = listener("127.0.0.1:0", "inet", "127.0.0.1", 0)
+        (found,) = socket_activation.adopt([any_port], passed(bound, name="listen[0]"))
         with found:
             assert found.getsockname() == bound.getsockname()
 
 
 def test_a_listener_without_a_socket_is_refused() -> None:
-    """Both ways out are told."""
+    """The message names both ways out."""
     (one, first), (other, second) = tcp(), tcp()
     with one, other, pytest.raises(MismatchError, match=r"none for listen\[1\]: add it to"):
         socket_activation.adopt([first, second], passed(one))
 
 
 def test_a_socket_without_a_listener_is_refused() -> None:
-    """Clients would wait there for ever."""
+    """Its clients would wait forever."""
     (one, first), (other, second) = tcp(), tcp()
     with one, other, pytest.raises(MismatchError, match=second["name"]):
         socket_activation.adopt([first], passed(one, other))
 
 
-def test_what_cannot_be_listened_at_is_refused() -> None:
-    """A datagram socket at the right place is none of ours."""
+def test_a_datagram_socket_is_refused() -> None:
+    """Even if its address and port match."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
-        wanted = plan(f"127.0.0.1:{port}", "inet", "127.0.0.1", port)
+        wanted = listener(f"127.0.0.1:{port}", "inet", "127.0.0.1", port)
         with pytest.raises(MismatchError, match="none for"):
             socket_activation.adopt([wanted], passed(bound))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_who_waited_for_the_daemon_is_served_and_has_deadlines(
+def test_clients_that_connected_before_the_start_are_served(
     prepared: MakeDaemon, host: str
 ) -> None:
-    """Clients may come before the daemon: one gets its answer, a silent one has to go."""
+    """Deadlines apply to them: a silent client is disconnected."""
     listening, _ = tcp(host)
     listening.listen()
     port = listening.getsockname()[1]
@@ -167,7 +169,7 @@ def test_who_waited_for_the_daemon_is_served_and_has_deadlines(
         with socket.create_connection((host, port)) as talkative:
             talkative.sendall(b"quit")
             fd = listening.fileno()
-            command = [sys.executable, "-c", _AS_A_MANAGER_STARTS_IT, f"{fd}", daemon.file]
+            command = [sys.executable, "-c", _START_AS_SYSTEMD_DOES, f"{fd}", daemon.file]
             ran = run(command, daemon.environment, pass_fds=[fd])
             assert ran.status == 0, ran.err
             daemon.adopt(ran.out)
@@ -177,13 +179,13 @@ def test_who_waited_for_the_daemon_is_served_and_has_deadlines(
     assert reasons == {"quit", "first_command_timeout"}
 
 
-def test_sockets_are_kept_while_a_daemon_that_is_stopping_is_waited_for(
+def test_sockets_are_kept_while_a_start_waits_for_a_stopping_daemon(
     daemon: MakeDaemon,
 ) -> None:
-    """They are for the start that was asked for, not only for its first try."""
+    """The second try of the start uses the passed sockets, too."""
     served = daemon(daemon={"stop_timeout": "300ms"})
-    served.may_lose = True
-    served.connect().say(b"ti")
+    served.allow_lost_handlers = True
+    served.connect().send_and_wait(b"ti")
     served.signal(signal.SIGTERM)
     served.wait_for("server.stopping")
     listening, _ = tcp()
@@ -191,14 +193,14 @@ def test_sockets_are_kept_while_a_daemon_that_is_stopping_is_waited_for(
     with listening:
         served.configure(listen=[{"port": listening.getsockname()[1]}])
         fd = listening.fileno()
-        command = [sys.executable, "-c", _AS_A_MANAGER_STARTS_IT, f"{fd}", served.file]
+        command = [sys.executable, "-c", _START_AS_SYSTEMD_DOES, f"{fd}", served.file]
         ran = run(command, served.environment, pass_fds=[fd])
         assert ran.status == 0, ran.err
         served.adopt(ran.out)
         assert ANSWER.fullmatch(served.connect().ask())
 
 
-_AS_A_MANAGER_STARTS_IT = """
+_START_AS_SYSTEMD_DOES = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
@@ -206,8 +208,8 @@ os.execv(sys.executable, [sys.executable, "-m", "tetrad", "start", "-c", sys.arg
 """
 
 
-def test_a_descriptor_that_is_no_socket_is_named() -> None:
-    """What was passed is something else, which is told by its number."""
+def test_a_descriptor_that_is_not_a_socket_is_named() -> None:
+    """The message has its number."""
     reads, writes = os.pipe()
     refused = pytest.raises(MismatchError, match=f"descriptor {reads}, .*non-socket")
     with open(reads, "rb"), open(writes, "wb"), refused:
@@ -215,7 +217,7 @@ def test_a_descriptor_that_is_no_socket_is_named() -> None:
 
 
 def test_a_descriptor_that_is_not_open_is_named() -> None:
-    """Nothing was passed there."""
+    """The message has its number."""
     with pytest.raises(MismatchError, match=r"descriptor 99999, .*bad file descriptor"):
         socket_activation.adopt([], (PassedSocket(99999, ""),))
 
@@ -224,8 +226,8 @@ def test_a_descriptor_that_is_not_open_is_named() -> None:
     ("variable", "most", "too_many"),
     [("LISTEN_FDS", "65536", "65537"), ("WATCHDOG_USEC", f"{2**64 - 1}", f"{2**64}")],
 )
-def test_numbers_have_an_end(variable: str, most: str, too_many: str) -> None:
-    """What no manager can mean is not reckoned with: it would take all memory, or more."""
+def test_too_large_numbers_are_ignored(variable: str, most: str, too_many: str) -> None:
+    """No service manager sends them, and they would exhaust the memory."""
     for number, is_taken in ((most, True), (too_many, False), ("9" * 5000, False)):
         taken = socket_activation.take({"LISTEN_PID": f"{PID}", variable: number}, PID)
         assert (taken != SocketActivation()) is is_taken

@@ -1,4 +1,4 @@
-"""Sizes and ends of answers: read as an operator writes them, and refused with the way out."""
+"""Sizes and terminators of answers: accepted forms, and error messages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TERMINATOR = 'expected a text of up to 16 characters: "\\n" in double quotes'
 
 
 @given(st.integers(1, 1 << 30))
-def test_a_size_is_written_as_it_is_read(count: int) -> None:
-    """In the largest unit that fits, which reads back to the same number."""
+def test_a_size_survives_a_round_trip(count: int) -> None:
+    """A size is written in the largest exact unit, and reads back to the same number."""
     size = Size.parse(count)
     assert Size.parse(str(size)) == size == count
 
@@ -23,27 +23,27 @@ def test_a_size_is_written_as_it_is_read(count: int) -> None:
     ("text", "count"), [("4KiB", 4096), ("1 MiB", 1 << 20), ("1GiB", 1 << 30), ("7B", 7), ("7", 7)]
 )
 def test_a_size_has_units_of_1024(text: str, count: int) -> None:
-    """As an operator writes it."""
+    """The units are KiB, MiB and GiB."""
     assert Size.parse(text) == count
 
 
 @pytest.mark.parametrize("value", ["0", -1, "2GiB", "1.5KiB", "1kb", True, None, 1.5, ""])
-def test_what_is_no_size_is_refused(value: object) -> None:
-    """Nothing, too much, and what is no whole number of bytes."""
-    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
+def test_an_invalid_size_is_refused(value: object) -> None:
+    """Zero, too large, and values that are not whole numbers of bytes."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the whole text is compared
         Size.parse(value)
     assert str(refusal.value) == SIZE
 
 
 @pytest.mark.parametrize("text", ["", "\n", "\r\n", "\0", "--\n"])
-def test_a_terminator_is_a_short_text(text: str) -> None:
-    """None at all is one."""
+def test_a_terminator_is_a_short_string(text: str) -> None:
+    """It may be empty."""
     assert Terminator.parse(text) == text
 
 
 @pytest.mark.parametrize("value", [r"\n", "x" * 17, 0, None])
-def test_what_is_no_terminator_is_refused(value: object) -> None:
-    """Above all a line feed that YAML has not read as one."""
-    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
+def test_an_invalid_terminator_is_refused(value: object) -> None:
+    """Above all a backslash and an n, which YAML does not read as a line feed."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the whole text is compared
         Terminator.parse(value)
     assert str(refusal.value) == TERMINATOR

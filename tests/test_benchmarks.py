@@ -1,4 +1,4 @@
-"""The benchmarks run: what they print is theirs to say, that they print it is tested here."""
+"""The benchmarks run and print figures; the figures themselves are not checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def benchmark(module: str, *arguments: str) -> str:
-    """Run one, and return what it prints; a target that is not reached is no failure here."""
+    """Run a benchmark, and return its output. A missed target is no failure here."""
     command = [sys.executable, "-m", f"benchmarks{module}", *arguments]
     ran = subprocess.run(
         command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
@@ -29,13 +29,13 @@ def benchmark(module: str, *arguments: str) -> str:
     return ran.stdout
 
 
-def test_rows_are_measured_and_written_down(tmp_path: pathlib.Path) -> None:
-    """A figure for each server, in a table, in JSON and in a chart."""
+def test_rows_are_measured_and_written(tmp_path: pathlib.Path) -> None:
+    """Each server gets a figure in the JSON file and in the chart."""
     rows = ("sessions", "pipeline", "start")
     options = ("--quick", "--rounds", "2", "--only", "tetrad", "C", "--output", str(tmp_path))
-    said = benchmark("", *options, "--rows", *rows)
+    output = benchmark("", *options, "--rows", *rows)
     written = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert [row["key"] for row in written] == list(rows), said
+    assert [row["key"] for row in written] == list(rows), output
     for row in written:
         assert all(figure > 0 for figures in row["figures"].values() for figure in figures), row
         assert (row["figures"].keys(), row["failures"]) == ({"tetrad", "C"}, {})
@@ -44,16 +44,16 @@ def test_rows_are_measured_and_written_down(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="install haproxy")
 def test_a_balancer_is_measured() -> None:
-    """What a session and a connection cost it."""
+    """It prints the CPU time of a session and the memory of a connection."""
     assert re.fullmatch(
-        r"HAProxy, one thread: \d+ µs a session\n"
-        r"memory of HAProxy's own: \d+\.\d KiB a connection that is held\n",
+        r"HAProxy, one thread: \d+ µs per session\n"
+        r"memory of HAProxy: \d+\.\d KiB per held connection\n",
         benchmark(".balancer"),
     )
 
 
-def test_a_fleet_that_loses_a_machine_is_simulated() -> None:
-    """Until everybody is in again."""
-    said = benchmark(".fleet", "--held", "1000", "--machines", "5")
-    assert said.startswith("1 of 5 machines die")
-    assert said.count("all in after") == len(said.splitlines()) - 1
+def test_a_fleet_with_a_failed_machine_is_simulated() -> None:
+    """It prints a line for each way to reconnect."""
+    output = benchmark(".fleet", "--held", "1000", "--machines", "5")
+    assert output.startswith("1 of 5 machines fail")
+    assert output.count("all accepted after") == len(output.splitlines()) - 1

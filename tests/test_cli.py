@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from clients import ANSWER
-from processes import PATIENCE_SECONDS, complain_of_defects, environment, run, until
+from processes import TIMEOUT_SECONDS, assert_no_traceback, environment, run, until
 
 if TYPE_CHECKING:
     import pathlib
@@ -302,8 +302,8 @@ class Foreground:
     def interrupt(self) -> int:
         """Do what Ctrl-C does to everything in the foreground; return the exit status."""
         os.killpg(self.process.pid, signal.SIGINT)
-        status = self.process.wait(PATIENCE_SECONDS)
-        complain_of_defects(self.text())
+        status = self.process.wait(TIMEOUT_SECONDS)
+        assert_no_traceback(self.text())
         return status
 
 
@@ -334,12 +334,12 @@ def test_an_interrupt_finishes_what_has_begun(prepared: MakeDaemon) -> None:
     """Ctrl-C is for the master: handlers and logger, which hear it too, finish their work."""
     served, foreground = in_foreground(prepared)
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     os.killpg(foreground.process.pid, signal.SIGINT)
     until(lambda: "server.stopping" in foreground.text(), "the stop")
     client.send(b"me")
     assert ANSWER.fullmatch(client.read_all())
-    assert foreground.process.wait(PATIENCE_SECONDS) == 0
+    assert foreground.process.wait(TIMEOUT_SECONDS) == 0
 
 
 def test_a_log_file_that_is_named_is_written_in_the_foreground(prepared: MakeDaemon) -> None:
@@ -371,7 +371,7 @@ def test_stop_ends_the_foreground_too(prepared: MakeDaemon) -> None:
     served, foreground = in_foreground(prepared)
     assert served.status()["state"] == "running"
     assert served.tetrad("stop").status == 0
-    assert foreground.process.wait(PATIENCE_SECONDS) == 0
+    assert foreground.process.wait(TIMEOUT_SECONDS) == 0
 
 
 ALL_COMMANDS = """
@@ -411,7 +411,7 @@ def run_all(prefix: list[str], home: str) -> list[str]:
     """Run all commands, and return their statuses."""
     command = [*prefix, "/bin/sh", "-c", ALL_COMMANDS, sys.executable]
     ran = run(command, environment(home), cwd="/")
-    complain_of_defects(ran.out)
+    assert_no_traceback(ran.out)
     assert ran.err == ""
     return re.findall(r"^\d+ \w+$", ran.out, re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""What commands answer, at a moment that the test chooses."""
+"""The answers of `clock`, `text` and `close` commands, at a time that the test sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT = "%Y/%m/%d %H:%M:%S"
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Set the clock, to MOMENT at first."""
+    """Set the clock, initially to MOMENT."""
 
     def set_clock(seconds: float) -> None:
         monkeypatch.setattr(time, "time", lambda: seconds)
@@ -35,7 +35,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 @pytest.fixture
 def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], None]]:
-    """Set this machine's time zone, for the test only."""
+    """Set the local time zone during the test."""
 
     def set_zone(name: str | None) -> None:
         if name is None:
@@ -50,7 +50,7 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], Non
 
 
 def clock(timezone: str, text: str = FORMAT) -> Clock:
-    """Make a clock."""
+    """Return a clock command."""
     return Clock({"kind": "clock", "text": text, "timezone": timezone})
 
 
@@ -66,7 +66,7 @@ def clock(timezone: str, text: str = FORMAT) -> Clock:
 def test_a_clock_answers_the_time_of_its_zone(
     zone: Callable[[str | None], None], timezone: str, answer: bytes
 ) -> None:
-    """UTC, the machine's own zone and a zone by name each have their time, in 19 bytes."""
+    """UTC, the local time zone and a zone by name, in 19 bytes."""
     zone("<EST>5")
     assert clock(timezone).answer() == answer
     assert len(answer) == 19
@@ -74,7 +74,7 @@ def test_a_clock_answers_the_time_of_its_zone(
 
 @pytest.mark.usefixtures("now")
 def test_a_clock_writes_any_format(zone: Callable[[str | None], None]) -> None:
-    """Text beside the conversions stays, in UTF-8, and a zone knows its name and offset."""
+    """Other text stays, in UTF-8, and %Z and %z follow the zone."""
     zone("<EST>5")
     assert clock("local", "%H時 %Z %z").answer() == "12時 EST -0500".encode()
     assert clock("<KST>-9", "%Z %z").answer() == b"KST +0900"
@@ -83,10 +83,10 @@ def test_a_clock_writes_any_format(zone: Callable[[str | None], None]) -> None:
 
 @pytest.mark.usefixtures("now")
 @pytest.mark.parametrize("own", ["<EST>5", None])
-def test_a_clock_of_another_zone_leaves_this_one_as_it_was(
+def test_a_clock_restores_the_process_time_zone(
     zone: Callable[[str | None], None], own: str | None
 ) -> None:
-    """After the answer the process is in its own zone again, whether it was set or not."""
+    """After the answer TZ is as before, whether it was set or not."""
     zone(own)
     before = time.localtime(MOMENT)
     clock("<KST>-9").answer()
@@ -95,14 +95,14 @@ def test_a_clock_of_another_zone_leaves_this_one_as_it_was(
 
 
 @pytest.mark.usefixtures("now")
-def test_a_clock_of_utc_changes_no_zone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UTC needs neither the machine's zone nor another."""
+def test_a_utc_clock_does_not_change_the_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """UTC needs no call of tzset(3)."""
     monkeypatch.setattr(time, "tzset", None)
     assert clock("UTC").answer() == b"2003/05/21 17:18:34"
 
 
 def test_a_clock_answers_a_new_time_each_second(now: Callable[[float], None]) -> None:
-    """Within one second the answer is the same, and in the next it is another."""
+    """Within a second the answer is the same, also if the clock goes back."""
     it = clock("UTC", "%S")
     answers = []
     for moment in (MOMENT, MOMENT + 0.09, MOMENT + 0.1, MOMENT + 1.0, MOMENT - 1.0):
@@ -111,10 +111,10 @@ def test_a_clock_answers_a_new_time_each_second(now: Callable[[float], None]) ->
     assert answers == [b"34", b"34", b"35", b"35", b"33"]
 
 
-def test_within_a_second_a_clock_does_not_reckon_anew(
+def test_a_clock_formats_once_a_second(
     now: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pipelined thousand of commands is one conversion."""
+    """A thousand pipelined commands need one conversion."""
     it = clock("UTC")
     first = it.answer()
     monkeypatch.setattr(time, "strftime", None)
@@ -123,19 +123,19 @@ def test_within_a_second_a_clock_does_not_reckon_anew(
 
 
 def test_only_a_close_closes() -> None:
-    """A clock leaves the connection open, a close answers its text in UTF-8 and ends it."""
+    """`close` answers its text and ends the connection, `clock` does not."""
     close = Close({"kind": "close", "text": "Bis später", "timezone": ""})
     assert (close.closes, close.answer()) == (True, "Bis später".encode())
     assert clock("UTC").closes is False
 
 
-def test_commands_are_made_by_their_names() -> None:
-    """Each name, in bytes, calls the kind of command that its plan says."""
-    plans: dict[str, CommandConfig] = {
+def test_commands_are_created_by_kind() -> None:
+    """Each name, in bytes, maps to a command of its configured kind."""
+    configs: dict[str, CommandConfig] = {
         "time": {"kind": "clock", "text": "%%", "timezone": "UTC"},
         "quit": {"kind": "close", "text": "bye", "timezone": ""},
     }
-    made = commands.make(plans)
+    made = commands.make(configs)
     assert {name: type(command) for name, command in made.items()} == {
         b"time": Clock,
         b"quit": Close,

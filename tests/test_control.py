@@ -1,4 +1,4 @@
-"""The control socket: operators only, and nobody there can keep the service waiting."""
+"""The control socket answers operators only, and none of its clients can block the service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clients import ANSWER, Client
-from processes import PATIENCE_SECONDS, until
+from processes import TIMEOUT_SECONDS, until
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
@@ -30,7 +30,7 @@ def test_only_its_owner_may_connect(daemon: MakeDaemon) -> None:
 
 
 def test_a_status_is_one_line_of_json(daemon: MakeDaemon) -> None:
-    """A request in a line gets an answer in a line, and the end."""
+    """The answer to a line is one line; then the daemon closes the connection."""
     served = daemon()
     client = control(served)
     client.send(b"status\n")
@@ -40,7 +40,7 @@ def test_a_status_is_one_line_of_json(daemon: MakeDaemon) -> None:
 
 
 def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
-    """The line's end is the request's end."""
+    """A newline ends the request."""
     client = control(daemon())
     for piece in (b"st", b"atus", b"\n"):
         client.send(piece)
@@ -48,8 +48,8 @@ def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
 
 
 @pytest.mark.parametrize("request_", [b"help\n", b"\n", b"status \n", b"\xff\n", b"STATUS\n"])
-def test_an_unknown_request_is_told_so(daemon: MakeDaemon, request_: bytes) -> None:
-    """Anything but the requests there are is answered with what they are."""
+def test_an_unknown_request_is_an_error(daemon: MakeDaemon, request_: bytes) -> None:
+    """The answer lists the known requests."""
     served = daemon()
     client = control(served)
     client.send(request_)
@@ -58,8 +58,8 @@ def test_an_unknown_request_is_told_so(daemon: MakeDaemon, request_: bytes) -> N
 
 
 @pytest.mark.parametrize("garbage", [b"x" * 100_000, bytes(range(1, 10)) * 500, b"status"])
-def test_what_never_becomes_a_request_is_closed(daemon: MakeDaemon, garbage: bytes) -> None:
-    """Too much, or a line that never ends, is not waited for."""
+def test_an_overlong_request_is_closed(daemon: MakeDaemon, garbage: bytes) -> None:
+    """The daemon does not wait for the end of the line."""
     served = daemon()
     client = control(served)
     try:
@@ -70,8 +70,8 @@ def test_what_never_becomes_a_request_is_closed(daemon: MakeDaemon, garbage: byt
     assert served.status()["state"] == "running"
 
 
-def test_a_peer_that_leaves_at_once_is_nothing(daemon: MakeDaemon) -> None:
-    """A request whose answer nobody waits for disturbs nobody."""
+def test_a_peer_that_closes_at_once_is_ignored(daemon: MakeDaemon) -> None:
+    """An answer that cannot be sent has no effect."""
     served = daemon()
     for request in (b"", b"status\n", b"reload\n", b"sta"):
         client = control(served)
@@ -81,8 +81,8 @@ def test_a_peer_that_leaves_at_once_is_nothing(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_peer_that_does_not_read_holds_nobody_up(daemon: MakeDaemon) -> None:
-    """A status that is longer than a socket's buffer is not the master's to wait with."""
+def test_a_peer_that_does_not_read_blocks_nothing(daemon: MakeDaemon) -> None:
+    """The master does not wait until a long status has been read."""
     served = daemon()
     clients = [served.served() for _ in range(40)]
     silent = control(served)
@@ -92,8 +92,8 @@ def test_a_peer_that_does_not_read_holds_nobody_up(daemon: MakeDaemon) -> None:
     assert len(served.status()["sessions"]) == 40
 
 
-def test_those_who_say_nothing_do_not_stall_the_service(daemon: MakeDaemon) -> None:
-    """A hundred silent connections keep neither clients nor, in the end, operators waiting."""
+def test_silent_control_connections_do_not_block_the_service(daemon: MakeDaemon) -> None:
+    """With 100 of them clients are served, and later operators, too."""
     served = daemon()
     silent = [control(served) for _ in range(100)]
     assert ANSWER.fullmatch(served.connect().ask())
@@ -101,8 +101,8 @@ def test_those_who_say_nothing_do_not_stall_the_service(daemon: MakeDaemon) -> N
     assert served.status()["state"] == "running"
 
 
-def test_an_operator_is_heard_among_those_who_say_nothing(daemon: MakeDaemon) -> None:
-    """A few silent connections do not shut an operator out."""
+def test_an_operator_is_answered_beside_silent_connections(daemon: MakeDaemon) -> None:
+    """Ten silent connections do not delay a status."""
     served = daemon()
     silent = [control(served) for _ in range(10)]
     assert served.status()["state"] == "running"
@@ -110,17 +110,17 @@ def test_an_operator_is_heard_among_those_who_say_nothing(daemon: MakeDaemon) ->
 
 
 def test_a_foreign_user_is_refused(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """Whoever can connect though they may not, is not answered: the kernel says who it is."""
+    """Whatever the socket's mode is, the kernel's peer credentials decide."""
     served = daemon(folder=nobodys_folder)
     path = os.path.join(nobodys_folder, "control.sock")
-    os.chmod(path, 0o666)  # noqa: S103 - the mode is one defence, this test is about the other
+    os.chmod(path, 0o666)  # noqa: S103 - the mode must not matter
     ran = served.tetrad("status", user="nobody", group="nogroup", extra_groups=[])
     assert ran.status == 4
     assert f"running (pid {served.pid}), but no word from it" in ran.err
 
 
 def test_its_own_user_is_answered(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """The user whom the daemon has dropped to is an operator, as root is."""
+    """The daemon's user is an operator, as root is."""
     served = daemon(folder=nobodys_folder, daemon={"user": "nobody"})
     ran = served.tetrad("status", user="nobody", group="nogroup", extra_groups=[])
     assert ran.status == 0
@@ -128,7 +128,7 @@ def test_its_own_user_is_answered(daemon: MakeDaemon, nobodys_folder: str) -> No
 
 
 def test_status_counts(daemon: MakeDaemon) -> None:
-    """Clients now and at most, accepted and refused, handlers and sessions."""
+    """Clients now and at the peak, accepted and refused ones, handlers and sessions."""
     served = daemon(limits={"clients": 2})
     clients = [served.served(), served.served()]
     assert served.connect().is_refused()
@@ -139,11 +139,11 @@ def test_status_counts(daemon: MakeDaemon) -> None:
     assert status["accepted"] == 2
     assert {reason for reason, count in status["refused"].items() if count} == {"clients"}
     assert [one["client"] for one in status["sessions"]] == [clients[0].name]
-    assert 0 <= status["uptime"] < PATIENCE_SECONDS
+    assert 0 <= status["uptime"] < TIMEOUT_SECONDS
 
 
-def test_status_is_readable_by_people(daemon: MakeDaemon) -> None:
-    """Without --json the same is told in lines."""
+def test_status_without_json_is_text(daemon: MakeDaemon) -> None:
+    """It contains the same facts."""
     served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock", "service": "echo"}])
     ran = served.tetrad("status")
     listening = (f"127.0.0.1:{served.port} (command)", f"unix:{served.folder}/t.sock (echo)")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from clients import ANSWER
-from processes import PATIENCE_SECONDS
+from processes import TIMEOUT_SECONDS
 from tetrad.config import yaml_reader
 from tetrad.config.command_model import Clock, Close, FixedText
 from tetrad.config.model import Config, Listener
@@ -131,7 +131,7 @@ def test_the_example_of_commands_works_with_netcat(
         [netcat, "127.0.0.1", str(served.port)],
         input=f"{command}\nquit\n".encode(),
         capture_output=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=True,
     )
     assert re.fullmatch(f"{answer}quit\n", done.stdout.decode())

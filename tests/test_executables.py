@@ -1,4 +1,4 @@
-"""Programs and functions as commands in the configuration: what is not there is found before."""
+"""`run` and `call` commands in the configuration: missing programs and functions are reported."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Kind:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the configuration is."""
+    """Return the configuration file's path."""
     return tmp_path / "tetrad.yaml"
 
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of modules, which this process and those that it starts can import."""
+    """Return a folder of modules that this process and its children can import."""
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "answers.py").write_text(MODULE)
@@ -60,13 +60,13 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def problems(file: Path, command: str) -> list[str]:
-    """Return what is wrong with a command, without the file's name."""
+    """Return the problems of a command, without the file's name."""
     file.write_text(f"commands:\n  load: {command}\n", "utf-8")
     return [problem.removeprefix(f"{file}:") for problem in yaml_reader.load(str(file)).problems]
 
 
-def test_a_program_is_a_path_or_is_found(file: Path) -> None:
-    """What runs is decided when the configuration is read, in the command's own PATH."""
+def test_a_program_is_found_in_the_commands_path(file: Path) -> None:
+    """A name is looked up when the file is read, in the PATH of the command's `env`."""
     shell = os.path.realpath("/bin/sh")
     assert programs.find(shell, "") == shell
     assert programs.find("sh", "/nowhere:/bin") == "/bin/sh"
@@ -119,14 +119,14 @@ def test_a_program_is_a_path_or_is_found(file: Path) -> None:
         ("{text: ''}", "2:16: commands.load.text: expected a text of length >= 1, got ''"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(file: Path, command: str, problem: str) -> None:
-    """Before anything is started or changed."""
+def test_a_problem_is_reported_with_its_position(file: Path, command: str, problem: str) -> None:
+    """It is found before anything starts or changes."""
     (found,) = problems(file, command)
     assert found == problem
 
 
-def test_a_script_without_execute_bit_is_told(file: Path) -> None:
-    """With the way out."""
+def test_a_script_without_execute_bit_is_reported(file: Path) -> None:
+    """The message tells how to set the bit."""
     script = file.parent / "load"
     script.write_text("#!/bin/sh\n")
     (found,) = problems(file, f"{{run: [{script}]}}")
@@ -161,14 +161,14 @@ def test_a_script_without_execute_bit_is_told(file: Path) -> None:
         ("leaving:f", "the interpreter ended while it imported leaving:f"),
     ],
 )
-def test_a_function_that_cannot_be_called_is_told(file: Path, name: str, problem: str) -> None:
-    """Whatever is wrong with its module, it is a line with a place."""
+def test_a_function_that_cannot_be_called_is_reported(file: Path, name: str, problem: str) -> None:
+    """Each failure of an import is one line with a position."""
     assert problems(file, f"{{call: {name}}}") == [f"2:16: commands.load.call: {problem}"]
 
 
 @pytest.mark.usefixtures("modules")
-def test_a_module_that_is_no_python_is_told(file: Path) -> None:
-    """A syntax error is one line, too."""
+def test_a_syntax_error_in_a_module_is_reported(file: Path) -> None:
+    """It is one line, too."""
     (found,) = problems(file, "{call: wrong:f}")
     assert "wrong:f cannot be imported: SyntaxError: " in found
 
@@ -177,8 +177,8 @@ def test_a_module_that_is_no_python_is_told(file: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["answers:one", "answers:either", "answers:Kind.method", "talking:f", "os:fspath"]
 )
-def test_a_function_that_can_be_called_is_content(file: Path, name: str) -> None:
-    """Methods of classes, and functions that are not written in Python, too."""
+def test_a_callable_function_is_accepted(file: Path, name: str) -> None:
+    """This includes static methods and functions written in C."""
     assert problems(file, f"{{call: {name}}}") == []
     (command,) = (
         c for c in yaml_reader.load(str(file)).config.commands.values() if type(c) is Call
@@ -187,16 +187,14 @@ def test_a_function_that_can_be_called_is_content(file: Path, name: str) -> None
 
 
 @pytest.mark.usefixtures("modules")
-def test_reading_a_configuration_imports_nothing_of_others() -> None:
-    """A module that is asked for is imported by a process of its own."""
+def test_reading_a_configuration_does_not_import_its_modules() -> None:
+    """A process of its own imports them."""
     programs.Function.parse("answers:one")
     assert "answers" not in sys.modules
 
 
-def test_a_module_that_takes_for_ever_is_told(
-    modules: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A check ends."""
+def test_a_hanging_import_is_reported(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check ends after a time limit."""
     (modules / "waiting.py").write_text("import time; time.sleep(1000)")
     monkeypatch.setattr(programs, "IMPORT_SECONDS", 0.5)
     with pytest.raises(ValueError, match="waiting:f could not be imported within"):
@@ -204,14 +202,14 @@ def test_a_module_that_takes_for_ever_is_told(
 
 
 @pytest.mark.usefixtures("modules")
-def test_the_inspector_says_nothing_of_what_is_well() -> None:
-    """No problem is no text."""
+def test_function_check_returns_nothing_without_a_problem() -> None:
+    """Otherwise it returns the problem."""
     assert function_check.problem_of("answers:one") == ""
     assert function_check.problem_of("answers:two") == "module answers has no two"
 
 
-def test_an_error_is_described_in_a_line() -> None:
-    """Type, message and place, whatever the message has in it."""
+def test_an_exception_is_described_in_one_line() -> None:
+    """Type, message and position, without line breaks and at a limited length."""
 
     class Odd(Exception):  # noqa: N818 - its name is what is shown
         """An error."""

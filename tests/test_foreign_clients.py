@@ -1,4 +1,4 @@
-"""Clients that somebody else has written: what a person at a shell would use."""
+"""Common client programs: netcat, socat, telnet and others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clients import ANSWER
-from processes import PATIENCE_SECONDS
+from processes import TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
@@ -29,14 +29,14 @@ CLIENTS = {
         "exec 3<>/dev/tcp/127.0.0.1/{port}; cat >&3; cat <&3",
     ],
 }
-HASTY = {"telnet"}
-"""They leave when their input ends, without hearing the answers."""
+WITHOUT_ANSWERS = {"telnet"}
+"""They exit at the end of their input, without waiting for answers."""
 
 PACKAGES = {"nc": "netcat-openbsd", "telnet": "telnet", "ncat": "ncat", "socat": "socat"}
 
 
-def say(daemon: Daemon, name: str, text: bytes) -> bytes:
-    """Have a program say something, and return what it was told."""
+def send_with(daemon: Daemon, name: str, text: bytes) -> bytes:
+    """Send text with a client program, and return its output."""
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed: install {PACKAGES.get(name, name)}")
     if name == "nc" and b"OpenBSD" not in help_of_nc():
@@ -44,13 +44,13 @@ def say(daemon: Daemon, name: str, text: bytes) -> bytes:
     command = [part.format(port=daemon.port) for part in CLIENTS[name]]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as program:
-        if name in HASTY:
-            return hear_out(program, text)
-        return program.communicate(text, PATIENCE_SECONDS)[0]
+        if name in WITHOUT_ANSWERS:
+            return communicate_until_closed(program, text)
+        return program.communicate(text, TIMEOUT_SECONDS)[0]
 
 
-def hear_out(program: subprocess.Popen[bytes], text: bytes) -> bytes:
-    """Say something, and end the input only when the server has ended the session."""
+def communicate_until_closed(program: subprocess.Popen[bytes], text: bytes) -> bytes:
+    """Send text, and keep the input open until the server has closed the connection."""
     assert program.stdin is not None
     assert program.stdout is not None
     program.stdin.write(text)
@@ -59,9 +59,9 @@ def hear_out(program: subprocess.Popen[bytes], text: bytes) -> bytes:
 
 
 def help_of_nc() -> bytes:
-    """Return how this machine's nc introduces itself."""
+    """Return the help text of this machine's nc."""
     ran = subprocess.run(
-        ["nc", "-h"],  # noqa: S607 - whichever nc the person at the shell would get
+        ["nc", "-h"],  # noqa: S607 - the nc that a shell finds
         capture_output=True,
         check=False,
     )
@@ -69,30 +69,30 @@ def help_of_nc() -> bytes:
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_commands_by_hand(daemon: MakeDaemon, name: str) -> None:
-    """Lines typed into a foreign client, quit last, get their answers."""
-    answers = say(daemon(), name, b"time\r\ntime\nquit\n")
+def test_typed_commands_are_answered(daemon: MakeDaemon, name: str) -> None:
+    """Lines typed into a client program are answered."""
+    answers = send_with(daemon(), name, b"time\r\ntime\nquit\n")
     assert re.search(ANSWER.pattern * 2 + b"quit", answers), answers
 
 
 @pytest.mark.parametrize("name", [name for name in CLIENTS if name not in {"telnet", "bash"}])
-def test_commands_of_a_client_that_half_closes(daemon: MakeDaemon, name: str) -> None:
-    """`printf time | nc` is answered, though the client has ended its side already."""
+def test_a_half_closing_client_program_is_answered(daemon: MakeDaemon, name: str) -> None:
+    """`printf time | nc` gets its answer."""
     served = daemon()
-    assert ANSWER.fullmatch(say(served, name, b"time"))
+    assert ANSWER.fullmatch(send_with(served, name, b"time"))
     assert served.wait_for("client.disconnected")["reason"] == "eof"
 
 
 @pytest.mark.parametrize("name", ["nc", "ncat", "socat"])
-def test_a_megabyte_through_a_foreign_client(daemon: MakeDaemon, name: str) -> None:
-    """What a foreign client sends to the echo service comes back whole."""
+def test_a_megabyte_is_echoed_through_a_client_program(daemon: MakeDaemon, name: str) -> None:
+    """The echo service returns it completely."""
     text = bytes(range(256)) * 4096
-    assert say(daemon(listen=ECHO), name, text) == text
+    assert send_with(daemon(listen=ECHO), name, text) == text
 
 
-def test_telnet_negotiates_nothing_that_hurts(daemon: MakeDaemon) -> None:
-    """A session by telnet has two commands, and nothing invalid."""
+def test_telnet_sends_no_invalid_command(daemon: MakeDaemon) -> None:
+    """A telnet session with two commands has no others in the log."""
     served = daemon()
-    say(served, "telnet", b"time\r\nquit\r\n")
+    send_with(served, "telnet", b"time\r\nquit\r\n")
     assert served.wait_for("client.disconnected")["commands"] == 2
     assert not served.events("client.invalid")

@@ -1,4 +1,4 @@
-"""Commands that call a function of Python: its answer, its mistakes, and where it runs."""
+"""`call` commands: the function's answer, its failures, and the process that runs it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def leave(context: Context) -> str:
 def crash(context: Context) -> str:
     os.kill(os.getpid(), 11)
 
-def stay(context: Context) -> str:
+def hang(context: Context) -> str:
     import signal
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -75,7 +75,7 @@ def stay(context: Context) -> str:
 
 
 class Serve(Protocol):
-    """Starts a daemon whose command `func` is a function of the module."""
+    """Starts a daemon whose command `func` calls a function of the module."""
 
     def __call__(self, function: str, **settings: object) -> Daemon:
         """Start it."""
@@ -97,14 +97,14 @@ def serve(prepared: MakeDaemon, tmp_path: Path) -> Serve:
 
 
 def ask(daemon: Daemon, words: bytes = b"funcquit") -> bytes:
-    """Say something, and return all that is answered."""
+    """Send bytes, and return all answers."""
     client = daemon.connect()
     client.send(words)
     return client.read_all()
 
 
-def test_a_function_is_told_who_asks_what(serve: Serve) -> None:
-    """The context has the client, the session's id and the command, and a text is UTF-8."""
+def test_the_context_has_client_connection_and_command(serve: Serve) -> None:
+    """A string is answered in UTF-8."""
     served = serve("echo")
     client = served.connect()
     client.send(b"funcquit")
@@ -114,8 +114,8 @@ def test_a_function_is_told_who_asks_what(serve: Serve) -> None:
     assert (line["level"], line["bytes"]) == ("info", len(answer) - 4)
 
 
-def test_a_function_may_answer_bytes(serve: Serve) -> None:
-    """All 256 values, as they are."""
+def test_a_function_may_return_bytes(serve: Serve) -> None:
+    """All 256 values are sent unchanged."""
     assert ask(serve("data")) == bytes(range(256)) + b"quit"
 
 
@@ -128,30 +128,30 @@ def test_a_function_may_answer_bytes(serve: Serve) -> None:
         ("crash", "killed by SIGSEGV"),
     ],
 )
-def test_a_function_that_fails_is_told_in_a_line(serve: Serve, function: str, error: str) -> None:
-    """`on_error` is answered, and the session goes on, whatever the function has done."""
+def test_a_failed_function_is_logged_in_one_line(serve: Serve, function: str, error: str) -> None:
+    """The answer is `on_error`, and the session continues."""
     served = serve(function, on_error="sorry")
     assert ask(served, b"funcfuncquit") == b"sorrysorryquit"
     line = served.wait_for("client.command", command="func", count=2)
     assert (line["level"], line["error"]) == ("warning", error)
 
 
-def test_what_is_too_long_is_cut(serve: Serve) -> None:
-    """As of a program."""
+def test_a_too_long_answer_is_cut(serve: Serve) -> None:
+    """As with programs."""
     served = serve("much", max_output="1KiB")
     assert ask(served) == bytes(1024) + b"quit"
     assert served.wait_for("client.command", command="func")["cut"] is True
 
 
-def test_what_a_function_prints_is_not_its_answer(serve: Serve) -> None:
-    """It is in the log, with what its own programs print."""
+def test_printed_output_goes_to_the_log(serve: Serve) -> None:
+    """It is logged with the output of the function's child processes."""
     served = serve("talk")
     assert ask(served) == b"quietquit"
     assert served.wait_for("client.command", command="func")["stderr"] == r"and this\nto the log"
 
 
-def test_the_longest_line_of_the_log_is_a_short_one(serve: Serve) -> None:
-    """However much there is to say, it is said, and no terminal obeys it."""
+def test_long_output_and_errors_are_shortened_and_escaped(serve: Serve) -> None:
+    """Terminal codes in them are not interpreted."""
     served = serve("shout")
     assert ask(served) == b"quit"
     line = served.wait_for("client.command", command="func")
@@ -159,12 +159,12 @@ def test_the_longest_line_of_the_log_is_a_short_one(serve: Serve) -> None:
     assert line["error"] == f"ValueError: {chr(0x1F600) * 188} (answers.py:37)"
 
 
-def test_a_function_that_takes_for_ever_is_ended(serve: Serve, tmp_path: Path) -> None:
-    """With what it has started, though it is deaf to signals and busy."""
-    served = serve("stay", timeout="3s", on_error="late")
+def test_a_hanging_function_is_killed(serve: Serve, tmp_path: Path) -> None:
+    """Its child processes, too, although they ignore signals."""
+    served = serve("hang", timeout="3s", on_error="late")
     client = served.connect()
     client.send(b"func")
-    until((tmp_path / "child").exists, "its child")
+    until((tmp_path / "child").exists, "the child process")
     child = Process(int((tmp_path / "child").read_text()))
     assert client.read(4) == b"late"
     assert child.has_ended()
@@ -174,14 +174,14 @@ def test_a_function_that_takes_for_ever_is_ended(serve: Serve, tmp_path: Path) -
 
 
 def test_a_function_ends_with_its_handler(serve: Serve, tmp_path: Path) -> None:
-    """As a program does, and `ps` shows what it is."""
-    served = serve("stay", timeout="1h")
-    served.may_lose = True
+    """It has a title, and does not outlive its handler."""
+    served = serve("hang", timeout="1h")
+    served.allow_lost_handlers = True
     client = served.connect()
     client.send(b"func")
-    until((tmp_path / "child").exists, "its child")
-    (keeper,) = children_of(served.handlers[0])
-    titles = {title_of(pid): pid for pid in children_of(keeper)}
+    until((tmp_path / "child").exists, "the child process")
+    (supervisor,) = children_of(served.handlers[0])
+    titles = {title_of(pid): pid for pid in children_of(supervisor)}
     pid = titles[f"tetrad: func for {client.name}"]
     function, child = Process(pid), Process(int((tmp_path / "child").read_text()))
     os.kill(served.handlers[0], signal.SIGKILL)
@@ -191,8 +191,8 @@ def test_a_function_ends_with_its_handler(serve: Serve, tmp_path: Path) -> None:
     child.close()
 
 
-def test_each_call_is_a_process_of_its_own(serve: Serve, tmp_path: Path) -> None:
-    """Nothing is remembered, and neither master nor handler imports the module."""
+def test_each_call_runs_in_a_new_process(serve: Serve, tmp_path: Path) -> None:
+    """No state is kept, and neither master nor handler imports the module."""
     served = serve("more")
     imported = tmp_path / "imported"
     by_start = imported.read_text()
@@ -203,8 +203,8 @@ def test_each_call_is_a_process_of_its_own(serve: Serve, tmp_path: Path) -> None
     assert ours.isdisjoint(word for line in processes for word in line.split()[:1])
 
 
-def test_a_module_that_is_gone_fails_the_command(serve: Serve, tmp_path: Path) -> None:
-    """Not the session, nor the daemon."""
+def test_a_missing_module_fails_the_command(serve: Serve, tmp_path: Path) -> None:
+    """The session and the daemon continue."""
     served = serve("echo", on_error="gone")
     (tmp_path / "answers.py").unlink()
     assert ask(served) == b"gonequit"
@@ -212,8 +212,8 @@ def test_a_module_that_is_gone_fails_the_command(serve: Serve, tmp_path: Path) -
     assert line["error"] == "NotFoundError: there is no module answers"
 
 
-def test_a_context_does_not_change() -> None:
-    """It is what it was made of."""
+def test_a_context_is_immutable() -> None:
+    """No attribute can be set or deleted."""
     context = Context("192.0.2.7:38276", "1f-1", "func")
     assert repr(context) == "Context('192.0.2.7:38276', '1f-1', 'func')"
     for name in ("client", "colour"):
@@ -225,16 +225,18 @@ def test_a_context_does_not_change() -> None:
 
 
 def test_the_example_in_the_documentation_works() -> None:
-    """What `tetrad.extension` shows is a function that can be called."""
-    who: dict[str, Any] = {}
+    """The example in `tetrad.extension` can be called."""
+    namespace: dict[str, Any] = {}
     lines = (extension.__doc__ or "").partition("    from tetrad")[2].partition("\n\nEach call")[0]
     source = "    from tetrad" + lines
-    exec("\n".join(line[4:] for line in source.splitlines()), who)  # noqa: S102 - our own text
-    assert who["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
+    exec("\n".join(line[4:] for line in source.splitlines()), namespace)  # noqa: S102 - our own text
+    assert (
+        namespace["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
+    )
 
 
-def test_an_answer_is_bytes_or_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever bytes are called; anything else is refused with its name."""
+def test_an_answer_is_bytes_or_str(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any bytes-like type is accepted, other types are refused by name."""
     context = Context("", "", "")
     for given, answer in [("é", "é".encode()), (b"x", b"x"), (bytearray(b"x"), b"x")]:
         monkeypatch.setattr(python_call, "find", lambda _name, given=given: lambda _context: given)

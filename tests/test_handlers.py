@@ -1,4 +1,4 @@
-"""Handlers that wait for clients, and handlers that serve several."""
+"""Spare handlers, and handlers that serve several clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAITING = "tetrad: handler (waiting)"
 
 
 def until_waiting(daemon: Daemon, count: int) -> list[int]:
-    """Wait until the master knows of so many waiting handlers; return their pids."""
+    """Wait until the master counts so many spare handlers; return their pids."""
     until(lambda: daemon.status()["handlers"]["idle"] == count, f"{count} waiting handlers")
     until(lambda: len(waiting(daemon)) == count, WAITING)
     return waiting(daemon)
@@ -30,13 +30,13 @@ def waiting(daemon: Daemon) -> list[int]:
 
 
 def pid_of(daemon: Daemon, client: Client) -> int:
-    """Return the handler that serves a client, by the log."""
+    """Return the pid of a client's handler, by the log."""
     pid: int = daemon.wait_for("client.connected", client=client.name)["pid"]
     return pid
 
 
-def serve_one_after_another(daemon: Daemon, count: int) -> list[int]:
-    """Serve clients, each after the one before is gone; return their handlers."""
+def serve_sequentially(daemon: Daemon, count: int) -> list[int]:
+    """Serve clients one after another; return the pids of their handlers."""
     pids = []
     for _ in range(count):
         client = daemon.connect()
@@ -48,15 +48,15 @@ def serve_one_after_another(daemon: Daemon, count: int) -> list[int]:
     return pids
 
 
-def test_spare_handlers_wait_for_their_clients(daemon: MakeDaemon) -> None:
-    """`spare` handlers are there before anybody has come, and serve those who come first."""
+def test_spare_handlers_serve_the_first_clients(daemon: MakeDaemon) -> None:
+    """`spare` handlers are forked before the first client connects."""
     served = daemon(handlers={"spare": 2})
     spares = until_waiting(served, 2)
     assert pid_of(served, served.served()) in spares
 
 
 def test_spare_handlers_are_replaced(daemon: MakeDaemon) -> None:
-    """As soon as one has a client, another one waits."""
+    """When one gets a client, another one is forked."""
     served = daemon(handlers={"spare": 2})
     until_waiting(served, 2)
     clients = [served.served() for _ in range(3)]
@@ -68,12 +68,12 @@ def test_spare_handlers_are_replaced(daemon: MakeDaemon) -> None:
 def test_a_spare_handler_serves_one_client_by_default(daemon: MakeDaemon) -> None:
     """Each client still has a process of its own."""
     served = daemon(handlers={"spare": 1})
-    pids = serve_one_after_another(served, 3)
+    pids = serve_sequentially(served, 3)
     assert len(set(pids)) == 3
 
 
 def test_more_clients_than_spares_are_served(daemon: MakeDaemon) -> None:
-    """A burst is served though only one handler was waiting."""
+    """A burst is served although only one handler was waiting."""
     served = daemon(handlers={"spare": 1})
     clients = [served.connect() for _ in range(20)]
     assert all(ANSWER.fullmatch(client.ask()) for client in clients)
@@ -81,7 +81,7 @@ def test_more_clients_than_spares_are_served(daemon: MakeDaemon) -> None:
 
 
 def test_spare_handlers_serve_every_listener(daemon: MakeDaemon) -> None:
-    """A handler that waits can become either service's, and a Unix client's."""
+    """A spare handler can serve either service, and a Unix client."""
     listen = [{"port": 0}, {"port": 0, "service": "echo"}, {"address": "unix:t.sock"}]
     served = daemon(listen=listen, handlers={"spare": 1})
     until_waiting(served, 1)
@@ -92,39 +92,39 @@ def test_spare_handlers_serve_every_listener(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect_to_path("t.sock").ask())
 
 
-def test_a_waiting_handler_that_is_killed_is_replaced(daemon: MakeDaemon) -> None:
-    """A handler lost before it had a client is logged, and another one waits."""
+def test_a_killed_spare_handler_is_replaced(daemon: MakeDaemon) -> None:
+    """Its loss is logged, and another one is forked."""
     served = daemon(handlers={"spare": 1})
-    served.may_lose = True
+    served.allow_lost_handlers = True
     lost = until_waiting(served, 1)[0]
     os.kill(lost, signal.SIGKILL)
     assert served.wait_for("handler.lost")["handler"] == lost
     assert until_waiting(served, 1) != [lost]
 
 
-def test_a_handler_serves_as_many_clients_as_it_may(daemon: MakeDaemon) -> None:
+def test_a_handler_serves_clients_each_clients(daemon: MakeDaemon) -> None:
     """With `clients_each` 3, three clients have one handler, and the fourth has another."""
     served = daemon(handlers={"clients_each": 3})
-    first, second, third, fourth = serve_one_after_another(served, 4)
+    first, second, third, fourth = serve_sequentially(served, 4)
     assert first == second == third != fourth
 
 
-def test_a_handler_that_is_done_leaves(daemon: MakeDaemon) -> None:
-    """After its last client a handler is gone."""
+def test_a_handler_exits_after_its_last_client(daemon: MakeDaemon) -> None:
+    """After `clients_each` clients its process has ended."""
     served = daemon(handlers={"clients_each": 2})
-    serve_one_after_another(served, 2)
+    serve_sequentially(served, 2)
     until(lambda: not served.handlers, "the end of the handler")
 
 
-def test_clients_at_once_have_handlers_of_their_own(daemon: MakeDaemon) -> None:
-    """One handler never has two clients at a time."""
+def test_simultaneous_clients_have_separate_handlers(daemon: MakeDaemon) -> None:
+    """A handler never has two clients at the same time."""
     served = daemon(handlers={"clients_each": 100})
     clients = [served.served() for _ in range(3)]
     assert len({pid_of(served, client) for client in clients}) == 3
 
 
-def test_a_waiting_handler_is_not_named_after_its_last_client(daemon: MakeDaemon) -> None:
-    """The title is the client's while there is one, and nobody's afterwards."""
+def test_a_waiting_handlers_title_has_no_client(daemon: MakeDaemon) -> None:
+    """The title has the client's address only during its session."""
     served = daemon(handlers={"clients_each": 5})
     client = served.served()
     assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
@@ -134,43 +134,43 @@ def test_a_waiting_handler_is_not_named_after_its_last_client(daemon: MakeDaemon
     assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
 
 
-def test_a_partial_command_is_not_the_next_clients(daemon: MakeDaemon) -> None:
-    """What one client began, another one cannot end."""
+def test_a_partial_command_does_not_reach_the_next_session(daemon: MakeDaemon) -> None:
+    """The next client cannot complete it."""
     served = daemon(handlers={"clients_each": 5})
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     client.close()
     until_waiting(served, 1)
     client = served.connect()
-    client.say(b"me")
+    client.send_and_wait(b"me")
     assert served.wait_for("client.invalid", client=client.name)["command"] == "me"
     assert ANSWER.fullmatch(client.ask())
 
 
-def test_the_counts_are_each_clients_own(daemon: MakeDaemon) -> None:
-    """A session's bytes and commands begin at nothing."""
+def test_counts_start_at_zero_for_each_client(daemon: MakeDaemon) -> None:
+    """Bytes and commands of a session do not include earlier sessions."""
     served = daemon(handlers={"clients_each": 5})
-    serve_one_after_another(served, 2)
+    serve_sequentially(served, 2)
     lines = served.events("client.disconnected")
     assert [(line["bytes_in"], line["bytes_out"], line["commands"]) for line in lines] == [
         (8, 23, 2)
     ] * 2
 
 
-def test_the_identity_is_each_clients_own(daemon: MakeDaemon) -> None:
-    """Lines of two clients of one handler have two connections and two addresses."""
+def test_log_lines_have_the_clients_own_identity(daemon: MakeDaemon) -> None:
+    """Two clients of one handler have two connection ids and two addresses."""
     served = daemon(handlers={"clients_each": 5})
-    serve_one_after_another(served, 2)
+    serve_sequentially(served, 2)
     lines = served.events("client.connected") + served.events("client.disconnected")
     names = {(line["client"], line["connection"]) for line in lines}
     assert len(names) == 2
     assert len({name for name, _ in names}) == len({number for _, number in names}) == 2
 
 
-def test_the_deadlines_are_each_clients_own(daemon: MakeDaemon) -> None:
-    """A second client has its whole `first_command_timeout`, though the first one spoke."""
+def test_deadlines_start_anew_for_each_client(daemon: MakeDaemon) -> None:
+    """A second client has the whole `first_command_timeout`."""
     served = daemon(handlers={"clients_each": 5}, session={"first_command_timeout": "1s"})
-    serve_one_after_another(served, 1)
+    serve_sequentially(served, 1)
     silent = served.connect()
     assert silent.read_all() == b""
     line = served.wait_for("client.disconnected", client=silent.name)
@@ -178,8 +178,8 @@ def test_the_deadlines_are_each_clients_own(daemon: MakeDaemon) -> None:
     assert line["duration"] >= 1.0
 
 
-def test_unread_input_is_not_the_next_clients(daemon: MakeDaemon) -> None:
-    """What was thrown away with one client stays away."""
+def test_discarded_input_does_not_reach_the_next_session(daemon: MakeDaemon) -> None:
+    """Input after `quit` is discarded with its session."""
     served = daemon(handlers={"clients_each": 5})
     first = served.connect()
     first.send(b"quittimetime")
@@ -190,33 +190,33 @@ def test_unread_input_is_not_the_next_clients(daemon: MakeDaemon) -> None:
 
 
 def test_waiting_handlers_end_with_the_daemon(daemon: MakeDaemon) -> None:
-    """A stop does not wait for those who wait."""
+    """A stop does not wait for idle handlers."""
     served = daemon(handlers={"spare": 3, "clients_each": 10})
     until_waiting(served, 3)
     served.stop()
     assert served.events()[-1]["event"] == "server.stopped"
 
 
-def test_nonsense_of_one_client_does_not_slow_the_next(daemon: MakeDaemon) -> None:
-    """A handler that has become less important for one client serves no other."""
+def test_a_handler_with_lowered_priority_serves_no_other_client(daemon: MakeDaemon) -> None:
+    """Invalid commands lower the priority of the handler, which exits after the session."""
     served = daemon(handlers={"clients_each": 5})
     client = served.served()
     client.send(b"help")
     served.wait_for("client.invalid")
     handler = served.handlers[0]
-    until(lambda: _nice(handler) == os.nice(0) + 5, "a handler that yields")
+    until(lambda: _nice(handler) == os.nice(0) + 5, "a handler with lowered priority")
     client.close()
     served.wait_for("client.disconnected")
     assert _nice(pid_of(served, served.served())) == os.nice(0)
 
 
 def _nice(pid: int) -> int:
-    """Return a process's place in nice(2)'s scale, as of proc(5)."""
+    """Return the nice value of a process."""
     return int(stat_of(pid)[16])
 
 
-def test_a_handler_that_is_to_leave_takes_nobody_with_it(daemon: MakeDaemon) -> None:
-    """A client that was passed to it before is answered, and the next one gets another handler."""
+def test_a_terminated_handler_serves_the_client_passed_before(daemon: MakeDaemon) -> None:
+    """That client is answered, and the next one gets another handler."""
     served = daemon(handlers={"spare": 1, "clients_each": 1000})
     until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
     (spare,) = served.handlers
@@ -232,8 +232,8 @@ def test_a_handler_that_is_to_leave_takes_nobody_with_it(daemon: MakeDaemon) -> 
     assert other.quit() == b"quit"
 
 
-def test_an_order_in_the_first_moments_is_not_for_the_next_client(daemon: MakeDaemon) -> None:
-    """A handler that is told to end while it serves somebody is gone after that."""
+def test_a_handler_terminated_during_a_session_exits_after_it(daemon: MakeDaemon) -> None:
+    """It serves no further client."""
     served = daemon(handlers={"clients_each": 1000})
     assert served.connect().quit() == b"quit"
     (handler,) = until(lambda: served.handlers, "a handler")
@@ -247,15 +247,15 @@ def test_an_order_in_the_first_moments_is_not_for_the_next_client(daemon: MakeDa
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_without_time_the_master_is_as_important_as_ever(daemon: MakeDaemon) -> None:
-    """What it rehearses is never nonsense."""
+def test_warm_up_without_time_keeps_the_masters_priority(daemon: MakeDaemon) -> None:
+    """The warm-up never runs an invalid command."""
     served = daemon(commands={"time": None, "ping": {"text": "pong"}})
     assert os.getpriority(os.PRIO_PROCESS, served.pid) == os.getpriority(os.PRIO_PROCESS, 0)
     assert served.connect().quit() == b"quit"
 
 
-def test_any_number_of_commands_can_be_rehearsed(daemon: MakeDaemon) -> None:
-    """A start does not depend on what a socket holds."""
+def test_warm_up_works_with_any_number_of_commands(daemon: MakeDaemon) -> None:
+    """The answers may exceed the socket buffer."""
     commands = {f"{number:04}": {"text": "x" * 1000} for number in range(400)}
     served = daemon(commands=commands, handlers={"spare": 1})
     client = served.connect()

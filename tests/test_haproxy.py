@@ -1,4 +1,4 @@
-"""The configuration of HAProxy that is shipped: it is valid, and it fits tetrad's defaults."""
+"""The shipped HAProxy configuration is valid and matches tetrad's defaults."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LINES = [line.strip() for line in SHIPPED.read_text("utf-8").splitlines()]
 
 
 def value(name: str) -> str:
-    """Return what a setting is."""
+    """Return the value of a setting."""
     (found,) = {match[1] for line in LINES if (match := re.fullmatch(f"{name} (.*)", line))}
     return found
 
 
-def test_haproxy_takes_it() -> None:
-    """There is nothing in it that HAProxy would refuse, or even warn of."""
+def test_haproxy_accepts_the_configuration() -> None:
+    """HAProxy prints no error and no warning."""
     if shutil.which("haproxy") is None:
         pytest.skip("haproxy is not installed: install haproxy")
     ran = run(["haproxy", "-c", "-dW", "-f", str(SHIPPED)], dict(os.environ))
@@ -33,18 +33,18 @@ def test_haproxy_takes_it() -> None:
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_it_is_tetrad_that_ends_sessions(side: str) -> None:
-    """Whoever may be silent by tetrad's deadlines may be so by the balancer's."""
+def test_the_balancers_timeouts_exceed_tetrads_deadlines(side: str) -> None:
+    """Idle sessions are ended by tetrad, which logs the reason."""
     longest = max(Config().session.idle_timeout or 0, Config().session.first_command_timeout or 0)
     assert Duration.parse(value(f"timeout {side}")) > longest
 
 
-def test_who_half_closes_has_the_time_that_an_answer_takes() -> None:
-    """The balancer waits longer than tetrad does for a client that does not read."""
+def test_the_half_closed_timeout_exceeds_send_timeout() -> None:
+    """The balancer waits longer than tetrad for a client that does not read."""
     assert Duration.parse(value("timeout server-fin")) > (Config().session.send_timeout or 0)
 
 
-def test_a_tetrad_has_room_for_checks_when_it_is_full() -> None:
-    """A twentieth more than the balancer fills."""
+def test_limits_leave_room_for_health_checks() -> None:
+    """`limits.clients` is a twentieth larger than the balancer's maximum."""
     limit = Config().limits.clients
     assert int(value("default-server maxconn")) <= limit - limit // 20

@@ -1,4 +1,4 @@
-"""Commands that run a program: its answer, its end, and nothing of it left behind."""
+"""`run` commands: the program's answer and end, and that no process of it remains."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ STUBBORN = """
 trap "" TERM INT HUP
 echo $$ > near.new; mv near.new near
 """
-"""A program that heeds no signal, and leaves another in a session of its own, as orphans."""
+"""A program that ignores signals and has started another one in a session of its own."""
 
 
 def shell(script: str, **settings: object) -> dict[str, Any]:
-    """Return a command that runs a script."""
+    """Return a command that runs a shell script."""
     return {"run": ["sh", "-c", script], **settings}
 
 
-def told(daemon: Daemon, command: str = "prog") -> Event:
-    """Wait for the line about a command, which is logged once."""
+def command_event(daemon: Daemon, command: str = "prog") -> Event:
+    """Wait for the log line of a command, which is logged once."""
     return daemon.wait_for("client.command", command=command)
 
 
 def ask(daemon: Daemon, words: bytes = b"progquit", listener: int = 0) -> bytes:
-    """Say something, and return all that is answered."""
+    """Send bytes, and return all answers."""
     client = daemon.connect(listener)
     client.send(words)
-    client.end()
+    client.half_close()
     return client.read_all()
 
 
 class Stubborn:
-    """What a stubborn program has started: two that note their pids, and the second's child."""
+    """A running STUBBORN: the pids of its two processes, and the second one's child."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ class Stubborn:
         self._processes: list[Process] = []
 
     def watch(self) -> None:
-        """Wait until it is at work."""
+        """Wait until all its processes run."""
         pids = [*self._note("near"), *self._note("far")]
         self._processes = [Process(int(pid)) for pid in pids]
 
@@ -75,15 +75,15 @@ class Stubborn:
         return file.read_text().split()
 
     def release(self) -> None:
-        """Let a program go on that waits for us."""
+        """Let a program continue that waits for the test."""
         (self.folder / "go").touch()
 
     def is_gone(self) -> bool:
-        """Wait for the end of all of them."""
+        """Wait for the end of all its processes."""
         return all(process.has_ended() for process in self._processes)
 
     def close(self) -> None:
-        """Leave nothing behind, whatever the test has found."""
+        """Kill all its processes."""
         for process in self._processes:
             process.signal(signal.SIGKILL)
             process.close()
@@ -91,7 +91,7 @@ class Stubborn:
 
 @pytest.fixture
 def stubborn(tmp_path: Path) -> Iterator[Stubborn]:
-    """A program that is hard to end."""
+    """Return a program that is hard to kill."""
     folder = tmp_path / "stubborn"
     folder.mkdir()
     one = Stubborn(folder)
@@ -99,14 +99,14 @@ def stubborn(tmp_path: Path) -> Iterator[Stubborn]:
     one.close()
 
 
-# What it answers
+# The answer
 
 
-def test_the_answer_is_what_the_program_writes(daemon: MakeDaemon) -> None:
-    """Its standard output as it is, and a line with status, duration and bytes."""
+def test_the_answer_is_the_programs_standard_output(daemon: MakeDaemon) -> None:
+    """It is sent unchanged, and logged with exit status, duration and bytes."""
     served = daemon(commands={"prog": shell("printf 'a\\0b\\n'")})
     assert ask(served) == b"a\0b\nquit"
-    line = told(served)
+    line = command_event(served)
     assert (line["level"], line["status"], line["bytes"]) == ("info", 0, 4)
     assert 0 < line["duration"] < 30
     assert line.keys().isdisjoint({"error", "stderr", "cut"})
@@ -124,37 +124,37 @@ def test_the_answer_is_what_the_program_writes(daemon: MakeDaemon) -> None:
     ],
 )
 @pytest.mark.parametrize(("on_error", "answer"), [(None, b""), ("sorry", b"sorry")])
-def test_a_program_that_fails_is_answered_by_on_error(
+def test_a_failed_program_is_answered_with_on_error(
     daemon: MakeDaemon, script: str, fields: Event, on_error: str | None, answer: bytes
 ) -> None:
-    """Its status is the true one, what it wrote is not sent, and the session goes on."""
+    """Its exit status is logged, its output is not sent, and the session continues."""
     served = daemon(commands={"prog": shell(script, on_error=on_error)})
     assert ask(served) == answer + b"quit"
-    line = told(served)
+    line = command_event(served)
     assert {key: line[key] for key in ("status", "error") if key in line} == fields
     assert (line["level"], line["bytes"]) == ("warning", 5)
 
 
 @pytest.mark.parametrize("closing", ["", "exec >&- 2>&-; "])
-def test_a_program_that_takes_too_long_is_ended(daemon: MakeDaemon, closing: str) -> None:
-    """Also when it has closed its output and goes on."""
+def test_a_program_beyond_its_timeout_is_killed(daemon: MakeDaemon, closing: str) -> None:
+    """Even if it has closed its output."""
     script = f"echo lost; {closing}exec sleep {LONG}"
     served = daemon(commands={"prog": shell(script, timeout="300ms", on_error="late")})
     assert ask(served) == b"latequit"
-    line = told(served)
+    line = command_event(served)
     assert (line["level"], line["error"]) == ("warning", "timed out")
     assert 0.3 <= line["duration"] < 30
     assert "status" not in line
 
 
-def test_a_program_that_cannot_be_executed_fails(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """What the kernel says of it is in the log."""
+def test_a_failed_exec_is_logged(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """With the kernel's error message."""
     program = tmp_path / "program"
     program.write_text("this is no program\n")
     program.chmod(stat.S_IRWXU)
     served = daemon(commands={"prog": {"run": [str(program)], "on_error": "sorry"}})
     assert ask(served) == b"sorryquit"
-    line = told(served)
+    line = command_event(served)
     assert line["error"] == "it cannot be started: exec format error"
     assert "status" not in line
     program.unlink()
@@ -163,36 +163,36 @@ def test_a_program_that_cannot_be_executed_fails(daemon: MakeDaemon, tmp_path: P
 
 
 @pytest.mark.parametrize("command", [["yes"], ["sh", "-c", "yes; sleep 1000"]])
-def test_a_flood_is_cut(daemon: MakeDaemon, command: list[str]) -> None:
-    """As much as may be is answered, the program is ended at once, and the log says it."""
+def test_a_too_long_answer_is_cut(daemon: MakeDaemon, command: list[str]) -> None:
+    """The first bytes are answered, the program is killed at once, and the log says so."""
     served = daemon(commands={"prog": {"run": command, "max_output": "100KiB", "timeout": "1h"}})
     assert ask(served) == b"y\n" * 51200 + b"quit"
-    line = told(served)
+    line = command_event(served)
     assert (line["level"], line["bytes"], line["cut"]) == ("warning", 102400, True)
     assert "error" not in line
 
 
-def test_what_just_fits_is_not_cut(daemon: MakeDaemon) -> None:
-    """The limit is the longest answer."""
+def test_an_answer_of_the_maximum_length_is_sent(daemon: MakeDaemon) -> None:
+    """The limit itself is allowed."""
     script = "head -c 300000 /dev/zero"
     served = daemon(commands={"prog": shell(script, max_output=300000)})
     assert ask(served) == bytes(300000) + b"quit"
-    assert told(served)["level"] == "info"
+    assert command_event(served)["level"] == "info"
 
 
-def test_complaints_go_into_the_log(daemon: MakeDaemon) -> None:
-    """The first of them; a program that complains without end is not held up by that."""
+def test_standard_error_is_logged(daemon: MakeDaemon) -> None:
+    """Its beginning only; more output does not block the program."""
     script = "printf 'oops\\n\\377' >&2; head -c 1000000 /dev/zero >&2; echo ok"
     served = daemon(commands={"prog": shell(script)})
     assert ask(served) == b"ok\nquit"
-    line = told(served)
+    line = command_event(served)
     assert line["stderr"].startswith(r"oops\n\xff\x00\x00")
     assert len(line["stderr"]) == 400
     assert line["level"] == "info"
 
 
-def test_a_program_is_the_user_of_the_daemon(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """And that nothing of it is left is seen to by that user."""
+def test_a_program_runs_as_the_daemons_user(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """That user can also kill all its processes."""
     served = daemon(
         folder=nobodys_folder,
         daemon={"user": "nobody"},
@@ -205,17 +205,17 @@ def test_a_program_is_the_user_of_the_daemon(daemon: MakeDaemon, nobodys_folder:
     assert children_of(served.handlers[0]) == []
 
 
-# What it has
+# The program's environment
 
 
 def test_the_environment_is_what_is_documented(daemon: MakeDaemon) -> None:
-    """Nothing of the daemon's; `env` adds and overrides."""
+    """No variable of the daemon; `env` adds and replaces variables."""
     command = {"run": ["env"], "env": {"LANG": "C", "EMPTY": "", "COLOUR": "light red"}}
     served = daemon(commands={"prog": command})
     client = served.connect()
     client.send(b"progquit")
     lines = client.read_all().removesuffix(b"quit").decode().splitlines()
-    line = told(served)
+    line = command_event(served)
     assert dict(entry.split("=", 1) for entry in lines) == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C",
@@ -228,7 +228,7 @@ def test_the_environment_is_what_is_documented(daemon: MakeDaemon) -> None:
 
 
 def test_no_descriptor_is_inherited(daemon: MakeDaemon) -> None:
-    """An empty input, and two pipes; the fourth is that of `ls` itself."""
+    """Only standard input, output and error; `ls` itself opens a fourth."""
     served = daemon(commands={"prog": {"run": ["ls", "-l", "/proc/self/fd"]}})
     found = re.findall(r" (\d+) -> (\S+)", ask(served).decode())
     kinds = {int(fd): name.partition(":")[0] for fd, name in found}
@@ -237,8 +237,8 @@ def test_no_descriptor_is_inherited(daemon: MakeDaemon) -> None:
     assert [name.rpartition("/")[2] for name in kinds.values()] == ["fd"]
 
 
-def test_signals_are_as_a_program_expects_them(daemon: MakeDaemon) -> None:
-    """None is blocked, and none is ignored."""
+def test_no_signal_is_blocked_or_ignored(daemon: MakeDaemon) -> None:
+    """Programs start with default signal handling."""
     served = daemon(commands={"prog": {"run": ["grep", "Sig[BI]", "/proc/self/status"]}})
     blocked, ignored, _ = ask(served).decode().split("\n")
     assert blocked.split() == ["SigBlk:", "0" * 16]
@@ -247,7 +247,7 @@ def test_signals_are_as_a_program_expects_them(daemon: MakeDaemon) -> None:
 
 
 def test_a_program_leads_a_session(daemon: MakeDaemon) -> None:
-    """It is no part of the daemon's, and may have as many files open as is usual."""
+    """Its resource limits are the usual ones."""
     served = daemon(commands={"prog": shell("ulimit -Sn; ps -o sid= -p $$; echo $$")})
     files, session, pid = ask(served).decode().removesuffix("quit").split()
     assert int(files) <= 1024
@@ -255,17 +255,17 @@ def test_a_program_leads_a_session(daemon: MakeDaemon) -> None:
 
 
 def test_the_input_is_empty(daemon: MakeDaemon) -> None:
-    """A program that reads ends, and has nothing of the client's."""
+    """A program that reads gets end of file, and nothing of the client."""
     served = daemon(commands={"prog": {"run": ["cat"], "timeout": "1h"}})
     assert ask(served, b"progquit") == b"quit"
-    assert told(served)["status"] == 0
+    assert command_event(served)["status"] == 0
 
 
-# Its place in the session
+# Programs and the session
 
 
-def test_answers_keep_their_order(daemon: MakeDaemon) -> None:
-    """What stands before a program does not wait for it, what stands behind it does."""
+def test_answers_are_in_the_order_of_commands(daemon: MakeDaemon) -> None:
+    """Commands before a program are answered at once, those after it wait."""
     served = daemon(commands={"prog": shell("sleep 0.2; echo x"), "text": {"text": "t"}})
     client = served.connect()
     client.send(b"textprogtexttimequit")
@@ -280,21 +280,21 @@ def test_answers_keep_their_order(daemon: MakeDaemon) -> None:
 
 
 def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
-    """That a client says no more is not that it has left."""
+    """A client that sends no more has not necessarily left."""
     served = daemon(commands={"prog": shell("sleep 0.3; echo x")})
     assert ask(served, b"progprog") == b"x\nx\n"
     assert served.wait_for("client.disconnected")["reason"] == "eof"
 
 
-def test_what_is_invalid_behind_a_program_is_told(daemon: MakeDaemon) -> None:
-    """The rules of the protocol hold for it as for any command."""
+def test_an_invalid_command_after_a_program_is_logged(daemon: MakeDaemon) -> None:
+    """The rules of the protocol apply as for any command."""
     served = daemon(commands={"prog": shell("echo x")})
     assert ask(served, b"prog\r\nhelp") == b"x\n"
     served.wait_for("client.invalid", command="help")
 
 
-def test_an_idle_timeout_does_not_run_meanwhile(daemon: MakeDaemon) -> None:
-    """A client that waits for an answer is not idle; afterwards it is."""
+def test_idle_timeout_does_not_run_during_a_program(daemon: MakeDaemon) -> None:
+    """It starts when the answer has been sent."""
     served = daemon(
         commands={"prog": shell("sleep 0.6; echo x")},
         session={"idle_timeout": "200ms", "first_command_timeout": "200ms"},
@@ -307,8 +307,8 @@ def test_an_idle_timeout_does_not_run_meanwhile(daemon: MakeDaemon) -> None:
     assert end["duration"] >= 0.8
 
 
-def test_a_reload_is_for_new_sessions(daemon: MakeDaemon) -> None:
-    """A session that is under way keeps the commands that it began with."""
+def test_a_reload_applies_to_new_sessions(daemon: MakeDaemon) -> None:
+    """An open session keeps its commands."""
     served = daemon(commands={"prog": shell("echo old")})
     old = served.served()
     served.configure(commands={"prog": shell("echo new")})
@@ -319,8 +319,8 @@ def test_a_reload_is_for_new_sessions(daemon: MakeDaemon) -> None:
     assert old.read_all() == b"old\nquit"
 
 
-def test_a_reload_with_a_program_that_is_not_there_changes_nothing(daemon: MakeDaemon) -> None:
-    """It fails, and says where."""
+def test_a_reload_with_a_missing_program_fails(daemon: MakeDaemon) -> None:
+    """The error has the position, and nothing changes."""
     served = daemon(commands={"prog": shell("echo old")})
     served.configure(commands={"prog": {"run": ["/no/such/program"]}})
     ran = served.tetrad("reload")
@@ -328,8 +328,8 @@ def test_a_reload_with_a_program_that_is_not_there_changes_nothing(daemon: MakeD
     assert ask(served) == b"old\nquit"
 
 
-def test_nothing_runs_before_a_client_asks(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """The master rehearses sessions, and spares are warmed up, without programs."""
+def test_no_program_runs_without_a_request(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Neither the warm-up nor spare handlers run programs."""
     note = tmp_path / "note"
     command = shell(f"echo x >> {note}")
     commands = {"quit": None, "prog": command}
@@ -341,7 +341,7 @@ def test_nothing_runs_before_a_client_asks(daemon: MakeDaemon, tmp_path: Path) -
 
 @pytest.mark.parametrize("terminator", ["\n", "\r\n", "|", "\0"])
 def test_every_answer_has_the_terminator(daemon: MakeDaemon, terminator: str) -> None:
-    """Those at once and those after a while, whoever serves them; what ends so stays as it is."""
+    """Immediate and delayed answers do; it is not added twice."""
     served = daemon(
         listen=[{"port": 0, "reply_terminator": terminator}, {"port": 0}],
         commands={
@@ -362,7 +362,7 @@ def test_every_answer_has_the_terminator(daemon: MakeDaemon, terminator: str) ->
     assert ask(served, b"progquit", 1) == b"xquit"
 
 
-def test_echoes_have_no_terminator(prepared: MakeDaemon) -> None:
+def test_the_echo_service_has_no_terminator(prepared: MakeDaemon) -> None:
     """Every byte comes back unchanged, so the key is refused there."""
     made = prepared(listen=[{"port": 0, "service": "echo", "reply_terminator": "\n"}])
     ran = made.tetrad("check")
@@ -371,8 +371,8 @@ def test_echoes_have_no_terminator(prepared: MakeDaemon) -> None:
 
 
 @pytest.mark.parametrize("terminator", ["", "\n", "\r\n"])
-def test_the_client_shows_an_answer_in_a_line(daemon: MakeDaemon, terminator: str) -> None:
-    """Whether the answer has an end of its own or not."""
+def test_the_client_prints_one_line_per_answer(daemon: MakeDaemon, terminator: str) -> None:
+    """Whether the answer has a terminator or not."""
     served = daemon(
         listen=[{"port": 0, "reply_terminator": terminator}], commands={"prog": shell("printf x")}
     )
@@ -380,12 +380,12 @@ def test_the_client_shows_an_answer_in_a_line(daemon: MakeDaemon, terminator: st
     assert (ran.status, ran.out) == (0, "x\nquit\n")
 
 
-# Its end
+# The program's end
 
 
 @pytest.fixture
 def running(daemon: MakeDaemon, stubborn: Stubborn) -> tuple[Daemon, Client]:
-    """A daemon, and a client that waits for a stubborn program."""
+    """Return a daemon, and a client that waits for a stubborn program."""
     served = daemon(
         commands={"prog": shell(f"{stubborn.script}sleep 1000", timeout="1h")},
         daemon={"stop_timeout": "300ms"},
@@ -408,24 +408,24 @@ def running(daemon: MakeDaemon, stubborn: Stubborn) -> tuple[Daemon, Client]:
 def test_nothing_outlives_its_command(
     daemon: MakeDaemon, stubborn: Stubborn, script: str, settings: Event, error: str | None
 ) -> None:
-    """However a program ends, what it has started ends with it, whatever session that is in."""
+    """When a program ends, so do its child processes, in whatever session they are."""
     command = shell(stubborn.script + script, **{"timeout": "1h", **settings})
     served = daemon(commands={"prog": command})
     client = served.connect()
     client.send(b"prog")
     stubborn.watch()
     stubborn.release()
-    assert told(served).get("error") == error
+    assert command_event(served).get("error") == error
     assert stubborn.is_gone()
     assert client.quit().endswith(b"quit")
 
 
 def test_a_program_ends_with_its_client(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
-    """A connection that is reset is noticed while the program runs."""
+    """A reset of the connection is noticed while the program runs."""
     served, client = running
     client.reset()
     assert stubborn.is_gone()
-    assert told(served)["error"] == "the client has left"
+    assert command_event(served)["error"] == "the client has left"
     end = served.wait_for("client.disconnected")
     assert (end["reason"], end["commands"]) == ("reset", 1)
 
@@ -433,7 +433,7 @@ def test_a_program_ends_with_its_client(running: tuple[Daemon, Client], stubborn
 def test_a_program_ends_with_a_client_of_a_unix_socket(
     daemon: MakeDaemon, stubborn: Stubborn
 ) -> None:
-    """There, to close is to hang up."""
+    """Closing a Unix socket is noticed as well."""
     command = shell(f"{stubborn.script}sleep 1000", timeout="1h")
     served = daemon(listen=[{"address": "unix:t.sock"}], commands={"prog": command})
     client = served.connect_to_path("t.sock")
@@ -441,25 +441,25 @@ def test_a_program_ends_with_a_client_of_a_unix_socket(
     stubborn.watch()
     client.close()
     assert stubborn.is_gone()
-    assert told(served)["error"] == "the client has left"
+    assert command_event(served)["error"] == "the client has left"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_program_ends_with_the_daemon(
     running: tuple[Daemon, Client], stubborn: Stubborn, number: int
 ) -> None:
-    """It has `stop_timeout`, and no longer; on SIGQUIT it has no time at all."""
+    """It has `stop_timeout`, or no time after SIGQUIT."""
     served, client = running
     served.signal(number)
     assert served.is_gone()
     assert stubborn.is_gone()
     assert client.read_all() == b""
-    assert told(served)["error"] == "the session has ended: stopping"
+    assert command_event(served)["error"] == "the session has ended: stopping"
     assert served.events("client.disconnected")[0]["commands"] == 1
 
 
 def test_a_stop_waits_for_a_program(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """A command that has begun is finished and answered."""
+    """A running command is finished and answered."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     served = daemon(commands={"prog": shell(f"cat {gate}", timeout="1h")})
@@ -471,11 +471,11 @@ def test_a_stop_waits_for_a_program(daemon: MakeDaemon, tmp_path: Path) -> None:
     gate.write_text("done")
     assert client.read_all() == b"done"
     assert served.is_gone()
-    assert told(served)["status"] == 0
+    assert command_event(served)["status"] == 0
 
 
-def test_a_program_ends_with_the_longest_duration(daemon: MakeDaemon, stubborn: Stubborn) -> None:
-    """`max_duration` ends a session that waits for a program."""
+def test_max_duration_ends_a_program(daemon: MakeDaemon, stubborn: Stubborn) -> None:
+    """The session ends although a program runs."""
     command = shell(f"{stubborn.script}sleep 1000", timeout="1h")
     served = daemon(commands={"prog": command}, session={"max_duration": "2s"})
     client = served.connect()
@@ -483,53 +483,55 @@ def test_a_program_ends_with_the_longest_duration(daemon: MakeDaemon, stubborn: 
     stubborn.watch()
     assert client.read_all() == b""
     assert stubborn.is_gone()
-    assert told(served)["error"] == "the session has ended: max_duration"
+    assert command_event(served)["error"] == "the session has ended: max_duration"
     assert served.wait_for("client.disconnected")["reason"] == "max_duration"
 
 
 def test_a_program_ends_with_its_handler(
     running: tuple[Daemon, Client], stubborn: Stubborn
 ) -> None:
-    """Also when that is killed, and can do nothing any more."""
+    """Also when the handler is killed and cannot end it."""
     served, _ = running
-    served.may_lose = True
+    served.allow_lost_handlers = True
     os.kill(served.handlers[0], signal.SIGKILL)
     assert stubborn.is_gone()
 
 
 def test_a_program_ends_with_the_master(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
-    """Killed, it takes its handlers along, and they their programs."""
+    """When the master is killed, handlers and programs end."""
     served, _ = running
     served.signal(signal.SIGKILL)
     assert stubborn.is_gone()
 
 
-def test_a_program_ends_with_its_keeper(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
-    """The process that is to end it may be killed itself: the handler does it, and goes on."""
+def test_a_program_ends_with_its_supervisor(
+    running: tuple[Daemon, Client], stubborn: Stubborn
+) -> None:
+    """If the job supervisor is killed, the handler kills the program and continues."""
     served, client = running
-    (keeper,) = children_of(served.handlers[0])
-    assert title_of(keeper).startswith(f"tetrad: keeper of prog for {client.name}")
-    os.kill(keeper, signal.SIGKILL)
+    (supervisor,) = children_of(served.handlers[0])
+    assert title_of(supervisor).startswith(f"tetrad: keeper of prog for {client.name}")
+    os.kill(supervisor, signal.SIGKILL)
     assert stubborn.is_gone()
-    assert told(served)["error"] == "its keeper was killed"
+    assert command_event(served)["error"] == "its keeper was killed"
     assert ANSWER.fullmatch(client.ask())
     assert children_of(served.handlers[0]) == []
 
 
-def test_a_program_dies_with_its_keeper_at_once(
+def test_a_program_ends_with_its_supervisor_at_once(
     running: tuple[Daemon, Client], stubborn: Stubborn
 ) -> None:
-    """By the kernel's hand, though there is nobody else who could do it."""
+    """The kernel sends the parent-death signal."""
     served, _ = running
-    (keeper,) = children_of(served.handlers[0])
+    (supervisor,) = children_of(served.handlers[0])
     with stopped(served.handlers[0]):
-        os.kill(keeper, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
         assert stubborn.main.has_ended()
     assert stubborn.is_gone()
 
 
 def test_a_handler_has_no_zombies(daemon: MakeDaemon) -> None:
-    """One that serves many clients has reaped all that they have run."""
+    """A handler of many clients has reaped all their programs."""
     commands = {"prog": shell("sleep 0.01 & echo x"), "late": shell("sleep 1000", timeout="50ms")}
     served = daemon(commands=commands, handlers={"clients_each": 1000})
     for _ in range(5):
@@ -540,7 +542,7 @@ def test_a_handler_has_no_zombies(daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize("handlers", [{}, {"clients_each": 1000, "spare": 2}])
 def test_many_clients_run_programs_at_once(daemon: MakeDaemon, handlers: Event) -> None:
-    """Each gets its own answer, and when they have left there is nothing left of it."""
+    """Each client gets its own answer, and no process is left."""
     script = "sleep 1000 & echo $TETRAD_CLIENT"
     served = daemon(commands={"prog": shell(script, timeout="1h")}, handlers=handlers)
     clients = [served.connect() for _ in range(32)]
@@ -553,7 +555,7 @@ def test_many_clients_run_programs_at_once(daemon: MakeDaemon, handlers: Event) 
 
 
 def test_a_start_runs_no_program(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """What is rehearsed before clients come has no effect, whatever `time` and `quit` are."""
+    """The warm-up has no side effect, even if `time` and `quit` are programs."""
     ran = tmp_path / "ran"
     commands = {"time": {"run": ["touch", str(ran)]}, "quit": {"run": ["touch", str(ran)]}}
     served = daemon(commands=commands, handlers={"spare": 1})
@@ -564,10 +566,8 @@ def test_a_start_runs_no_program(daemon: MakeDaemon, tmp_path: Path) -> None:
     until(ran.exists, "the program")
 
 
-def test_what_comes_while_a_program_runs_is_not_thrown_away(
-    daemon: MakeDaemon, tmp_path: Path
-) -> None:
-    """An invalid command costs what had arrived with it, and nothing that comes later."""
+def test_input_during_a_program_is_kept(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """An invalid command discards what had arrived with it, and no later input."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     served = daemon(commands={"load": {"run": ["cat", str(gate)]}})
@@ -581,14 +581,14 @@ def test_what_comes_while_a_program_runs_is_not_thrown_away(
     assert served.wait_for("client.invalid")["command"] == "help"
 
 
-def test_what_a_program_abandons_does_not_pile_up(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """While it runs, the orphans of it that have ended are reaped."""
+def test_orphans_of_a_program_are_reaped(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Orphans that end while it runs do not accumulate."""
     script = f"for n in 1 2 3; do (true &); done; cd {tmp_path}; touch ready; {WAIT}; echo done"
     served = daemon(commands={"prog": shell(script)})
     client = served.connect()
     client.send(b"progquit")
     until((tmp_path / "ready").exists, "the program")
-    (keeper,) = children_of(served.handlers[0])
-    until(lambda: len(children_of(keeper)) == 1, "nobody but the program")
+    (supervisor,) = children_of(served.handlers[0])
+    until(lambda: len(children_of(supervisor)) == 1, "all other processes to end")
     (tmp_path / "go").touch()
     assert client.read_all() == b"done\nquit"

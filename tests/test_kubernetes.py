@@ -1,7 +1,7 @@
-"""What is shipped for Kubernetes: the manifests fit the API and each other, and a pod works.
+"""The Kubernetes manifests are valid and consistent, and a pod made from them works.
 
-There is no Kubernetes here. The manifests are checked by its own schemas, and a pod is set up by
-hand as they say (`pods`).
+Kubernetes itself is not needed: its schemas check the manifests, and `pods` and `runc_container`
+set up what they describe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pods
 import runc_container
 from clients import ANSWER, Client
 from damage.network_namespaces import Network
-from processes import PATIENCE_SECONDS, children_of, state_of, status_of, stopped, until
+from processes import TIMEOUT_SECONDS, children_of, state_of, status_of, stopped, until
 from tetrad.config import paths, yaml_reader
 from tetrad.config.types import Duration
 from tetrad.master import logger_supervisor, process
@@ -46,7 +46,7 @@ POD = MANIFESTS["Deployment"]["spec"]["template"]
 
 @pytest.fixture
 def config(tmp_path: pathlib.Path) -> Config:
-    """Return the configuration of the ConfigMap, as tetrad reads it."""
+    """Return the configuration of the ConfigMap."""
     (name,) = MANIFESTS["ConfigMap"]["data"]
     file = tmp_path / name
     file.write_text(MANIFESTS["ConfigMap"]["data"][name], "utf-8")
@@ -55,7 +55,7 @@ def config(tmp_path: pathlib.Path) -> Config:
 
 @pytest.fixture
 def pod(nobodys_folder: str) -> Iterator[Pod]:
-    """Set up a pod, in a network of its own."""
+    """Set up a pod in a network namespace."""
     missing = [one for one in ("ip", "unshare", "setpriv", "nsenter") if shutil.which(one) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)}: not installed (iproute2, util-linux)")
@@ -66,7 +66,7 @@ def pod(nobodys_folder: str) -> Iterator[Pod]:
 
 @pytest.fixture
 def container(nobodys_folder: str) -> Iterator[Container]:
-    """Set up a container for runc, in a network of its own."""
+    """Set up a container for runc in a network namespace."""
     if shutil.which("runc") is None or not os.path.exists(runc_container.PROFILE):
         pytest.skip("runc or its profile: not installed (runc, golang-github-containers-common)")
     with contextlib.ExitStack() as stack:
@@ -79,18 +79,18 @@ def container(nobodys_folder: str) -> Iterator[Container]:
 def connect(pod: Pod) -> Client:
     """Connect to a pod."""
     where = ("127.0.0.1", PORT)
-    return Client(pod.network.do(lambda: socket.create_connection(where, PATIENCE_SECONDS)))
+    return Client(pod.network.do(lambda: socket.create_connection(where, TIMEOUT_SECONDS)))
 
 
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("kind", sorted(MANIFESTS))
-def test_a_manifest_is_what_the_api_takes(kind: str, version: str) -> None:
-    """There is no field that Kubernetes would not know, or would not take."""
+def test_the_manifests_are_valid(kind: str, version: str) -> None:
+    """Every field is known to the Kubernetes schemas."""
     kubernetes_validate.validate(MANIFESTS[kind], version, strict=True)
 
 
-def test_the_manifests_are_about_the_same_pods() -> None:
-    """Every selector finds the pods of the Deployment."""
+def test_all_selectors_match_the_pods() -> None:
+    """Each one selects the pods of the Deployment."""
     specs = {kind: manifest.get("spec", {}) for kind, manifest in MANIFESTS.items()}
     labels = POD["metadata"]["labels"]
     assert specs["Service"]["selector"] == labels
@@ -99,8 +99,8 @@ def test_the_manifests_are_about_the_same_pods() -> None:
     assert specs["NetworkPolicy"]["podSelector"] == {"matchLabels": labels}
 
 
-def test_clients_are_led_to_where_tetrad_listens(config: Config) -> None:
-    """Service, policy, container and configuration have one port, which has one name."""
+def test_service_policy_and_configuration_have_one_port(config: Config) -> None:
+    """They refer to it by one name."""
     (port,) = CONTAINER["ports"]
     (listener,) = config.listen
     assert port["containerPort"] == listener.port == PORT
@@ -111,8 +111,8 @@ def test_clients_are_led_to_where_tetrad_listens(config: Config) -> None:
     assert rule["ports"] == [{"port": port["name"]}]
 
 
-def test_all_that_is_written_is_written_to_the_volume(config: Config) -> None:
-    """Pidfile and control socket lie in the folder in memory; the log is standard error."""
+def test_all_files_are_on_the_volume(config: Config) -> None:
+    """Pidfile and control socket are on the in-memory volume; the log is standard error."""
     mounts = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
     files = (config.daemon.pidfile, config.daemon.control)
     assert {os.path.dirname(file) for file in files} == {mounts["run"]}
@@ -120,8 +120,8 @@ def test_all_that_is_written_is_written_to_the_volume(config: Config) -> None:
     assert mounts["configuration"] == os.path.dirname(paths.SYSTEM_CONFIGURATION)
 
 
-def test_a_pod_has_the_time_that_a_stop_takes(config: Config) -> None:
-    """Kubernetes kills no earlier than tetrad itself would have ended everything."""
+def test_the_grace_period_exceeds_the_stop_timeout(config: Config) -> None:
+    """Kubernetes does not kill a pod before tetrad has ended its sessions."""
     _, seconds = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
     stop = (
         config.daemon.stop_timeout
@@ -131,8 +131,8 @@ def test_a_pod_has_the_time_that_a_stop_takes(config: Config) -> None:
     assert POD["spec"]["terminationGracePeriodSeconds"] > Duration.parse(f"{seconds}s") + stop
 
 
-def test_the_image_is_made_of_what_there_is() -> None:
-    """The Containerfile copies what the package is built from, and runs what the manifest names."""
+def test_the_containerfile_matches_the_package() -> None:
+    """It copies existing files, and runs the program of the manifest."""
     lines = (pods.FOLDER / "Containerfile").read_text("utf-8").splitlines()
     words = [
         shlex.split(line) for line in lines if line.startswith("COPY") and "--from" not in line
@@ -147,8 +147,8 @@ def test_the_image_is_made_of_what_there_is() -> None:
     assert f"USER {context['runAsUser']}:{context['runAsGroup']}" in lines
 
 
-def test_a_pod_serves_and_stops_when_it_is_told(pod: Pod) -> None:
-    """As pid 1, without a privilege, on a root that it cannot write to; its log is complete."""
+def test_a_pod_serves_and_stops(pod: Pod) -> None:
+    """As pid 1, unprivileged, with a read-only root; its log is complete."""
     pod.start()
     client = connect(pod)
     assert ANSWER.fullmatch(client.ask())
@@ -163,15 +163,15 @@ def test_a_pod_serves_and_stops_when_it_is_told(pod: Pod) -> None:
     assert [line["event"] for line in lines][-2:] == ["client.disconnected", "server.stopped"]
 
 
-def test_a_pod_can_write_to_its_volume_only(pod: Pod) -> None:
-    """Of all folders on its root it is the only one."""
+def test_only_the_volume_is_writable(pod: Pod) -> None:
+    """No other folder of the pod's root is."""
     pod.start()
     find = ("find", "/", "/run", "-xdev", "-maxdepth", "3", "-type", "d", "-writable", "-print")
     assert pod.execute(*find).out.split() == ["/run/tetrad"]
 
 
-def test_a_pod_keeps_no_zombies(pod: Pod) -> None:
-    """What loses its parent in the container is pid 1's, which has to take note of its end."""
+def test_orphans_in_a_pod_are_reaped(pod: Pod) -> None:
+    """Pid 1 reaps the orphans of the container."""
     pod.start()
     before = children_of(pod.pid)
     assert pod.execute("sh", "-c", "(sleep 0.2; exit 3) & exec sleep 0").status == 0
@@ -179,8 +179,8 @@ def test_a_pod_keeps_no_zombies(pod: Pod) -> None:
     assert "Z" not in {state_of(pid) for pid in children_of(pod.pid)}
 
 
-def test_a_container_that_was_killed_starts_again(pod: Pod) -> None:
-    """The volume outlives the container; what the dead one left there is in nobody's way."""
+def test_a_killed_container_starts_again(pod: Pod) -> None:
+    """Files of the killed container on the volume do not prevent the start."""
     pod.start()
     assert pod.end(signal.SIGKILL) != 0
     pod.start()
@@ -189,8 +189,8 @@ def test_a_container_that_was_killed_starts_again(pod: Pod) -> None:
     assert pod.end() == 0
 
 
-def test_a_probe_notices_what_the_kernel_hides(pod: Pod) -> None:
-    """A pod that hangs still has connections made for it, but its probes fail in their time."""
+def test_probes_detect_a_hanging_daemon(pod: Pod) -> None:
+    """The kernel still accepts connections, but the probes fail in time."""
     pod.start()
     with stopped(pod.pid):
         connect(pod).close()
@@ -198,8 +198,8 @@ def test_a_probe_notices_what_the_kernel_hides(pod: Pod) -> None:
     assert pod.probe("livenessProbe").status == 0
 
 
-def test_a_runtime_runs_it_with_its_default_profile(container: Container) -> None:
-    """Made by runc, and with no system call but those of every container, all of it works."""
+def test_runc_runs_it_with_the_default_seccomp_profile(container: Container) -> None:
+    """The system calls that every container may make are sufficient."""
     container.start()
     client = connect(container.pod)
     assert ANSWER.fullmatch(client.ask())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from certificates import Authority, needs_openssl
-from processes import MEASURED, environment, run
+from processes import UNDER_COVERAGE, environment, run
 from tetrad.system import exec_commands
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def extensions_of(pid: int) -> set[str]:
     return {os.path.basename(file).partition(".")[0] for file in files if "cpython" in file}
 
 
-@pytest.mark.skipif(MEASURED, reason="coverage loads extension modules")
+@pytest.mark.skipif(UNDER_COVERAGE, reason="coverage loads extension modules")
 def test_a_running_master_has_two_extension_modules(daemon: MakeDaemon) -> None:
     """Those of sockets and of select, also after it has served a client."""
     served = daemon()
@@ -102,21 +102,21 @@ def test_a_running_master_has_two_extension_modules(daemon: MakeDaemon) -> None:
 
 
 @needs_openssl
-@pytest.mark.skipif(MEASURED, reason="coverage loads extension modules")
+@pytest.mark.skipif(UNDER_COVERAGE, reason="coverage loads extension modules")
 def test_a_master_loads_tls_when_a_listener_has_it(
     daemon: MakeDaemon, tmp_path: pathlib.Path
 ) -> None:
     """Not before the reload that adds such a listener, and without a thread."""
     served = daemon(listen=[{"port": 0, "proxy": {"trusted": ["127.0.0.1"]}}])
     assert "_ssl" not in extensions_of(served.pid)
-    certificate, key = Authority(str(tmp_path / "authority")).vouch("server")
+    certificate, key = Authority(str(tmp_path / "authority")).issue("server")
     served.configure(listen=[{"port": 0, "tls": {"certificate": certificate, "key": key}}])
     assert served.tetrad("reload").status == 0
     assert "_ssl" in extensions_of(served.pid)
     assert len(os.listdir(f"/proc/{served.pid}/task")) == 1
 
 
-@pytest.mark.skipif(MEASURED, reason="coverage starts a thread")
+@pytest.mark.skipif(UNDER_COVERAGE, reason="coverage starts a thread")
 def test_every_process_has_one_thread(daemon: MakeDaemon) -> None:
     """Neither the master nor its children have threads."""
     served = daemon(handlers={"spare": 1})

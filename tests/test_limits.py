@@ -1,4 +1,4 @@
-"""Who is let in: limits, rates and access lists, and what the log says of the others."""
+"""Limits, rates and access lists with real clients, and the log lines of refusals."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 DUAL_STACK = [{"address": "::", "port": 0}]
 
 
-def is_let_in(daemon: Daemon, source: str = "", host: str = "127.0.0.1") -> bool:
-    """Tell whether a client from an address is served; one that is leaves again."""
+def is_served(daemon: Daemon, source: str = "", host: str = "127.0.0.1") -> bool:
+    """Tell whether a client from an address is served."""
     client = daemon.connect(source=source, host=host)
     try:
         return client.quit() == b"quit"
@@ -26,7 +26,7 @@ def is_let_in(daemon: Daemon, source: str = "", host: str = "127.0.0.1") -> bool
         return False
 
 
-def test_no_more_clients_than_allowed(daemon: MakeDaemon) -> None:
+def test_clients_beyond_the_limit_are_closed(daemon: MakeDaemon) -> None:
     """One client more than `limits.clients` is closed at once and logged."""
     served = daemon(limits={"clients": 2})
     clients = [served.served(), served.served()]
@@ -37,69 +37,69 @@ def test_no_more_clients_than_allowed(daemon: MakeDaemon) -> None:
     assert all(ANSWER.fullmatch(client.ask()) for client in clients)
 
 
-def test_who_leaves_makes_room(daemon: MakeDaemon) -> None:
-    """The place of a client that has left is free."""
+def test_the_slot_of_a_disconnected_client_is_free(daemon: MakeDaemon) -> None:
+    """Another client is admitted after a disconnect."""
     served = daemon(limits={"clients": 1})
     for _ in range(3):
         assert served.served().quit() == b"quit"
-        until(lambda: served.status()["clients"]["now"] == 0, "room")
+        until(lambda: served.status()["clients"]["now"] == 0, "a free slot")
 
 
 def test_clients_are_counted_over_all_listeners(daemon: MakeDaemon) -> None:
-    """`limits.clients` is for the daemon, not for each listener."""
+    """`limits.clients` applies to the daemon, not to a listener."""
     served = daemon(limits={"clients": 1}, listen=[{"port": 0}, {"port": 0}])
     served.served(0)
     assert served.connect(1).is_refused()
     assert served.wait_for("client.refused")["reason"] == "clients"
 
 
-def test_no_more_clients_of_one_source_than_allowed(daemon: MakeDaemon) -> None:
-    """`clients_per_source` counts each address by itself."""
+def test_clients_per_source_are_limited(daemon: MakeDaemon) -> None:
+    """`clients_per_source` counts each address separately."""
     served = daemon(limits={"clients_per_source": 1})
     served.served(source="127.0.0.2")
-    assert not is_let_in(served, "127.0.0.2")
-    assert is_let_in(served, "127.0.0.3")
+    assert not is_served(served, "127.0.0.2")
+    assert is_served(served, "127.0.0.3")
     assert served.wait_for("client.refused")["reason"] == "clients_per_source"
 
 
 def test_an_ipv6_source_is_limited_too(daemon: MakeDaemon) -> None:
-    """A dual-stack listener counts IPv6 and IPv4 sources apart."""
+    """A dual-stack listener counts IPv6 and IPv4 sources separately."""
     served = daemon(limits={"clients_per_source": 1}, listen=DUAL_STACK)
     held = served.connect(host="::1")
     assert ANSWER.fullmatch(held.ask())
-    assert not is_let_in(served, host="::1")
-    assert is_let_in(served, host="127.0.0.1")
+    assert not is_served(served, host="::1")
+    assert is_served(served, host="127.0.0.1")
 
 
-def test_a_source_may_not_come_too_fast(daemon: MakeDaemon) -> None:
-    """`rate_per_source` lets so many new sessions of an address in, and then none."""
+def test_the_rate_of_a_source_is_limited(daemon: MakeDaemon) -> None:
+    """`rate_per_source` admits this many sessions of an address."""
     served = daemon(limits={"rate_per_source": "2/h"})
-    answers = [is_let_in(served, "127.0.0.2") for _ in range(3)]
+    answers = [is_served(served, "127.0.0.2") for _ in range(3)]
     assert answers == [True, True, False]
-    assert is_let_in(served, "127.0.0.3")
+    assert is_served(served, "127.0.0.3")
     assert served.wait_for("client.refused")["reason"] == "rate"
 
 
-def test_limits_per_source_are_not_for_unix_sockets(daemon: MakeDaemon) -> None:
-    """Clients of a Unix socket come from nowhere, so they have no share of a source."""
+def test_limits_per_source_do_not_apply_to_unix_sockets(daemon: MakeDaemon) -> None:
+    """Clients of a Unix socket have no address."""
     limits = {"clients_per_source": 1, "rate_per_source": "1/h"}
     served = daemon(limits=limits, listen=[{"address": "unix:tetrad.sock"}])
     clients = [served.connect_to_path("tetrad.sock") for _ in range(3)]
     assert all(ANSWER.fullmatch(client.ask()) for client in clients)
 
 
-def test_who_is_allowed_is_let_in_and_nobody_else(daemon: MakeDaemon) -> None:
-    """Where something is allowed, everything else is not."""
+def test_with_allow_only_listed_addresses_are_admitted(daemon: MakeDaemon) -> None:
+    """All other addresses are refused."""
     served = daemon(access={"allow": ["127.0.0.2"]})
-    assert is_let_in(served, "127.0.0.2")
-    assert not is_let_in(served, "127.0.0.1")
+    assert is_served(served, "127.0.0.2")
+    assert not is_served(served, "127.0.0.1")
     assert served.wait_for("client.refused")["reason"] == "access"
 
 
-def test_who_is_denied_is_kept_out_and_nobody_else(daemon: MakeDaemon) -> None:
-    """Where something is denied only, everything else is let in."""
+def test_with_deny_only_listed_addresses_are_refused(daemon: MakeDaemon) -> None:
+    """All other addresses are admitted."""
     served = daemon(access={"deny": ["127.0.0.2/31"]})
-    answers = [is_let_in(served, f"127.0.0.{last}") for last in (1, 2, 3, 4)]
+    answers = [is_served(served, f"127.0.0.{last}") for last in (1, 2, 3, 4)]
     assert answers == [True, False, False, True]
 
 
@@ -108,33 +108,33 @@ def test_the_most_specific_network_decides(daemon: MakeDaemon) -> None:
     access = {"deny": ["127.0.0.0/8", "127.0.0.3"], "allow": ["127.0.0.0/24", "127.1.0.0/16"]}
     served = daemon(access=access)
     sources = ["127.0.0.1", "127.0.0.3", "127.1.2.3", "127.2.0.1"]
-    assert [is_let_in(served, source) for source in sources] == [True, False, True, False]
+    assert [is_served(served, source) for source in sources] == [True, False, True, False]
 
 
 def test_on_a_tie_access_is_denied(daemon: MakeDaemon) -> None:
-    """The same network in both lists is denied."""
+    """A network in both lists is denied."""
     both = ["127.0.0.0/8"]
-    assert not is_let_in(daemon(access={"allow": both, "deny": both}))
+    assert not is_served(daemon(access={"allow": both, "deny": both}))
 
 
-def test_ipv4_networks_are_for_ipv4_clients_of_dual_stack_listeners(daemon: MakeDaemon) -> None:
-    """A client that came by IPv4 is an IPv4 client, wherever it arrived."""
+def test_ipv4_networks_apply_to_ipv4_clients_of_dual_stack_listeners(daemon: MakeDaemon) -> None:
+    """An IPv4 client is one on every listener."""
     served = daemon(access={"deny": ["127.0.0.1"]}, listen=DUAL_STACK)
-    assert not is_let_in(served, host="127.0.0.1")
-    assert is_let_in(served, host="::1")
+    assert not is_served(served, host="127.0.0.1")
+    assert is_served(served, host="::1")
 
 
-def test_the_access_lists_come_before_the_limits(daemon: MakeDaemon) -> None:
-    """Who must not come in is told apart from who found no room."""
+def test_access_is_checked_before_limits(daemon: MakeDaemon) -> None:
+    """A denied client is refused for `access`, not for a limit."""
     served = daemon(access={"deny": ["127.0.0.2"]}, limits={"clients": 1})
     served.served()
-    assert not is_let_in(served, "127.0.0.2")
+    assert not is_served(served, "127.0.0.2")
     assert served.wait_for("client.refused")["reason"] == "access"
 
 
 @pytest.mark.parametrize("count", [5, 60])
 def test_every_refusal_is_shown_or_counted(daemon: MakeDaemon, count: int) -> None:
-    """Lines of refusals are limited; those without one are in a `suppressed` count."""
+    """Lines of refusals are limited; the others are in a `suppressed` count."""
     served = daemon(access={"deny": ["127.0.0.1"]})
     clients = [served.connect() for _ in range(count)]
     assert all(client.is_refused() for client in clients)
@@ -146,8 +146,8 @@ def test_every_refusal_is_shown_or_counted(daemon: MakeDaemon, count: int) -> No
     assert len(shown) <= max(count // 2, 5)
 
 
-def test_a_refused_client_has_its_place_in_the_log(daemon: MakeDaemon) -> None:
-    """A refusal tells who it was, where, and has a connection of its own."""
+def test_a_refusal_has_client_listener_and_connection(daemon: MakeDaemon) -> None:
+    """A refused client has a connection id of its own."""
     served = daemon(access={"deny": ["127.0.0.1"]})
     client = served.connect()
     assert client.is_refused()
@@ -159,11 +159,11 @@ def test_a_refused_client_has_its_place_in_the_log(daemon: MakeDaemon) -> None:
     assert served.events(connection=line["connection"]) == [line]
 
 
-def test_a_daemon_that_stops_refuses_newcomers(daemon: MakeDaemon) -> None:
-    """While sessions finish, nobody else is let in."""
+def test_a_stopping_daemon_refuses_new_clients(daemon: MakeDaemon) -> None:
+    """Open sessions are finished."""
     served = daemon()
     busy = served.served()
-    busy.say(b"ti")
+    busy.send_and_wait(b"ti")
     served.signal(signal.SIGTERM)
     served.wait_for("server.stopping")
     with pytest.raises(ConnectionError):

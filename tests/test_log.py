@@ -46,7 +46,7 @@ GARBAGE = [
 def send_commands(client: Client, number: int) -> int:
     """Send valid and invalid commands; return the number of valid ones."""
     for turn in range(10):
-        client.say(GARBAGE[(number + turn) % len(GARBAGE)])
+        client.send_and_wait(GARBAGE[(number + turn) % len(GARBAGE)])
         client.send(b"time" * 10)
         client.read(ANSWER_BYTES * 10)
     assert client.quit() == b"quit"
@@ -175,7 +175,7 @@ def test_events_below_the_level_are_not_written(
     """`log.level` is the lowest level of the log."""
     served = daemon(log={"level": level})
     client = served.served()
-    client.say(b"help")
+    client.send_and_wait(b"help")
     client.quit()
     served.stop()
     assert {event["level"] for event in served.events()} - {"debug"} == written
@@ -183,7 +183,7 @@ def test_events_below_the_level_are_not_written(
 
 def text_of(daemon: Daemon, format_: str) -> list[str]:
     """Serve a client, stop, and return the lines of a log in another format."""
-    daemon.served().say(b'a"\x1b=')
+    daemon.served().send_and_wait(b'a"\x1b=')
     daemon.stop()
     assert format_ == daemon.settings["log"]["format"]
     with open(daemon.log_file, encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""`tetrad logs`, as an operator types it: filters, following, terminals, and how it ends."""
+"""`tetrad logs`: filters, following, output to terminals, and how it ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from daemons import PATIENCE_SECONDS, complain_of_defects, until
+from daemons import TIMEOUT_SECONDS, assert_no_traceback, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 STAMP = re.compile(r"\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
 
 JUNK = b'\xff\x00binary\n\n{"torn": \nlevel=info event=client.connected\n'
-"""Four lines that are no events of ours: binary, empty, torn, and of another format."""
+"""Four lines that are not events: binary, empty, incomplete, and of another format."""
 
 
 def line(number: int, minutes_ago: int = 0, **fields: object) -> bytes:
-    """Return the line of an event that was some minutes ago."""
+    """Return the line of an event from some minutes ago."""
     moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
     head = {"timestamp": moment.isoformat(), "level": "info", "event": "client.command"}
     return json.dumps({**head, "number": number, **fields}).encode() + b"\n"
@@ -47,23 +47,23 @@ def write(daemon: Daemon, data: bytes, name: str = "tetrad.log") -> None:
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of the lines that are shown."""
+    """Return the numbers of the lines shown."""
     return [int(number) for number in re.findall(r"number=(\d+)", text)]
 
 
 def logs(daemon: Daemon, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
-    """Show the log, which must succeed."""
+    """Run `tetrad logs`, which must succeed."""
     ran = daemon.tetrad("logs", *arguments, **options)
     assert (ran.status, ran.err) == (0, "")
     return ran
 
 
 class Following:
-    """A `tetrad logs -f` whose lines are read as they come."""
+    """A running `tetrad logs -f`, read line by line."""
 
     def __init__(self, daemon: Daemon, *arguments: str) -> None:
         command = [sys.executable, "-m", "tetrad", "logs", "-f", *arguments, "-c", daemon.file]
-        # It has to hand over each line by itself.
+        # Each line must be flushed.
         environment = {k: v for k, v in daemon.environment.items() if k != "PYTHONUNBUFFERED"}
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -83,30 +83,30 @@ class Following:
         return number
 
     def until(self, text: str) -> str:
-        """Return the next line that has this text, and skip the others."""
+        """Skip lines until one contains this text, and return it."""
         while text not in (line := self.line()):
             pass
         return line
 
     def end(self) -> tuple[int, str]:
-        """Interrupt it as Ctrl-C does; return its exit status and what it complains of."""
+        """Interrupt it with SIGINT; return its exit status and standard error."""
         self.process.send_signal(signal.SIGINT)
-        _, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        complain_of_defects(err.decode())
+        _, err = self.process.communicate(timeout=TIMEOUT_SECONDS)
+        assert_no_traceback(err.decode())
         return self.process.returncode, err.decode()
 
     def _more(self) -> bytes:
         assert self.process.stdout
         fd = self.process.stdout.fileno()
-        assert select.select([fd], [], [], PATIENCE_SECONDS)[0], "no line comes"
+        assert select.select([fd], [], [], TIMEOUT_SECONDS)[0], "no line comes"
         data = os.read(fd, 65536)
-        assert data, "it has ended"
+        assert data, "it has exited"
         return data
 
 
 @contextlib.contextmanager
 def following(daemon: Daemon, *arguments: str) -> Iterator[Following]:
-    """Follow a log, and see that it ends quietly."""
+    """Follow a log; it must end without an error."""
     followed = Following(daemon, *arguments)
     try:
         yield followed
@@ -117,7 +117,7 @@ def following(daemon: Daemon, *arguments: str) -> Iterator[Following]:
 
 
 def on_terminal(daemon: Daemon, **environment: str) -> str:
-    """Return what `tetrad logs` shows on a terminal."""
+    """Return what `tetrad logs` prints on a terminal."""
     ours, theirs = pty.openpty()
     try:
         command = [sys.executable, "-m", "tetrad", "logs", "-c", daemon.file]
@@ -127,9 +127,9 @@ def on_terminal(daemon: Daemon, **environment: str) -> str:
         os.close(theirs)
         text = b""
         with contextlib.suppress(OSError):  # EIO is a terminal's end of file
-            while select.select([ours], [], [], PATIENCE_SECONDS)[0]:
+            while select.select([ours], [], [], TIMEOUT_SECONDS)[0]:
                 text += os.read(ours, 65536)
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(TIMEOUT_SECONDS) == 0
     finally:
         os.close(ours)
     return text.decode()
@@ -137,13 +137,13 @@ def on_terminal(daemon: Daemon, **environment: str) -> str:
 
 @pytest.fixture
 def busy(daemon: MakeDaemon) -> Daemon:
-    """Return a daemon that has had an obedient client, an unruly one, and one it refused."""
+    """Return a daemon that has had a valid, an invalid and a refused client."""
     served = daemon(access={"deny": ["127.0.0.9"]})
     served.served(source="127.0.0.2").quit()
-    unruly = served.connect(source="127.0.0.3")
-    unruly.send(b"help")
-    unruly.end()
-    assert unruly.read_all() == b""
+    invalid = served.connect(source="127.0.0.3")
+    invalid.send(b"help")
+    invalid.half_close()
+    assert invalid.read_all() == b""
     assert served.connect(source="127.0.0.9").is_refused()
     served.wait_for("client.disconnected", count=2)
     served.wait_for("client.refused")
@@ -151,21 +151,21 @@ def busy(daemon: MakeDaemon) -> Daemon:
 
 
 def events_of(daemon: Daemon, ran: Ran) -> list[str]:
-    """Return the events that are shown, as many as there are lines."""
+    """Return the events shown; each line must be one."""
     names = sorted({event["event"] for event in daemon.events()}, key=len, reverse=True)
     return [next(name for name in names if f" {name} " in one) for one in ran.out.splitlines()]
 
 
-def test_every_event_is_a_line_in_order(busy: Daemon) -> None:
-    """Without filters, lines are the log's, each with its local time and its level."""
+def test_every_event_is_shown_in_order(busy: Daemon) -> None:
+    """Without filters each line is shown with local time and level."""
     ran = logs(busy)
     assert events_of(busy, ran) == [event["event"] for event in busy.events()]
     assert all(STAMP.match(one) for one in ran.out.splitlines())
     assert [one.split()[2] for one in ran.out.splitlines()] == [e["level"] for e in busy.events()]
 
 
-def test_events_are_chosen_by_pattern(busy: Daemon) -> None:
-    """--event takes a name or a pattern."""
+def test_event_filters_by_name_or_pattern(busy: Daemon) -> None:
+    """As in `--event 'client.*'`."""
     assert events_of(busy, logs(busy, "--event", "client.refused")) == ["client.refused"]
     assert set(events_of(busy, logs(busy, "--event", "server.*"))) == {
         "server.started",
@@ -174,16 +174,16 @@ def test_events_are_chosen_by_pattern(busy: Daemon) -> None:
     assert logs(busy, "--event", "nothing").out == ""
 
 
-def test_events_are_chosen_by_level(busy: Daemon) -> None:
-    """--level shows what is at least so grave."""
+def test_level_filters_by_severity(busy: Daemon) -> None:
+    """--level shows this level and higher ones."""
     warnings = logs(busy, "--level", "warning")
     assert sorted(events_of(busy, warnings)) == ["client.invalid", "client.refused"]
     assert logs(busy, "--level", "error").out == ""
     assert logs(busy, "--level", "debug").out == logs(busy).out
 
 
-def test_events_are_chosen_by_client(busy: Daemon) -> None:
-    """--client takes an address or a network."""
+def test_client_filters_by_address_or_network(busy: Daemon) -> None:
+    """Lines of other clients are not shown."""
     assert events_of(busy, logs(busy, "--client", "127.0.0.9")) == ["client.refused"]
     served = re.compile(r" 127\.0\.0\.[23]:")
     lines = [one for one in logs(busy).out.splitlines() if served.search(one)]
@@ -191,8 +191,8 @@ def test_events_are_chosen_by_client(busy: Daemon) -> None:
     assert len(lines) == 7
 
 
-def test_events_are_chosen_by_session(busy: Daemon) -> None:
-    """--connection shows one session from its beginning to its end."""
+def test_connection_filters_by_session(busy: Daemon) -> None:
+    """--connection shows one session from begin to end."""
     connection = busy.events("client.invalid")[0]["connection"]
     assert events_of(busy, logs(busy, "--connection", connection)) == [
         "client.connected",
@@ -201,8 +201,8 @@ def test_events_are_chosen_by_session(busy: Daemon) -> None:
     ]
 
 
-def test_filters_add_up(busy: Daemon) -> None:
-    """Of several filters all have to fit, and -n counts what does."""
+def test_filters_are_combined(busy: Daemon) -> None:
+    """All filters must match, and -n counts matching lines."""
     arguments = ("--client", "127.0.0.2", "--event", "client.*", "--since", "1h", "-n", "2")
     assert events_of(busy, logs(busy, *arguments)) == ["client.command", "client.disconnected"]
 
@@ -217,17 +217,17 @@ def test_filters_add_up(busy: Daemon) -> None:
         (("--since", "5m"), 0),
     ],
 )
-def test_twenty_lines_are_shown_unless_otherwise_wished(
+def test_twenty_lines_are_shown_by_default(
     prepared: MakeDaemon, arguments: tuple[str, ...], first: int
 ) -> None:
-    """-n is how many, and --since alone has no other end."""
+    """-n sets the number; --since alone shows all."""
     daemon = prepared()
     write(daemon, b"".join(map(line, range(30))))
     assert numbers(logs(daemon, *arguments).out) == [*range(first, 30)]
 
 
-def test_what_is_not_older_is_shown(prepared: MakeDaemon) -> None:
-    """--since goes back through rotated and compressed files as far as it has to."""
+def test_since_reads_rotated_files(prepared: MakeDaemon) -> None:
+    """It reads rotated and compressed files as far back as necessary."""
     daemon = prepared()
     write(daemon, gzip.compress(line(1, 90) + line(2, 50)), "tetrad.log.2.gz")
     write(daemon, line(3, 40) + line(4, 30), "tetrad.log.1")
@@ -242,8 +242,8 @@ def test_what_is_not_older_is_shown(prepared: MakeDaemon) -> None:
     assert numbers(logs(daemon, "-n", "500").out) == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_is_not_understood_goes_through(prepared: MakeDaemon, tmp_path: Path) -> None:
-    """Into a pipe, other lines pass byte for byte, whatever is asked for."""
+def test_lines_of_other_formats_are_passed_to_a_pipe(prepared: MakeDaemon, tmp_path: Path) -> None:
+    """Whatever the filters are, byte for byte."""
     daemon = prepared(log={"format": "console"})
     write(daemon, JUNK + line(1))
     with open(tmp_path / "out", "w+b") as out:
@@ -253,8 +253,8 @@ def test_what_is_not_understood_goes_through(prepared: MakeDaemon, tmp_path: Pat
 
 
 @pytest.mark.parametrize("style", ["logfmt", "console"])
-def test_other_formats_are_shown_as_they_are(daemon: MakeDaemon, style: str) -> None:
-    """A log for people or for other programs is shown as it was written."""
+def test_other_log_formats_are_shown_unchanged(daemon: MakeDaemon, style: str) -> None:
+    """`console` and `logfmt` lines are shown as written."""
     served = daemon(log={"format": style})
     served.served()
 
@@ -278,31 +278,31 @@ def test_other_formats_are_shown_as_they_are(daemon: MakeDaemon, style: str) -> 
         ("extra",),
     ],
 )
-def test_misuse_is_told(prepared: MakeDaemon, arguments: tuple[str, ...]) -> None:
-    """What cannot be asked is a usage error, without a look at the log."""
+def test_invalid_options_are_usage_errors(prepared: MakeDaemon, arguments: tuple[str, ...]) -> None:
+    """The log is not read."""
     ran = prepared().tetrad("logs", *arguments)
     assert (ran.status, ran.out) == (2, "")
     assert "usage: tetrad" in ran.err
 
 
-def test_no_log_is_told(prepared: MakeDaemon) -> None:
-    """A log that does not exist is named."""
+def test_a_missing_log_is_named(prepared: MakeDaemon) -> None:
+    """The error has its path."""
     daemon = prepared()
     ran = daemon.tetrad("logs")
     assert ran == (1, "", f"tetrad: {daemon.log_file}: no such file or directory\n")
 
 
-def test_a_log_on_standard_error_cannot_be_shown(prepared: MakeDaemon) -> None:
-    """Where the log is no file, that is said."""
+def test_a_log_on_standard_error_is_an_error(prepared: MakeDaemon) -> None:
+    """The message says that the log is not a file."""
     ran = prepared(log={"file": None}).tetrad("logs")
     assert (ran.status, ran.out) == (1, "")
     assert "log.file is null" in ran.err
 
 
-def test_a_log_that_must_not_be_read_is_a_matter_of_permission(
+def test_an_unreadable_log_is_a_permission_problem(
     prepared: MakeDaemon, nobodys_folder: str
 ) -> None:
-    """A log that belongs to somebody else gives exit status 4."""
+    """The exit status is 4."""
     daemon = prepared(folder=nobodys_folder)
     write(daemon, line(1))
     os.chmod(daemon.log_file, 0)
@@ -310,8 +310,8 @@ def test_a_log_that_must_not_be_read_is_a_matter_of_permission(
     assert ran == (4, "", f"tetrad: {daemon.log_file}: permission denied\n")
 
 
-def test_nothing_to_write_to_is_no_defect(prepared: MakeDaemon) -> None:
-    """A full disk and a closed standard output are told, or borne, without a traceback."""
+def test_a_full_disk_and_a_closed_output_cause_no_traceback(prepared: MakeDaemon) -> None:
+    """The first is an error, the second is not."""
     daemon = prepared()
     write(daemon, line(1))
     with open("/dev/full", "wb") as full:
@@ -321,8 +321,8 @@ def test_nothing_to_write_to_is_no_defect(prepared: MakeDaemon) -> None:
     assert ran.status in {0, 1}
 
 
-def test_a_reader_that_has_enough_is_no_error_to_talk_of(prepared: MakeDaemon) -> None:
-    """`tetrad logs | head -1` shows one line, and nothing else."""
+def test_a_closed_pipe_is_not_an_error(prepared: MakeDaemon) -> None:
+    """`tetrad logs` into `head -1` prints one line, and no error."""
     daemon = prepared()
     write(daemon, b"".join(map(line, range(20_000))))
     command = f"{sys.executable} -m tetrad logs -n 20000 -c {daemon.file} | head -1"
@@ -331,14 +331,14 @@ def test_a_reader_that_has_enough_is_no_error_to_talk_of(prepared: MakeDaemon) -
         env=daemon.environment,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=True,
     )
     assert (numbers(piped.stdout), piped.stderr) == ([0], "")
 
 
 def test_colours_are_for_terminals(prepared: MakeDaemon) -> None:
-    """The level has a colour on a terminal, and none in a pipe or where NO_COLOR is set."""
+    """A pipe, and a terminal with NO_COLOR, get no colours."""
     daemon = prepared()
     write(daemon, line(1, level="error"))
     assert " \x1b[31merror  \x1b[0m " in on_terminal(daemon)
@@ -346,8 +346,8 @@ def test_colours_are_for_terminals(prepared: MakeDaemon) -> None:
     assert "\x1b" not in logs(daemon).out
 
 
-def test_forged_lines_do_not_command_a_terminal(prepared: MakeDaemon) -> None:
-    """Escape sequences in an event's texts, and in junk, are shown and not obeyed."""
+def test_terminal_codes_in_lines_are_escaped(prepared: MakeDaemon) -> None:
+    """In fields of events and in lines of other formats."""
     daemon = prepared(log={"format": "console"})
     write(daemon, line(1, command="\x1b[2J\n\x9b2J") + b"junk \x1b[2J\x07\n\xc2\x9b2J\n")
     text = on_terminal(daemon, NO_COLOR="1")
@@ -359,7 +359,7 @@ def test_forged_lines_do_not_command_a_terminal(prepared: MakeDaemon) -> None:
 
 
 def test_new_events_are_followed(daemon: MakeDaemon) -> None:
-    """What happens to a client is shown while it happens, if it is asked for."""
+    """Events that match the filters are shown as they are logged."""
     served = daemon()
     name = served.served(source="127.0.0.2").name
     served.wait_for("client.command")
@@ -371,7 +371,7 @@ def test_new_events_are_followed(daemon: MakeDaemon) -> None:
 
 
 def test_following_begins_with_the_last_lines(prepared: MakeDaemon) -> None:
-    """-n says how much of the past is shown first."""
+    """-n sets how many."""
     daemon = prepared()
     write(daemon, b"".join(map(line, range(9))))
     with following(daemon, "-n", "2") as followed:
@@ -380,8 +380,8 @@ def test_following_begins_with_the_last_lines(prepared: MakeDaemon) -> None:
         assert followed.number() == 9
 
 
-def test_a_log_to_come_is_followed(prepared: MakeDaemon) -> None:
-    """Who follows before the first start sees the first line."""
+def test_a_future_log_is_followed(prepared: MakeDaemon) -> None:
+    """Following may start before the daemon has started."""
     daemon = prepared()
     with following(daemon, "-n", "9") as followed:
         daemon.start()
@@ -389,7 +389,7 @@ def test_a_log_to_come_is_followed(prepared: MakeDaemon) -> None:
 
 
 def test_a_rotated_log_is_followed(daemon: MakeDaemon) -> None:
-    """Renaming the log loses no line and shows none twice, while clients come all the time."""
+    """Renaming under load loses no line and shows none twice."""
     served = daemon()
     with following(served, "-n", "1", "--event", "client.connected") as followed:
         served.served()
@@ -401,7 +401,7 @@ def test_a_rotated_log_is_followed(daemon: MakeDaemon) -> None:
 
 
 def test_a_copied_and_truncated_log_is_followed(prepared: MakeDaemon) -> None:
-    """Logrotate's copytruncate is followed, too."""
+    """As with logrotate's copytruncate."""
     daemon = prepared()
     write(daemon, line(0) + line(1))
     with following(daemon, "-n", "1") as followed:
@@ -412,8 +412,8 @@ def test_a_copied_and_truncated_log_is_followed(prepared: MakeDaemon) -> None:
         assert followed.number() == 2
 
 
-def test_a_deleted_log_is_followed(daemon: MakeDaemon) -> None:
-    """A log that was deleted is followed where the daemon creates it again."""
+def test_a_recreated_log_is_followed(daemon: MakeDaemon) -> None:
+    """A deleted log is followed where the daemon creates it again."""
     served = daemon()
     with following(served, "-n", "1") as followed:
         followed.line()
@@ -424,7 +424,7 @@ def test_a_deleted_log_is_followed(daemon: MakeDaemon) -> None:
 
 
 def test_a_restarted_daemon_is_followed(daemon: MakeDaemon) -> None:
-    """The end of one daemon and the start of the next are in one stream."""
+    """Its last and its first lines are in one stream."""
     served = daemon()
     with following(served, "-n", "1") as followed:
         served.stop()
@@ -433,8 +433,8 @@ def test_a_restarted_daemon_is_followed(daemon: MakeDaemon) -> None:
         followed.until("server.started")
 
 
-def test_a_writer_without_pause_is_followed_line_by_line(prepared: MakeDaemon) -> None:
-    """Where the past ends and the following begins, no line is missed, torn, or shown twice."""
+def test_following_under_load_shows_every_line_once(prepared: MakeDaemon) -> None:
+    """Between past and new lines none is missing, incomplete or repeated."""
     daemon = prepared(log={"format": "console"})
     write(daemon, line(0))
     writer = (
@@ -447,4 +447,4 @@ def test_a_writer_without_pause_is_followed_line_by_line(prepared: MakeDaemon) -
         following(daemon, "-n", "30001") as followed,
     ):
         assert [followed.number() for _ in range(30001)] == [*range(30001)]
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(TIMEOUT_SECONDS) == 0

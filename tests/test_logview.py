@@ -1,4 +1,4 @@
-"""The log, read back: which lines, from which files, in which order, and how they look."""
+"""The log reader: which lines, from which files, in which order, and how they are rendered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START = 1795349914
-"""The moment of line 0, in seconds since 1970."""
+"""The time of line 0, in seconds since 1970."""
+
+EMPTY_GZIP = gzip.compress(b"", mtime=0)
+"""An empty compressed file, with the same bytes at each collection of the tests."""
 
 JUNK = [
     b"",
@@ -50,28 +53,28 @@ JUNK = [
     "Grüße, 東京".encode(),
     b"carriage\rreturns\r",
 ]
-"""What is no event of ours."""
+"""Lines that are not events."""
 
 
-class Quiet(Exception):  # noqa: N818 - an end, and no error
-    """Nothing more will happen to the log."""
+class NoMoreLinesError(Exception):
+    """The test writes nothing more to the log."""
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """Where the log is."""
+    """Return the log's path."""
     return str(tmp_path / "tetrad.log")
 
 
 def line(number: int, **fields: object) -> bytes:
-    """Return one event's line; every number is a second later."""
+    """Return the line of one event; each number is one second later."""
     stamp = f"{datetime.fromtimestamp(START + number, UTC):%Y-%m-%dT%H:%M:%S}.000000Z"
     head = {"timestamp": stamp, "level": "info", "event": "client.command"}
     return json.dumps({**head, "number": number, **fields}).encode()
 
 
 def write(path: str, *lines: bytes, age: int = 0, mode: str = "ab") -> None:
-    """Write lines to a file, or to a compressed one; `age` is in seconds."""
+    """Write lines to a file, compressed if its name says so; `age` is in seconds."""
     data = b"".join(one + b"\n" for one in lines)
     with open(path, mode) as file:
         file.write(gzip.compress(data) if path.endswith(".gz") else data)
@@ -91,26 +94,23 @@ def followed(
     count: int = 0,
     **wanted: Any,  # noqa: ANN401
 ) -> list[bytes]:
-    """Return what is shown while one thing after the other happens to the log.
-
-    Each happens while there is nothing to read: in the place of a nap.
-    """
+    """Return what is shown while the steps happen to the log, one at each pause of the reader."""
     left = [*happenings, *[bool] * 3]
 
     def nap(_seconds: float) -> None:
         if not left:
-            raise Quiet
+            raise NoMoreLinesError
         left.pop(0)()
 
     monkeypatch.setattr(time, "sleep", nap)
     lines: list[bytes] = []
-    with pytest.raises(Quiet):
+    with pytest.raises(NoMoreLinesError):
         lines.extend(collected(show(path, LogFilter(**wanted), count, following=True), lines))
     return lines
 
 
 def collected(source: Iterator[bytes], lines: list[bytes]) -> Iterator[bytes]:
-    """Put lines where they are still to be found when the source fails."""
+    """Collect lines, which are kept if the source raises."""
     for one in source:
         lines.append(one)
         yield from ()
@@ -134,8 +134,10 @@ def collected(source: Iterator[bytes], lines: list[bytes]) -> Iterator[bytes]:
         ({"client": "192.0.2.7", "level": "error"}, {"client": "192.0.2.7:5", "level": "error"}),
     ],
 )
-def test_what_matches_is_shown(path: str, wanted: dict[str, Any], fields: dict[str, str]) -> None:
-    """An event that is asked for is shown."""
+def test_matching_events_are_shown(
+    path: str, wanted: dict[str, Any], fields: dict[str, str]
+) -> None:
+    """All filters match."""
     write(path, line(1, **fields))
     assert shown(path, **networked(wanted)) == [line(1, **fields)]
 
@@ -162,38 +164,36 @@ def test_what_matches_is_shown(path: str, wanted: dict[str, Any], fields: dict[s
         ({"client": "192.0.2.7", "level": "error"}, {"client": "192.0.2.7:5"}),
     ],
 )
-def test_what_does_not_match_is_not_shown(
+def test_other_events_are_not_shown(
     path: str, wanted: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    """One filter that does not fit is enough."""
+    """One filter that does not match is enough."""
     write(path, line(1, **fields))
     assert shown(path, **networked(wanted)) == []
 
 
 def networked(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return filters with their network as such."""
+    """Return filters with their network parsed."""
     if "client" in wanted:
         return {**wanted, "client": ipaddress.ip_network(wanted["client"])}
     return wanted
 
 
 @pytest.mark.parametrize(("count", "first"), [(0, 9), (1, 8), (3, 6), (9, 0), (None, 0)])
-def test_the_last_lines_are_shown_the_oldest_first(
-    path: str, count: int | None, first: int
-) -> None:
-    """Of nine lines so many are shown, in the order in which they were written."""
+def test_the_last_lines_are_shown_in_order(path: str, count: int | None, first: int) -> None:
+    """The oldest of them comes first."""
     write(path, *map(line, range(9)))
     assert shown(path, count) == [*map(line, range(first, 9))]
 
 
-def test_lines_are_counted_after_the_filters(path: str) -> None:
-    """The last two that match are two, wherever they are."""
+def test_only_matching_lines_are_counted(path: str) -> None:
+    """The last two matching lines may be far apart."""
     write(path, *(line(number, connection=f"{number % 10}") for number in range(100)))
     assert shown(path, 2, connection="3") == [line(83, connection="3"), line(93, connection="3")]
 
 
-def test_what_is_too_old_is_not_shown(path: str) -> None:
-    """The moment itself still counts."""
+def test_older_lines_are_not_shown(path: str) -> None:
+    """A line of exactly this time is shown."""
     write(path, *map(line, range(9)))
     assert shown(path, since=START + 6.0) == [*map(line, range(6, 9))]
     assert shown(path, 2, since=START + 6.0) == [*map(line, range(7, 9))]
@@ -201,22 +201,22 @@ def test_what_is_too_old_is_not_shown(path: str) -> None:
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_what_is_not_understood_is_no_event(junk: bytes) -> None:
-    """Other formats, torn lines, other people's JSON and binary data are no events of ours."""
+def test_other_lines_are_not_events(junk: bytes) -> None:
+    """Other formats, incomplete lines, other JSON and binary data."""
     assert parse(junk) is None
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_what_is_not_understood_is_shown_unchanged(path: str, junk: bytes) -> None:
-    """Such a line goes through whatever is asked for, byte for byte, into a file or a pipe."""
+def test_other_lines_are_shown_unchanged(path: str, junk: bytes) -> None:
+    """Whatever the filters are, in a file or a pipe they are equal byte for byte."""
     write(path, line(1), junk, line(2))
     assert shown(path, 2, event="log.*", since=float(START)) == [junk]
     assert render(junk, terminal=False, colour=False) == junk
 
 
 @given(st.lists(st.binary(max_size=20).map(lambda one: one.replace(b"\n", b"")), max_size=20))
-def test_reading_backwards_is_reading_forwards(lines: list[bytes]) -> None:
-    """Wherever the file is cut into blocks, the lines are the same, with and without a last end."""
+def test_reading_backwards_yields_the_same_lines(lines: list[bytes]) -> None:
+    """However the file is split into blocks, with or without a last line ending."""
     for data in (b"\n".join(lines), b"".join(one + b"\n" for one in lines)):
         fd = os.memfd_create("log")
         os.write(fd, data)
@@ -227,15 +227,15 @@ def test_reading_backwards_is_reading_forwards(lines: list[bytes]) -> None:
         os.close(fd)
 
 
-def test_a_long_line_is_shown_whole(path: str) -> None:
-    """A line has no greatest length, and does not take its length's square to read."""
+def test_a_long_line_is_shown_completely(path: str) -> None:
+    """There is no maximum length, and the time to read it is linear."""
     write(path, line(1), b"x" * 30_000_000, line(2))
     lines = shown(path, 3)
     assert [lines[0], len(lines[1]), lines[2]] == [line(1), 30_000_000, line(2)]
 
 
 def test_a_big_log_is_read_from_its_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For five lines of a hundred million bytes, hardly more than those is read."""
+    """Five lines of a log of 100 MB need little more than their own bytes."""
     with open(path, "wb") as file:
         file.truncate(100_000_000)
     write(path, b"", *map(line, range(6)))
@@ -260,10 +260,8 @@ def test_a_big_log_is_read_from_its_end(path: str, monkeypatch: pytest.MonkeyPat
         ("tetrad.log.9", "tetrad.log.10", "tetrad.log.11.gz"),
     ],
 )
-def test_rotated_files_are_read_as_far_back_as_is_asked(
-    path: str, names: tuple[str, str, str]
-) -> None:
-    """Lines of several files, compressed ones too, are one log, the oldest first."""
+def test_rotated_files_are_read_in_order(path: str, names: tuple[str, str, str]) -> None:
+    """Several files, compressed ones too, are one log, the oldest first."""
     write(path, *map(line, range(9, 12)))
     for age, name in enumerate(names):
         start = 6 - 3 * age
@@ -275,8 +273,8 @@ def test_rotated_files_are_read_as_far_back_as_is_asked(
     assert shown(path, 100, since=float(START + 7)) == everything[7:]
 
 
-def test_only_what_is_needed_is_unpacked(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for less than what the live file has opens no other."""
+def test_only_needed_files_are_decompressed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the current file has enough lines, no other is opened."""
     minutes = [line(0), line(60), line(120)]
     write(path, *minutes)
     write(f"{path}.1.gz", line(0), age=1)
@@ -286,8 +284,8 @@ def test_only_what_is_needed_is_unpacked(path: str, monkeypatch: pytest.MonkeyPa
     assert shown(path, since=START + 60.0) == minutes[1:]
 
 
-def test_files_of_one_moment_are_told_apart_by_their_names(path: str) -> None:
-    """Where copying has made all files equally old, higher numbers and earlier dates are older."""
+def test_files_of_equal_age_are_ordered_by_name(path: str) -> None:
+    """Higher numbers and earlier dates are older."""
     write(path, line(12))
     numbers = (".2", ".9", ".10", ".11.gz")
     dates = ("-20261122", "-20261121", "-20261119.gz", "-20261118")
@@ -299,29 +297,29 @@ def test_files_of_one_moment_are_told_apart_by_their_names(path: str) -> None:
             os.unlink(f"{path}{name}")
 
 
-def test_a_log_that_is_renamed_while_it_is_read_is_read_once(path: str) -> None:
-    """What has another name now is known by more than its name: no line is shown twice."""
+def test_a_log_renamed_while_reading_is_read_once(path: str) -> None:
+    """Files are identified by inode, so no line is shown twice."""
     write(path, line(1), line(2))
     os.link(path, f"{path}.1")
     assert shown(path, 100) == [line(1), line(2)]
 
 
-def test_a_line_out_of_order_hides_none(path: str) -> None:
-    """Handlers write when they can: one line that is a little too old does not end the search."""
+def test_a_line_out_of_order_does_not_end_the_search(path: str) -> None:
+    """Processes write independently, so one line may be a little too old."""
     write(path, line(4), line(3), line(6), line(4), line(5))
     assert shown(path, since=START + 5.0) == [line(6), line(5)]
 
 
-def test_other_peoples_files_are_not_the_log(path: str) -> None:
-    """What only begins like the log's name, or is a folder, is not read."""
+def test_other_files_are_not_read(path: str) -> None:
+    """Files with the log's name as a prefix only, and folders."""
     write(path, line(1))
     write(f"{path}.d"[:-2] + "x.1", b"another log", age=1)
     os.mkdir(f"{path}.1")
     assert shown(path, 100) == [line(1)]
 
 
-def test_a_name_is_no_pattern(tmp_path: Path) -> None:
-    """A log in a folder with brackets finds its own rotated files."""
+def test_a_path_with_brackets_is_not_a_pattern(tmp_path: Path) -> None:
+    """A log in such a folder finds its rotated files."""
     folder = tmp_path / "[a]*"
     folder.mkdir()
     path = str(folder / "tetrad.log")
@@ -331,7 +329,7 @@ def test_a_name_is_no_pattern(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
-    """While compressing goes on, both files are there, and only the one that is whole counts."""
+    """Both files exist meanwhile; only the complete one counts."""
     write(path, line(3))
     write(f"{path}.1", line(1), line(2), age=2)
     write(f"{path}.1.gz", line(1), line(2), age=1)
@@ -340,10 +338,15 @@ def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"not compressed", gzip.compress(b"")[:10], gzip.compress(b"")[:10] + b"\xff" * 9],
+    [
+        b"",
+        b"not compressed",
+        EMPTY_GZIP[:10],
+        EMPTY_GZIP[:10] + b"\xff" * 9,
+    ],
 )
-def test_a_broken_file_does_not_hide_the_others(path: str, data: bytes) -> None:
-    """What cannot be unpacked is left out."""
+def test_a_damaged_compressed_file_is_skipped(path: str, data: bytes) -> None:
+    """Other files are shown."""
     write(path, line(2))
     write(f"{path}.2", line(1), age=2)
     with open(f"{path}.1.gz", "wb") as file:
@@ -351,8 +354,8 @@ def test_a_broken_file_does_not_hide_the_others(path: str, data: bytes) -> None:
     assert shown(path, 100) == [line(1), line(2)]
 
 
-def test_what_can_be_unpacked_of_a_torn_file_is_shown(path: str) -> None:
-    """A disk that was full while a file was compressed costs only what did not fit."""
+def test_a_truncated_compressed_file_is_shown_as_far_as_possible(path: str) -> None:
+    """As after a full disk during the compression."""
     lines = [*map(line, range(30_000))]
     data = gzip.compress(b"".join(one + b"\n" for one in lines))
     write(path, line(30_000))
@@ -363,14 +366,16 @@ def test_what_can_be_unpacked_of_a_torn_file_is_shown(path: str) -> None:
     assert some[-1] == line(30_000)
 
 
-def test_no_log_is_an_error(path: str) -> None:
-    """Without a file there is nothing to read, and who asks hears it."""
+def test_a_missing_log_is_an_error(path: str) -> None:
+    """There is nothing to read."""
     with pytest.raises(FileNotFoundError):
         shown(path, 5)
 
 
-def test_new_lines_follow_the_last_ones(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The past comes first, then what matches as it is written, in pieces or many at once."""
+def test_new_lines_are_shown_after_the_last_ones(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be written in pieces or many at once."""
     write(path, *map(line, range(5)))
 
     def write_half() -> None:
@@ -387,25 +392,23 @@ def test_new_lines_follow_the_last_ones(path: str, monkeypatch: pytest.MonkeyPat
     assert lines == [*map(line, range(3, 7)), line(7, level="error"), b"", b"more"]
 
 
-def test_only_what_matches_follows(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The filters hold for the future as for the past, and let junk through."""
+def test_filters_apply_to_new_lines(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are not events are shown, too."""
     write(path, line(1), line(2, level="error"))
     more = [line(3), line(4, level="error"), b"junk"]
     lines = followed(monkeypatch, path, lambda: write(path, *more), count=9, level="error")
     assert lines == [line(2, level="error"), line(4, level="error"), b"junk"]
 
 
-def test_a_log_that_is_not_there_yet_is_waited_for(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_future_log_is_followed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All lines of a file that appears later are shown."""
     assert followed(monkeypatch, path, bool, lambda: write(path, line(1))) == [line(1)]
 
 
-def test_a_renamed_log_is_followed_to_its_end_and_then_the_next(
+def test_a_renamed_log_is_read_to_its_end_before_the_next(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is missed of what is written just before, and just after, a rotation."""
+    """Lines written just before and after a rotation are shown."""
     write(path, line(0))
 
     def rotate() -> None:
@@ -417,10 +420,10 @@ def test_a_renamed_log_is_followed_to_its_end_and_then_the_next(
     assert followed(monkeypatch, path, rotate) == [line(1), line(2), line(3)]
 
 
-def test_what_is_written_at_the_last_moment_is_not_missed(
+def test_a_line_written_just_before_a_rotation_is_shown(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log that is written to and renamed after it was read to its end is read once more."""
+    """The old file is read once more after the new one has appeared."""
     write(path, line(0))
     pread = os.pread
 
@@ -436,10 +439,10 @@ def test_what_is_written_at_the_last_moment_is_not_missed(
     assert followed(monkeypatch, path) == [line(1), line(2)]
 
 
-def test_the_old_log_is_read_while_there_is_no_new_one(
+def test_the_old_log_is_read_until_a_new_one_exists(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the renaming and the new file the writer goes on in the old one."""
+    """The writer uses the renamed file until it opens the new one."""
     write(path, line(0))
     lines = followed(
         monkeypatch,
@@ -451,10 +454,8 @@ def test_the_old_log_is_read_while_there_is_no_new_one(
     assert lines == [line(1), line(2)]
 
 
-def test_a_truncated_log_is_read_from_its_beginning(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a copy and truncation, what is new is shown, even a torn line's remains."""
+def test_a_truncated_log_is_read_from_the_start(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After copytruncate new lines are shown, and the rest of an incomplete one."""
     write(path, *map(line, range(9)))
 
     def truncate() -> None:
@@ -464,19 +465,17 @@ def test_a_truncated_log_is_read_from_its_beginning(
     assert followed(monkeypatch, path, truncate) == [line(10)]
 
 
-def test_a_deleted_log_is_followed_where_it_comes_again(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A log that was taken away is waited for."""
+def test_a_recreated_log_is_followed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader waits for the file."""
     write(path, line(0))
     lines = followed(monkeypatch, path, lambda: os.unlink(path), bool, lambda: write(path, line(1)))
     assert lines == [line(1)]
 
 
-def test_torn_lines_of_one_file_do_not_run_into_the_next(
+def test_an_incomplete_line_does_not_join_the_next_file(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was never finished in the old file stands in a line of its own."""
+    """The incomplete line is shown on a line of its own."""
     write(path, line(0))
 
     def tear() -> None:
@@ -490,8 +489,8 @@ def test_torn_lines_of_one_file_do_not_run_into_the_next(
     assert followed(monkeypatch, path, tear, rotate) == [b"torn", line(1)]
 
 
-def test_following_begins_with_whole_lines(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that is being written when following begins is shown once, and whole."""
+def test_following_shows_complete_lines(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is being written at the start is shown once, completely."""
     write(path, line(0))
     with open(path, "ab") as file:
         file.write(line(1)[:20])
@@ -500,7 +499,7 @@ def test_following_begins_with_whole_lines(path: str, monkeypatch: pytest.Monkey
 
 
 def test_following_keeps_no_file_open(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often a log is rotated, its old files are closed."""
+    """After any number of rotations the old files are closed."""
     write(path, line(0))
 
     def rotate() -> None:
@@ -514,7 +513,7 @@ def test_following_keeps_no_file_open(path: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Be in a time zone of nine hours."""
+    """Set a time zone of UTC+9."""
     monkeypatch.setitem(os.environ, "TZ", "<KST>-9")
     time.tzset()
     yield
@@ -523,8 +522,8 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("far_east")
-def test_an_event_is_a_line_for_a_person() -> None:
-    """The time is local, and what a client's line says twice is left out."""
+def test_an_event_is_rendered_as_text() -> None:
+    """The time is local, and redundant fields of a client are left out."""
     client = {"client": "192.0.2.7:5", "connection": "1f-2", "service": "echo", "listener": "x"}
     text = render(line(0, pid=7, **client, duration=1.5), terminal=False, colour=False).decode()
     assert text == (
@@ -536,16 +535,16 @@ def test_an_event_is_a_line_for_a_person() -> None:
 
 @pytest.mark.usefixtures("far_east")
 @pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
-def test_times_at_the_end_of_all_days_do_no_harm(path: str, stamp: str) -> None:
-    """A time that this time zone does not have is somebody's joke, and ends nothing."""
+def test_extreme_timestamps_are_shown(path: str, stamp: str) -> None:
+    """A time that does not exist in the local time zone raises nothing."""
     joke = line(1, timestamp=stamp)
     write(path, joke, line(2))
     assert shown(path, 2) == [joke, line(2)]
     assert render(joke, terminal=True, colour=True)
 
 
-def test_texts_with_blanks_are_quoted() -> None:
-    """It can be seen where a text begins and ends."""
+def test_values_with_blanks_are_quoted() -> None:
+    """Begin and end of a value are visible."""
     text = render(line(0, command="a b", reason=""), terminal=False, colour=False).decode()
     assert text.endswith(' command="a b" reason=""')
 
@@ -554,7 +553,7 @@ def test_texts_with_blanks_are_quoted() -> None:
     ("level", "code"), [("debug", 2), ("info", 32), ("warning", 33), ("error", 31), ("odd", 0)]
 )
 def test_levels_have_colours(level: str, code: int) -> None:
-    """Only the level is coloured, and only if that is wanted."""
+    """Only the level is coloured, and only on request."""
     coloured = render(line(0, level=level), terminal=True, colour=True).decode()
     assert f" \x1b[{code}m{level:<7}\x1b[0m " in coloured
     plain = render(line(0, level=level), terminal=True, colour=False).decode()
@@ -562,7 +561,7 @@ def test_levels_have_colours(level: str, code: int) -> None:
 
 
 EVIL = "\x1b[2J\x1b]0;title\x07\r\n\t\b\x00\x7f\x9b2J\u2028\u202e\u200b\ud800"
-"""What a terminal obeys, what hides or turns text, and what cannot be encoded."""
+"""Terminal codes, characters that hide or reverse text, and characters that cannot be encoded."""
 
 
 @pytest.mark.parametrize(
@@ -580,8 +579,8 @@ EVIL = "\x1b[2J\x1b]0;title\x07\r\n\t\b\x00\x7f\x9b2J\u2028\u202e\u200b\ud800"
     ],
 )
 @pytest.mark.parametrize("terminal", [True, False])
-def test_no_event_commands_a_terminal(fields: dict[str, Any], *, terminal: bool) -> None:
-    """Forged escape sequences are shown, in one line, and not obeyed; through a pipe neither."""
+def test_terminal_codes_in_events_are_escaped(fields: dict[str, Any], *, terminal: bool) -> None:
+    """They are shown in one line, also in a pipe."""
     for escaped in (True, False):
         document = {**json.loads(line(0)), **fields}
         forged = json.dumps(document, ensure_ascii=escaped).encode(errors="surrogatepass")
@@ -591,13 +590,13 @@ def test_no_event_commands_a_terminal(fields: dict[str, Any], *, terminal: bool)
 
 
 @pytest.mark.parametrize("junk", [*JUNK, EVIL.encode(errors="surrogatepass")])
-def test_no_junk_commands_a_terminal(junk: bytes) -> None:
-    """On a terminal even what is not understood has no control characters."""
+def test_terminal_codes_in_other_lines_are_escaped(junk: bytes) -> None:
+    """On a terminal these lines have no control characters."""
     assert render(junk, terminal=True, colour=True).decode().isprintable()
 
 
 @pytest.mark.parametrize("depth", [10, 500, *range(900, 1000, 5), 2000])
-def test_nested_events_do_no_harm(depth: int) -> None:
-    """However deep a line's value is nested, the line is shown."""
+def test_deeply_nested_events_are_shown(depth: int) -> None:
+    """However deep a value is, the line is shown."""
     nested = line(0)[:-1] + b',"a":' + b"[" * depth + b"]" * depth + b"}"
     assert b"[[[" in render(nested, terminal=True, colour=False)

@@ -23,11 +23,11 @@ import yaml
 from jsonschema import Draft7Validator
 
 import tetrad
-from authorities import needs_openssl
+from certificates import needs_openssl
 from clients import ANSWER
 from completions import EVENTS
 from manual import FOLDER, PAGES, PLAIN, Item, Page, page
-from processes import PATIENCE_SECONDS
+from processes import TIMEOUT_SECONDS
 from programs import output_of
 from tetrad import cli
 from tetrad.cli import exit_status, install
@@ -548,7 +548,7 @@ def test_the_recipe_for_tls_works(daemon: MakeDaemon, tmp_path: Path) -> None:
     assert (program, word) == ("tetrad", "time")
     command = [sys.executable, "-m", "tetrad", *arguments, "--port", str(served.port), word]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, check=True, timeout=PATIENCE_SECONDS
+        command, cwd=tmp_path, capture_output=True, check=True, timeout=TIMEOUT_SECONDS
     )
     assert ANSWER.fullmatch(done.stdout.strip())
     subject = served.wait_for("client.command")["subject"]
@@ -561,5 +561,5 @@ def test_an_invalid_command_takes_the_rest_of_its_segment_with_it(daemon: MakeDa
     assert any("xyz!time" in name.text for name in PROTOCOL.names)
     client = daemon().connect()
     client.send(b"xyz!time")
-    client.end()
+    client.half_close()
     assert client.read_all() == b""

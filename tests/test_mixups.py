@@ -59,7 +59,7 @@ def nobody(nobodys_folder: str) -> Nobody:
 def in_the_middle_of_a_command(daemon: Daemon) -> None:
     """Have a client who keeps a daemon from stopping for a while, and stop that."""
     client = daemon.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     daemon.signal(signal.SIGTERM)
     daemon.wait_for("server.stopping")
 
@@ -153,7 +153,7 @@ def test_a_listener_in_the_way_of_a_file_of_the_daemon_is_no_defect(
 def test_a_start_waits_for_a_daemon_that_is_stopping(daemon: MakeDaemon) -> None:
     """It serves nobody any more; once it is gone, there is another one."""
     served = daemon(daemon={"stop_timeout": "300ms"})
-    served.may_lose = True
+    served.allow_lost_handlers = True
     first = served.pid
     in_the_middle_of_a_command(served)
     ran = served.tetrad("start")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from processes import (
-    MEASURED,
+    UNDER_COVERAGE,
     children_of,
     descriptors_of,
     kinds_of,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from conftest import MakeDaemon
     from daemons import Daemon
 
-unmeasured = pytest.mark.skipif(MEASURED, reason="coverage opens descriptors")
+unmeasured = pytest.mark.skipif(UNDER_COVERAGE, reason="coverage opens descriptors")
 
 
 def wait_for_handlers_to_exit(daemon: Daemon) -> None:

@@ -11,7 +11,17 @@ import pytest
 
 from clients import ANSWER, ANSWER_BYTES
 from processes import state_of, until
-from proxy_headers import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, checked, thing, version_1, version_2
+from proxy_headers import (
+    LOCAL,
+    SIGNATURE,
+    TCP4,
+    TCP6,
+    UNIX,
+    tlv,
+    version_1,
+    version_2,
+    with_checksum,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +96,7 @@ def test_the_header_names_the_client(
 def test_header_and_commands_can_arrive_together(daemon: MakeDaemon) -> None:
     """The bytes after the header are commands."""
     served = balanced(daemon)
-    for header in (version_1(TCP4), version_2(TCP4), checked(version_2(TCP6))):
+    for header in (version_1(TCP4), version_2(TCP4), with_checksum(version_2(TCP6))):
         client = served.connect()
         client.send(header + b"timequit")
         answer = client.read_all()
@@ -94,7 +104,7 @@ def test_header_and_commands_can_arrive_together(daemon: MakeDaemon) -> None:
         assert answer[ANSWER_BYTES:] == b"quit"
 
 
-@pytest.mark.parametrize("header", [version_1(TCP4), checked(version_2(TCP6, thing(5, b"x")))])
+@pytest.mark.parametrize("header", [version_1(TCP4), with_checksum(version_2(TCP6, tlv(5, b"x")))])
 def test_a_header_can_arrive_in_any_pieces(daemon: MakeDaemon, header: bytes) -> None:
     """The client is served after the last piece."""
     served = balanced(daemon)
@@ -125,7 +135,7 @@ def test_a_second_header_is_an_invalid_command(daemon: MakeDaemon) -> None:
         (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n", "65536 is no port"),
         (b"PROXY TCP4 " + b"1" * 200, "the line is longer than 107 bytes"),
         (SIGNATURE + b"\x21\x11\xff\xff" + bytes(100), "it is longer than 2064 bytes"),
-        (version_2(TCP4, thing(3, b"\0\0\0\0")), "its checksum is wrong"),
+        (version_2(TCP4, tlv(3, b"\0\0\0\0")), "its checksum is wrong"),
     ],
 )
 def test_a_client_without_a_valid_header_is_refused(
@@ -201,7 +211,7 @@ def test_a_health_check_is_logged_only_if_it_fails(daemon: MakeDaemon) -> None:
     """LOCAL is a health check: its info events have the level debug, other events their own."""
     served = balanced(daemon)
     client = accepted(served, LOCAL)
-    client.say(b"nope")
+    client.send_and_wait(b"nope")
     assert client.quit() == b"quit"
     assert is_accepted(served, ALICE)
     served.wait_for("client.disconnected", client="198.51.100.1:1111")
@@ -260,7 +270,7 @@ def test_limits_of_a_source_apply_to_the_client_of_the_header(daemon: MakeDaemon
 def test_status_and_ps_show_the_client_of_the_header(daemon: MakeDaemon) -> None:
     """`status` also shows the balancer and the unique id."""
     served = balanced(daemon)
-    client = accepted(served, checked(version_2(TCP4, thing(5, b"7F:1"))))
+    client = accepted(served, with_checksum(version_2(TCP4, tlv(5, b"7F:1"))))
     until(lambda: client.was_read() and served.handlers, "a handler")
     session = served.status()["sessions"][0]
     assert (session["client"], session["proxy"]) == (NAMES[TCP4], client.name)
@@ -275,7 +285,7 @@ def test_a_unique_id_is_on_every_line(daemon: MakeDaemon) -> None:
     """Its bytes are escaped, so that it cannot forge a field or a line."""
     served = balanced(daemon)
     unique_id = b'","client":"x"}\n{"event":"forged\xff%d%s'
-    assert accepted(served, version_2(TCP4, thing(5, unique_id))).quit() == b"quit"
+    assert accepted(served, version_2(TCP4, tlv(5, unique_id))).quit() == b"quit"
     last = served.wait_for("client.disconnected")
     lines = served.events(connection=last["connection"])
     shown = unique_id.decode("latin-1").replace("\n", "\\x0a").replace("\xff", "\\xff")
@@ -289,7 +299,7 @@ def test_spare_and_reused_handlers_serve_them(daemon: MakeDaemon, handlers: dict
     """The master passes the client's context with the socket."""
     served = balanced(daemon, handlers=handlers)
     for peer, name in ((ALICE, "198.51.100.1:1111"), (BOB, "198.51.100.2:2222"), *NAMES.items()):
-        assert accepted(served, version_2(peer, thing(5, b"u" * 128))).quit() == b"quit"
+        assert accepted(served, version_2(peer, tlv(5, b"u" * 128))).quit() == b"quit"
         served.wait_for("client.disconnected", client=name, unique_id="u" * 128)
 
 
@@ -342,7 +352,7 @@ def test_pending_connections_count_as_clients(daemon: MakeDaemon) -> None:
     third = served.connect()
     assert third.is_refused()
     assert served.wait_for("client.refused", client=third.name)["reason"] == "clients"
-    waiting[0].end()
+    waiting[0].half_close()
     assert waiting[0].is_refused()
     waiting[1].send(version_1(ALICE))
     assert ANSWER.fullmatch(waiting[1].ask())

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy_headers import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, checked, thing, version_1, version_2
+from proxy_headers import (
+    LOCAL,
+    SIGNATURE,
+    TCP4,
+    TCP6,
+    UNIX,
+    tlv,
+    version_1,
+    version_2,
+    with_checksum,
+)
 from tetrad.protocol import proxy
 from tetrad.protocol.proxy import HeaderError, crc32c, extent, parse
 
@@ -21,12 +31,12 @@ ports = st.integers(0, 65535)
 ipv4 = st.ip_addresses(v=4).map(str)
 ipv6 = st.ip_addresses(v=6).map(str)
 peers = st.tuples(st.one_of(ipv4, ipv6), ports)
-things = st.lists(st.tuples(st.integers(6, 255), st.binary(max_size=40)), max_size=4).map(
-    lambda pairs: b"".join(thing(kind, value) for kind, value in pairs)
+tlvs = st.lists(st.tuples(st.integers(6, 255), st.binary(max_size=40)), max_size=4).map(
+    lambda pairs: b"".join(tlv(kind, value) for kind, value in pairs)
 )
 headers = st.one_of(
     peers.map(version_1),
-    st.builds(version_2, peers, things),
+    st.builds(version_2, peers, tlvs),
     st.just(b"PROXY UNKNOWN\r\n"),
     st.just(LOCAL),
 )
@@ -84,9 +94,9 @@ def test_a_byte_that_was_changed_is_noticed_by_the_checksum(
     peer: tuple[str, int], at: int, byte: int
 ) -> None:
     """Addresses with a checksum are what they were when they were sent, or refused."""
-    header = checked(version_2(peer, thing(5, b"id")))
+    header = with_checksum(version_2(peer, tlv(5, b"id")))
     changed = bytearray(header)
-    changed[16 + at % (len(header) - 16 - len(thing(5, b"id")) - len(thing(3, bytes(4))))] = byte
+    changed[16 + at % (len(header) - 16 - len(tlv(5, b"id")) - len(tlv(3, bytes(4))))] = byte
     if bytes(changed) == header:
         assert said(header) == ((same(peer[0]), peer[1]), None, "id")
     else:
@@ -185,12 +195,12 @@ def test_an_ipv4_address_in_an_ipv6_one_is_written_as_everybody_does() -> None:
         (version_2(TCP4, b"\x05"), "something in it is cut short"),
         (version_2(TCP4, b"\x05\0"), "something in it is cut short"),
         (version_2(TCP4, b"\x05\0\x02a"), "something in it is cut short"),
-        (version_2(TCP4, thing(4, b"") + b"\xee\xff\xff"), "something in it is cut short"),
-        (version_2(TCP4, thing(5, b"a") * 2), "something is in it twice"),
-        (version_2(TCP4, thing(5, b"a" * 129)), "its unique id is longer than 128 bytes"),
-        (version_2(TCP4, thing(3, bytes(4))), "its checksum is wrong"),
-        (version_2(TCP4, thing(3, bytes(3))), "its checksum is wrong"),
-        (version_2(TCP4, thing(3, b"")), "its checksum is wrong"),
+        (version_2(TCP4, tlv(4, b"") + b"\xee\xff\xff"), "something in it is cut short"),
+        (version_2(TCP4, tlv(5, b"a") * 2), "something is in it twice"),
+        (version_2(TCP4, tlv(5, b"a" * 129)), "its unique id is longer than 128 bytes"),
+        (version_2(TCP4, tlv(3, bytes(4))), "its checksum is wrong"),
+        (version_2(TCP4, tlv(3, bytes(3))), "its checksum is wrong"),
+        (version_2(TCP4, tlv(3, b"")), "its checksum is wrong"),
     ],
 )
 def test_a_binary_header_that_is_not_to_the_letter_is_refused(header: bytes, why: str) -> None:
@@ -233,9 +243,9 @@ def test_a_unix_peer_has_a_path_that_forges_nothing(address: bytes, path: str) -
 
 @pytest.mark.parametrize("family", [TCP4, TCP6, UNIX, None])
 def test_a_unique_id_is_taken_from_behind_the_addresses(family: tuple[str, int] | None) -> None:
-    """Among other things, with or without a checksum, wherever the addresses end."""
-    more = thing(1, b"h2") + thing(5, b'a"\n\xff') + thing(0x20, bytes(300))
-    for header in (version_2(family, more), checked(version_2(family, more))):
+    """Among other tlvs, with or without a checksum, wherever the addresses end."""
+    more = tlv(1, b"h2") + tlv(5, b'a"\n\xff') + tlv(0x20, bytes(300))
+    for header in (version_2(family, more), with_checksum(version_2(family, more))):
         assert said(header)[2] == 'a"\\x0a\\xff'
 
 

@@ -148,7 +148,7 @@ def test_the_level_changes_with_a_reload(daemon: MakeDaemon) -> None:
     served.configure(log={"level": "warning"})
     reload(served)
     client = served.served()
-    client.say(b"help")
+    client.send_and_wait(b"help")
     served.wait_for("client.invalid", client=client.name)
     assert not served.events("client.command")
 

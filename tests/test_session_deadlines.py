@@ -48,7 +48,7 @@ def test_less_than_a_command_is_nothing(daemon: MakeDaemon, words: bytes) -> Non
 def test_line_endings_without_end_do_not_keep_a_session(daemon: MakeDaemon) -> None:
     """A deadline is kept though there is always something to read."""
     served = daemon(**deadlines(first_command_timeout=SHORT))
-    served.connect().flood(b"\n" * 65536)
+    served.connect().send_until_closed(b"\n" * 65536)
     assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"
 
 
@@ -90,7 +90,7 @@ def test_a_session_has_a_longest_duration(daemon: MakeDaemon) -> None:
     """However busy it is, a session ends after `max_duration`."""
     served = daemon(**deadlines(max_duration=SHORT))
     client = served.served()
-    in_background(lambda: client.flood(b"\r\n" * 100)).join()
+    in_background(lambda: client.send_until_closed(b"\r\n" * 100)).join()
     line = served.wait_for("client.disconnected")
     assert line["reason"] == "max_duration"
     assert line["duration"] >= 0.3
@@ -109,7 +109,7 @@ def test_the_longest_duration_is_for_idle_clients_too(daemon: MakeDaemon, words:
 def test_an_echo_client_that_does_not_read_is_let_go(daemon: MakeDaemon) -> None:
     """A client that takes nothing for `send_timeout` is gone, whatever it says."""
     served = daemon(listen=ECHO, **deadlines(send_timeout=SHORT))
-    served.connect().flood(FLOOD)
+    served.connect().send_until_closed(FLOOD)
     assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
 
 
@@ -117,7 +117,7 @@ def test_a_command_client_that_does_not_read_is_let_go(daemon: MakeDaemon) -> No
     """Answers that nobody reads are not waited with for longer than `send_timeout`."""
     verbose = {"long": {"clock": "0123456789" * 90}}
     served = daemon(commands=verbose, **deadlines(send_timeout=SHORT))
-    served.connect().flood(b"long" * 256)
+    served.connect().send_until_closed(b"long" * 256)
     assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
 
 
@@ -168,7 +168,7 @@ def test_what_has_come_by_a_deadline_is_heard_by_who_is_late(daemon: MakeDaemon)
 def say_all(client: Client, words: bytes) -> None:
     """Send all there is to say, and say that it was all."""
     client.send(words)
-    client.end()
+    client.half_close()
 
 
 def pass_the_idle_timeout(daemon: Daemon) -> None:
@@ -181,7 +181,7 @@ def pass_the_idle_timeout(daemon: Daemon) -> None:
 def test_a_client_that_does_not_read_has_a_longest_duration(daemon: MakeDaemon) -> None:
     """`max_duration` ends a session that is stuck in sending."""
     served = daemon(listen=ECHO, **deadlines(max_duration=SHORT))
-    served.connect().flood(FLOOD)
+    served.connect().send_until_closed(FLOOD)
     assert served.wait_for("client.disconnected")["reason"] == "max_duration"
 
 

@@ -39,7 +39,7 @@ def test_an_incomplete_command_is_finished(daemon: MakeDaemon, number: int) -> N
     """`ti` before the signal and `me` after it are answered, then the connection closes."""
     served = daemon()
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     served.signal(number)
     served.wait_for("server.stopping")
     client.send(b"me")
@@ -65,7 +65,7 @@ def test_a_stop_waits_no_longer_than_its_timeout(daemon: MakeDaemon) -> None:
     """A command that is never completed is aborted after `stop_timeout`."""
     served = daemon(daemon={"stop_timeout": "200ms"})
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     served.signal(signal.SIGTERM)
     assert client.read_all() == b""
     assert served.is_gone()
@@ -76,7 +76,7 @@ def test_a_client_that_does_not_read_is_closed_by_a_stop(daemon: MakeDaemon) -> 
     """A session that blocks in sending ends after `stop_timeout`."""
     served = daemon(listen=ECHO, daemon={"stop_timeout": "200ms"}, session={"send_timeout": None})
     client = served.connect(1)
-    flood = in_background(lambda: client.flood(bytes(65536)))
+    flood = in_background(lambda: client.send_until_closed(bytes(65536)))
     served.wait_for("client.connected")
     served.signal(signal.SIGTERM)
     assert served.is_gone()
@@ -86,7 +86,7 @@ def test_a_client_that_does_not_read_is_closed_by_a_stop(daemon: MakeDaemon) -> 
 def test_a_handler_that_does_not_exit_is_killed(daemon: MakeDaemon) -> None:
     """A suspended handler is killed after `stop_timeout`."""
     served = daemon(daemon={"stop_timeout": "100ms"})
-    served.may_lose = True
+    served.allow_lost_handlers = True
     served.served()
     with stopped(served.handlers[0]):
         served.signal(signal.SIGTERM)
@@ -98,7 +98,7 @@ def test_a_second_sigterm_changes_nothing(daemon: MakeDaemon) -> None:
     """A stop stays graceful."""
     served = daemon()
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     served.signal(signal.SIGTERM)
     served.wait_for("server.stopping")
     served.signal(signal.SIGTERM)
@@ -113,7 +113,7 @@ def test_sigquit_stops_at_once(daemon: MakeDaemon) -> None:
     """An incomplete command is aborted."""
     served = daemon(daemon={"stop_timeout": "1h"})
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     served.signal(signal.SIGQUIT)
     assert client.read_all() == b""
     assert served.is_gone()
@@ -124,7 +124,7 @@ def test_sigquit_ends_a_graceful_stop(daemon: MakeDaemon) -> None:
     """An operator can turn a graceful stop into an immediate one."""
     served = daemon(daemon={"stop_timeout": "1h"})
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     served.signal(signal.SIGTERM)
     served.wait_for("server.stopping")
     served.signal(signal.SIGQUIT)
@@ -226,7 +226,7 @@ def test_a_handler_ignores_the_other_signals(daemon: MakeDaemon, number: int) ->
     """A signal from a terminal does not end the session."""
     served = daemon()
     client = served.served()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     os.kill(served.handlers[0], number)
     client.send(b"me")
     assert ANSWER.fullmatch(client.read(19))
@@ -236,7 +236,7 @@ def test_sigterm_to_a_handler_ends_its_session_only(daemon: MakeDaemon) -> None:
     """The handler finishes its command first; other sessions continue."""
     served = daemon()
     client, other = served.connect(), served.served()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     pid = served.wait_for("client.connected", client=client.name)["pid"]
     os.kill(pid, signal.SIGTERM)
     client.send(b"me")
@@ -258,10 +258,10 @@ def test_the_logger_ignores_signals(daemon: MakeDaemon, number: int) -> None:
 def test_all_processes_exit_when_the_master_is_killed(daemon: MakeDaemon) -> None:
     """Handlers in every state, and the logger."""
     served = daemon(listen=ECHO, handlers={"spare": 1}, session={"send_timeout": None})
-    served.served().say(b"ti")
+    served.served().send_and_wait(b"ti")
     silent, busy = served.connect(), served.connect(1)
     served.wait_for("client.connected", client=busy.name)
-    flood = in_background(lambda: busy.flood(bytes(65536)))
+    flood = in_background(lambda: busy.send_until_closed(bytes(65536)))
     remaining = children(served)
     assert len(remaining) >= 4
     served.signal(signal.SIGKILL)
@@ -310,7 +310,7 @@ def test_events_without_a_logger_are_not_lost(daemon: MakeDaemon) -> None:
 def test_a_killed_handler_is_logged_as_lost(daemon: MakeDaemon) -> None:
     """The event names its client, and another client can connect."""
     served = daemon(limits={"clients": 1})
-    served.may_lose = True
+    served.allow_lost_handlers = True
     client = served.served()
     handler = served.handlers[0]
     os.kill(handler, signal.SIGKILL)

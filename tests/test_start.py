@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients import ANSWER
-from processes import PATIENCE_SECONDS, Ran, files_below, first_port_for_everybody, run, until
+from processes import TIMEOUT_SECONDS, Ran, files_below, first_unprivileged_port, run, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ def test_of_many_starts_at_once_one_succeeds(prepared: MakeDaemon) -> None:
         subprocess.Popen(command, env=asked.environment, stdout=subprocess.PIPE, text=True)
         for _ in range(5)
     ]
-    told = [starter.communicate(timeout=PATIENCE_SECONDS)[0] for starter in starters]
+    told = [starter.communicate(timeout=TIMEOUT_SECONDS)[0] for starter in starters]
     assert [starter.returncode for starter in starters] == [0] * 5
     asked.adopt(next(text for text in told if "started" in text))
     others = [text for text in told if "started" not in text]
@@ -197,7 +197,7 @@ def test_a_bad_file_starts_nothing(prepared: MakeDaemon) -> None:
 def test_an_ordinary_user_has_no_low_ports(prepared: MakeDaemon, nobodys_folder: str) -> None:
     """Want of permission has a status of its own, 4."""
     asked = prepared(folder=nobodys_folder, listen=[{"port": 80}])
-    if first_port_for_everybody() <= 80:
+    if first_unprivileged_port() <= 80:
         pytest.skip("everybody may have port 80 here")
     ran = asked.tetrad("start", **nobody())
     assert ran.status == 4
@@ -321,7 +321,7 @@ def test_a_start_lets_go_of_its_streams(prepared: MakeDaemon) -> None:
     with subprocess.Popen(
         command, env=asked.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as starter:
-        asked.adopt(starter.communicate(timeout=PATIENCE_SECONDS)[0])
+        asked.adopt(starter.communicate(timeout=TIMEOUT_SECONDS)[0])
     assert starter.returncode == 0
 
 
@@ -333,7 +333,7 @@ def test_a_start_does_without_streams(prepared: MakeDaemon) -> None:
     subprocess.run(
         ["/bin/sh", "-c", script, "sh", *command],
         env=asked.environment,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=True,
     )
     until(lambda: os.path.getsize(asked.pidfile), "the pid")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from daemons import PATIENCE_SECONDS, stopped, until
+from daemons import TIMEOUT_SECONDS, stopped, until
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
@@ -28,7 +28,7 @@ def control_of(daemon: Daemon) -> socket.socket:
     """Connect to a daemon's control socket."""
     peer = socket.socket(socket.AF_UNIX)
     peer.connect(os.path.join(daemon.folder, "control.sock"))
-    peer.settimeout(PATIENCE_SECONDS)
+    peer.settimeout(TIMEOUT_SECONDS)
     return peer
 
 
@@ -107,7 +107,7 @@ def test_programs_read_what_the_schema_promises(daemon: MakeDaemon) -> None:
     served.wait_for("client.refused")
     status = valid(served, 0)
     assert (status["state"], status["pid"]) == ("running", served.pid)
-    assert abs(status["started"] + status["uptime"] - time.time()) < PATIENCE_SECONDS
+    assert abs(status["started"] + status["uptime"] - time.time()) < TIMEOUT_SECONDS
     assert [listener["port"] for listener in status["listeners"]] == [served.port, None]
     assert status["clients"] == {"now": 2, "peak": 2, "limit": 1000}
     assert (status["accepted"], status["refused"]["access"]) == (2, 1)
@@ -260,7 +260,7 @@ def test_a_request_without_end_is_not_waited_for(daemon: MakeDaemon) -> None:
     served = daemon()
     with control_of(served) as silent, control_of(served) as endless:
         endless.sendall(b"x" * 65)
-        assert select.select([silent, endless], [], [], PATIENCE_SECONDS)[0] == [endless]
+        assert select.select([silent, endless], [], [], TIMEOUT_SECONDS)[0] == [endless]
 
 
 def test_a_hundred_silent_operators_keep_nobody_out(daemon: MakeDaemon) -> None:

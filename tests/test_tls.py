@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from certificates import DAY, PROGRAM, Authority, Pair, joined, needs_openssl
+from certificates import DAY, PROGRAM, Authority, Pair, concatenated, needs_openssl
 from clients import ANSWER, ANSWER_BYTES, Client
-from processes import PATIENCE_SECONDS, until
+from processes import TIMEOUT_SECONDS, until
 from proxy_headers import TCP4, version_2
 from tetrad.handler.tls_socket import TlsSocket
 from tetrad.handler.wait import SessionEnded
@@ -45,11 +45,11 @@ class Town:
         self.folder = folder
         self.authority = Authority(os.path.join(folder, "ours"))
         self.stranger = Authority(os.path.join(folder, "theirs"))
-        self.server = self.authority.vouch("server")
-        self.monitor = self.authority.vouch("monitor", "/O=tetrad/CN=monitor", kind="client")
-        self.other = self.authority.vouch("other", "/O=tetrad/CN=other", kind="client")
-        self.forged = self.stranger.vouch("forged", "/O=tetrad/CN=monitor", kind="client")
-        self.late = self.authority.vouch(
+        self.server = self.authority.issue("server")
+        self.monitor = self.authority.issue("monitor", "/O=tetrad/CN=monitor", kind="client")
+        self.other = self.authority.issue("other", "/O=tetrad/CN=other", kind="client")
+        self.forged = self.stranger.issue("forged", "/O=tetrad/CN=monitor", kind="client")
+        self.late = self.authority.issue(
             "late", "/O=tetrad/CN=monitor", kind="client", since=-2 * DAY, until=-DAY
         )
 
@@ -428,8 +428,8 @@ def test_a_client_that_leaves_early(
     """In the middle of its hello that is told; without a word it has just left."""
     served = daemon(listen=[town.tls()])
     client = served.connect()
-    client.say(begun)
-    client.end()
+    client.send_and_wait(begun)
+    client.half_close()
     line = ended(served)
     assert (line["reason"], client.read_all()) == (reason, b"")
     assert line.get("error", "it left in the middle of the handshake").startswith("it left")
@@ -459,7 +459,7 @@ def test_the_other_deadlines_hold(daemon: MakeDaemon, town: Town) -> None:
     assert client.ask()
     assert client.read_all() == b""
     assert ended(served)["reason"] == "idle_timeout"
-    client = secured(served, town.context(), plain=served.connect_with_little_room())
+    client = secured(served, town.context(), plain=served.connect_with_small_buffers())
     with pytest.raises((ssl.SSLError, ConnectionError)):
         flood(client, b"time" * 10000)
     assert served.wait_for("client.disconnected", count=2)["reason"] == "send_timeout"
@@ -470,7 +470,7 @@ def test_a_stop_ends_encrypted_sessions(daemon: MakeDaemon, town: Town) -> None:
     served = daemon(listen=[town.tls()])
     idle, begun = secured(served, town.context()), served.connect()
     assert idle.ask()
-    begun.say(b"\x16\x03\x01\x02\x00")
+    begun.send_and_wait(b"\x16\x03\x01\x02\x00")
     served.signal(signal.SIGTERM)
     assert idle.read_all() == b""
     assert served.is_gone()
@@ -587,7 +587,7 @@ def test_an_ordinary_program_is_served(daemon: MakeDaemon, town: Town) -> None:
         [PROGRAM, "s_client", "-quiet", "-verify_return_error", *where, *ours],
         input=b"timequit",
         capture_output=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert re.fullmatch(ANSWER.pattern + b"quit", done.stdout), done.stderr
@@ -597,9 +597,11 @@ def test_an_ordinary_program_is_served(daemon: MakeDaemon, town: Town) -> None:
 def test_a_chain_of_authorities_is_sent(daemon: MakeDaemon, town: Town) -> None:
     """Who knows only the first of them can follow it to the server."""
     middle = Authority(os.path.join(town.folder, "middle"), "in the middle", town.authority)
-    leaf = middle.vouch("leaf")
-    chain = joined(os.path.join(town.folder, "chain.pem"), leaf.certificate, middle.certificate)
-    both = joined(os.path.join(town.folder, "both.pem"), leaf.key, chain)
+    leaf = middle.issue("leaf")
+    chain = concatenated(
+        os.path.join(town.folder, "chain.pem"), leaf.certificate, middle.certificate
+    )
+    both = concatenated(os.path.join(town.folder, "both.pem"), leaf.key, chain)
     served = daemon(listen=[{"port": 0, "tls": {"certificate": both}}])
     assert secured(served, town.context()).quit() == b"quit"
 
@@ -675,13 +677,13 @@ def bad_settings(town: Town, folder: str, what: str) -> dict[str, Any]:
     if what == "absent":
         os.unlink(file)
     elif what == "expired":
-        return good | town.authority.vouch("expired", since=-9 * DAY, until=-DAY)._asdict()
+        return good | town.authority.issue("expired", since=-9 * DAY, until=-DAY)._asdict()
     elif what == "early":
-        return good | town.authority.vouch("early", since=DAY)._asdict()
+        return good | town.authority.issue("early", since=DAY)._asdict()
     elif what == "a client's":
         return good | town.monitor._asdict()
     elif what == "broken chain":
-        joined(file, town.server.certificate, town.stranger.certificate)
+        concatenated(file, town.server.certificate, town.stranger.certificate)
     elif what == "another's key":
         return good | {"key": town.other.key}
     elif what == "secret key":
@@ -730,7 +732,7 @@ def test_mistakes_in_the_keys_are_told(prepared: MakeDaemon) -> None:
 
 def test_a_certificate_that_ends_soon_is_spoken_of(prepared: MakeDaemon, town: Town) -> None:
     """On standard error, and in the log; it is good enough to serve with."""
-    soon = town.authority.vouch("soon", until=20.5 * DAY)
+    soon = town.authority.issue("soon", until=20.5 * DAY)
     daemon = prepared(listen=[town.tls(soon)])
     ran = daemon.tetrad("check")
     assert ran.status == 0
@@ -750,7 +752,7 @@ def test_a_reload_reads_certificates_again(
     old = secured(served, town.context())
     assert old.ask()
     assert "nothing has changed" in served.tetrad("reload").out
-    renew(files, town.authority.vouch("renewed", until=99 * DAY))
+    renew(files, town.authority.issue("renewed", until=99 * DAY))
     assert "listen[0].tls.certificate: " in served.tetrad("reload").out
     new = secured(served, town.context())
     assert serial_of(new) != serial_of(old)
@@ -765,7 +767,7 @@ def test_a_reload_reads_certificates_again(
 def renew(files: Pair, pair: Pair) -> None:
     """Put a certificate and a key in the place of others."""
     for file, text in zip(files, pair, strict=True):
-        joined(file, text)
+        concatenated(file, text)
 
 
 def serial_of(client: Client) -> str:
@@ -790,8 +792,8 @@ def test_a_key_that_only_root_can_read_will_do_until_a_reload(
 ) -> None:
     """It is read before root's rights are gone; later that is said, and the old one serves on."""
     key = os.path.join(nobodys_folder, "key.pem")
-    certificate = joined(os.path.join(nobodys_folder, "cert.pem"), town.server.certificate)
-    joined(key, town.server.key)
+    certificate = concatenated(os.path.join(nobodys_folder, "cert.pem"), town.server.certificate)
+    concatenated(key, town.server.key)
     os.chmod(key, 0o600)
     settings = town.tls(Pair(certificate, key))
     served = prepared(folder=nobodys_folder, listen=[settings], daemon={"user": "nobody"})

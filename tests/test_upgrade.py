@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from clients import ANSWER
-from damage.log_accounting import Sessions, account
+from damage.log_accounting import Sessions, count_events
 from installations import Installation
 from processes import children_of, descriptors_of, in_background, run, stopped, title_of, until
-from test_activation import _AS_A_MANAGER_STARTS_IT
+from test_activation import _START_AS_SYSTEMD_DOES
 from test_sd_notify import Manager
 from tetrad import __version__
 
@@ -107,7 +107,7 @@ def test_an_upgrade_changes_the_version_and_nothing_else(upgradable: Upgradable)
     """Same process, same start, same port; who is in stays, in the middle of a command or not."""
     served, installed = upgradable(listen=ECHO)
     waiting, halfway, echoing = served.served(), served.connect(), served.connect(1)
-    halfway.say(b"ti")
+    halfway.send_and_wait(b"ti")
     assert echoing.echo(b"before") == b"before"
     before = served.status()
     version = installed.publish()
@@ -226,10 +226,10 @@ def upgrade_under_load(upgradable: Upgradable, turns: int, figure: Figure) -> No
     halfway = [served.connect() for _ in range(2)]
     sessions = Sessions(served)
     counts = []
-    with sessions.meanwhile(clients=3):
+    with sessions.under_load(clients=3):
         for _ in range(turns):
             for client in halfway:
-                client.say(b"ti")
+                client.send_and_wait(b"ti")
             version = installed.publish()
             upgrade(served)
             assert all(ANSWER.fullmatch(client.ask()) for client in staying)
@@ -265,7 +265,7 @@ def assert_complete(served: Daemon, sent: int) -> None:
     ended = [line["connection"] for line in lines if line["event"] == "client.disconnected"]
     assert sorted(begun) == sorted(ended)
     assert len(set(begun)) == len(begun)
-    assert account(lines) == (sent, 0, 0)
+    assert count_events(lines) == (sent, 0, 0)
 
 
 def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
@@ -274,7 +274,7 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
     until(lambda: served.status()["handlers"]["idle"] == 2, "spares")
     old = [served.watch(pid) for pid in served.handlers]
     sessions = Sessions(served)
-    with sessions.meanwhile(clients=2):
+    with sessions.under_load(clients=2):
         for _ in range(3):
             installed.publish(
                 ("handler/services.py", "session.send(data)", "session.send(data[::-1])")
@@ -450,7 +450,7 @@ class Pausing:
 def test_what_happens_while_the_version_changes_is_not_missed(upgradable: Upgradable) -> None:
     """One handler finishes, one is killed, one client comes: the new version hears of all."""
     served, installed = upgradable(limits={"clients": 3})
-    served.may_lose = True
+    served.allow_lost_handlers = True
     leaving, killed, staying = (served.served() for _ in range(3))
     pausing = Pausing(served, installed)
     assert leaving.quit() == b"quit"
@@ -575,7 +575,7 @@ def test_a_daemon_that_stops_is_not_upgraded(upgradable: Upgradable) -> None:
     """While sessions finish, a request is refused and a signal does nothing."""
     served, installed = upgradable()
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     installed.publish()
     served.signal(signal.SIGTERM)
     served.wait_for("server.stopping")
@@ -639,7 +639,7 @@ def test_who_has_asked_may_leave(upgradable: Upgradable) -> None:
 def test_handlers_of_before_are_missed_when_they_are_lost(upgradable: Upgradable) -> None:
     """The new version keeps watch over the old one's handlers, and over its own logger."""
     served, installed = upgradable()
-    served.may_lose = True
+    served.allow_lost_handlers = True
     client = served.served()
     handler = served.handlers[0]
     installed.publish()
@@ -673,7 +673,7 @@ def test_limits_count_the_sessions_of_before(upgradable: Upgradable) -> None:
 def test_counters_go_on(upgradable: Upgradable) -> None:
     """What was accepted, refused, lost and logged is not forgotten, and numbers are not reused."""
     served, installed = upgradable(limits={"clients": 2})
-    served.may_lose = True
+    served.allow_lost_handlers = True
     clients = [served.served(), served.served()]
     assert served.connect().is_refused()
     os.kill(served.handlers[0], signal.SIGKILL)
@@ -698,7 +698,7 @@ def test_a_stop_ends_the_sessions_of_before(upgradable: Upgradable, halfway: boo
     served, installed = upgradable(daemon={"stop_timeout": "300ms"})
     client = served.served()
     if halfway:
-        client.say(b"ti")
+        client.send_and_wait(b"ti")
     handler = served.watch(served.handlers[0])
     installed.publish()
     upgrade(served)
@@ -773,7 +773,7 @@ def test_listeners_of_a_service_manager_are_kept(
         port, fd = listening.getsockname()[1], listening.fileno()
         served = prepared(listen=[{"address": "127.0.0.1", "port": port}])
         served.environment |= installed.environment
-        command = [sys.executable, "-c", _AS_A_MANAGER_STARTS_IT, f"{fd}", served.file]
+        command = [sys.executable, "-c", _START_AS_SYSTEMD_DOES, f"{fd}", served.file]
         served.adopt(run(command, served.environment, pass_fds=[fd]).out)
         client = served.served()
         assert served.tetrad("reload").status == 0

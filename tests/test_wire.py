@@ -39,8 +39,8 @@ def conversation(daemon: Daemon, *pieces: bytes) -> tuple[bytes, list[str]]:
     client = daemon.connect()
     name = client.name
     for piece in pieces:
-        client.say(piece)
-    client.end()
+        client.send_and_wait(piece)
+    client.half_close()
     answers = client.read_all()
     connection = daemon.wait_for("client.connected", client=name)["connection"]
     return answers, commands_logged(daemon, connection)
@@ -124,7 +124,7 @@ def test_much_that_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDa
     client = served.served()
     with stopped(served.handlers[0]):
         client.send(b"help" + b"time" * 10000)
-    client.say(b"")
+    client.send_and_wait(b"")
     assert client.quit() == b"quit"
 
 
@@ -169,7 +169,7 @@ def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
     served = daemon()
     client = served.connect()
     client.send(b"timetime")
-    client.end()
+    client.half_close()
     assert re.fullmatch(ANSWER.pattern * 2, client.read_all())
     assert served.wait_for("client.disconnected")["reason"] == "eof"
 
@@ -194,7 +194,7 @@ def test_quit_followed_by_a_megabyte_is_answered_without_a_reset(daemon: MakeDae
     # A small buffer: most of it is still to be sent when the server has answered.
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
     client.send(b"quit" + bytes(MEGABYTE))
-    client.end()
+    client.half_close()
     assert client.read_all() == b"quit"
 
 
@@ -203,7 +203,7 @@ def test_a_client_that_never_stops_after_quit_is_let_go(daemon: MakeDaemon) -> N
     served = daemon()
     client = served.connect()
     client.send(b"quit")
-    client.flood(bytes(MEGABYTE))
+    client.send_until_closed(bytes(MEGABYTE))
     assert served.wait_for("client.disconnected")["reason"] == "quit"
 
 
@@ -258,7 +258,7 @@ def test_echo_knows_no_commands(daemon: MakeDaemon) -> None:
     served = daemon(listen=ECHO)
     client = served.connect()
     client.send(b"quitEND\r\n")
-    client.end()
+    client.half_close()
     assert client.read_all() == b"quitEND\r\n"
     line = served.wait_for("client.disconnected")
     assert (line["reason"], line["bytes_in"], line["bytes_out"]) == ("eof", 9, 9)

@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 — a program, not part of a package
-"""What a fork costs in Python when there is nothing else: `python -I -S bare.py PORT`.
+"""The cost of a fork in Python and nothing else: `python -I -S bare.py PORT`.
 
-No log, no limits, no deadlines, no imports but what is built in: how near to fork.c, which it
-mirrors, a Python that forks for every client can come at all. One read is one command.
+No log, no limits, no deadlines, and only built-in imports: the lower bound for a Python that forks
+for each client, as fork.c is for C. One read is one command.
 """
 
 import _signal  # type: ignore[import-not-found]  # the C module behind signal
@@ -14,7 +14,7 @@ import time
 
 
 def serve(client: int) -> None:
-    """Answer one client until it says `quit` or closes."""
+    """Answer one client until it sends `quit` or closes."""
     while command := os.read(client, 4):
         if command == b"time":
             os.write(client, time.strftime("%Y/%m/%d %H:%M:%S").encode())

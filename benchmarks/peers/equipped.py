@@ -1,9 +1,9 @@
 # ruff: noqa: INP001 — a program, not part of a package
-"""The least that tetrad's job takes in Python: `python -I -S equipped.py PORT LOGGER...`.
+"""The minimum of tetrad's task in Python: `python -I -S equipped.py PORT LOGGER...`.
 
-bare.py, and what nobody who runs a daemon goes without: events in tetrad's own logger, which is the
-command LOGGER, a title for `ps`, an end when the master ends, a deadline for who is silent, and a
-master that knows who is in. One file, no limits, no access lists, no reload, no defence.
+bare.py with the features that a daemon needs: events in tetrad's own logger (the command LOGGER), a
+process title, exit with the master, an idle deadline, and a master that counts its clients. One
+file, without limits, access lists, reload and protection against hostile clients.
 """
 
 import _signal  # type: ignore[import-not-found]  # the C module behind signal
@@ -14,15 +14,15 @@ import select
 import sys
 import time
 
-MOMENT_MICROSECONDS = 20_000
+RECEIVE_TIMEOUT_MICROSECONDS = 20_000
 IDLE_MILLISECONDS = 300_000
-PIPE, TALLY = 3, 4
-"""Where the logger finds what it reads, and counts."""
+EVENTS_FD, COUNTERS_FD = 3, 4
+"""Descriptors of the logger: the event pipe, and its counters."""
 NUMBER_BYTES = 8
-"""What a handler says when it leaves: its client's number."""
-HEARD_BYTES = 512 * NUMBER_BYTES
+"""An exit notice: the number of the handler's client."""
+NOTICES_BYTES = 512 * NUMBER_BYTES
 
-SPEAKER = b'\x1e{"pid":%d,"client":"%b:%d","connection":"%d"}\n'
+HEADER = b'\x1e{"pid":%d,"client":"%b:%d","connection":"%d"}\n'
 CONNECTED = b"%d info client.connected {}\n"
 COMMAND = b'%d info client.command {"command":"%b"}\n'
 DISCONNECTED = (
@@ -38,13 +38,13 @@ class Server:
         self.listener = _socket.socket()
         self.listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         self.listener.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        moment = bytes(8) + MOMENT_MICROSECONDS.to_bytes(8, sys.byteorder)
-        self.listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, moment)
+        timeout = bytes(8) + RECEIVE_TIMEOUT_MICROSECONDS.to_bytes(8, sys.byteorder)
+        self.listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, timeout)
         self.listener.bind(("127.0.0.1", port))
         self.listener.listen(1024)
         events, self.log = os.pipe()
-        self.lifeline, self.held = os.pipe()
-        self.notices_heard, self.notices = os.pipe()
+        self.shutdown_read, self.shutdown_write = os.pipe()
+        self.notices_read, self.notices_write = os.pipe()
         self.clients: dict[int, tuple[int, str, int]] = {}
         self.number = 0
         _start(logger, events)
@@ -52,56 +52,56 @@ class Server:
             self.arguments = int(file.read().rpartition(b") ")[2].split()[45])
 
     def run(self) -> None:
-        """Fork for every client, and hear who has left."""
+        """Fork for every client, and read exit notices."""
         gc.disable()
         gc.freeze()
         poll = select.poll()
         poll.register(self.listener, select.POLLIN)
-        poll.register(self.notices_heard, select.POLLIN)
+        poll.register(self.notices_read, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
-                if fd == self.notices_heard:
-                    self.forget()
+                if fd == self.notices_read:
+                    self.read_notices()
                 else:
-                    self.welcome()
+                    self.accept()
 
-    def welcome(self) -> None:
-        """Accept a client, fork a handler for it, and remember both."""
+    def accept(self) -> None:
+        """Accept a client, fork a handler for it, and record both."""
         try:
             client, (host, port) = self.listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-        except BlockingIOError:  # it has gone again
+        except BlockingIOError:  # the client has closed the connection
             return
         self.number += 1
         pid = os.fork()
         if pid == 0:
             self.serve(client, host.encode(), port)
-            os.write(self.notices, self.number.to_bytes(NUMBER_BYTES, sys.byteorder))
+            os.write(self.notices_write, self.number.to_bytes(NUMBER_BYTES, sys.byteorder))
             os._exit(0)
         os.close(client)
         self.clients[self.number] = pid, host, port
 
-    def forget(self) -> None:
-        """Forget clients that have left."""
-        said = os.read(self.notices_heard, HEARD_BYTES)
-        for start in range(0, len(said), NUMBER_BYTES):
-            number = said[start : start + NUMBER_BYTES]
+    def read_notices(self) -> None:
+        """Remove the clients of exited handlers."""
+        notices = os.read(self.notices_read, NOTICES_BYTES)
+        for start in range(0, len(notices), NUMBER_BYTES):
+            number = notices[start : start + NUMBER_BYTES]
             del self.clients[int.from_bytes(number, sys.byteorder)]
 
     def serve(self, client: int, host: bytes, port: int) -> None:
-        """Answer one client until it says `quit` or closes, and log that."""
+        """Answer one client until it sends `quit` or closes, and log its session."""
         since = time.monotonic_ns()
         self.listener.close()
-        os.close(self.held)
-        speaker = SPEAKER % (os.getpid(), host, port, self.number)
-        told = speaker + CONNECTED % time.time_ns()
+        os.close(self.shutdown_write)
+        header = HEADER % (os.getpid(), host, port, self.number)
+        events = header + CONNECTED % time.time_ns()
         commands = sent = 0
         reason = b"eof"
         while reason == b"eof":
             try:
                 command = os.read(client, 4)
             except BlockingIOError:
-                os.write(self.log, told)
-                told = speaker
+                os.write(self.log, events)
+                events = header
                 if self.wait(client, host, port):
                     continue
                 reason = b"idle_timeout"
@@ -115,27 +115,27 @@ class Server:
             os.write(client, answer)
             commands += 1
             sent += len(answer)
-            told += COMMAND % (time.time_ns(), command)
+            events += COMMAND % (time.time_ns(), command)
         took = divmod((time.monotonic_ns() - since) // 1000, 1_000_000)
         ended = DISCONNECTED % (time.time_ns(), reason, *took, 4 * commands, sent, commands)
-        os.write(self.log, told + ended)
+        os.write(self.log, events + ended)
 
     def wait(self, client: int, host: bytes, port: int) -> bool:
-        """Be a process that lasts, with a title; False if time or master end before it speaks."""
+        """Set the title, and wait for input; return False on timeout or exit of the master."""
         memory = os.open("/proc/self/mem", os.O_WRONLY)
         os.pwrite(memory, b"equipped: %b:%d\0" % (host, port), self.arguments)
         os.close(memory)
         poll = select.poll()
         poll.register(client, select.POLLIN)
-        poll.register(self.lifeline, select.POLLIN)
+        poll.register(self.shutdown_read, select.POLLIN)
         return client in dict(poll.poll(IDLE_MILLISECONDS))
 
 
 def _start(logger: list[str], events: int) -> None:
     if os.fork() == 0:
-        tally = os.memfd_create("tally")
-        os.dup2(events, PIPE)
-        os.dup2(tally, TALLY)
+        counters = os.memfd_create("counters")
+        os.dup2(events, EVENTS_FD)
+        os.dup2(counters, COUNTERS_FD)
         os.execv(logger[0], logger)
     os.close(events)
 

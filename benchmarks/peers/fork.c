@@ -1,5 +1,5 @@
 /*
- * fork PORT: the least a server can do that forks one process per client, and so the limit for the others.
+ * fork PORT: the minimum of a server that forks one process per client, and so the limit for all others.
  *
  * One read of four bytes is one command: no framing, no deadlines, no log, no admission. SIGCHLD is ignored, so the
  * kernel reaps the children.

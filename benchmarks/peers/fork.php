@@ -1,23 +1,23 @@
 <?php
 /*
- * php fork.php PORT: a forking time server as the socket tutorials of 2003 showed it. The master accepts and forks, the
- * child reads four bytes at a time and answers, SIGCHLD is ignored, and every step is echoed (to a file, by the caller).
+ * php fork.php PORT: a forking time server as in the socket tutorials of 2003. The master accepts and forks, the child
+ * reads four bytes at a time and answers, SIGCHLD is ignored, and every step is printed (the caller redirects it to a file).
  */
 declare(strict_types=1);
 
 const ADDRESS = '127.0.0.1';
 
-function say(string $what): void
+function log_line(string $text): void
 {
-    echo 'SERVER [', getmypid(), '] >> ', date('Y/m/d H:i:s'), ' ', $what, "\n";
+    echo 'SERVER [', getmypid(), '] >> ', date('Y/m/d H:i:s'), ' ', $text, "\n";
 }
 
 function serve(Socket $client): void
 {
     socket_getpeername($client, $address, $port);
-    say("connected: $address:$port");
+    log_line("connected: $address:$port");
     while (($command = socket_read($client, 4)) !== false && $command !== '') {
-        say("command: $command");
+        log_line("command: $command");
         if ($command === 'time') {
             socket_write($client, date('Y/m/d H:i:s'));
         } elseif ($command === 'quit') {
@@ -26,7 +26,7 @@ function serve(Socket $client): void
         }
     }
     socket_close($client);
-    say("closed: $address:$port");
+    log_line("closed: $address:$port");
 }
 
 $listener = socket_create(AF_INET, SOCK_STREAM, SOL_TCP);
@@ -36,7 +36,7 @@ if (!socket_bind($listener, ADDRESS, (int) $argv[1]) || !socket_listen($listener
     exit(1);
 }
 pcntl_signal(SIGCHLD, SIG_IGN);
-say("listening: $argv[1]");
+log_line("listening: $argv[1]");
 while ($client = socket_accept($listener)) {
     if (pcntl_fork() === 0) {
         socket_close($listener);

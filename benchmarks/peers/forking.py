@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 — a program, not part of a package
-"""The standard library's own forking server: `python forking.py PORT`.
+"""The forking server of the standard library: `python forking.py PORT`.
 
 One read of four bytes is one command, as in fork.c.
 """
@@ -11,7 +11,7 @@ import time
 
 
 class Session(socketserver.BaseRequestHandler):
-    """Answers one client until it says `quit` or closes."""
+    """Answers one client until it sends `quit` or closes."""
 
     request: socket.socket
 
@@ -26,14 +26,14 @@ class Session(socketserver.BaseRequestHandler):
 
 
 class Server(socketserver.ForkingTCPServer):
-    """Forks once per client, with the limits out of the way."""
+    """Forks for each client, without effective limits."""
 
     allow_reuse_address = True
     request_queue_size = 1024
     max_children = 20_000
 
     def server_activate(self) -> None:
-        """Send each answer at once; accepted sockets take this over from the listener."""
+        """Set TCP_NODELAY, which accepted sockets inherit from the listener."""
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().server_activate()
 

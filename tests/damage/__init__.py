@@ -1,1 +1,1 @@
-"""Damage, done for real: what fails, dies, floods and lies, and what tetrad makes of it."""
+"""Damage tests: failing system calls, killed processes, floods, hostile clients, invalid input."""

@@ -1,6 +1,6 @@
-"""Good clients beside bad ones: twenty sessions a second, and how long the slowest took.
+"""Well-behaved clients beside hostile ones: 20 sessions per second, and the slowest one's time.
 
-They are a process of their own, so that what they wait for is the server and not the test.
+They run in a process of their own, so that their times do not include waits of the test.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from clients import ANSWER, ANSWER_BYTES, Client
-from processes import PATIENCE_SECONDS
+from processes import TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     import types
 
 SOURCE = "127.0.0.9"
-"""Where they come from, so that nobody else has their names."""
+"""Their address, which no other client of a test has."""
 
 _PAUSE_SECONDS = 0.05
 
 
-class Regulars:
-    """They come for as long as the context lasts; afterwards `sessions` and `slowest` (seconds)."""
+class BackgroundClients:
+    """Clients that connect during the block; then `sessions` and `slowest` (s) are set."""
 
     def __init__(self, port: int, source: str = SOURCE) -> None:
         command = [sys.executable, __file__, str(port), source]
@@ -41,7 +41,7 @@ class Regulars:
         self.slowest = 0.0
 
     def __enter__(self) -> Self:
-        """Wait until one has been served."""
+        """Wait for the end of the first session."""
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "open\n"
         return self
@@ -52,22 +52,22 @@ class Regulars:
         _error: BaseException | None,
         _trace: types.TracebackType | None,
     ) -> None:
-        """Send them home; fail if one was not served."""
+        """Stop the process; fail if a session failed."""
         try:
-            said, _ = self._process.communicate(timeout=PATIENCE_SECONDS)
+            report, _ = self._process.communicate(timeout=TIMEOUT_SECONDS)
         finally:
             self._process.kill()
             self._process.wait()
         if kind is None:
-            assert self._process.returncode == 0, "a good client was not served"
-            self.sessions, self.slowest = json.loads(said)
+            assert self._process.returncode == 0, "a background client was not served"
+            self.sessions, self.slowest = json.loads(report)
 
 
 def _serve(port: int, source: str) -> float:
-    """Be a client from connect to the server's end; return the seconds."""
+    """Run a session until the server closes it; return its time in seconds."""
     began = time.monotonic()
     address = ("127.0.0.1", port)
-    client = Client(socket.create_connection(address, PATIENCE_SECONDS, (source, 0)))
+    client = Client(socket.create_connection(address, TIMEOUT_SECONDS, (source, 0)))
     client.send(b"timequit")
     answers = client.read_all()
     client.close()
@@ -77,7 +77,7 @@ def _serve(port: int, source: str) -> float:
 
 
 def main(port: int, source: str) -> None:
-    """Come again and again until standard input ends; say how often, and the slowest."""
+    """Run sessions until standard input ends; print their number and the slowest time."""
     seconds = [_serve(port, source)]
     print("open", flush=True)  # noqa: T201 - to the test
     while not select.select([sys.stdin], [], [], _PAUSE_SECONDS)[0]:

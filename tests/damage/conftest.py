@@ -1,4 +1,4 @@
-"""What the tests of damage share."""
+"""Fixtures shared by the damage tests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    """Make a network of the test's own."""
-    _needs_networks()
+    """Create a network namespace for the test."""
+    _skip_unless_networks()
     made = Network()
     yield made
     made.close()
@@ -25,14 +25,14 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def cable() -> Iterator[Cable]:
-    """Connect two networks of the test's own."""
-    _needs_networks()
+    """Create two connected network namespaces for the test."""
+    _skip_unless_networks()
     connected = Cable()
     yield connected
     connected.close()
 
 
-def _needs_networks() -> None:
+def _skip_unless_networks() -> None:
     if os.geteuid():
         pytest.skip("only root can make networks")
     if shutil.which("ip") is None:

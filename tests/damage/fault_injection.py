@@ -1,4 +1,4 @@
-"""Episodes of calls that fail in a daemon, and what they cost."""
+"""Injects failures into system calls of a daemon, and measures what they cost."""
 
 from __future__ import annotations
 
@@ -22,58 +22,59 @@ SETTINGS: dict[str, Any] = {
     "access": {"deny": [DENIED]},
     "session": {"idle_timeout": "1s"},
 }
-"""How the daemon is configured; the timeout is the clock of the episodes."""
+"""The daemon's settings; `idle_timeout` ends each measurement of CPU time."""
 
-COMPLAINTS = {"server.overloaded", "log.lost"}
+COMPLAINT_EVENTS = {"server.overloaded", "log.lost"}
 
-THROUGHOUT = ("1", "2..4", "6..8")
-"""Early, in the middle, and late, as strace wants to have it; each is an episode."""
+EARLY_MIDDLE_LATE = ("1", "2..4", "6..8")
+"""Which calls fail, in strace's notation: early, in the middle, late. Each is an episode."""
 
 ONCE = ("1",)
-"""What a process does once fails the first time or not at all."""
+"""For calls that a process makes once: the first one fails."""
 
 
 class Row(NamedTuple):
-    """A call of a process, how it can fail for a moment or for long, and what leads to it.
+    """A system call of a process, the errors it can return, and what makes the process call it.
 
-    `a newborn` is a handler from its birth on; `the handler` has served its client already.
+    `transient` errors occur for single calls, `persistent` ones until strace detaches. `a newborn`
+    is a handler from its fork on; `the handler` has already answered its client.
     """
 
     process: str
     call: str
-    passing: str
-    lasting: str
-    rouse: Callable[[Daemon, Client], object] = a_client
-    when: tuple[str, ...] = THROUGHOUT
-    settings: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
+    transient: str
+    persistent: str
+    trigger: Callable[[Daemon, Client], object] = a_client
+    when: tuple[str, ...] = EARLY_MIDDLE_LATE
+    settings: dict[str, Any] = {}  # noqa: RUF012 - never modified
 
     @property
     def pairs(self) -> list[Pair]:
-        """Each way to fail."""
-        return [Pair(self, error) for error in (*self.passing.split(), *self.lasting.split())]
+        """One pair for each error."""
+        return [Pair(self, error) for error in (*self.transient.split(), *self.persistent.split())]
 
 
 class Pair(NamedTuple):
-    """A row, and one of its errors."""
+    """A row and one of its errors."""
 
     row: Row
     error: str
 
     def __str__(self) -> str:
-        """Return what it is called among the tests."""
+        """Return the name of the test case."""
         row = self.row
-        return f"{row.process}, {row.call}, {row.rouse.__name__}, {self.error}"
+        return f"{row.process}, {row.call}, {row.trigger.__name__}, {self.error}"
 
     @property
     def episodes(self) -> list[str]:
-        """Which calls fail; what fails for long fails from the last of these moments on."""
+        """Which calls fail; a persistent error also affects all calls after the last of these."""
         *early, late = self.row.when
-        is_lasting = self.error in self.row.lasting.split()
-        return [*early, late.partition("..")[0] + "+" if is_lasting else late]
+        is_persistent = self.error in self.row.persistent.split()
+        return [*early, late.partition("..")[0] + "+" if is_persistent else late]
 
 
 class Episode(NamedTuple):
-    """What came of calls that failed: how many did, and what it cost."""
+    """The outcome of an episode: failed calls, seconds to recover, CPU share, error events."""
 
     faults: int
     recovery_seconds: float
@@ -81,39 +82,42 @@ class Episode(NamedTuple):
     complaints: int
 
 
-class Patient:
-    """A daemon that suffers, and what it looks like when it is well."""
+class FaultyDaemon:
+    """A daemon whose calls fail, and its state before that."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        daemon.may_lose = daemon.may_err = True
-        until(lambda: self._state() == self._state(), "rest")
-        self._well = self._state()
+        daemon.allow_lost_handlers = daemon.allow_session_errors = True
+        until(lambda: self._state() == self._state(), "a stable state")
+        self._baseline = self._state()
 
-    def suffer(self, pair: Pair, when: str) -> Episode:
-        """Have calls fail while there is something to do, and see what it takes to recover."""
+    def inject(self, pair: Pair, when: str) -> Episode:
+        """Make calls fail while the process is active, and measure the recovery."""
         before = self._complaints()
-        witness, bystander = self._daemon.served(), self._daemon.served()
+        other, bystander = self._daemon.served(), self._daemon.served()
         pid = self._target(pair.row.process, bystander)
         follow = pair.row.process == "a newborn"
-        lasts = follow or when.endswith("+")
+        persists = follow or when.endswith("+")
         how = f"error={pair.error}:when={when}"
         with attached(pid, pair.row.call, how, follow=follow) as trace:
 
             def is_over() -> bool:
-                pair.row.rouse(self._daemon, bystander)
-                assert witness.ask(), "a client to whom nothing was done is served no more"
-                return trace.faults > 0 if lasts else trace.is_over
+                pair.row.trigger(self._daemon, bystander)
+                assert other.ask(), "an unrelated client is not served any more"
+                return trace.injected_failures > 0 if persists else trace.is_over
 
-            until(is_over, f"a failure of {pair}")
-            if lasts:
-                is_over()  # there is something to do while it goes on failing
-            share = self._share_of_a_core(witness) if when == pair.episodes[-1] else 0.0
-            faults = trace.faults
+            until(is_over, f"a failed call of {pair}")
+            if persists:
+                is_over()  # activity while the calls go on failing
+            share = self._share_of_a_core(other) if when == pair.episodes[-1] else 0.0
+            faults = trace.injected_failures
         seconds = self._recovery_seconds()
-        witness.close()
+        other.close()
         bystander.close()
-        until(lambda: self._state() == self._well, f"the state before: {self._well}")
+        until(
+            lambda: self._state() == self._baseline,
+            f"the first state: {self._baseline}",
+        )
         return Episode(faults, seconds, share, self._complaints() - before)
 
     def _target(self, process: str, bystander: Client) -> int:
@@ -121,19 +125,19 @@ class Patient:
             return handler_of(self._daemon, bystander)
         return self._daemon.logger if process == "logger" else self._daemon.pid
 
-    def _share_of_a_core(self, witness: Client) -> float:
-        """Return how much the busiest process works until the idle witness is sent away."""
-        assert witness.ask()
+    def _share_of_a_core(self, other: Client) -> float:
+        """Return the CPU share of the busiest process until the idle client is disconnected."""
+        assert other.ask()
         began = time.monotonic()
-        # A program that is only just starting has no title yet, and a lot to do.
+        # A program that is still starting is busy; it has no title yet.
         idle = [pid for pid in self._daemon.processes if title_of(pid).startswith("tetrad: ")]
         before = {pid: _cpu_seconds_of(pid) for pid in idle}
-        assert witness.read_all() == b""
+        assert other.read_all() == b""
         spent = [_cpu_seconds_of(pid) - seconds for pid, seconds in before.items()]
         return max(spent) / (time.monotonic() - began)
 
     def _recovery_seconds(self) -> float:
-        """Return how long a client waits for its answer; the log has its end, too."""
+        """Return how long a new client waits for its answer; its end must appear in the log."""
         began = time.monotonic()
         client = self._daemon.served()
         seconds = time.monotonic() - began
@@ -142,25 +146,27 @@ class Patient:
         return seconds
 
     def _complaints(self) -> int:
-        return sum(line["event"] in COMPLAINTS for line in self._daemon.events())
+        return sum(line["event"] in COMPLAINT_EVENTS for line in self._daemon.events())
 
     def _state(self) -> list[object]:
-        """Return what has to be the same before and after."""
-        held = [kinds_of(descriptors_of(pid)) for pid in (self._daemon.pid, self._daemon.logger)]
+        """Return what must be equal before and after."""
+        descriptors = [
+            kinds_of(descriptors_of(pid)) for pid in (self._daemon.pid, self._daemon.logger)
+        ]
         operator = self._daemon.connect_to_path("control.sock")
         operator.send(b"status\n")
         status = json.loads(operator.read_all())
         operator.close()
         handlers = {key: status["handlers"][key] for key in ("now", "idle")}
         return [
-            *(sorted(one.values()) for one in held),
+            *(sorted(one.values()) for one in descriptors),
             {"clients": status["clients"]["now"], "handlers": handlers},
             len(self._daemon.loggers),
         ]
 
 
 def _cpu_seconds_of(pid: int) -> float:
-    """Return how long a process has worked; of one that is gone, 0."""
+    """Return the CPU time of a process in seconds; 0 if it has ended."""
     try:
         user, system = stat_of(pid)[11:13]
     except (FileNotFoundError, ProcessLookupError):

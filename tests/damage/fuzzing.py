@@ -1,4 +1,4 @@
-"""Nonsense: what somebody wrote, spoilt at random; and a watch on those who have to read it."""
+"""Fuzzing: random changes to valid input, and a CPU limit for each input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import Ran, complain_of_defects
+from processes import Ran, assert_no_traceback
 from tetrad import cli
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SEED_VARIABLE = "TETRAD_TEST_SEED"
 
-PATIENCE_CPU_SECONDS = 10
-"""How long one input may be worked at; the time of other processes does not count."""
+CPU_SECONDS_PER_INPUT = 10
+"""How much CPU time one input may take."""
 
 _TOKEN = re.compile(rb"\w+|\s+|.", re.DOTALL)
 
@@ -46,74 +46,74 @@ _ODD_NUMBERS = (
 )
 
 
-def seeded(figure: Figure) -> random.Random:
-    """Return a source of chance whose seed is told, so that it can be had once more."""
+def seeded_random(figure: Figure) -> random.Random:
+    """Return a random generator, and record its seed so that the run can be repeated."""
     seed = int(os.environ.get(SEED_VARIABLE) or secrets.randbits(32))
     figure(f"{SEED_VARIABLE}={seed} repeats it")
-    return random.Random(seed)  # noqa: S311 - it is to be repeated
+    return random.Random(seed)  # noqa: S311 - it must be repeatable
 
 
-def spoilt(chance: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
-    """Return the data with a few bytes or words of it changed; the corpus is what else there is."""
-    for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
-        data = chance.choice(_WAYS)(chance, data, chance.choice(corpus))
+def mutated(rng: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
+    """Return the data with one or more random changes; some insert pieces of the corpus."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        data = rng.choice(_MUTATORS)(rng, data, rng.choice(corpus))
     return data
 
 
-def _flip(chance: random.Random, data: bytes, _other: bytes) -> bytes:
+def _flip(rng: random.Random, data: bytes, _other: bytes) -> bytes:
     changed = bytearray(data or b"\0")
-    changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+    changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _insert(chance: random.Random, data: bytes, _other: bytes) -> bytes:
-    at = chance.randint(0, len(data))
-    return data[:at] + chance.choice((*_ODD_BYTES, chance.randbytes(3))) + data[at:]
+def _insert(rng: random.Random, data: bytes, _other: bytes) -> bytes:
+    at = rng.randint(0, len(data))
+    return data[:at] + rng.choice((*_ODD_BYTES, rng.randbytes(3))) + data[at:]
 
 
-def _delete(chance: random.Random, data: bytes, _other: bytes) -> bytes:
-    start, end = _range(chance, data)
+def _delete(rng: random.Random, data: bytes, _other: bytes) -> bytes:
+    start, end = _range(rng, data)
     return data[:start] + data[end:]
 
 
-def _repeat(chance: random.Random, data: bytes, _other: bytes) -> bytes:
-    start, end = _range(chance, data)
-    return data[:end] + data[start:end] * chance.choice((1, 1, 2, 50)) + data[end:]
+def _repeat(rng: random.Random, data: bytes, _other: bytes) -> bytes:
+    start, end = _range(rng, data)
+    return data[:end] + data[start:end] * rng.choice((1, 1, 2, 50)) + data[end:]
 
 
-def _splice(chance: random.Random, data: bytes, other: bytes) -> bytes:
-    start, end = _range(chance, data)
-    first, last = _range(chance, other)
+def _splice(rng: random.Random, data: bytes, other: bytes) -> bytes:
+    start, end = _range(rng, data)
+    first, last = _range(rng, other)
     return data[:start] + other[first:last] + data[end:]
 
 
-def _truncate(chance: random.Random, data: bytes, _other: bytes) -> bytes:
-    return data[: chance.randint(0, len(data))]
+def _truncate(rng: random.Random, data: bytes, _other: bytes) -> bytes:
+    return data[: rng.randint(0, len(data))]
 
 
-def _swap_words(chance: random.Random, data: bytes, _other: bytes) -> bytes:
+def _swap_words(rng: random.Random, data: bytes, _other: bytes) -> bytes:
     words = _TOKEN.findall(data) or [b""]
-    one, other = chance.randrange(len(words)), chance.randrange(len(words))
+    one, other = rng.randrange(len(words)), rng.randrange(len(words))
     words[one], words[other] = words[other], words[one]
     return b"".join(words)
 
 
-def _change_word(chance: random.Random, data: bytes, other: bytes) -> bytes:
+def _change_word(rng: random.Random, data: bytes, other: bytes) -> bytes:
     words = _TOKEN.findall(data) or [b""]
-    candidates = (b"", chance.choice(_ODD_NUMBERS), chance.choice(_TOKEN.findall(other) or [b""]))
-    words[chance.randrange(len(words))] = chance.choice(candidates)
+    candidates = (b"", rng.choice(_ODD_NUMBERS), rng.choice(_TOKEN.findall(other) or [b""]))
+    words[rng.randrange(len(words))] = rng.choice(candidates)
     return b"".join(words)
 
 
-def _change_number(chance: random.Random, data: bytes, _other: bytes) -> bytes:
+def _change_number(rng: random.Random, data: bytes, _other: bytes) -> bytes:
     numbers = list(re.finditer(rb"\d+", data))
     if not numbers:
         return data
-    start, end = chance.choice(numbers).span()
-    return data[:start] + chance.choice(_ODD_NUMBERS) + data[end:]
+    start, end = rng.choice(numbers).span()
+    return data[:start] + rng.choice(_ODD_NUMBERS) + data[end:]
 
 
-_WAYS: tuple[Callable[[random.Random, bytes, bytes], bytes], ...] = (
+_MUTATORS: tuple[Callable[[random.Random, bytes, bytes], bytes], ...] = (
     _flip,
     _insert,
     _delete,
@@ -126,10 +126,10 @@ _WAYS: tuple[Callable[[random.Random, bytes, bytes], bytes], ...] = (
 )
 
 
-def _range(chance: random.Random, data: bytes) -> tuple[int, int]:
-    """Return where a piece begins and ends, which is short more often than not."""
-    start = chance.randint(0, len(data))
-    return start, min(len(data), start + chance.choice((1, 2, 4, 16, 64, len(data))))
+def _range(rng: random.Random, data: bytes) -> tuple[int, int]:
+    """Return the ends of a random piece, which is usually short."""
+    start = rng.randint(0, len(data))
+    return start, min(len(data), start + rng.choice((1, 2, 4, 16, 64, len(data))))
 
 
 _NODES: tuple[object, ...] = (
@@ -138,62 +138,60 @@ _NODES: tuple[object, ...] = (
 )
 
 
-def misshapen(chance: random.Random, tree: object) -> object:
-    """Return a tree of dictionaries and lists in which one node is another, gone, or too many."""
-    if isinstance(tree, dict) and tree and chance.random() < _DESCENT:
-        key = chance.choice(list(tree))
-        changed = {**tree, key: misshapen(chance, tree[key])}
-        return changed if chance.random() < _DESCENT else _renamed(chance, changed, key)
-    if isinstance(tree, list) and tree and chance.random() < _DESCENT:
-        at = chance.randrange(len(tree))
-        return [*tree[:at], misshapen(chance, tree[at]), *tree[at + chance.randint(0, 2) :]]
-    return chance.choice((chance.choice(_NODES), [tree], {"x": tree}, [tree, tree]))
+def mutated_tree(rng: random.Random, tree: object) -> object:
+    """Return a tree of dictionaries and lists with one node changed, removed or added."""
+    if isinstance(tree, dict) and tree and rng.random() < _DESCENT:
+        key = rng.choice(list(tree))
+        changed = {**tree, key: mutated_tree(rng, tree[key])}
+        return changed if rng.random() < _DESCENT else _renamed(rng, changed, key)
+    if isinstance(tree, list) and tree and rng.random() < _DESCENT:
+        at = rng.randrange(len(tree))
+        return [*tree[:at], mutated_tree(rng, tree[at]), *tree[at + rng.randint(0, 2) :]]
+    return rng.choice((rng.choice(_NODES), [tree], {"x": tree}, [tree, tree]))
 
 
 _DESCENT = 0.85
 
 
-def _renamed(
-    chance: random.Random, tree: dict[object, object], key: object
-) -> dict[object, object]:
-    """Return a mapping without a key, or with another one in its place."""
+def _renamed(rng: random.Random, tree: dict[object, object], key: object) -> dict[object, object]:
+    """Return a mapping without a key, or with another key in its place."""
     rest = {name: value for name, value in tree.items() if name != key}
-    name = chance.choice((None, f"{key}x", str(key)[:-1], chance.choice(list(tree)), "\x1b", "1"))
+    name = rng.choice((None, f"{key}x", str(key)[:-1], rng.choice(list(tree)), "\x1b", "1"))
     return rest if name is None else {**rest, name: tree[key]}
 
 
-def tetrad(captured: pytest.CaptureFixture[bytes], *arguments: str) -> Ran:
-    """Run a command in this process, which is a hundred times faster than in one of its own."""
+def run_in_process(captured: pytest.CaptureFixture[bytes], *arguments: str) -> Ran:
+    """Run a command in this process, 100 times faster than in a process of its own."""
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     out, err = (text.decode(errors="backslashreplace") for text in captured.readouterr())
-    complain_of_defects(err)
+    assert_no_traceback(err)
     assert isinstance(ended.value.code, int)
     return Ran(ended.value.code, out, err)
 
 
-def in_batches(chance: random.Random, batch: Callable[[int], int], count: int) -> tuple[int, float]:
-    """Work on so many batches in two processes; return the sum, and the seconds it took."""
-    seeds = [chance.getrandbits(32) for _ in range(count)]
+def run_batches(rng: random.Random, batch: Callable[[int], int], count: int) -> tuple[int, float]:
+    """Run batches in two processes; return the sum of their results and the seconds used."""
+    seeds = [rng.getrandbits(32) for _ in range(count)]
     began = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, context) as pool:
         return sum(pool.map(batch, seeds)), time.monotonic() - began
 
 
-class TooSlow(BaseException):
-    """Nothing may take that long; no `except Exception` gets in the way of it."""
+class InputTooSlow(BaseException):
+    """An input took too long. Not an Exception, so that no code under test catches it."""
 
 
 @contextlib.contextmanager
-def patience() -> Iterator[Callable[[], None]]:
-    """Give what has to be called before each input, which then has its share of time, or fails."""
+def time_limit() -> Iterator[Callable[[], None]]:
+    """Yield a function that restarts the CPU limit; call it before each input."""
 
     def give_up(_number: int, _frame: object) -> None:
-        raise TooSlow
+        raise InputTooSlow
 
     def begin() -> None:
-        signal.setitimer(signal.ITIMER_PROF, PATIENCE_CPU_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_PER_INPUT)
 
     before = signal.signal(signal.SIGPROF, give_up)
     try:

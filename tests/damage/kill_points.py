@@ -1,4 +1,4 @@
-"""Deaths of a daemon's processes at each step of what they do, and what is left of it."""
+"""Kills a daemon's processes at each of their system calls, and checks what remains."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tetrad.launch import pidfile
 from .triggers import (
     DENIED,
     a_client,
+    a_log_reopen,
     a_new_listener,
     a_refusal,
-    a_reopening,
+    a_source_request,
     a_status,
-    an_outlook,
 )
 
 if TYPE_CHECKING:
@@ -37,38 +37,38 @@ if TYPE_CHECKING:
     from .strace import Point
 
 GONE_SECONDS = 2.0
-"""Within this time everything is gone when the master has died."""
+"""How soon all processes must have ended after the death of the master."""
 
-AT_ONCE = 3
-"""How many daemons die at the same time: much of it is waiting."""
+PARALLEL = 3
+"""How many daemons are tested in parallel: most of the time is spent waiting."""
 
 SETTINGS: dict[str, Any] = {"access": {"deny": [DENIED]}}
 
-SERVING = (a_client, a_refusal, a_status, an_outlook, a_new_listener, a_reopening)
-"""What a daemon does in these tests, before it stops."""
+ACTIVITIES = (a_client, a_refusal, a_status, a_source_request, a_new_listener, a_log_reopen)
+"""What a daemon does in these tests before it stops."""
 
 
-def many(count: int) -> ParameterSet:
-    """Return a number of deaths that takes a while."""
+def long_run(count: int) -> ParameterSet:
+    """Return a parameter for a number of kills that takes minutes."""
     return pytest.param(count, marks=[pytest.mark.long, pytest.mark.timeout(300)])
 
 
-def enough(count: int) -> int:
-    """Return how many of so many moments have to be met: no two lives are quite the same."""
+def required_kills(count: int) -> int:
+    """Return how many of the planned kills must happen: no two runs make the same calls."""
     return max(1, count * 95 // 100)
 
 
-def live(daemon: Daemon, bystander: Client) -> None:
-    """Have a daemon do all it can, and stop; it may die of it."""
+def exercise_and_stop(daemon: Daemon, bystander: Client) -> None:
+    """Have a daemon perform every activity and stop; it may be killed on the way."""
     with contextlib.suppress(OSError):
-        for step in SERVING:
+        for step in ACTIVITIES:
             step(daemon, bystander)
     daemon.signal(signal.SIGTERM)
     assert daemon.is_gone()
 
 
 def processes_of(daemon: Daemon) -> list[int]:
-    """Return all processes that have come of a daemon's start: by the home that they have."""
+    """Return all processes of a daemon's start, by their HOME."""
     home = f"HOME={daemon.environment['HOME']}\0".encode()
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -79,10 +79,10 @@ def processes_of(daemon: Daemon) -> list[int]:
 
 
 def seconds_until_gone(daemon: Daemon) -> float:
-    """Wait until nothing is left of a daemon whose master is dead, the lock included."""
+    """Wait until every process of a daemon with a dead master has ended, and the lock is free."""
     began = time.monotonic()
     try:
-        until(lambda: not processes_of(daemon), "the end of all others")
+        until(lambda: not processes_of(daemon), "the end of all other processes")
     finally:
         for pid in processes_of(daemon):
             os.kill(pid, signal.SIGKILL)
@@ -90,46 +90,48 @@ def seconds_until_gone(daemon: Daemon) -> float:
     return time.monotonic() - began
 
 
-def stop_and_see_off(daemon: Daemon) -> float:
-    """Stop a daemon, and return how long the others lived on after the master."""
+def stop_and_wait(daemon: Daemon) -> float:
+    """Stop a daemon, and return for how many seconds other processes outlived the master."""
     daemon.signal(signal.SIGTERM)
     assert daemon.is_gone()
     return seconds_until_gone(daemon)
 
 
-def die_everywhere(
-    make: MakeDaemon, die: Callable[[Daemon, Point], float | None], points: Sequence[Point]
+def kill_at_points(
+    make: MakeDaemon, kill: Callable[[Daemon, Point], float | None], points: Sequence[Point]
 ) -> list[float]:
-    """Have daemons die at points of their lives, and return how long the others lived on.
+    """Kill daemons at these points, and return for how many seconds other processes lived on.
 
-    `die` starts a daemon and leaves none; it returns None where the point was not met.
+    `kill` starts a daemon, kills it and leaves none; it returns None if the point was not reached.
     """
-    shares = [points[first::AT_ONCE] for first in range(min(AT_ONCE, len(points)))]
+    shares = [points[first::PARALLEL] for first in range(min(PARALLEL, len(points)))]
     daemons = [make(**SETTINGS) for _ in shares]
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
         outcomes = pool.map(
-            lambda daemon, share: [_at_last(die, daemon, point) for point in share], daemons, shares
+            lambda daemon, share: [_with_retry(kill, daemon, point) for point in share],
+            daemons,
+            shares,
         )
     seconds = [one for outcome in outcomes for one in outcome if one is not None]
-    assert len(seconds) >= enough(len(points))
+    assert len(seconds) >= required_kills(len(points))
     for daemon in daemons:
-        daemon.may_lose = True
+        daemon.allow_lost_handlers = True
         daemon.start().served().quit()
         daemon.stop()
-        _insist_on_whole_lines(daemon)
+        _assert_complete_lines(daemon)
     return seconds
 
 
-def _at_last(
-    die: Callable[[Daemon, Point], float | None], daemon: Daemon, point: Point
+def _with_retry(
+    kill: Callable[[Daemon, Point], float | None], daemon: Daemon, point: Point
 ) -> float | None:
-    """Try again, once, if a point was not met."""
-    seconds = die(daemon, point)
-    return die(daemon, point) if seconds is None else seconds
+    """Retry once if the point was not reached."""
+    seconds = kill(daemon, point)
+    return kill(daemon, point) if seconds is None else seconds
 
 
-def _insist_on_whole_lines(daemon: Daemon) -> None:
-    """See that the log is whole: JSON in every line, the last one too."""
+def _assert_complete_lines(daemon: Daemon) -> None:
+    """Check that every line of the log is complete JSON, the last one included."""
     with open(daemon.log_file, "rb") as file:
         data = file.read()
     assert data.endswith(b"\n")

@@ -1,4 +1,4 @@
-"""Accounts of a log: what clients did, against what is written of it and what is reported lost."""
+"""Counts the events that clients cause, and compares them with a daemon's log."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
     from daemons import Daemon, Event
 
-OF_A_SESSION = 3
-"""Events of a session beside its answered commands: connected, the quit, disconnected."""
+EVENTS_PER_SESSION = 3
+"""Events of a session besides its answered commands: connected, `quit`, disconnected."""
 
-OF_A_LIFE = 4
+EVENTS_PER_DAEMON = 4
 """Events of a daemon with one listener: started, listening, stopping, stopped."""
 
-_AT_ONCE = 100
+_BATCH = 100
 """Commands that a client sends before it reads: their answers fit every buffer."""
 
 
-class Account(NamedTuple):
-    """What is in a log: events written, events reported lost, and losses that nobody could count.
+class EventCounts(NamedTuple):
+    """The events in a log: `written`, reported `lost`, and `unknown`, reports without a count.
 
-    What the logger says of itself is nobody's event.
+    The logger's own events are left out.
     """
 
     written: int
@@ -35,45 +35,45 @@ class Account(NamedTuple):
     unknown: int
 
 
-def account(lines: list[Event]) -> Account:
-    """Count what is in the lines of a log."""
+def count_events(lines: list[Event]) -> EventCounts:
+    """Count the events in the lines of a log."""
     reports = [line["count"] for line in lines if line["event"] == "log.lost"]
     own = len(reports) + sum(line["event"] == "log.reopened" for line in lines)
     known = [count for count in reports if count is not None]
-    return Account(len(lines) - own, sum(known), len(reports) - len(known))
+    return EventCounts(len(lines) - own, sum(known), len(reports) - len(known))
 
 
 class Sessions:
-    """Clients of a daemon that keep count of the events they give rise to."""
+    """Runs sessions with a daemon, and counts the events that they cause."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._lock = threading.Lock()
-        self.sent = OF_A_LIFE
+        self.sent = EVENTS_PER_DAEMON
         self.failed: list[Exception] = []
         self.served = 0
 
-    def one(self, commands: int = 1) -> None:
-        """Be a client who gets that many answers and leaves."""
+    def run_one(self, commands: int = 1) -> None:
+        """Run a session with this many answered commands."""
         client = self._daemon.connect()
-        for done in range(0, commands, _AT_ONCE):
-            count = min(_AT_ONCE, commands - done)
+        for done in range(0, commands, _BATCH):
+            count = min(_BATCH, commands - done)
             client.send(b"time" * count)
             assert len(client.read(ANSWER_BYTES * count)) == ANSWER_BYTES * count
         assert client.quit() == b"quit"
         with self._lock:
-            self.sent += commands + OF_A_SESSION
+            self.sent += commands + EVENTS_PER_SESSION
             self.served += 1
 
     @contextlib.contextmanager
-    def meanwhile(self, clients: int, commands: int = 1) -> Iterator[None]:
-        """Have that many clients come again and again; none of them may go unserved."""
+    def under_load(self, clients: int, commands: int = 1) -> Iterator[None]:
+        """Run sessions in this many threads during the block; fail if one of them fails."""
         over = threading.Event()
 
         def come() -> None:
             try:
                 while not over.is_set():
-                    self.one(commands)
+                    self.run_one(commands)
             except (AssertionError, OSError) as error:
                 self.failed.append(error)
 

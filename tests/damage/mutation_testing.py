@@ -1,10 +1,10 @@
-"""Mutation testing: small changes to a module, each of which its own tests have to notice.
+"""Mutation testing: small changes to a module, each of which its own tests must detect.
 
-    python tests/damage/mutation_testing.py [MODULE...]
+python tests/damage/mutation_testing.py [MODULE...]
 
-Each mutant lives in a process of its own, forked from one that has imported all but tetrad, and
-lives on if every test passes that the table below names. Names in the listing are `file:line`, what
-stood there, and what stood there then. Nothing is written to the source.
+Each mutant runs in a process of its own, forked from one that has imported everything but tetrad.
+It survives if all tests that MODULES lists for the module pass. Survivors are printed as
+`file:line`, the old code and the new code. The source files do not change.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ MODULES = {
     "config.model": ["config", "configfile", "planning", "etc", "json_schema"],
     "master.handler_table": ["handler_table"],
 }
-"""The modules, and the tests that are theirs."""
+"""The modules, and the tests that must detect their mutants (`test_NAME.py`)."""
 
-PATIENCE = 3
-"""How many times as much work a mutant may be to its tests; one that is more is caught, too."""
+CPU_FACTOR = 3
+"""How many times the usual CPU time the tests of a mutant may take; beyond it counts as caught."""
 
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-"""The first test that fails will do; hypothesis is imported already, which pytest warns of."""
+"""Stop at the first failed test. pytest would warn that hypothesis is imported already."""
 
 PRELOADED = (msgspec, yaml)
-"""What is imported once for all mutants."""
+"""Modules imported once for all mutants."""
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -81,7 +81,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 
 
 class Place(NamedTuple):
-    """Where a node hangs in the tree."""
+    """The place of a node in the syntax tree."""
 
     parent: ast.AST
     field: str
@@ -89,7 +89,7 @@ class Place(NamedTuple):
     node: ast.AST
 
     def put(self, other: ast.AST) -> None:
-        """Hang another node there."""
+        """Replace the node."""
         if self.at is None:
             setattr(self.parent, self.field, other)
         else:
@@ -97,20 +97,20 @@ class Place(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """A change to a module."""
+    """One change to a module."""
 
     place: Place
     other: ast.AST
 
     def __str__(self) -> str:
-        """Where it is, and what it does."""
+        """Return the line, the old code and the new code."""
         line = getattr(self.place.node, "lineno", 0)
         before, after = (_text(node) for node in (self.place.node, self.other))
         return f"{line}: {before}  ->  {after}"
 
 
 def mutants(tree: ast.Module) -> list[Mutant]:
-    """Return every change that we know to make."""
+    """Return all mutants of a module."""
     found = [Mutant(place, other) for place in _places(tree) for other in _others(place)]
     for mutant in found:
         ast.fix_missing_locations(ast.copy_location(mutant.other, mutant.place.node))
@@ -118,21 +118,21 @@ def mutants(tree: ast.Module) -> list[Mutant]:
 
 
 def _places(node: ast.AST) -> Iterator[Place]:
-    """Go through what runs: no docstrings, no imports, no types of functions."""
+    """Yield all executed nodes: no docstrings, imports or type annotations."""
     for field, value in ast.iter_fields(node):
         if field in {"returns", "type_comment"}:
             continue
-        if field == "annotation" and not _is_read(value):
+        if field == "annotation" and not _is_used_at_run_time(value):
             continue
         items = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
         for index, item in items:
-            if isinstance(item, ast.AST) and not _is_silent(item):
+            if isinstance(item, ast.AST) and not _has_no_effect(item):
                 yield Place(node, field, index, item)
                 yield from _places(item)
 
 
-def _is_silent(node: ast.AST) -> bool:
-    """Tell whether nothing of it can be seen from outside."""
+def _has_no_effect(node: ast.AST) -> bool:
+    """Tell whether a change of the node cannot be observed."""
     match node:
         case ast.Expr(value=ast.Constant()) | ast.Import() | ast.ImportFrom():
             return True
@@ -145,8 +145,8 @@ def _is_silent(node: ast.AST) -> bool:
     return False
 
 
-def _is_read(annotation: ast.AST | None) -> bool:
-    """Tell whether a type is looked at while the program runs."""
+def _is_used_at_run_time(annotation: ast.AST | None) -> bool:
+    """Tell whether an annotation is evaluated at run time."""
     return annotation is not None and ast.unparse(annotation).startswith("Annotated")
 
 
@@ -235,7 +235,7 @@ def _other_slices(node: ast.Slice) -> Iterator[ast.expr]:
 
 
 def _is_type(node: ast.BinOp) -> bool:
-    """Tell whether it is a type such as `str | None`."""
+    """Tell whether an expression is a type such as `str | None`."""
     ends = (node.left, node.right)
     return isinstance(node.op, ast.BitOr) and any(
         isinstance(end, ast.Constant) or (isinstance(end, ast.Name) and end.id[0].isupper())
@@ -259,7 +259,7 @@ def _other_calls(node: ast.Call) -> Iterator[ast.expr]:
 
 
 def _text(node: ast.AST) -> str:
-    """Return the first line of a node's source, or what there is of it."""
+    """Return the first line of a node's source."""
     if isinstance(node, ast.Slice | ast.comprehension):
         node = ast.Subscript(ast.Name("_"), node) if isinstance(node, ast.Slice) else node
     text = ast.unparse(node).strip()
@@ -267,7 +267,7 @@ def _text(node: ast.AST) -> str:
 
 
 class MutantFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds one module, as it is in a tree."""
+    """Imports one module from a syntax tree."""
 
     def __init__(self, name: str, path: pathlib.Path, tree: ast.Module) -> None:
         self._name = name
@@ -277,19 +277,19 @@ class MutantFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find it before anybody else does."""
+        """Find the module before any other finder does."""
         del path, target
         if fullname != self._name:
             return None
         return importlib.util.spec_from_file_location(fullname, self._path, loader=self)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Run it."""
+        """Execute the module."""
         exec(self._code, module.__dict__)  # noqa: S102 - that is what importing is
 
 
 class Trial(NamedTuple):
-    """What came of it: whether all tests passed, and how long that took, by the processor."""
+    """The result of the tests: whether all passed, and the CPU seconds used."""
 
     passed: bool
     seconds: float
@@ -301,7 +301,7 @@ def path_of(name: str) -> pathlib.Path:
 
 
 def trial(name: str, tree: ast.Module, mutant: Mutant | None, seconds: float) -> Trial:
-    """Run a module's tests over a mutant, or over the module as it is, in a process of its own."""
+    """Run a module's tests with or without a mutant, in a process of its own."""
     child = os.fork()
     if not child:
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
@@ -320,46 +320,46 @@ def _run(name: str, mutant: Mutant | None, tree: ast.Module) -> int:
         sys.meta_path.insert(0, MutantFinder(f"tetrad.{name}", path_of(name), tree))
         tests = [str(TESTS / f"test_{test}.py") for test in MODULES[name]]
         return int(pytest.main([*OPTIONS, *tests]))
-    except BaseException:  # noqa: BLE001 - whatever it is, it was noticed
+    except BaseException:  # noqa: BLE001 - any exception means that the mutant was caught
         return 1
 
 
-def judge(name: str) -> None:
-    """Try every mutant of a module, and list those that nobody noticed."""
+def report_survivors(name: str) -> None:
+    """Test every mutant of a module, and print the survivors."""
     source = path_of(name).read_text("utf-8")
     tree = ast.parse(source)
     found = mutants(tree)
     unchanged = trial(name, tree, None, 300.0)
     assert unchanged.passed, f"the tests of {name} fail without a mutant"
-    most = PATIENCE * (unchanged.seconds + 1)
+    most = CPU_FACTOR * (unchanged.seconds + 1)
     began = time.monotonic()
     caught = 0
     for mutant in found:
         if trial(name, tree, mutant, most).passed:
-            tell(f"  {path_of(name).relative_to(SOURCE)}:{mutant}")
+            print_line(f"  {path_of(name).relative_to(SOURCE)}:{mutant}")
         else:
             caught += 1
     seconds = time.monotonic() - began
     share = 100 * caught / len(found)
-    tell(f"{name}: {caught} of {len(found)} caught, {share:.1f} % ({seconds:.0f} s)")
+    print_line(f"{name}: {caught} of {len(found)} caught, {share:.1f} % ({seconds:.0f} s)")
 
 
-def tell(line: str) -> None:
-    """Write a line of the outcome, at once."""
+def print_line(line: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Judge the modules that are named, or all that are in the table."""
-    # Examples are the same for every mutant, and one that fails need not be made pretty.
+    """Test the modules that are named, or all in MODULES."""
+    # Use the same examples for every mutant, and do not shrink failing ones.
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     quick = hypothesis.settings(phases=phases, derandomize=True, database=None)
     hypothesis.settings.register_profile("mutants", quick)
     hypothesis.settings.load_profile("mutants")
     os.chdir(TESTS.parent)
     for name in sys.argv[1:] or MODULES:
-        judge(name)
+        report_survivors(name)
 
 
 if __name__ == "__main__":

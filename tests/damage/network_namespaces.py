@@ -1,4 +1,4 @@
-"""Networks of a test's own, with a cable between them that can be pulled. Needs root and `ip`."""
+"""Network namespaces for tests, and a virtual cable between two of them. Needs root and `ip`."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ _T = TypeVar("_T")
 
 
 class Network:
-    """A network namespace. A thread lives there, and so does what it makes: sockets, processes.
+    """A network namespace, held open by a thread that lives in it.
 
-    It is gone with them.
+    Sockets and processes that the thread creates belong to the namespace. It ends with the last of
+    them.
     """
 
     def __init__(self) -> None:
-        self._inhabitant = ThreadPoolExecutor(1)
-        self.thread = self.do(_move_out)
+        self._executor = ThreadPoolExecutor(1)
+        self.thread = self.do(_enter_new_namespace)
         self.ip("link", "set", "lo", "up")
 
     def do(self, work: Callable[[], _T]) -> _T:
-        """Do something there."""
-        return self._inhabitant.submit(work).result()
+        """Call a function in the namespace, and return its result."""
+        return self._executor.submit(work).result()
 
     def ip(self, *arguments: str) -> None:
-        """Set something up there, in the words of the program `ip`."""
+        """Run `ip` in the namespace."""
         self.do(lambda: subprocess.run(["/usr/bin/env", "ip", *arguments], check=True))
 
     def close(self) -> None:
-        """Leave."""
-        self._inhabitant.shutdown()
+        """End the thread."""
+        self._executor.shutdown()
 
 
 class Cable:
-    """Two networks and a cable: the server is at `SERVER`, its clients are at the other end."""
+    """Two namespaces joined by a veth pair: the server at `SERVER`, clients at `CLIENT`."""
 
     SERVER, CLIENT = "192.0.2.1", "192.0.2.2"
 
@@ -55,17 +56,17 @@ class Cable:
             network.ip("link", "set", "eth0", "up")
 
     def pull(self) -> None:
-        """Pull it out, at the clients' end: nobody says goodbye, and nothing arrives any more."""
+        """Take the clients' end down: no packet arrives any more, not even a FIN or a reset."""
         self.clients.ip("link", "set", "eth0", "down")
 
     def close(self) -> None:
-        """Have nothing left of it."""
+        """End both namespaces."""
         self.servers.close()
         self.clients.close()
 
 
-def _move_out() -> int:
-    """Move this thread to a network of its own, and return how to call it there."""
+def _enter_new_namespace() -> int:
+    """Move this thread to a new network namespace, and return the thread's id."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -1,4 +1,4 @@
-"""Access lists, for every kind of address, and for those who are in when the lists change."""
+"""Access lists: every kind of address, and sessions that are open when the lists change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from clients import ANSWER, Client
 from damage import hostile
-from processes import PATIENCE_SECONDS
+from processes import TIMEOUT_SECONDS
 
 from .strace import attached, needs_strace
 
@@ -25,7 +25,7 @@ SLACK_SECONDS = 1.0
 """What the reload itself may take."""
 
 ADDRESSES = ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1", "2001:db8:0:2::7")
-"""What this machine is called in the network of the test, beside 127.0.0.0/8 and ::1."""
+"""Addresses of the test's network, besides 127.0.0.0/8 and ::1."""
 
 ACCESS = {
     "allow": ["127.0.1.0/24", "::ffff:127.0.2.0/120", "2001:db8::/32", "2001:db8:0:2::7"],
@@ -49,8 +49,8 @@ VERDICTS = {
 }
 
 
-class Town:
-    """A daemon in a network of its own, at every kind of address, and clients from everywhere."""
+class Host:
+    """A daemon in a network namespace with every kind of address, and clients of each kind."""
 
     def __init__(self, network: Network, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -60,12 +60,12 @@ class Town:
             network.ip("address", "add", f"{address}/128", "dev", "lo", "nodad")
 
     def start(self, **settings: object) -> None:
-        """Start the daemon."""
+        """Start the daemon with these settings."""
         self.daemon.configure(**settings)
         self._network.do(self.daemon.start)
 
     def connect(self, source: str) -> Client:
-        """Connect from an address, by its own kind of socket, to the dual-stack listener."""
+        """Connect from an address to the dual-stack listener, by the address's own family."""
         if source == "unix":
             return self.daemon.connect_to_path("t.sock")
         host = "::1" if ":" in source else "127.0.0.1"
@@ -73,7 +73,7 @@ class Town:
             host = "::ffff:127.0.0.1"
         where = (host, self.daemon.port)
         connected = self._network.do(
-            lambda: socket.create_connection(where, PATIENCE_SECONDS, (source, 0))
+            lambda: socket.create_connection(where, TIMEOUT_SECONDS, (source, 0))
         )
         self._clients.append(Client(connected))
         return self._clients[-1]
@@ -85,22 +85,22 @@ class Town:
         return client
 
     def close(self) -> None:
-        """Have all clients leave."""
+        """Close all clients."""
         for client in self._clients:
             client.close()
 
 
 @pytest.fixture
-def town(network: Network, prepared: MakeDaemon) -> Iterator[Town]:
-    """Prepare a daemon with a dual-stack listener and a Unix socket."""
+def host(network: Network, prepared: MakeDaemon) -> Iterator[Host]:
+    """Create a daemon with a dual-stack listener and a Unix socket, not started yet."""
     listen = [{"address": "::", "port": 0}, {"address": "unix:t.sock"}]
-    made = Town(network, prepared(listen=listen))
+    made = Host(network, prepared(listen=listen))
     yield made
     made.close()
 
 
-def is_let_in(client: Client) -> bool:
-    """Tell whether a client is served."""
+def is_served(client: Client) -> bool:
+    """Tell whether a client gets an answer."""
     try:
         return bool(ANSWER.fullmatch(client.ask()))
     except ConnectionError:
@@ -108,85 +108,90 @@ def is_let_in(client: Client) -> bool:
 
 
 def test_the_most_specific_network_decides_for_every_kind_of_address(
-    town: Town, figure: Figure
+    host: Host, figure: Figure
 ) -> None:
-    """IPv4, IPv6 and mapped clients meet their lists, a Unix client none, and `explain` agrees."""
-    town.start(access=ACCESS)
-    assert {source: is_let_in(town.connect(source)) for source in VERDICTS} == VERDICTS
-    assert is_let_in(town.connect("unix"))
+    """Lists apply to IPv4, IPv6 and mapped addresses, not to Unix clients; `explain` agrees."""
+    host.start(access=ACCESS)
+    assert {source: is_served(host.connect(source)) for source in VERDICTS} == VERDICTS
+    assert is_served(host.connect("unix"))
     for source in ("127.0.1.7", "::ffff:127.0.1.1", "::ffff:127.0.3.1", ADDRESSES[3]):
-        assert (town.daemon.tetrad("explain", source).status == 0) is VERDICTS[source]
-    assert town.daemon.status()["refused"]["access"] == list(VERDICTS.values()).count(False)
+        assert (host.daemon.tetrad("explain", source).status == 0) is VERDICTS[source]
+    assert host.daemon.status()["refused"]["access"] == list(VERDICTS.values()).count(False)
     figure(f"{len(VERDICTS)} addresses")
 
 
-def test_neighbours_in_an_ipv6_network_have_one_share(town: Town) -> None:
+def test_addresses_of_one_ipv6_64_share_a_limit(host: Host) -> None:
     """`clients_per_source` counts a /64 as one source, and the next /64 as another."""
-    town.start(limits={"clients_per_source": 1})
-    town.served("2001:db8:0:1::1")
+    host.start(limits={"clients_per_source": 1})
+    host.served("2001:db8:0:1::1")
     sources = ("2001:db8:0:1::2", "2001:db8:0:2::1", "2001:db8:0:2::7", "127.0.1.1")
-    assert [is_let_in(town.connect(source)) for source in sources] == [False, True, False, True]
+    assert [is_served(host.connect(source)) for source in sources] == [
+        False,
+        True,
+        False,
+        True,
+    ]
     mapped = ("::ffff:127.0.1.1", "::ffff:127.0.1.2")
-    assert [is_let_in(town.connect(source)) for source in mapped] == [False, True]
+    assert [is_served(host.connect(source)) for source in mapped] == [False, True]
 
 
 IPV4 = {"127.0.1.1", "127.0.1.2"}
 MAPPED = {f"::ffff:{source}" for source in IPV4}
-EVERYONE = IPV4 | MAPPED | {ADDRESSES[0]}
+ALL_SOURCES = IPV4 | MAPPED | {ADDRESSES[0]}
 
 
 @pytest.mark.parametrize(
-    ("access", "forbidden"),
+    ("access", "denied"),
     [
         ({"deny": ["127.0.1.1"]}, {"127.0.1.1", "::ffff:127.0.1.1"}),
         ({"deny": ["::ffff:127.0.1.2"]}, {"127.0.1.2", "::ffff:127.0.1.2"}),
         (
             {"deny": ["127.0.0.0/8"], "allow": ["127.0.1.2"]},
-            EVERYONE - {"127.0.1.2", "::ffff:127.0.1.2"},
+            ALL_SOURCES - {"127.0.1.2", "::ffff:127.0.1.2"},
         ),
         ({"deny": ["::/0"]}, {ADDRESSES[0]}),
-        ({"deny": ["0.0.0.0/0", "::/0"]}, EVERYONE),
+        ({"deny": ["0.0.0.0/0", "::/0"]}, ALL_SOURCES),
         ({"allow": ["2001:db8::/32"]}, IPV4 | MAPPED),
     ],
 )
-def test_who_is_forbidden_by_a_reload_has_to_leave(
-    town: Town, access: dict[str, list[str]], forbidden: set[str]
+def test_a_reload_ends_the_sessions_that_it_denies(
+    host: Host, access: dict[str, list[str]], denied: set[str]
 ) -> None:
-    """New lists end the sessions that they forbid, of every kind of address, and no other."""
-    town.start(handlers={"clients_each": 2})
-    clients = {source: town.served(source) for source in (*EVERYONE, "unix")}
-    town.daemon.configure(access=access)
-    assert town.daemon.tetrad("reload").status == 0
-    assert [clients.pop(source).read_all() for source in forbidden] == [b""] * len(forbidden)
+    """New lists end the sessions that they deny, of every kind of address, and no others."""
+    host.start(handlers={"clients_each": 2})
+    clients = {source: host.served(source) for source in (*ALL_SOURCES, "unix")}
+    host.daemon.configure(access=access)
+    assert host.daemon.tetrad("reload").status == 0
+    assert [clients.pop(source).read_all() for source in denied] == [b""] * len(denied)
     assert all(ANSWER.fullmatch(client.ask()) for client in clients.values())
-    town.daemon.wait_for("client.disconnected", count=len(forbidden), reason="stopping")
-    assert town.daemon.status()["clients"]["now"] == len(clients)
+    host.daemon.wait_for("client.disconnected", count=len(denied), reason="stopping")
+    assert host.daemon.status()["clients"]["now"] == len(clients)
 
 
-def test_whatever_they_are_at_they_are_gone_in_time(daemon: MakeDaemon, figure: Figure) -> None:
-    """Who is forbidden has `stop_timeout` to finish, within a command or an answer, and no more."""
+def test_denied_sessions_end_within_stop_timeout(daemon: MakeDaemon, figure: Figure) -> None:
+    """A denied session has `stop_timeout` to finish, also inside a command or an answer."""
     session = {"send_timeout": None, "idle_timeout": None}
     served = daemon(
         daemon={"stop_timeout": "500ms"}, session=session, commands=hostile.LONG_COMMAND
     )
-    silent, begun, deaf = (served.connect_with_little_room() for _ in range(3))
-    begun.say(b"ti")
+    silent, partial, deaf = (served.connect_with_small_buffers() for _ in range(3))
+    partial.send_and_wait(b"ti")
     hostile.never_read(deaf)
     served.wait_for("client.connected", count=3)
     served.configure(access={"deny": ["127.0.0.0/8"]})
     began = time.monotonic()
     assert served.tetrad("reload").status == 0
     assert silent.read_all() == b""
-    assert begun.read_all() == b""
+    assert partial.read_all() == b""
     served.wait_for("client.disconnected", count=3, reason="stopping")
     seconds = time.monotonic() - began
     assert seconds <= 0.5 + SLACK_SECONDS
-    figure(f"gone {seconds:.2f} s after the reload was asked for")
+    figure(f"ended {seconds:.2f} s after the reload was requested")
 
 
 @needs_strace
-def test_an_order_that_is_not_heard_is_given_again(daemon: MakeDaemon) -> None:
-    """A signal that comes just before a handler falls asleep does not wake it."""
+def test_a_handler_that_misses_its_signal_is_signalled_again(daemon: MakeDaemon) -> None:
+    """A signal that arrives just before a handler waits does not interrupt the wait."""
     served = daemon()
     client = served.served(source="127.0.0.9")
     served.configure(access={"deny": ["127.0.0.9"]})

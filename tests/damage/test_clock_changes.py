@@ -1,4 +1,4 @@
-"""Clocks that are set, and clocks that change with the season: only the answers change."""
+"""Changes of the system clock and of daylight saving time affect the answers and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from damage import hostile
-from processes import PATIENCE_SECONDS
+from processes import TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 YEARS = timedelta(days=20 * 365)
 TOLERANCE_SECONDS = 0.5
 CLOCK_SECONDS = 5.0
-"""By how much an answer may differ from the clock, on a machine that is very busy."""
+"""How far an answer may differ from the clock on a very busy machine."""
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -35,7 +35,7 @@ _LIBRARIES = "/usr/lib/*/faketime/libfaketime.so.1"
 
 
 class Clock:
-    """The clock of a daemon that was started with it; it can be set while the daemon runs."""
+    """The clock of a daemon started with it, which can be set while the daemon runs."""
 
     def __init__(self, folder: str, library: str) -> None:
         self._file = os.path.join(folder, "clock")
@@ -51,28 +51,28 @@ class Clock:
 
     @property
     def now(self) -> datetime:
-        """What it shows."""
+        """The time that it shows."""
         return datetime.now(UTC) + self._step
 
     def step(self, by: timedelta) -> None:
-        """Set it forward or back, at one blow."""
+        """Move it forward or back at once."""
         self._step += by
         with open(self._file + ".new", "w", encoding="ascii") as file:
             file.write(f"{self._step.total_seconds():+f}")
         os.replace(self._file + ".new", self._file)
 
     def set(self, moment: datetime) -> None:
-        """Set it to a moment."""
+        """Set it to a time."""
         self.step(moment - self.now)
 
     def shows(self, answer: bytes, zone: ZoneInfo) -> bool:
         """Tell whether an answer is the time that it shows."""
-        said = datetime.strptime(answer.decode(), "%Y/%m/%d %H:%M:%S").replace(tzinfo=zone)
-        return abs((said - self.now).total_seconds()) < CLOCK_SECONDS
+        answered = datetime.strptime(answer.decode(), "%Y/%m/%d %H:%M:%S").replace(tzinfo=zone)
+        return abs((answered - self.now).total_seconds()) < CLOCK_SECONDS
 
 
-class Timekeeper:
-    """Starts daemons by a clock that can be set."""
+class ClockedDaemons:
+    """Starts daemons with a clock that can be set."""
 
     def __init__(self, make: MakeDaemon, library: str) -> None:
         self._make = make
@@ -80,7 +80,7 @@ class Timekeeper:
         self._shared: set[str] = set()
 
     def start(self, **settings: object) -> tuple[Daemon, Clock]:
-        """Start one, in the time zone of Berlin."""
+        """Start a daemon in the time zone of Berlin."""
         daemon = self._make(folder="", **settings)
         clock = Clock(daemon.folder, self._library)
         plain = daemon.environment
@@ -93,7 +93,7 @@ class Timekeeper:
         return daemon, clock
 
     def close(self) -> None:
-        """Take away what the library leaves of programs that end without a word to it."""
+        """Remove the shared memory that libfaketime leaves when a program calls _exit(2)."""
         for name in self._shared:
             for kind in ("", "sem."):
                 with contextlib.suppress(FileNotFoundError):
@@ -101,14 +101,14 @@ class Timekeeper:
 
 
 @pytest.fixture
-def timekeeper(prepared: MakeDaemon) -> Iterator[Timekeeper]:
-    """Find the library that lies about the time."""
+def clocked_daemons(prepared: MakeDaemon) -> Iterator[ClockedDaemons]:
+    """Find libfaketime."""
     libraries = glob.glob(_LIBRARIES)
     if not libraries:
         pytest.skip("libfaketime is not installed: install faketime")
-    keeper = Timekeeper(prepared, libraries[0])
-    yield keeper
-    keeper.close()
+    made = ClockedDaemons(prepared, libraries[0])
+    yield made
+    made.close()
 
 
 stepped = pytest.mark.parametrize("step", [DAY, -DAY], ids=["forward", "back"])
@@ -119,11 +119,11 @@ stepped = pytest.mark.parametrize("step", [DAY, -DAY], ids=["forward", "back"])
     [DAY, -DAY, YEARS],
     ids=["forward", "back", "to 2038 and on"],
 )
-def test_no_session_is_cut_and_the_new_time_is_told(
-    timekeeper: Timekeeper, step: timedelta
+def test_sessions_continue_with_the_new_time(
+    clocked_daemons: ClockedDaemons, step: timedelta
 ) -> None:
-    """When the clock is set, everybody stays, and is told the new time; nobody is any older."""
-    served, clock = timekeeper.start(handlers={"spare": 1})
+    """No session ends, answers and log show the new time, and ages do not change."""
+    served, clock = clocked_daemons.start(handlers={"spare": 1})
     clients = [served.served() for _ in range(3)]
     assert clock.shows(clients[0].ask(), BERLIN)
     clock.step(step)
@@ -134,15 +134,17 @@ def test_no_session_is_cut_and_the_new_time_is_told(
     assert abs((logged - clock.now).total_seconds()) < CLOCK_SECONDS
     assert not served.events("client.disconnected")
     status = served.status()
-    assert 0 <= status["sessions"][0]["age"] <= status["uptime"] < PATIENCE_SECONDS
+    assert 0 <= status["sessions"][0]["age"] <= status["uptime"] < TIMEOUT_SECONDS
 
 
 @stepped
-def test_deadlines_hold(timekeeper: Timekeeper, figure: Figure, step: timedelta) -> None:
-    """Each of them is as long as it says, whatever the clock says meanwhile."""
+def test_deadlines_do_not_depend_on_the_clock(
+    clocked_daemons: ClockedDaemons, figure: Figure, step: timedelta
+) -> None:
+    """Each deadline keeps its length when the clock is set."""
     session = dict.fromkeys(("first_command_timeout", "idle_timeout", "send_timeout"), "800ms")
-    served, clock = timekeeper.start(session=session, commands=hostile.LONG_COMMAND)
-    silent, idle, deaf = (served.connect_with_little_room() for _ in range(3))
+    served, clock = clocked_daemons.start(session=session, commands=hostile.LONG_COMMAND)
+    silent, idle, deaf = (served.connect_with_small_buffers() for _ in range(3))
     idle.ask()
     hostile.never_read(deaf)
     clock.step(step)
@@ -155,9 +157,11 @@ def test_deadlines_hold(timekeeper: Timekeeper, figure: Figure, step: timedelta)
 
 
 @stepped
-def test_the_longest_duration_holds(timekeeper: Timekeeper, step: timedelta) -> None:
-    """`max_duration` is measured by no clock that can be set."""
-    served, clock = timekeeper.start(session={"max_duration": "800ms"})
+def test_max_duration_does_not_depend_on_the_clock(
+    clocked_daemons: ClockedDaemons, step: timedelta
+) -> None:
+    """`max_duration` keeps its length when the clock is set."""
+    served, clock = clocked_daemons.start(session={"max_duration": "800ms"})
     client = served.served()
     clock.step(step)
     assert client.read_all() == b""
@@ -166,11 +170,13 @@ def test_the_longest_duration_holds(timekeeper: Timekeeper, step: timedelta) -> 
 
 
 @stepped
-def test_a_stop_takes_no_longer(timekeeper: Timekeeper, step: timedelta) -> None:
-    """`stop_timeout` holds, and the daemon does not end before its sessions."""
-    served, clock = timekeeper.start(daemon={"stop_timeout": "800ms"})
+def test_stop_timeout_does_not_depend_on_the_clock(
+    clocked_daemons: ClockedDaemons, step: timedelta
+) -> None:
+    """`stop_timeout` keeps its length, and the daemon does not exit before its sessions."""
+    served, clock = clocked_daemons.start(daemon={"stop_timeout": "800ms"})
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     began = time.monotonic()
     served.signal(signal.SIGTERM)
     served.wait_for("server.stopping")
@@ -181,9 +187,11 @@ def test_a_stop_takes_no_longer(timekeeper: Timekeeper, step: timedelta) -> None
 
 
 @stepped
-def test_rates_are_not_the_clocks(timekeeper: Timekeeper, step: timedelta) -> None:
-    """Who has come too fast has to wait as long as before; who has not may come."""
-    served, clock = timekeeper.start(limits={"rate_per_source": "2/h"})
+def test_rate_limits_do_not_depend_on_the_clock(
+    clocked_daemons: ClockedDaemons, step: timedelta
+) -> None:
+    """A source over its rate stays refused, another one is admitted."""
+    served, clock = clocked_daemons.start(limits={"rate_per_source": "2/h"})
     served.served(source="127.0.0.2")
     clock.step(step)
     served.served(source="127.0.0.2")
@@ -199,14 +207,16 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_summer_time_comes_and_goes_within_a_session(timekeeper: Timekeeper, change: str) -> None:
-    """From one second to the next an hour is left out, or told once more, to the same client.
+def test_daylight_saving_changes_within_a_session(
+    clocked_daemons: ClockedDaemons, change: str
+) -> None:
+    """An hour is skipped or repeated between two answers in one session.
 
-    It is the same for local time and for that of a zone by its name.
+    This holds for the local time and for a time zone given by name.
     """
     moment, before, after = CHANGES[change]
     named = {"clock": "%Y/%m/%d %H:%M:%S", "timezone": BERLIN.key}
-    served, clock = timekeeper.start(commands={"zone": named})
+    served, clock = clocked_daemons.start(commands={"zone": named})
     client = served.served()
     clock.set(datetime.fromisoformat(moment))
     assert client.ask().startswith(before)

@@ -1,7 +1,7 @@
-"""System calls that fail: strace makes them, early, later on, and for as long as it is there.
+"""System calls that fail: strace injects errors early, later, and for as long as it is attached.
 
-Whatever fails, the daemon goes on: the next client is served as soon as it is over, nothing spins
-meanwhile, the log is not flooded, and nothing is left behind.
+The daemon must keep serving, answer the next client soon afterwards, not spin, not flood the log,
+and leave nothing behind.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import PATIENCE_SECONDS
+from processes import TIMEOUT_SECONDS
 
-from .fault_injection import ONCE, SETTINGS, Episode, Pair, Patient, Row
+from .fault_injection import ONCE, SETTINGS, Episode, FaultyDaemon, Pair, Row
 from .strace import Trace, needs_strace, strace
 from .triggers import (
     a_command,
-    a_goodbye,
+    a_log_reopen,
     a_new_listener,
     a_new_logger,
+    a_quit,
     a_refusal,
     a_reload,
-    a_reopening,
+    a_source_request,
     a_status,
-    an_outlook,
 )
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 pytestmark = needs_strace
 
 RECOVERY_SECONDS = 1.0
-"""How soon after the end of a fault the next client has its answer."""
+"""How soon the next client must be answered after the failures end."""
 
 MOST_OF_A_CORE = 0.05
-"""How much a process may work while there is nothing that it can do."""
+"""How much of a core a process may use while it cannot make progress."""
 
 MOST_COMPLAINTS = 2
-"""How many lines of the log an episode may cost."""
+"""How many error events an episode may log."""
 
 SPARE = {"handlers": {"spare": 1}}
 SLOW = {"session": {"idle_timeout": "3s"}}
-"""A look that outlasts the second in which a logger is not tried again."""
+"""Idle for longer than the second after which the master restarts a logger."""
 
 TABLE = (
     Row(
@@ -68,7 +68,7 @@ TABLE = (
     Row("master", "read", "EINTR EAGAIN", ""),
     Row("master", "write", "EINTR EAGAIN", "ENOMEM", a_refusal),
     Row("master", "recvfrom", "EINTR EAGAIN", "ENOMEM", a_status),
-    Row("master", "write", "EINTR EAGAIN", "ENOMEM ENOBUFS", an_outlook),
+    Row("master", "write", "EINTR EAGAIN", "ENOMEM ENOBUFS", a_source_request),
     Row("master", "pipe2", "", "EMFILE ENFILE ENOMEM", a_reload),
     Row("master", "socket", "", "EMFILE ENFILE ENOMEM ENOBUFS EPERM", a_new_listener, ONCE),
     Row("master", "bind", "", "ENOMEM ENOSPC EIO", a_new_listener, ONCE),
@@ -83,11 +83,11 @@ TABLE = (
     Row("the handler", "sendto", "EINTR EAGAIN", "ENOMEM ENOBUFS EPERM", a_command),
     Row("the handler", "poll", "EINTR", "ENOMEM", a_command),
     Row("the handler", "write", "EINTR EAGAIN", "ENOMEM", a_command),
-    Row("the handler", "shutdown", "ENOBUFS", "", a_goodbye, ONCE),
+    Row("the handler", "shutdown", "ENOBUFS", "", a_quit, ONCE),
     Row("logger", "read", "EINTR", "EIO"),
     Row("logger", "poll", "EINTR", "ENOMEM"),
     Row("logger", "write", "EINTR EAGAIN", "ENOSPC EIO EPERM ENOMEM"),
-    Row("logger", "openat", "EINTR", "EMFILE ENFILE ENOMEM ENOSPC EIO EPERM", a_reopening),
+    Row("logger", "openat", "EINTR", "EMFILE ENFILE ENOMEM ENOSPC EIO EPERM", a_log_reopen),
     Row("logger", "newfstatat", "", "ENOMEM EIO EACCES"),
     Row("logger", "pread64", "EINTR", "EIO"),
     Row("master", "pidfd_open", "", "EMFILE ENFILE ENOMEM", a_new_logger, ONCE, SLOW),
@@ -106,32 +106,32 @@ BY_DEFAULT = (
     "the handler, recvfrom, a_command, EIO",
     "logger, write, a_client, ENOSPC",
 )
-"""One of each kind; the long test does all of them."""
+"""One case of each kind; the long test runs all of them."""
 
-AT_ONCE = 3
-"""How many daemons suffer at the same time: most of it is waiting."""
+PARALLEL = 3
+"""How many daemons are tested in parallel: most of the time is spent waiting."""
 
 
 ENDS_A_LOGGER = {"read", "poll", "pread64", "pwrite64"}
-"""The calls without which a logger cannot go on: another one does."""
+"""Calls without which a logger exits; the master starts another one."""
 
 
-def suffer(daemon: Daemon, pairs: Sequence[Pair]) -> dict[str, Episode]:
-    """Have a daemon suffer all of this, one after another."""
-    patient = Patient(daemon.start())
+def inject(daemon: Daemon, pairs: Sequence[Pair]) -> dict[str, Episode]:
+    """Inject these failures into a daemon, one after another."""
+    faulty = FaultyDaemon(daemon.start())
     logger = daemon.logger
     episodes = {f"{pair}, {when}": (pair, when) for pair in pairs for when in pair.episodes}
-    outcome = {name: patient.suffer(*episode) for name, episode in episodes.items()}
+    outcome = {name: faulty.inject(*episode) for name, episode in episodes.items()}
     assert not daemon.events("server.failed")
     row = pairs[0].row
-    if row.call not in ENDS_A_LOGGER and row.rouse is not a_new_logger:
+    if row.call not in ENDS_A_LOGGER and row.trigger is not a_new_logger:
         assert daemon.logger == logger
     daemon.stop()
     return outcome
 
 
 def problems_of(outcome: Mapping[str, Episode]) -> list[str]:
-    """Return what an episode should not have cost."""
+    """Return the episodes that cost too much."""
     return [
         f"{name}: {episode}"
         for name, episode in outcome.items()
@@ -142,14 +142,14 @@ def problems_of(outcome: Mapping[str, Episode]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", BY_DEFAULT)
-def test_a_call_that_fails_costs_little(prepared: MakeDaemon, name: str) -> None:
-    """The daemon serves on, does not spin, says so in a line or two, and is then as before."""
+def test_a_failed_call_costs_little(prepared: MakeDaemon, name: str) -> None:
+    """The daemon keeps serving, does not spin, logs at most two events, and recovers fully."""
     pair = PAIRS[name]
-    assert not problems_of(suffer(prepared(**{**SETTINGS, **pair.row.settings}), [pair]))
+    assert not problems_of(inject(prepared(**{**SETTINGS, **pair.row.settings}), [pair]))
 
 
-def test_nobody_waits_for_a_client_that_could_not_be_passed(prepared: MakeDaemon) -> None:
-    """Neither does a master that rehearses that, nor one that has spares: it forks another."""
+def test_a_client_that_cannot_be_passed_gets_another_handler(prepared: MakeDaemon) -> None:
+    """If sendmsg fails, neither the warm-up nor a session hangs: the master forks a handler."""
     daemon = prepared(handlers={"spare": 1})
     with tempfile.NamedTemporaryFile(prefix="tetrad-strace-") as file:
         under = strace(file.name, "sendmsg", "error=ETOOMANYREFS")
@@ -157,24 +157,24 @@ def test_nobody_waits_for_a_client_that_could_not_be_passed(prepared: MakeDaemon
         listening = daemon.wait_for("server.listening")
         daemon.ports = [listening["port"]]
         assert daemon.connect().quit() == b"quit"
-        assert Trace(file.name, tracer).faults
+        assert Trace(file.name, tracer).injected_failures
         os.kill(listening["pid"], signal.SIGTERM)
-        assert tracer.wait(PATIENCE_SECONDS) == 0
+        assert tracer.wait(TIMEOUT_SECONDS) == 0
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_every_call_that_fails_costs_little(prepared: MakeDaemon, figure: Figure) -> None:
-    """Each pair of a call and an error of the table, early, in the middle, and late."""
+def test_every_failed_call_costs_little(prepared: MakeDaemon, figure: Figure) -> None:
+    """Every pair of call and error in the table, early, in the middle and late."""
     assert len(PAIRS) >= 60
     daemons = [prepared(**{**SETTINGS, **row.settings}) for row in TABLE]
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = pool.map(suffer, daemons, [row.pairs for row in TABLE])
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
+        outcomes = pool.map(inject, daemons, [row.pairs for row in TABLE])
     outcome = {name: episode for one in outcomes for name, episode in one.items()}
     faults, seconds, shares, complaints = zip(*outcome.values(), strict=True)
     figure(
-        f"{len(PAIRS)} pairs in {len(outcome)} episodes, {sum(faults)} calls failed; "
-        f"the next client was served after {max(seconds) * 1000:.0f} ms at most, "
-        f"{max(shares):.1%} of a core, {max(complaints)} complaints"
+        f"{len(PAIRS)} pairs in {len(outcome)} episodes, {sum(faults)} failed calls; "
+        f"the next client was answered after {max(seconds) * 1000:.0f} ms at most, "
+        f"{max(shares):.1%} of a core, {max(complaints)} error events"
     )
     assert not problems_of(outcome)

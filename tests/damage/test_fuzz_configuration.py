@@ -1,8 +1,7 @@
-"""Whatever is in the configuration file: a configuration, or problems with their places.
+"""Fuzzed configuration files yield either problems with line and column, or a usable configuration.
 
-Files that operators have written are spoilt byte by byte, word by word, and as trees. What is read
-from them without a problem must be good for everything that comes after: a plan, its commands, and
-a dump that loads back to the same.
+Real files are changed byte by byte, word by word and as trees. A file that is accepted must also
+work in all later steps: runtime configuration, commands, and a dump that loads back to the same.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tetrad.config.model import Config
 from tetrad.handler import commands
 from tetrad.launch import runtime_config
 
-from .fuzzing import in_batches, misshapen, patience, seeded, spoilt
+from .fuzzing import mutated, mutated_tree, run_batches, seeded_random, time_limit
 
 if TYPE_CHECKING:
     from conftest import Figure
@@ -30,10 +29,10 @@ PROJECT = pathlib.Path(__file__).parents[2]
 BATCH = 2500
 
 SAMPLE = (PROJECT / "etc" / "tetrad.yaml").read_bytes()
-"""The file that is installed; what it says is commented out."""
+"""The installed file, in which most settings are commented out."""
 
 EVERYTHING = re.sub(rb"(?m)^#(?=[a-z ] ?[ a-z-]*[a-z]*:|  )", b"", SAMPLE)
-"""The same with every key in force."""
+"""The same file with every key enabled."""
 
 CORPUS = [
     SAMPLE,
@@ -70,20 +69,20 @@ FILE = "/etc/tetrad/tetrad.yaml"
 PROBLEM = re.compile(rf"{re.escape(FILE)}:[1-9]\d*:[1-9]\d*: \S.*")
 
 
-def a_file(chance: random.Random) -> bytes:
-    """Return a file that somebody might have meant as a configuration."""
-    if chance.random() < 2 / 3:
-        return spoilt(chance, chance.choice(CORPUS), CORPUS)
-    tree = chance.choice(TREES)
-    for _ in range(chance.randint(1, 3)):
-        tree = misshapen(chance, tree)
-    style = chance.choice((None, False, True))
+def a_file(rng: random.Random) -> bytes:
+    """Return a mutated configuration file."""
+    if rng.random() < 2 / 3:
+        return mutated(rng, rng.choice(CORPUS), CORPUS)
+    tree = rng.choice(TREES)
+    for _ in range(rng.randint(1, 3)):
+        tree = mutated_tree(rng, tree)
+    style = rng.choice((None, False, True))
     text = yaml.dump(tree, Dumper=DUMPER, default_flow_style=style, allow_unicode=True)
-    return text.encode() if chance.random() < 2 / 3 else spoilt(chance, text.encode(), CORPUS)
+    return text.encode() if rng.random() < 2 / 3 else mutated(rng, text.encode(), CORPUS)
 
 
 def check(data: bytes) -> bool:
-    """Read a file; return whether it was without problems, which then must be true."""
+    """Read a file; return whether it was accepted, in which case all later steps must succeed."""
     loaded = yaml_reader.read(data, FILE)
     for problem in loaded.problems:
         assert PROBLEM.fullmatch(problem), (data, problem)
@@ -100,26 +99,26 @@ def check(data: bytes) -> bool:
 
 
 def batch(seed: int) -> int:
-    """Read so many spoilt files, and return how many of them were without problems."""
-    chance = random.Random(seed)  # noqa: S311 - it is to be repeated
-    good = 0
-    with patience() as begin:
+    """Read a batch of mutated files, and return how many were accepted."""
+    rng = random.Random(seed)  # noqa: S311 - it must be repeatable
+    accepted = 0
+    with time_limit() as begin:
         for _ in range(BATCH):
-            data = a_file(chance)
+            data = a_file(rng)
             begin()
-            good += check(data)
-    return good
+            accepted += check(data)
+    return accepted
 
 
-def test_a_spoilt_file_has_problems_or_is_a_configuration(figure: Figure) -> None:
-    """Thousands of spoilt files are read, or refused with line and column, and at once."""
-    good = batch(seeded(figure).getrandbits(32))
-    figure(f"{BATCH} files, {good} of them good")
+def test_a_mutated_file_is_refused_with_a_position_or_usable(figure: Figure) -> None:
+    """2,500 mutated files."""
+    accepted = batch(seeded_random(figure).getrandbits(32))
+    figure(f"{BATCH} files, {accepted} of them accepted")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_hundred_thousand_spoilt_files(figure: Figure) -> None:
-    """A hundred thousand spoilt files are read, or refused with line and column, and at once."""
-    good, seconds = in_batches(seeded(figure), batch, 100_000 // BATCH)
-    figure(f"100000 files, {good} of them good, in {seconds:.0f} s")
+def test_100000_mutated_files(figure: Figure) -> None:
+    """100,000 mutated files, in two processes."""
+    accepted, seconds = run_batches(seeded_random(figure), batch, 100_000 // BATCH)
+    figure(f"100000 files, {accepted} of them accepted, in {seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""Nonsense at the control socket: said to the daemon, and said by somebody in its place."""
+"""Invalid requests to the control socket, and invalid answers from a false daemon behind it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from processes import PATIENCE_SECONDS, descriptors_of, until
+from processes import TIMEOUT_SECONDS, descriptors_of, until
 
-from .fuzzing import misshapen, patience, seeded, spoilt, tetrad
+from .fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
 
 if TYPE_CHECKING:
     import random
@@ -38,11 +38,11 @@ COMMANDS = (
     (("explain", "192.0.2.1"), {0, 1, 4}),
     (("reload",), {0, 1, 78}),
 )
-"""What asks a daemon, and the exit statuses that it may then have."""
+"""Commands that ask a daemon, and the exit statuses that are allowed."""
 
 HOLD_LOCK = """\
 import sys
-from tetrad import pidfile
+from tetrad.launch import pidfile
 with pidfile.turn_to_start(sys.argv[1]) as fd:
     pidfile.take(fd)
     print("held", flush=True)
@@ -50,10 +50,10 @@ with pidfile.turn_to_start(sys.argv[1]) as fd:
 """
 
 
-def say(daemon: Daemon, message: bytes) -> bytes:
-    """Send a message, and return the answer; none from a daemon that has had enough of it."""
+def send_request(daemon: Daemon, message: bytes) -> bytes:
+    """Send a message, and return the answer; empty if the daemon closes the connection."""
     with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(PATIENCE_SECONDS)
+        peer.settimeout(TIMEOUT_SECONDS)
         peer.connect(os.path.join(daemon.folder, "control.sock"))
         with contextlib.suppress(ConnectionError):
             peer.sendall(message)
@@ -62,46 +62,46 @@ def say(daemon: Daemon, message: bytes) -> bytes:
     return b""
 
 
-def talk_nonsense(daemon: Daemon, chance: random.Random, count: int) -> None:
-    """Say so many things to a daemon, which has to go on as if nothing had been said."""
+def send_mutated_requests(daemon: Daemon, rng: random.Random, count: int) -> None:
+    """Send mutated requests; the daemon must go on without a change."""
     before = descriptors_of(daemon.pid).keys()
     answered = 0
     for number in range(count):
-        message = spoilt(chance, chance.choice(REQUESTS), MIXTURE)
-        answer = say(daemon, message)
+        message = mutated(rng, rng.choice(REQUESTS), MIXTURE)
+        answer = send_request(daemon, message)
         answered += bool(answer)
         assert not answer or isinstance(json.loads(answer), dict), message
         assert answer.count(b"\n") == bool(answer), message
         if not number % 100:
-            assert json.loads(say(daemon, b"status\n"))["pid"] == daemon.pid, message
-            assert json.loads(say(daemon, b"source 192.0.2.1\n"))["access"], message
+            assert json.loads(send_request(daemon, b"status\n"))["pid"] == daemon.pid, message
+            assert json.loads(send_request(daemon, b"source 192.0.2.1\n"))["access"], message
     assert answered
     assert {line["level"] for line in daemon.events()} == {"info"}
     until(lambda: descriptors_of(daemon.pid).keys() == before, "the descriptors of before")
     daemon.served().quit()
 
 
-def test_a_daemon_that_is_told_nonsense_goes_on(daemon: MakeDaemon, figure: Figure) -> None:
-    """Spoilt requests are answered or not; those that are none are, and nothing is left behind."""
-    talk_nonsense(daemon(), seeded(figure), 500)
+def test_mutated_requests_do_not_affect_the_daemon(daemon: MakeDaemon, figure: Figure) -> None:
+    """Mutated requests may go unanswered; valid ones are answered, and nothing is left behind."""
+    send_mutated_requests(daemon(), seeded_random(figure), 500)
 
 
-def test_a_request_that_is_too_long_is_not_read_to_its_end(daemon: MakeDaemon) -> None:
-    """Nobody's request has more than two hundred bytes, so there is no answer to it."""
+def test_an_overlong_request_gets_no_answer(daemon: MakeDaemon) -> None:
+    """No valid request has more than 200 bytes."""
     served = daemon()
-    assert say(served, b"status" + b" " * 200 + b"\n") == b""
-    assert json.loads(say(served, b"status\n"))["pid"] == served.pid
+    assert send_request(served, b"status" + b" " * 200 + b"\n") == b""
+    assert json.loads(send_request(served, b"status\n"))["pid"] == served.pid
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_ten_thousand_spoilt_requests(daemon: MakeDaemon, figure: Figure) -> None:
-    """Ten thousand spoilt requests change nothing."""
-    talk_nonsense(daemon(), seeded(figure), 10_000)
+def test_10000_mutated_requests(daemon: MakeDaemon, figure: Figure) -> None:
+    """10,000 mutated requests change nothing."""
+    send_mutated_requests(daemon(), seeded_random(figure), 10_000)
 
 
 class Impostor:
-    """Somebody who holds a daemon's pidfile, and says at its control socket whatever we want."""
+    """A process that holds a daemon's pidfile lock and answers on its control socket."""
 
     def __init__(self, daemon: Daemon) -> None:
         command = [sys.executable, "-c", HOLD_LOCK, daemon.pidfile]
@@ -117,7 +117,7 @@ class Impostor:
         self._thread.start()
 
     def _serve(self) -> None:
-        with contextlib.suppress(OSError):  # it was told to end
+        with contextlib.suppress(OSError):  # the listener was shut down
             while True:
                 peer, _ = self._listener.accept()
                 with peer, contextlib.suppress(ConnectionError):
@@ -125,8 +125,8 @@ class Impostor:
                     for piece in self.answer:
                         peer.sendall(piece)
 
-    def end(self) -> None:
-        """Be nobody any more."""
+    def close(self) -> None:
+        """Stop answering, and release the pidfile."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
@@ -135,51 +135,55 @@ class Impostor:
 
 @pytest.fixture
 def impostor(prepared: MakeDaemon) -> Iterator[Impostor]:
-    """Have somebody in the place of a daemon."""
+    """Start an impostor in place of a daemon."""
     impostor = Impostor(prepared())
     yield impostor
-    impostor.end()
+    impostor.close()
 
 
 @pytest.fixture
 def answers(daemon: MakeDaemon) -> list[bytes]:
-    """Return what a daemon answers who has a client, and one who stops it."""
+    """Return real answers of a daemon with one client, and two answers to `reload`."""
     served = daemon(limits={"clients_per_source": 2, "rate_per_source": "9/s"})
     served.served()
     requests = (b"status\n", b"source 192.0.2.1\n", b"reload\n", b"nonsense\n")
-    return [*(say(served, request) for request in requests), b'{"errors":["x"]}', b'{"changes":{}}']
+    return [
+        *(send_request(served, request) for request in requests),
+        b'{"errors":["x"]}',
+        b'{"changes":{}}',
+    ]
 
 
-def an_answer(chance: random.Random, answers: list[bytes]) -> bytes:
-    """Return what a daemon might have answered, but for something."""
-    answer = chance.choice(answers)
-    if chance.random() < 1 / 2:
+def an_answer(rng: random.Random, answers: list[bytes]) -> bytes:
+    """Return a mutated answer."""
+    answer = rng.choice(answers)
+    if rng.random() < 1 / 2:
         tree: Any = json.loads(answer)
-        for _ in range(chance.randint(1, 3)):
-            tree = misshapen(chance, tree)
+        for _ in range(rng.randint(1, 3)):
+            tree = mutated_tree(rng, tree)
         answer = json.dumps(tree).encode()
-    return answer if chance.random() < 1 / 2 else spoilt(chance, answer, answers)
+    return answer if rng.random() < 1 / 2 else mutated(rng, answer, answers)
 
 
 @pytest.mark.parametrize(
     "count", [300, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
-def test_operators_are_not_upset_by_what_an_impostor_answers(
+def test_commands_handle_any_answer(
     answers: list[bytes],
     impostor: Impostor,
     capsysbinary: pytest.CaptureFixture[bytes],
     figure: Figure,
     count: int,
 ) -> None:
-    """Whatever the answer: the daemon's state or a line of complaint, and nothing worse."""
-    chance = seeded(figure)
-    with patience() as begin:
+    """Whatever the answer, a command prints the daemon's state or one error message."""
+    rng = seeded_random(figure)
+    with time_limit() as begin:
         for _ in range(count):
-            answer = an_answer(chance, answers)
+            answer = an_answer(rng, answers)
             impostor.answer = [answer]
-            command, statuses = chance.choice(COMMANDS)
+            command, statuses = rng.choice(COMMANDS)
             begin()
-            ran = tetrad(capsysbinary, *command, "-c", impostor.file)
+            ran = run_in_process(capsysbinary, *command, "-c", impostor.file)
             assert ran.status in statuses, (command, answer)
             assert all(map(str.isprintable, (ran.out + ran.err).splitlines())), (command, answer)
             assert "--json" not in command or json.loads(ran.out), answer
@@ -192,93 +196,93 @@ def test_operators_are_not_upset_by_what_an_impostor_answers(
     [b"[" * 100_000, b'{"x":' * 100_000, b"\xff", b'"\\ud800"', b'{"error":"\\u001b[2J\\n"}'],
     ids=["lists", "mappings", "no-text", "half-a-character", "orders-to-a-terminal"],
 )
-def test_an_answer_that_is_none_is_a_line_of_complaint(
+def test_an_unreadable_answer_is_one_error_line(
     impostor: Impostor,
     capsysbinary: pytest.CaptureFixture[bytes],
     command: list[str],
     answer: bytes,
 ) -> None:
-    """What is nested too deeply, no text, or meant for the terminal is not taken for an answer."""
+    """Answers nested too deeply, not UTF-8, or with terminal codes are not shown."""
     impostor.answer = [answer]
-    ran = tetrad(capsysbinary, *command, "-c", impostor.file)
+    ran = run_in_process(capsysbinary, *command, "-c", impostor.file)
     assert ran.status in {1, 4}
     assert ran.err.count("\n") == 1
     assert ran.err.strip().isprintable()
 
 
 def drip() -> Iterator[bytes]:
-    """Answer a little, for ever."""
+    """Answer one byte at a time, without an end."""
     while True:
         yield b" "
         time.sleep(0.05)
 
 
 def flood() -> Iterator[bytes]:
-    """Answer everything that there is."""
+    """Answer as much as the socket takes, without an end."""
     while True:
         yield b" " * (1 << 16)
 
 
 @pytest.mark.parametrize(("endless", "complaint"), [(drip, "no answer"), (flood, "too long")])
-def test_an_answer_without_an_end_is_not_waited_for(
+def test_an_endless_answer_is_an_error(
     impostor: Impostor,
     capsysbinary: pytest.CaptureFixture[bytes],
     endless: Callable[[], Iterator[bytes]],
     complaint: str,
 ) -> None:
-    """Neither who drips nor who floods can keep an operator for ever, or fill the memory."""
+    """A slow and a fast endless answer both end with an error, in bounded time and memory."""
     impostor.answer = endless()
-    ran = tetrad(capsysbinary, "status", "-c", impostor.file)
+    ran = run_in_process(capsysbinary, "status", "-c", impostor.file)
     assert ran.status == 4
     assert complaint in ran.err
 
 
 @pytest.mark.parametrize("number", [1e300, -1e300, 1e12])
 @pytest.mark.parametrize("key", ["started", "uptime", "age"])
-def test_a_status_that_fits_no_calendar_is_refused(
+def test_a_status_with_an_impossible_time_is_refused(
     answers: list[bytes],
     impostor: Impostor,
     capsysbinary: pytest.CaptureFixture[bytes],
     key: str,
     number: float,
 ) -> None:
-    """A moment or a span that nobody could write is not one of a daemon."""
+    """Times and durations must be ones that a calendar can show."""
     status = json.loads(answers[0])
     (status["sessions"][0] if key == "age" else status)[key] = number
     impostor.answer = [json.dumps(status).encode()]
     for arguments in ((), ("--clients",)):
-        ran = tetrad(capsysbinary, "status", *arguments, "-c", impostor.file)
+        ran = run_in_process(capsysbinary, "status", *arguments, "-c", impostor.file)
         assert (ran.status, ran.out) == (4, "")
         assert "the answer cannot be read" in ran.err
 
 
 @pytest.mark.parametrize("answer", [b"{}", b'{"changes":{},"errors":["x"]}'])
-def test_a_reload_without_an_outcome_is_none(
+def test_a_reload_answer_has_either_changes_or_errors(
     impostor: Impostor, capsysbinary: pytest.CaptureFixture[bytes], answer: bytes
 ) -> None:
-    """An outcome is either what changed, or what was wrong."""
+    """Any other answer is an error."""
     impostor.answer = [answer]
-    ran = tetrad(capsysbinary, "reload", "-c", impostor.file)
+    ran = run_in_process(capsysbinary, "reload", "-c", impostor.file)
     assert (ran.status, ran.out) == (1, "")
     assert "expected either changes or errors" in ran.err
 
 
-def test_no_answer_gives_orders_to_a_terminal(
+def test_terminal_codes_in_an_answer_are_escaped(
     answers: list[bytes], impostor: Impostor, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """Whatever words an answer has, root's terminal obeys none, and a line remains one."""
-    order = "\x1b[2J\n\x9b"
-    status = json.loads(answers[0]) | {"version": order}
-    status["sessions"][0]["client"] = order
+    """No answer can control root's terminal or add a line to the output."""
+    escape = "\x1b[2J\n\x9b"
+    status = json.loads(answers[0]) | {"version": escape}
+    status["sessions"][0]["client"] = escape
     for document, *command in (
         (status, "status"),
         (status, "status", "--clients"),
-        ({"changes": {order: order}}, "reload"),
-        ({"errors": [order]}, "reload"),
-        ({"error": order}, "status"),
+        ({"changes": {escape: escape}}, "reload"),
+        ({"errors": [escape]}, "reload"),
+        ({"error": escape}, "status"),
     ):
         impostor.answer = [json.dumps(document).encode()]
-        ran = tetrad(capsysbinary, *command, "-c", impostor.file)
+        ran = run_in_process(capsysbinary, *command, "-c", impostor.file)
         shown = (ran.out + ran.err).split("\n")
         assert all(map(str.isprintable, shown)), command
         assert any("\\x1b[2J\\n\\x9b" in line for line in shown), command

@@ -1,4 +1,4 @@
-"""Nonsense in the log, in the pidfile, and in the environment."""
+"""Invalid content in logs, pidfiles and the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tetrad.cli import log_reader
 from tetrad.launch import socket_activation
 from tetrad.system.sd_notify import Notifier
 
-from .fuzzing import misshapen, patience, seeded, spoilt, tetrad
+from .fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
 
 if TYPE_CHECKING:
     import random
@@ -33,17 +33,17 @@ CHOICES = (
     ("--level", "warning"),
     ("--since", "3650d"),
 )
-"""What lines may be asked for."""
+"""Options of `tetrad logs`."""
 
 
 @pytest.fixture
 def lines(daemon: MakeDaemon) -> list[bytes]:
-    """Return the lines of a log."""
+    """Return the lines of a real log."""
     served = daemon(access={"deny": ["127.0.0.9"]})
     for words in (b"timetime", b"help\n", b"\x1b[2J\xff", b"quit"):
         client = served.connect()
         client.send(words)
-        client.end()
+        client.half_close()
         client.read_all()
     assert served.connect(source="127.0.0.9").is_refused()
     served.wait_for("client.disconnected", count=4)
@@ -52,38 +52,38 @@ def lines(daemon: MakeDaemon) -> list[bytes]:
         return file.read().splitlines()
 
 
-def a_log(chance: random.Random, lines: list[bytes]) -> bytes:
-    """Return a log of which something is wrong."""
-    some = [chance.choice(lines) for _ in range(chance.randint(1, 6))]
-    if chance.random() < 1 / 2:
-        at = chance.randrange(len(some))
-        some[at] = json.dumps(misshapen(chance, json.loads(some[at]))).encode()
+def a_log(rng: random.Random, lines: list[bytes]) -> bytes:
+    """Return a log with errors in it."""
+    some = [rng.choice(lines) for _ in range(rng.randint(1, 6))]
+    if rng.random() < 1 / 2:
+        at = rng.randrange(len(some))
+        some[at] = json.dumps(mutated_tree(rng, json.loads(some[at]))).encode()
     data = b"\n".join(some) + b"\n"
-    return data if chance.random() < 1 / 4 else spoilt(chance, data, lines)
+    return data if rng.random() < 1 / 4 else mutated(rng, data, lines)
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=LONG)])
-def test_a_spoilt_log_is_shown_as_far_as_it_can_be(
+def test_tetrad_logs_shows_a_damaged_log(
     lines: list[bytes],
     prepared: MakeDaemon,
     capsysbinary: pytest.CaptureFixture[bytes],
     figure: Figure,
     count: int,
 ) -> None:
-    """Whatever the file has, and those that were rotated away: lines, and never a complaint."""
-    chance, asked = seeded(figure), prepared(log={"file": "spoilt.log"})
-    log = os.path.join(asked.folder, "spoilt.log")
-    with patience() as begin:
+    """Whatever the log and its rotated files contain, `tetrad logs` prints lines and no error."""
+    rng, asked = seeded_random(figure), prepared(log={"file": "mutated.log"})
+    log = os.path.join(asked.folder, "mutated.log")
+    with time_limit() as begin:
         for _ in range(count):
-            data, older = a_log(chance, lines), a_log(chance, lines)
+            data, older = a_log(rng, lines), a_log(rng, lines)
             packed = gzip.compress(older, 1)
             write(log, data)
             write(f"{log}.1", older)
-            write(f"{log}.2.gz", spoilt(chance, packed, [packed]))
-            choices = chance.sample(CHOICES, chance.randrange(3))
+            write(f"{log}.2.gz", mutated(rng, packed, [packed]))
+            choices = rng.sample(CHOICES, rng.randrange(3))
             wanted = [word for choice in choices for word in choice]
             begin()
-            ran = tetrad(capsysbinary, "logs", "-c", asked.file, *wanted)
+            ran = run_in_process(capsysbinary, "logs", "-c", asked.file, *wanted)
             assert (ran.status, ran.err) == (0, ""), (data, older, wanted)
             for line in data.split(b"\n"):
                 shown = log_reader.render(line, terminal=True, colour=False).decode()
@@ -98,8 +98,8 @@ def write(path: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("depth", range(100, 1100, 100))
 @pytest.mark.parametrize("deep", ["[%s]", '{"x":%s}'])
-def test_a_field_may_be_nested_deeply(depth: int, deep: str) -> None:
-    """However deep a field is, its line is shown, if need be as it is."""
+def test_a_deeply_nested_field_is_shown(depth: int, deep: str) -> None:
+    """However deep a field is, its line is shown, if necessary unformatted."""
     value = "1"
     for _ in range(depth):
         value = deep % value
@@ -111,29 +111,31 @@ PIDFILES = (b"4711\n", b"", b"1\n", b"\0\0\0\0\n", b"-1\n", b"dear diary,\n" * 9
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(1000, marks=LONG)])
-def test_a_spoilt_pidfile_is_no_daemon(
+def test_a_damaged_pidfile_does_not_count_as_a_running_daemon(
     prepared: MakeDaemon, capsysbinary: pytest.CaptureFixture[bytes], figure: Figure, count: int
 ) -> None:
-    """Whatever a pidfile says, its lock does not: nothing runs, and there is nothing to stop."""
-    chance, asked = seeded(figure), prepared()
-    with patience() as begin:
+    """Only the lock counts: without it nothing runs, and there is nothing to stop."""
+    rng, asked = seeded_random(figure), prepared()
+    with time_limit() as begin:
         for _ in range(count):
-            content = spoilt(chance, chance.choice(PIDFILES), PIDFILES)
+            content = mutated(rng, rng.choice(PIDFILES), PIDFILES)
             write(asked.pidfile, content)
             begin()
-            assert tetrad(capsysbinary, "status", "-c", asked.file).status in {1, 3, 4}, content
-            stopped = tetrad(capsysbinary, "stop", "-c", asked.file)
+            assert run_in_process(capsysbinary, "status", "-c", asked.file).status in {1, 3, 4}, (
+                content
+            )
+            stopped = run_in_process(capsysbinary, "stop", "-c", asked.file)
             assert stopped.status == 0 or "no pidfile" in stopped.err, content
             with open(asked.pidfile, "rb") as file:
                 assert file.read() == content
 
 
 @pytest.mark.parametrize("count", [5, pytest.param(40, marks=LONG)])
-def test_a_start_over_a_spoilt_pidfile(prepared: MakeDaemon, figure: Figure, count: int) -> None:
-    """A start takes a pidfile over, or leaves alone what is none, and says so."""
-    chance, asked = seeded(figure), prepared()
+def test_a_start_with_a_damaged_pidfile(prepared: MakeDaemon, figure: Figure, count: int) -> None:
+    """A start reuses a damaged pidfile, or refuses a file that is not a pidfile."""
+    rng, asked = seeded_random(figure), prepared()
     for _ in range(count):
-        content = spoilt(chance, chance.choice(PIDFILES), PIDFILES)
+        content = mutated(rng, rng.choice(PIDFILES), PIDFILES)
         write(asked.pidfile, content)
         ran = asked.tetrad("start")
         if ran.status == 0:
@@ -145,56 +147,56 @@ def test_a_start_over_a_spoilt_pidfile(prepared: MakeDaemon, figure: Figure, cou
                 assert file.read() == content
 
 
-def an_environment(chance: random.Random, pid: int) -> dict[str, str]:
-    """Return what a service manager might have said, but for something."""
-    said = {
+def an_environment(rng: random.Random, pid: int) -> dict[str, str]:
+    """Return a service manager's environment variables with errors in them."""
+    variables = {
         "LISTEN_PID": str(pid),
         "LISTEN_FDS": "1",
         "LISTEN_FDNAMES": "listen[0]:x",
         "WATCHDOG_PID": str(pid),
         "WATCHDOG_USEC": "30000000",
-        "NOTIFY_SOCKET": chance.choice(("/run/systemd/notify", "@abstract")),
+        "NOTIFY_SOCKET": rng.choice(("/run/systemd/notify", "@abstract")),
     }
-    corpus = [value.encode() for value in said.values()]
-    for name in chance.sample(sorted(said), chance.randint(1, 3)):
-        value = spoilt(chance, said[name].encode(), corpus).replace(b"\0", b"")
-        said[name] = os.fsdecode(value)
-    return {name: value for name, value in said.items() if chance.random() < 9 / 10}
+    corpus = [value.encode() for value in variables.values()]
+    for name in rng.sample(sorted(variables), rng.randint(1, 3)):
+        value = mutated(rng, variables[name].encode(), corpus).replace(b"\0", b"")
+        variables[name] = os.fsdecode(value)
+    return {name: value for name, value in variables.items() if rng.random() < 9 / 10}
 
 
 @pytest.mark.parametrize("count", [5000, pytest.param(200_000, marks=LONG)])
-def test_what_no_manager_would_say_is_taken_for_nothing(figure: Figure, count: int) -> None:
-    """Numbers that are none, or too large for anything, are those of nobody."""
-    chance = seeded(figure)
-    with patience() as begin:
+def test_invalid_service_manager_variables_are_ignored(figure: Figure, count: int) -> None:
+    """Values that are not numbers, or too large, are ignored."""
+    rng = seeded_random(figure)
+    with time_limit() as begin:
         for number in range(count):
-            said = an_environment(chance, 4711)
+            variables = an_environment(rng, 4711)
             if not number % 256:
                 begin()
-            taken = socket_activation.take(dict(said), 4711)
-            assert len(taken.sockets) <= 1 << 16, said
-            assert taken.watchdog is None or 0 < taken.watchdog < 1 << 45, said
+            taken = socket_activation.take(dict(variables), 4711)
+            assert len(taken.sockets) <= 1 << 16, variables
+            assert taken.watchdog is None or 0 < taken.watchdog < 1 << 45, variables
             Notifier(taken.notify).watchdog()
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(60, marks=LONG)])
-def test_a_start_among_nonsense_in_the_environment(
+def test_a_start_with_invalid_service_manager_variables(
     prepared: MakeDaemon, figure: Figure, count: int
 ) -> None:
-    """A daemon starts and serves, or a line says why not."""
-    chance, asked = seeded(figure), prepared()
+    """The daemon starts and serves, or prints one error line."""
+    rng, asked = seeded_random(figure), prepared()
     command = [sys.executable, "-m", "tetrad", "start", "-c", asked.file]
     started = 0
     for _ in range(count):
-        said = an_environment(chance, 4711)
+        variables = an_environment(rng, 4711)
         script = 'test -z "$LISTEN_PID" || export LISTEN_PID=$$; exec "$@"'
-        ran = run(["/bin/sh", "-c", script, "sh", *command], asked.environment | said)
+        ran = run(["/bin/sh", "-c", script, "sh", *command], asked.environment | variables)
         if ran.status == 0:
             started += 1
             asked.adopt(ran.out)
             asked.served().quit()
             asked.stop()
         else:
-            assert ran.err.count("\n") == 1, (said, ran.err)
-            assert ran.err.startswith("tetrad: "), (said, ran.err)
+            assert ran.err.count("\n") == 1, (variables, ran.err)
+            assert ran.err.startswith("tetrad: "), (variables, ran.err)
     figure(f"{started} of {count} started")

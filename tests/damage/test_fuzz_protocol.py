@@ -1,8 +1,8 @@
-"""Whatever bytes clients send, in whatever pieces: commands, invalid commands, and nothing else.
+"""Whatever bytes clients send, in any pieces, yield commands and invalid commands as documented.
 
-The rules of the framing are told a second time here, without a thought for speed, and both have to
-say the same of millions of inputs: streams put together from commands and what is nearly one, cut
-anywhere, spoilt, and remembered when they led to something new.
+A second, slow implementation of the framing rules must agree with the parser on millions of inputs:
+commands and near-commands, cut anywhere and mutated; inputs that reach a new path are kept and
+mutated further.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from clients import ANSWER
 from tetrad.protocol.commands import Parser, printable
 
-from .fuzzing import in_batches, patience, seeded, spoilt
+from .fuzzing import mutated, run_batches, seeded_random, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,166 +28,170 @@ if TYPE_CHECKING:
     from daemons import Daemon
 
 BATCH = 20_000
-"""Inputs for parsers that know the same commands."""
+"""Inputs for each set of commands."""
 
 ALPHABET = b"timequh\xff%"
 
 CORPUS = 64
-"""How many inputs are kept to be spoilt."""
+"""How many inputs are kept for mutation."""
 
 LONGEST = 256
-"""Bytes of an input that was spoilt: pieces that are doubled again and again grow."""
+"""The longest mutated input in bytes: repeated doubling would not end."""
 
 
 class Step(NamedTuple):
-    """What came of a piece."""
+    """The result of one piece."""
 
     commands: list[bytes]
     invalid: bytes | None
     unfinished: bytes
 
 
-def naive(names: list[bytes], pieces: list[bytes]) -> Iterator[Step]:
-    """Say what comes of each piece, by the rules as they are written down."""
-    at_hand = b""
+def reference(names: list[bytes], pieces: list[bytes]) -> Iterator[Step]:
+    """Yield the result of each piece, by the documented rules."""
+    buffered = b""
     for piece in pieces:
-        at_hand += piece
+        buffered += piece
         commands, invalid = [], None
-        while at_hand and invalid is None:
-            if at_hand[:1] in {b"\r", b"\n", b" ", b"\t", b"\0"}:
-                at_hand = at_hand[1:]
-            elif at_hand[:4] in names:
-                commands.append(at_hand[:4])
-                at_hand = at_hand[4:]
-            elif any(name.startswith(at_hand) for name in names):
+        while buffered and invalid is None:
+            if buffered[:1] in {b"\r", b"\n", b" ", b"\t", b"\0"}:
+                buffered = buffered[1:]
+            elif buffered[:4] in names:
+                commands.append(buffered[:4])
+                buffered = buffered[4:]
+            elif any(name.startswith(buffered) for name in names):
                 break
             else:
-                invalid, at_hand = re.split(rb"[\r\n]", at_hand[:4])[0], b""
-        yield Step(commands, invalid, at_hand)
+                invalid, buffered = re.split(rb"[\r\n]", buffered[:4])[0], b""
+        yield Step(commands, invalid, buffered)
 
 
-def some_names(chance: random.Random) -> list[bytes]:
-    """Return the built-in commands, or some that are easily taken for each other."""
-    if chance.random() < 1 / 2:
+def some_names(rng: random.Random) -> list[bytes]:
+    """Return the built-in commands, or names that are easily confused."""
+    if rng.random() < 1 / 2:
         return [b"time", b"quit"]
-    letters = chance.choice((b"tim", b"aA", bytes(range(0x21, 0x7F))))
-    return [bytes(chance.choices(letters, k=4)) for _ in range(chance.randint(0, 5))]
+    letters = rng.choice((b"tim", b"aA", bytes(range(0x21, 0x7F))))
+    return [bytes(rng.choices(letters, k=4)) for _ in range(rng.randint(0, 5))]
 
 
-def a_stream(chance: random.Random, names: list[bytes]) -> bytes:
-    """Put together commands, beginnings of commands, what stands between them, and noise."""
+def a_stream(rng: random.Random, names: list[bytes]) -> bytes:
+    """Return a stream of commands, beginnings of commands, separators and noise."""
     parts: list[bytes] = []
-    for _ in range(chance.choice((1, 2, 3, 5, 9))):
-        kind = chance.random()
+    for _ in range(rng.choice((1, 2, 3, 5, 9))):
+        kind = rng.random()
         if kind < 0.5 and names:
-            parts.append(chance.choice(names))
+            parts.append(rng.choice(names))
         elif kind < 0.6 and names:
-            parts.append(chance.choice(names)[: chance.randrange(4)])
+            parts.append(rng.choice(names)[: rng.randrange(4)])
         elif kind < 0.85:
-            parts.append(chance.choice((b"\r\n", b"\n", b" ", b"\t", b"\0", b"\r")))
+            parts.append(rng.choice((b"\r\n", b"\n", b" ", b"\t", b"\0", b"\r")))
         else:
-            parts.append(bytes(chance.choices(ALPHABET, k=chance.randrange(5))))
+            parts.append(bytes(rng.choices(ALPHABET, k=rng.randrange(5))))
     return b"".join(parts)
 
 
-def cut(chance: random.Random, stream: bytes) -> list[bytes]:
-    """Cut a stream anywhere, as TCP may."""
+def cut(rng: random.Random, stream: bytes) -> list[bytes]:
+    """Cut a stream into random pieces, as TCP may."""
     pieces = []
-    for _ in range(chance.randrange(5)):
-        at = chance.randint(0, min(6, len(stream)))
+    for _ in range(rng.randrange(5)):
+        at = rng.randint(0, min(6, len(stream)))
         pieces.append(stream[:at])
         stream = stream[at:]
     return [*pieces, stream]
 
 
 def compare(parser: Parser, names: list[bytes], pieces: list[bytes]) -> int:
-    """Hold the parser against the rules; return what tells one way through them from another."""
-    way = 0
-    for piece, expected in zip(pieces, naive(names, pieces), strict=True):
+    """Compare the parser with the rules; return a number that identifies the path taken."""
+    path = 0
+    for piece, expected in zip(pieces, reference(names, pieces), strict=True):
         found = Step(*parser.feed(piece), parser.unfinished)
         assert found == expected, (names, pieces, piece)
-        way = hash((way, len(found.commands), found.invalid and len(found.invalid)))
+        path = hash((path, len(found.commands), found.invalid and len(found.invalid)))
     rest = parser.unfinished
     assert (parser.finish(), parser.unfinished) == (rest or None, b""), (names, pieces)
-    return way
+    return path
 
 
 def batch(seed: int) -> int:
-    """Compare the two on a batch of inputs, and return how many ways through them were seen."""
-    chance = random.Random(seed)  # noqa: S311 - it is to be repeated
-    names = some_names(chance)
+    """Compare a batch of inputs, and return how many paths were taken."""
+    rng = random.Random(seed)  # noqa: S311 - it is to be repeated
+    names = some_names(rng)
     parser = Parser(names)
     corpus = [b"".join(names), b"\r\n"]
-    ways: set[int] = set()
-    with patience() as begin:
+    paths: set[int] = set()
+    with time_limit() as begin:
         for number in range(BATCH):
             if not number % 256:
                 begin()
-            if chance.random() < 2 / 3:
-                stream = a_stream(chance, names)
+            if rng.random() < 2 / 3:
+                stream = a_stream(rng, names)
             else:
-                stream = spoilt(chance, chance.choice(corpus), corpus)[:LONGEST]
-            way = compare(parser, names, cut(chance, stream))
-            if way not in ways:
-                ways.add(way)
+                stream = mutated(rng, rng.choice(corpus), corpus)[:LONGEST]
+            path = compare(parser, names, cut(rng, stream))
+            if path not in paths:
+                paths.add(path)
                 corpus = [*corpus, stream][-CORPUS:]
-    return len(ways)
+    return len(paths)
 
 
-def test_the_parser_keeps_the_rules(figure: Figure) -> None:
-    """Thousands of spoilt inputs give what the rules say, piece by piece."""
-    ways = batch(seeded(figure).getrandbits(32))
-    figure(f"{BATCH} inputs, {ways} ways through the parser")
+def test_the_parser_follows_the_rules(figure: Figure) -> None:
+    """20,000 inputs give the documented result, piece by piece."""
+    paths = batch(seeded_random(figure).getrandbits(32))
+    figure(f"{BATCH} inputs, {paths} paths through the parser")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_ten_million_inputs_keep_the_rules(figure: Figure) -> None:
-    """Ten million inputs, over two processes, give what the rules say."""
-    ways, seconds = in_batches(seeded(figure), batch, 10_000_000 // BATCH)
-    figure(f"10000000 inputs, {ways} ways through the parser, in {seconds:.0f} s")
+def test_10000000_inputs_follow_the_rules(figure: Figure) -> None:
+    """10,000,000 inputs, in two processes, give the documented result."""
+    paths, seconds = run_batches(seeded_random(figure), batch, 10_000_000 // BATCH)
+    figure(f"10000000 inputs, {paths} paths through the parser, in {seconds:.0f} s")
 
 
 NAMES = [b"time", b"quit"]
 
 
-class Heard(NamedTuple):
-    """What a client gets for a stream that arrives whole, and what the log has of it."""
+class SessionResult(NamedTuple):
+    """What a client receives for a stream that arrives at once, and what the log shows."""
 
     times: int
     shown: list[str]
     reason: str
 
 
-def expected_of(pieces: list[bytes]) -> Heard:
-    """Say what a session is to come to; the log has each command and each invalid one."""
+def expected_of(pieces: list[bytes]) -> SessionResult:
+    """Return the expected result of a session; the log shows all commands and invalid ones."""
     shown: list[str] = []
     times = 0
-    for step in naive(NAMES, pieces):
+    for step in reference(NAMES, pieces):
         for name in step.commands:
             shown.append(printable(name))
             if name == b"quit":
-                return Heard(times, shown, "quit")
+                return SessionResult(times, shown, "quit")
             times += 1
         shown += [printable(step.invalid)] if step.invalid else []
-    return Heard(times, [*shown, *([printable(step.unfinished)] if step.unfinished else [])], "eof")
+    return SessionResult(
+        times, [*shown, *([printable(step.unfinished)] if step.unfinished else [])], "eof"
+    )
 
 
 def check_answers(client: Client, pieces: list[bytes]) -> None:
-    """End a session, which must have got what was due to it."""
-    with contextlib.suppress(OSError):  # the server has ended it already
-        client.end()
+    """End a session, and check its answers."""
+    with contextlib.suppress(OSError):  # the server has closed it already
+        client.half_close()
     answers, expected = client.read_all(), expected_of(pieces)
-    goodbye = b"quit" if expected.reason == "quit" else b""
-    wanted = rb"(?:%b){%d}%b" % (ANSWER.pattern, expected.times, goodbye)
+    quit_answer = b"quit" if expected.reason == "quit" else b""
+    wanted = rb"(?:%b){%d}%b" % (ANSWER.pattern, expected.times, quit_answer)
     assert re.fullmatch(wanted, answers), (pieces, answers)
     client.close()
 
 
 def check_log(daemon: Daemon, sessions: list[list[bytes]]) -> None:
-    """See that the log has each session's commands and its end, and no defect."""
+    """Check that the log has each session's commands and end, and no error."""
     daemon.wait_for("client.disconnected", count=len(sessions))
-    expected = Counter((tuple(heard.shown), heard.reason) for heard in map(expected_of, sessions))
+    expected = Counter(
+        (tuple(result.shown), result.reason) for result in map(expected_of, sessions)
+    )
     shown: dict[str, list[str]] = {}
     ends: dict[str, str] = {}
     for line in daemon.events():
@@ -200,14 +204,14 @@ def check_log(daemon: Daemon, sessions: list[list[bytes]]) -> None:
     assert {line["level"] for line in daemon.events()} <= {"info", "warning"}
 
 
-def a_session(chance: random.Random) -> bytes:
-    """Return what a client that talks nonsense says."""
-    return spoilt(chance, a_stream(chance, NAMES), [b"time\r\nquit\r\n"])[:1000]
+def a_session(rng: random.Random) -> bytes:
+    """Return the bytes that a client sends in a session."""
+    return mutated(rng, a_stream(rng, NAMES), [b"time\r\nquit\r\n"])[:1000]
 
 
-def run_sessions(daemon: Daemon, chance: random.Random, count: int) -> None:
-    """Have so many clients talk nonsense, each all at once, and some of them side by side."""
-    sessions = [[a_session(chance)] for _ in range(count)]
+def run_sessions(daemon: Daemon, rng: random.Random, count: int) -> None:
+    """Run sessions with mutated input, 20 at a time, each sent at once."""
+    sessions = [[a_session(rng)] for _ in range(count)]
     for start in range(0, count, 20):
         some = sessions[start : start + 20]
         clients = [daemon.connect() for _ in some]
@@ -218,44 +222,42 @@ def run_sessions(daemon: Daemon, chance: random.Random, count: int) -> None:
     check_log(daemon, sessions)
 
 
-def test_clients_that_talk_nonsense_get_what_the_rules_say(
-    daemon: MakeDaemon, figure: Figure
-) -> None:
-    """Each gets the answers that are due to it, the log says the rest, and nothing breaks."""
-    run_sessions(daemon(), seeded(figure), 200)
+def test_sessions_with_mutated_input_follow_the_rules(daemon: MakeDaemon, figure: Figure) -> None:
+    """Each client gets the documented answers, the log shows the rest, and nothing breaks."""
+    run_sessions(daemon(), seeded_random(figure), 200)
 
 
 @pytest.mark.parametrize(
     "count", [20, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
-def test_what_is_at_hand_is_what_a_client_has_sent_so_far(
+def test_mutated_input_in_pieces_follows_the_rules(
     daemon: MakeDaemon, figure: Figure, count: int
 ) -> None:
-    """Whoever sends nonsense in pieces gets what the rules say of these pieces."""
-    chance, served = seeded(figure), daemon()
-    sessions = [cut(chance, a_session(chance)) for _ in range(count)]
+    """The result depends on what has arrived when the handler reads."""
+    rng, served = seeded_random(figure), daemon()
+    sessions = [cut(rng, a_session(rng)) for _ in range(count)]
     for pieces in sessions:
         client = served.connect()
-        with contextlib.suppress(ConnectionError):  # it has quit
+        with contextlib.suppress(ConnectionError):  # it has sent `quit`
             for piece in filter(None, pieces):
-                client.say(piece)
+                client.send_and_wait(piece)
         check_answers(client, pieces)
     check_log(served, sessions)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_ten_thousand_clients_that_talk_nonsense(daemon: MakeDaemon, figure: Figure) -> None:
-    """Ten thousand sessions of nonsense are served, with handlers of their own and with spares."""
-    chance = seeded(figure)
+def test_10000_sessions_with_mutated_input(daemon: MakeDaemon, figure: Figure) -> None:
+    """With one handler a session, and with spare handlers."""
+    rng = seeded_random(figure)
     for handlers in ({}, {"spare": 4, "clients_each": 100}):
-        run_sessions(daemon(handlers=handlers), chance, 5000)
+        run_sessions(daemon(handlers=handlers), rng, 5000)
 
 
-def test_echo_takes_nonsense_for_what_it_is(daemon: MakeDaemon, figure: Figure) -> None:
-    """Whatever is sent comes back, byte for byte."""
-    chance, served = seeded(figure), daemon(listen=[{"port": 0, "service": "echo"}])
+def test_echo_returns_mutated_input(daemon: MakeDaemon, figure: Figure) -> None:
+    """The echo service returns everything byte for byte."""
+    rng, served = seeded_random(figure), daemon(listen=[{"port": 0, "service": "echo"}])
     client = served.connect()
     for _ in range(500):
-        data = spoilt(chance, chance.randbytes(chance.choice((1, 30, 3000))), [b"END\n", b"\0"])
+        data = mutated(rng, rng.randbytes(rng.choice((1, 30, 3000))), [b"END\n", b"\0"])
         assert client.echo(data) == data

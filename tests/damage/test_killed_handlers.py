@@ -1,4 +1,4 @@
-"""A handler that is killed at any system call: it is lost once, and nobody else notices."""
+"""A handler killed at any system call is logged as lost once; no other client is affected."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from processes import until
 from .kill_points import (
     GONE_SECONDS,
     SETTINGS,
-    die_everywhere,
-    enough,
-    many,
-    stop_and_see_off,
+    kill_at_points,
+    long_run,
+    required_kills,
+    stop_and_wait,
 )
-from .strace import attached, chosen, needs_strace
-from .triggers import a_client, handler_of, hopeful
+from .strace import attached, needs_strace, select_points
+from .triggers import a_client, handler_of, tolerant
 
 if TYPE_CHECKING:
     from clients import Client
@@ -33,78 +33,80 @@ if TYPE_CHECKING:
     from .strace import Point, Trace
 
 FREE_SECONDS = 0.1
-"""Within this time the place of a handler that died is free."""
+"""How soon the client slot of a dead handler is free."""
 
-ASKED = 24
-"""How often a client asks whose handler is to die."""
+REQUESTS = 24
+"""How many commands the client of a handler to be killed sends."""
 
 
 def converse(client: Client) -> None:
-    """Ask a lot and leave, with a handler that may die of it."""
-    with hopeful(client):
-        if all(client.ask() for _ in range(ASKED)):
+    """Send commands and quit; the handler may be killed on the way."""
+    with tolerant(client):
+        if all(client.ask() for _ in range(REQUESTS)):
             client.quit()
 
 
-def insist_on_losses(daemon: Daemon, count: int, bystander: Client) -> None:
-    """See that so many handlers were lost by now, and that somebody else is served."""
+def assert_losses(daemon: Daemon, count: int, bystander: Client) -> None:
+    """Check that exactly this many handlers are lost so far, and that another client is served."""
     until(lambda: len(daemon.events("handler.lost")) >= count, f"{count} x handler.lost")
     assert len(daemon.events("handler.lost")) == count
     assert ANSWER.fullmatch(bystander.ask())
 
 
 def counted(daemon: Daemon) -> tuple[int, int]:
-    """Return how many clients and handlers there are now, as the master has counted them."""
+    """Return the numbers of clients and handlers from the status."""
     status = daemon.status()
     return status["clients"]["now"], status["handlers"]["now"]
 
 
-def insist_on_one_client(daemon: Daemon) -> None:
-    """See that all have left but one, and that all who are lost are counted, once."""
+def assert_one_client_left(daemon: Daemon) -> None:
+    """Check that one client is left, and that each lost handler was counted once."""
     until(lambda: len(daemon.handlers) == 1, "one handler")
     until(lambda: counted(daemon) == (1, 1), "one client and its handler, as counted")
     status = daemon.status()
     lost = [line["handler"] for line in daemon.events("handler.lost")]
     assert status["handlers"]["lost"] == len(lost) == len(set(lost))
-    daemon.may_lose = True
+    daemon.allow_lost_handlers = True
 
 
 def kill_the_handler(daemon: Daemon, point: Point) -> bool:
-    """Have a handler die in the course of a session; return whether it did."""
+    """Kill a handler during a session; return whether it was reached."""
     client = daemon.served()
-    with attached(handler_of(daemon, client), point.call, point.death) as trace:
+    with attached(handler_of(daemon, client), point.call, point.kill_option) as trace:
         converse(client)
         until(lambda: trace.has_ended, "the end of a session")
         return trace.was_killed
 
 
 @needs_strace
-@pytest.mark.parametrize("count", [5, many(90)])
-def test_a_handler_may_die_at_any_call(daemon: MakeDaemon, figure: Figure, count: int) -> None:
-    """From the first command to the goodbye."""
+@pytest.mark.parametrize("count", [5, long_run(90)])
+def test_a_handler_killed_during_a_session_is_lost_once(
+    daemon: MakeDaemon, figure: Figure, count: int
+) -> None:
+    """Kill handlers at calls from the first command to `quit`."""
     served = daemon(**SETTINGS)
     bystander, client = served.served(), served.served()
     with attached(handler_of(served, client)) as trace:
         converse(client)
         until(lambda: trace.has_ended, "the end of a session")
-        # The last of its calls is the end that it wants.
-        points = chosen(trace.points()[:-1], count)
+        # The last call is the regular exit.
+        points = select_points(trace.points()[:-1], count)
     deaths = 0
     for point in points:
         deaths += kill_the_handler(served, point)
-        insist_on_losses(served, deaths, bystander)
-    insist_on_one_client(served)
+        assert_losses(served, deaths, bystander)
+    assert_one_client_left(served)
     figure(f"{deaths} deaths")
-    assert deaths >= enough(len(points))
+    assert deaths >= required_kills(len(points))
 
 
-def die_in_time(daemon: Daemon, bystander: Client, trace: Trace) -> None:
-    """Have clients come, one after another, until a handler makes the call that it dies of.
+def connect_until_killed(daemon: Daemon, bystander: Client, trace: Trace) -> None:
+    """Connect clients until a handler makes the call at which it is killed.
 
-    Not every session makes every call: whose client is quick has nothing to wait for.
+    Not every session makes every call: the handler of a fast client does not wait.
     """
 
-    def dies() -> bool:
+    def is_killed() -> bool:
         ended = len(daemon.events("client.disconnected"))
         a_client(daemon, bystander)
         until(
@@ -113,53 +115,55 @@ def die_in_time(daemon: Daemon, bystander: Client, trace: Trace) -> None:
         )
         return trace.was_killed
 
-    until(dies, "a death")
+    until(is_killed, "a death")
 
 
 @needs_strace
-def test_a_handler_may_die_as_it_is_born(daemon: MakeDaemon, figure: Figure) -> None:
-    """At the first of each of its calls that the master does not make meanwhile."""
+def test_a_new_handler_killed_before_its_session_is_lost_once(
+    daemon: MakeDaemon, figure: Figure
+) -> None:
+    """Kill handlers at the first of each call that the master does not make itself."""
     served = daemon(**SETTINGS)
     bystander = served.served()
     with attached(served.pid, follow=True) as trace:
         a_client(served, bystander)
-        born = served.wait_for("client.disconnected")["pid"]
-        masters = {point.call for point in trace.points(served.pid)} | {"write", "exit_group"}
-        calls = {point.call for point in trace.points(born)} - masters
+        handler = served.wait_for("client.disconnected")["pid"]
+        master_calls = {point.call for point in trace.points(served.pid)} | {"write", "exit_group"}
+        calls = {point.call for point in trace.points(handler)} - master_calls
     for deaths, call in enumerate(sorted(calls), 1):
         with attached(served.pid, call, "signal=KILL:when=1", follow=True) as trace:
-            die_in_time(served, bystander, trace)
-        insist_on_losses(served, deaths, bystander)
-    insist_on_one_client(served)
+            connect_until_killed(served, bystander, trace)
+        assert_losses(served, deaths, bystander)
+    assert_one_client_left(served)
     figure(f"{len(calls)} deaths")
 
 
-def kill_a_handler_at_the_end(daemon: Daemon, point: Point) -> float | None:
-    """Have a handler die while the daemon stops; return how long the others lived on."""
+def kill_a_handler_during_a_stop(daemon: Daemon, point: Point) -> float | None:
+    """Kill a handler while the daemon stops; return how long other processes lived on."""
     client = daemon.start().served()
-    with attached(handler_of(daemon, client), point.call, point.death) as trace:
-        seconds = stop_and_see_off(daemon)
+    with attached(handler_of(daemon, client), point.call, point.kill_option) as trace:
+        seconds = stop_and_wait(daemon)
         return seconds if trace.was_killed else None
 
 
 @needs_strace
-@pytest.mark.parametrize("count", [1, many(8)])
-def test_a_handler_may_die_while_the_daemon_stops(
+@pytest.mark.parametrize("count", [1, long_run(8)])
+def test_a_handler_killed_during_a_stop_does_not_delay_it(
     daemon: MakeDaemon, prepared: MakeDaemon, figure: Figure, count: int
 ) -> None:
-    """The stop is complete all the same."""
+    """All processes end in time."""
     model = daemon(**SETTINGS)
     client = model.served()
     with attached(handler_of(model, client)) as trace:
-        stop_and_see_off(model)
-        points = chosen(trace.points(), count)
-    seconds = die_everywhere(prepared, kill_a_handler_at_the_end, points)
-    figure(f"{len(seconds)} deaths, all others gone after {max(seconds):.2f} s at most")
+        stop_and_wait(model)
+        points = select_points(trace.points(), count)
+    seconds = kill_at_points(prepared, kill_a_handler_during_a_stop, points)
+    figure(f"{len(seconds)} deaths, all other processes gone after {max(seconds):.2f} s at most")
     assert max(seconds) <= GONE_SECONDS
 
 
-def let_in(daemon: Daemon) -> Client | None:
-    """Return a client, if one is let in now."""
+def admitted_client(daemon: Daemon) -> Client | None:
+    """Return a client if one is admitted now."""
     client = daemon.connect()
     with contextlib.suppress(OSError):
         if ANSWER.fullmatch(client.ask()):
@@ -169,26 +173,26 @@ def let_in(daemon: Daemon) -> Client | None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
-def test_a_handler_that_dies_frees_its_place_at_once(
+def test_the_slot_of_a_killed_handler_is_free_at_once(
     daemon: MakeDaemon, figure: Figure, number: signal.Signals
 ) -> None:
-    """The next client is let in within 100 ms, whatever it died of."""
+    """The next client is admitted within 100 ms, whichever signal killed the handler."""
     served = daemon(limits={"clients": 2})
     bystander, client = served.served(), served.served()
     seconds = []
     for deaths in range(1, 6):
-        assert let_in(served) is None
+        assert admitted_client(served) is None
         handler = handler_of(served, client)
         began = time.monotonic()
         os.kill(handler, number)
-        next_one = until(lambda: let_in(served), "the place of the dead")
+        next_one = until(lambda: admitted_client(served), "a free slot")
         seconds.append(time.monotonic() - began)
         assert next_one is not None
         client = next_one
-        insist_on_losses(served, deaths, bystander)
+        assert_losses(served, deaths, bystander)
     client.quit()
-    insist_on_one_client(served)
+    assert_one_client_left(served)
     middle = statistics.median(seconds)
-    figure(f"a place is free after {middle * 1000:.0f} ms, {max(seconds) * 1000:.0f} ms at most")
-    # One of them may have met a moment in which the machine was busy with something else.
+    figure(f"a slot is free after {middle * 1000:.0f} ms, {max(seconds) * 1000:.0f} ms at most")
+    # The median: the machine may be busy during one of them.
     assert middle <= FREE_SECONDS

@@ -1,4 +1,4 @@
-"""A logger that is killed at any system call: it is replaced, and no line of the log is torn."""
+"""A logger killed at any system call is replaced, and no line of the log is incomplete."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from clients import ANSWER
 from processes import until
 
-from .kill_points import SETTINGS, die_everywhere, many, stop_and_see_off
-from .strace import attached, chosen, needs_strace
-from .triggers import a_client, a_refusal, a_reopening
+from .kill_points import SETTINGS, kill_at_points, long_run, stop_and_wait
+from .strace import attached, needs_strace, select_points
+from .triggers import a_client, a_log_reopen, a_refusal
 
 if TYPE_CHECKING:
     from clients import Client
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 pytestmark = needs_strace
 
-STEPS = 3 * (a_client, a_refusal, a_reopening)
-"""What a logger hears of, a batch of lines each."""
+STEPS = 3 * (a_client, a_refusal, a_log_reopen)
+"""Activities that are logged, a batch of lines each."""
 
 
 def log_something(daemon: Daemon, bystander: Client, trace: Trace) -> None:
-    """Have lines for a logger, which may die of them, one batch after another."""
+    """Cause log lines, one batch after another; the logger may be killed by any of them."""
 
     def has_written(lines: int) -> bool:
         return trace.has_ended or len(daemon.events()) > lines
@@ -41,67 +41,67 @@ def log_something(daemon: Daemon, bystander: Client, trace: Trace) -> None:
         until(functools.partial(has_written, lines), "more lines")
 
 
-def insist_on_a_logger(daemon: Daemon) -> None:
-    """See that somebody writes the log."""
+def assert_log_written(daemon: Daemon) -> None:
+    """Check that a new session appears in the log."""
     client = daemon.served()
     assert daemon.wait_for("client.connected", client=client.name)
     client.quit()
 
 
 def kill_the_logger(daemon: Daemon, point: Point) -> float | None:
-    """Have the logger die while it writes or leaves; a client does not notice."""
+    """Kill the logger while it writes or exits; a connected client is not affected."""
     bystander = daemon.start().served()
-    with attached(daemon.logger, point.call, point.death) as trace:
+    with attached(daemon.logger, point.call, point.kill_option) as trace:
         log_something(daemon, bystander, trace)
         if trace.has_ended:
-            insist_on_a_logger(daemon)
+            assert_log_written(daemon)
         assert ANSWER.fullmatch(bystander.ask())
-        seconds = stop_and_see_off(daemon)
+        seconds = stop_and_wait(daemon)
         until(lambda: trace.has_ended, "the end of strace")
         return seconds if trace.was_killed else None
 
 
-@pytest.mark.parametrize("count", [3, many(70)])
-def test_a_logger_may_die_at_any_call(
+@pytest.mark.parametrize("count", [3, long_run(70)])
+def test_a_killed_logger_is_replaced(
     daemon: MakeDaemon, prepared: MakeDaemon, figure: Figure, count: int
 ) -> None:
-    """While it writes, opens its file anew, or leaves with the daemon."""
+    """Kill loggers while they write, reopen the file, or exit with the daemon."""
     model = daemon(**SETTINGS)
     bystander = model.served()
     with attached(model.logger) as trace:
         log_something(model, bystander, trace)
-        stop_and_see_off(model)
-        points = chosen(trace.points(), count)
-    figure(f"{len(die_everywhere(prepared, kill_the_logger, points))} deaths")
+        stop_and_wait(model)
+        points = select_points(trace.points(), count)
+    figure(f"{len(kill_at_points(prepared, kill_the_logger, points))} deaths")
 
 
 def kill_the_next_logger(daemon: Daemon, point: Point) -> float | None:
-    """Have a logger die as it starts; the one after it works."""
+    """Kill a logger while it starts; the next one must work."""
     old = daemon.start().logger
     reports = len(daemon.events("log.lost"))
-    with attached(daemon.pid, point.call, point.death, follow=True) as trace:
+    with attached(daemon.pid, point.call, point.kill_option, follow=True) as trace:
         os.kill(old, signal.SIGKILL)
         until(
             lambda: trace.was_killed or len(daemon.events("log.lost")) > reports,
             "the first line of the next logger",
         )
         was_killed = trace.was_killed
-    insist_on_a_logger(daemon)
-    seconds = stop_and_see_off(daemon)
+    assert_log_written(daemon)
+    seconds = stop_and_wait(daemon)
     return seconds if was_killed else None
 
 
-@pytest.mark.parametrize("count", [1, many(35)])
-def test_a_logger_may_die_at_any_call_of_its_start(
+@pytest.mark.parametrize("count", [1, long_run(35)])
+def test_a_logger_killed_during_its_start_is_replaced(
     daemon: MakeDaemon, prepared: MakeDaemon, figure: Figure, count: int
 ) -> None:
-    """Another one is started, until one lives."""
+    """The master starts loggers until one stays alive."""
     model = daemon(**SETTINGS)
     old = model.logger
     with attached(model.pid, follow=True) as trace:
         os.kill(old, signal.SIGKILL)
         model.wait_for("log.lost")
-        masters = {point.call for point in trace.points(model.pid)}
-        points = [point for point in trace.points(model.logger) if point.call not in masters]
-    seconds = die_everywhere(prepared, kill_the_next_logger, chosen(points, count))
+        master_calls = {point.call for point in trace.points(model.pid)}
+        points = [point for point in trace.points(model.logger) if point.call not in master_calls]
+    seconds = kill_at_points(prepared, kill_the_next_logger, select_points(points, count))
     figure(f"{len(seconds)} deaths")

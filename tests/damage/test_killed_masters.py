@@ -1,4 +1,4 @@
-"""A master that is killed at any system call: nobody survives it, and the next start works."""
+"""When a master is killed at any system call, all processes end and the next start works."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import PATIENCE_SECONDS, run, until
+from processes import TIMEOUT_SECONDS, run, until
 
-from .kill_points import GONE_SECONDS, SETTINGS, die_everywhere, live, many, seconds_until_gone
-from .strace import Point, Trace, attached, chosen, needs_strace, strace
+from .kill_points import (
+    GONE_SECONDS,
+    SETTINGS,
+    exercise_and_stop,
+    kill_at_points,
+    long_run,
+    seconds_until_gone,
+)
+from .strace import Point, Trace, attached, needs_strace, select_points, strace
 
 if TYPE_CHECKING:
     from conftest import Figure, MakeDaemon
@@ -25,7 +32,7 @@ WITHOUT_IMPORTS = (
     "!openat,newfstatat,read,lseek,close,ioctl,getdents64,readlink,"
     "mmap,munmap,mprotect,brk,rt_sigaction,futex"
 )
-"""What a program does as it starts, but for the finding and reading of its modules."""
+"""The calls of a starting program, without those that find and load modules."""
 
 LAUNCHING = [
     "setsid",
@@ -35,53 +42,55 @@ LAUNCHING = [
         for call in ("flock", "bind", "listen", "clone", "wait4", "memfd_create", "ftruncate")
     ),
 ]
-"""What the launcher does, or the daemon-to-be, which dies of it."""
+"""Calls of the launcher or of the future master, which is killed at the first of them."""
 
 
 def kill_the_master(daemon: Daemon, point: Point) -> float | None:
-    """Have the master die while it serves or stops; return how long the others lived on."""
+    """Kill the master while it serves or stops; return how long other processes lived on."""
     bystander = daemon.start().served()
-    with attached(daemon.pid, point.call, point.death) as trace:
-        live(daemon, bystander)
+    with attached(daemon.pid, point.call, point.kill_option) as trace:
+        exercise_and_stop(daemon, bystander)
         until(lambda: trace.has_ended, "the end of strace")
         was_killed = trace.was_killed
     seconds = seconds_until_gone(daemon)
     return seconds if was_killed else None
 
 
-@pytest.mark.parametrize("count", [3, many(70)])
-def test_a_master_may_die_at_any_call(
+@pytest.mark.parametrize("count", [3, long_run(70)])
+def test_all_processes_end_after_the_master_is_killed(
     daemon: MakeDaemon, prepared: MakeDaemon, figure: Figure, count: int
 ) -> None:
-    """Serving, reloading, reopening, stopping: all others are gone in two seconds."""
+    """Killed while serving, reloading, reopening or stopping: all end within two seconds."""
     model = daemon(**SETTINGS)
     bystander = model.served()
     with attached(model.pid) as trace:
-        live(model, bystander)
-        points = chosen(trace.points(), count)
-    seconds = die_everywhere(prepared, kill_the_master, points)
-    figure(f"{len(seconds)} deaths, all others gone after {max(seconds):.2f} s at most")
+        exercise_and_stop(model, bystander)
+        points = select_points(trace.points(), count)
+    seconds = kill_at_points(prepared, kill_the_master, points)
+    figure(f"{len(seconds)} deaths, all other processes gone after {max(seconds):.2f} s at most")
     assert max(seconds) <= GONE_SECONDS
 
 
-def begin(daemon: Daemon, calls: str, death: str = "") -> tuple[list[Point], bool]:
-    """Start under strace, in the foreground; return what was called, and whether it died there."""
+def start_under_strace(daemon: Daemon, calls: str, injection: str = "") -> tuple[list[Point], bool]:
+    """Start in the foreground under strace; return the calls, and whether it was killed."""
     starts = len(daemon.events("server.started"))
     with tempfile.NamedTemporaryFile(prefix="tetrad-strace-") as file:
-        tracer = daemon.run(os.path.join(daemon.folder, "output"), strace(file.name, calls, death))
+        tracer = daemon.run(
+            os.path.join(daemon.folder, "output"), strace(file.name, calls, injection)
+        )
 
         def has_started() -> bool:
             return len(daemon.events("server.started")) > starts
 
-        until(lambda: tracer.poll() is not None or has_started(), "a start, or the end of it")
+        until(lambda: tracer.poll() is not None or has_started(), "the start or its end")
         points = Trace(file.name, tracer).points()
         if has_started():
             os.kill(daemon.events("server.started")[-1]["pid"], signal.SIGTERM)
-        return points, tracer.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        return points, tracer.wait(TIMEOUT_SECONDS) == -signal.SIGKILL
 
 
-def kill_at_once(daemon: Daemon) -> None:
-    """Start it and kill the master, so that what it leaves is there."""
+def leave_a_killed_master(daemon: Daemon) -> None:
+    """Start a daemon and kill the master, so that its files are left."""
     daemon.start().served()
     daemon.signal(signal.SIGKILL)
     assert daemon.is_gone()
@@ -89,30 +98,34 @@ def kill_at_once(daemon: Daemon) -> None:
 
 
 def kill_while_it_starts(daemon: Daemon, point: Point) -> float | None:
-    """Have a start die, and another one work; return how long others lived on."""
-    _, died = begin(daemon, point.call, point.death)
+    """Kill a starting daemon; the next start must work. Return how long processes lived on."""
+    _, died = start_under_strace(daemon, point.call, point.kill_option)
     seconds = seconds_until_gone(daemon)
-    kill_at_once(daemon)
+    leave_a_killed_master(daemon)
     return seconds if died else None
 
 
-@pytest.mark.parametrize("count", [3, many(40)])
-def test_a_start_may_die_at_any_call(prepared: MakeDaemon, figure: Figure, count: int) -> None:
-    """Before and after the step from the front to the master; the next start works."""
+@pytest.mark.parametrize("count", [3, long_run(40)])
+def test_the_next_start_works_after_a_start_is_killed(
+    prepared: MakeDaemon, figure: Figure, count: int
+) -> None:
+    """Killed before and after the launcher executes the master."""
     model = prepared(**SETTINGS)
-    kill_at_once(model)
-    points, _ = begin(model, WITHOUT_IMPORTS)
-    seconds = die_everywhere(prepared, kill_while_it_starts, chosen(points, count))
-    figure(f"{len(seconds)} deaths, all others gone after {max(seconds):.2f} s at most")
+    leave_a_killed_master(model)
+    points, _ = start_under_strace(model, WITHOUT_IMPORTS)
+    seconds = kill_at_points(prepared, kill_while_it_starts, select_points(points, count))
+    figure(f"{len(seconds)} deaths, all other processes gone after {max(seconds):.2f} s at most")
     assert max(seconds) <= GONE_SECONDS
 
 
 @pytest.mark.parametrize("call", LAUNCHING)
-def test_a_launch_may_die_at_any_call(prepared: MakeDaemon, call: str) -> None:
-    """The launcher dies, or the daemon-to-be: it is a failure, and nobody is left."""
+def test_a_killed_launcher_leaves_no_process(prepared: MakeDaemon, call: str) -> None:
+    """The start fails, no process is left, and the next start works."""
     model = prepared(**SETTINGS)
     program = [sys.executable, "-m", "tetrad", "start", "-c", model.file]
-    ran = run([*strace(os.devnull, call, Point(call, 1).death), "-f", *program], model.environment)
+    ran = run(
+        [*strace(os.devnull, call, Point(call, 1).kill_option), "-f", *program], model.environment
+    )
     assert ran.status != 0
     assert seconds_until_gone(model) <= GONE_SECONDS
     model.start()

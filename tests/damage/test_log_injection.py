@@ -1,4 +1,4 @@
-"""Forgery: whatever bytes a client sends, each event is one line, and no line is theirs."""
+"""Log injection: whatever bytes a client sends, each event is one line with its own fields only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.log_accounting import OF_A_LIFE
+from damage.log_accounting import EVENTS_PER_DAEMON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ FORGERIES = [
     b"\x00\x01\x02\x03",
     b"\xff\xff\xff\x7f",
 ]
-"""All bytes alone and between others, and what readers of lines trip over."""
+"""Every byte alone and between others, and sequences that confuse log parsers."""
 
 CLIENT = {"timestamp", "level", "event", "pid", "client", "connection", "service", "listener"}
 ENDING = {"reason", "duration", "bytes_in", "bytes_out", "commands"}
@@ -60,25 +60,25 @@ KEYS = {
     "client.invalid": CLIENT | {"command"},
     "client.disconnected": CLIENT | ENDING,
 }
-"""The fields that a line of an event has: no more, and no fewer."""
+"""The exact fields of each event."""
 
 DOUBLE = r'"(?:[^"\\]|\\.)*"'
 SINGLE = r"'(?:[^'\\]|\\.)*'"
 LOGFMT_PAIR = re.compile(rf'(\w+)=(?:({DOUBLE})|([^ ="]*))(?: |$)')
 CONSOLE_PAIR = re.compile(rf"(\w+)=(?:({DOUBLE}|{SINGLE})|([^ =\"']*))(?: |$)")
-"""A key, and its value: with quotes, or without."""
+"""A key and its value, quoted or not."""
 
 CONSOLE = re.compile(r"(\S+Z) \[(\w+) *\] (\S+) +(.*)")
 
 
 def shown(data: bytes) -> str:
-    r"""Return what the log shows of an invalid command: ASCII as it is, the rest as ``\xNN``."""
+    r"""Return how the log shows an invalid command: printable ASCII, other bytes as ``\xNN``."""
     word = re.split(rb"[\r\n]", data.lstrip(b"\r\n \t\0")[:4])[0]
     return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in word)
 
 
 def pairs_of(text: str, pair: re.Pattern[str]) -> Fields:
-    """Read key=value pairs, which must be all that there is."""
+    """Parse key=value pairs; the text must contain nothing else."""
     assert "".join(match.group() for match in pair.finditer(text)) == text, text
     pairs = pair.findall(text)
     fields = {key: ast.literal_eval(quoted) if quoted else bare for key, quoted, bare in pairs}
@@ -87,18 +87,18 @@ def pairs_of(text: str, pair: re.Pattern[str]) -> Fields:
 
 
 def read_logfmt(line: str) -> Fields:
-    """Read a line of the format logfmt."""
+    """Parse a line of the format logfmt."""
     return pairs_of(line, LOGFMT_PAIR)
 
 
 def read_json(line: str) -> Fields:
-    """Read a line of the format json."""
+    """Parse a line of the format json."""
     fields: Fields = json.loads(line)
     return fields
 
 
 def read_console(line: str) -> Fields:
-    """Read a line of the format console."""
+    """Parse a line of the format console."""
     match = CONSOLE.fullmatch(line)
     assert match is not None, line
     stamp, level, event, rest = match.groups()
@@ -109,12 +109,12 @@ READERS = {"json": read_json, "logfmt": read_logfmt, "console": read_console}
 
 
 def send_all(served: Daemon) -> collections.Counter[tuple[str, str]]:
-    """Send every forgery in a session of its own; return clients and what is to be seen of them."""
+    """Send each forgery in a session of its own; return the clients and their expected commands."""
     sent: collections.Counter[tuple[str, str]] = collections.Counter()
     for data in FORGERIES:
         client = served.connect()
         client.send(data)
-        client.end()
+        client.half_close()
         assert client.read_all() == b""
         client.close()
         sent[client.name, shown(data)] += 1
@@ -122,7 +122,7 @@ def send_all(served: Daemon) -> collections.Counter[tuple[str, str]]:
 
 
 def lines_of(served: Daemon) -> list[str]:
-    """Return the log's lines, which must be whole and of printable ASCII."""
+    """Return the lines of the log, which must be complete and printable ASCII."""
     with open(served.log_file, "rb") as file:
         text = file.read()
     assert not set(text) - set(range(32, 127)) - {10}
@@ -131,20 +131,20 @@ def lines_of(served: Daemon) -> list[str]:
 
 
 @pytest.mark.parametrize(("style", "read"), READERS.items())
-def test_no_byte_forges_a_line(
+def test_no_client_input_forges_a_log_line(
     daemon: MakeDaemon, style: str, read: Callable[[str], Fields], figure: Figure
 ) -> None:
-    """A line for each event, with that event's fields, and the command as it was sent."""
+    """One line for each event, with its fields, and the command as it was sent."""
     served = daemon(log={"format": style})
     sent = send_all(served)
     served.stop()
-    told = [read(line) for line in lines_of(served)]
-    ours = [fields for fields in told if fields["event"] in KEYS]
+    parsed = [read(line) for line in lines_of(served)]
+    ours = [fields for fields in parsed if fields["event"] in KEYS]
     assert all(fields.keys() == KEYS[fields["event"]] for fields in ours)
     seen = collections.Counter(
         (fields["client"], fields["command"]) for fields in ours if "command" in fields
     )
-    said_something = collections.Counter({one: count for one, count in sent.items() if one[1]})
-    assert seen == said_something
-    assert len(told) == OF_A_LIFE + 2 * len(FORGERIES) + said_something.total()
-    figure(f"{len(FORGERIES)} forgeries, {len(told)} lines")
+    non_empty = collections.Counter({one: count for one, count in sent.items() if one[1]})
+    assert seen == non_empty
+    assert len(parsed) == EVENTS_PER_DAEMON + 2 * len(FORGERIES) + non_empty.total()
+    figure(f"{len(FORGERIES)} forgeries, {len(parsed)} lines")

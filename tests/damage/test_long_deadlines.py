@@ -1,4 +1,4 @@
-"""Deadlines that are so far away that the kernel cannot wait for them in one go."""
+"""Deadlines longer than the kernel's longest single wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEADLINES = ("first_command_timeout", "idle_timeout", "max_duration", "send_time
 
 
 def test_sessions_may_last_for_years(daemon: MakeDaemon) -> None:
-    """With the longest deadlines that the file may have, clients are served and waited for."""
+    """With the longest configurable deadlines, clients are served and waited for."""
     served = daemon(session=dict.fromkeys(DEADLINES, LONGEST))
     silent = served.connect()
     served.wait_for("client.connected")
@@ -25,11 +25,11 @@ def test_sessions_may_last_for_years(daemon: MakeDaemon) -> None:
     assert [one.quit() for one in (client, silent)] == [b"quit", b"quit"]
 
 
-def test_a_stop_may_take_years(daemon: MakeDaemon) -> None:
-    """With the longest time to finish in, a stop waits for who is in the middle of a command."""
+def test_a_stop_waits_for_a_partial_command(daemon: MakeDaemon) -> None:
+    """With the longest `stop_timeout`, a stop waits for the end of a partial command."""
     served = daemon(daemon={"stop_timeout": LONGEST})
     client = served.connect()
-    client.say(b"ti")
+    client.send_and_wait(b"ti")
     served.signal(15)
     served.wait_for("server.stopping")
     client.send(b"me")
@@ -37,8 +37,8 @@ def test_a_stop_may_take_years(daemon: MakeDaemon) -> None:
     assert served.is_gone()
 
 
-def test_a_stop_that_may_take_years_need_not(daemon: MakeDaemon) -> None:
-    """`tetrad stop` can wait for years, and returns when the daemon is gone."""
+def test_tetrad_stop_returns_when_the_daemon_has_stopped(daemon: MakeDaemon) -> None:
+    """With the longest `stop_timeout`, `tetrad stop` returns as soon as the daemon has exited."""
     served = daemon(daemon={"stop_timeout": LONGEST})
     client = served.served()
     ran = served.tetrad("stop")

@@ -1,4 +1,4 @@
-"""The pidfile, whatever stands there: nobody's file is touched, and nobody is signalled."""
+"""Whatever is at the pidfile's path, other files do not change and no process is signalled."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 COMMANDS = ("status", "stop", "reload")
 
-NOTES = b"Ask the landlord about the roof.\nTell nobody.\n"
-"""What is somebody else's."""
+NOTES = b"These are notes.\nThey are not a pidfile.\n"
+"""Another user's text."""
 
 HOLD = """
 import fcntl, os, struct, sys
@@ -38,8 +38,8 @@ sys.stdin.read()
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="install strace")
 
 
-def asked_silently(daemon: Daemon, *arguments: str) -> Ran:
-    """Run a command under a guard that sees whether it signals anybody at all; it must not."""
+def run_without_signals(daemon: Daemon, *arguments: str) -> Ran:
+    """Run a command under strace, and fail if it signals any process."""
     seen = os.path.join(daemon.folder, "signals")
     guard = ["strace", "-f", "-qq", "-e", "signal=none", "-o", seen]
     guard += ["-e", "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo"]
@@ -56,14 +56,12 @@ def asked_silently(daemon: Daemon, *arguments: str) -> Ran:
     ("content", "status"),
     [(b"", 3), (b"1\n", 1), (b"-1\n", 1), (b"x\n", 1)],
 )
-def test_what_an_old_pidfile_says_is_nothing_to_anybody(
-    prepared: MakeDaemon, content: bytes, status: int
-) -> None:
-    """No lock, no daemon: no process of that number is signalled, and a start just works."""
+def test_a_stale_pidfile_is_ignored(prepared: MakeDaemon, content: bytes, status: int) -> None:
+    """Without a lock no process of that pid is signalled, and a start works."""
     asked = prepared()
     with open(asked.pidfile, "wb") as file:
         file.write(content)
-    ran = {name: asked_silently(asked, name) for name in COMMANDS}
+    ran = {name: run_without_signals(asked, name) for name in COMMANDS}
     assert [ran[name].status for name in COMMANDS] == [status, 0, 7]
     assert ran["stop"].out == "tetrad: not running\n"
     asked.start()
@@ -72,10 +70,10 @@ def test_what_an_old_pidfile_says_is_nothing_to_anybody(
 
 @needs_strace
 @pytest.mark.parametrize(("name", "status"), [("status", 1), ("stop", 0), ("reload", 7)])
-def test_a_pidfile_with_the_askers_own_pid_is_no_daemon(
+def test_a_pidfile_with_the_commands_own_pid_is_stale(
     prepared: MakeDaemon, name: str, status: int
 ) -> None:
-    """A command whose very number stands there does not take itself for the daemon."""
+    """A command does not mistake itself for the daemon."""
     asked = prepared()
     script = 'echo $$ >"$1"; shift; exec "$@"'
     command = [sys.executable, "-m", "tetrad", name, "-c", asked.file]
@@ -84,49 +82,49 @@ def test_a_pidfile_with_the_askers_own_pid_is_no_daemon(
 
 
 def a_text(path: str) -> None:
-    """Have a text there."""
+    """Create a text file."""
     with open(path, "wb") as file:
         file.write(NOTES)
 
 
 def some_bytes(path: str) -> None:
-    """Have something there that is no text."""
+    """Create a binary file."""
     with open(path, "wb") as file:
         file.write(bytes(range(256)))
 
 
 def a_link_to_a_text(path: str) -> None:
-    """Have a link to somebody's text there."""
+    """Create a link to a text file."""
     a_text(f"{path}.notes")
     os.symlink(f"{path}.notes", path)
 
 
 def a_link_to_a_number(path: str) -> None:
-    """Have a link there to what looks like a pidfile, and is another daemon's."""
+    """Create a link to another daemon's pidfile."""
     with open(f"{path}.other", "wb") as file:
         file.write(b"1\n")
     os.symlink(f"{path}.other", path)
 
 
 def a_link_to_nothing(path: str) -> None:
-    """Have a link to what does not exist there."""
+    """Create a dangling link."""
     os.symlink(f"{path}.nothing", path)
 
 
 def a_folder(path: str) -> None:
-    """Have a folder there."""
+    """Create a folder."""
     os.mkdir(path)
     a_text(os.path.join(path, "notes"))
 
 
 def a_socket(path: str) -> None:
-    """Have a socket there."""
+    """Create a socket."""
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(path)
 
 
 def everything_below(folder: str) -> dict[str, tuple[int, bytes]]:
-    """Return what there is, by name: its kind and permissions, and its content."""
+    """Return all paths with their mode and content."""
     found: dict[str, tuple[int, bytes]] = {}
     for entry in os.scandir(folder):
         content = b""
@@ -149,14 +147,14 @@ def everything_below(folder: str) -> dict[str, tuple[int, bytes]]:
         *(a_folder, os.mkfifo, a_socket),
     ],
 )
-def test_what_is_no_pidfile_is_not_touched(
+def test_a_file_that_is_not_a_pidfile_is_not_touched(
     prepared: MakeDaemon, make: Callable[[str], None]
 ) -> None:
-    """Each command says what is wrong there; all is as before, and nobody was signalled."""
+    """Each command reports it; nothing changes, and no process is signalled."""
     asked = prepared()
     make(asked.pidfile)
     before = everything_below(asked.folder)
-    ran = {name: asked_silently(asked, name) for name in COMMANDS}
+    ran = {name: run_without_signals(asked, name) for name in COMMANDS}
     ran["start"] = asked.tetrad("start")
     assert {name: one.status for name, one in ran.items()} == {
         "status": 4,
@@ -197,12 +195,12 @@ def held(
     ids=["a record lock", "a record lock to read", "a lock of the open file"],
     indirect=True,
 )
-def test_another_programs_lock_is_no_daemon_of_ours(
+def test_a_lock_of_another_program_is_reported(
     held: tuple[Daemon, subprocess.Popen[str]],
 ) -> None:
-    """Who holds the file in another way than tetrad does is named, and not stopped."""
+    """A program that locks the file differently from tetrad is named, and not stopped."""
     asked, other = held
-    ran = [asked_silently(asked, name) for name in COMMANDS] + [asked.tetrad("start")]
+    ran = [run_without_signals(asked, name) for name in COMMANDS] + [asked.tetrad("start")]
     assert [one.status for one in ran] == [4, 1, 1, 1]
     assert all(one.err.startswith(f"tetrad: {asked.pidfile}: ") for one in ran)
     assert all("another program" in one.err for one in ran)

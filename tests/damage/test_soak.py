@@ -1,4 +1,4 @@
-"""Very many sessions, after which the daemon is what it was before."""
+"""Very many sessions, after which the daemon uses the same resources as before."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SESSIONS = 50_000
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: install gcc and libc6-dev")
-def test_many_sessions_leave_the_daemon_as_it_was(figure: Figure) -> None:
-    """The same descriptors, processes and memory, no zombie, and a log that tells of all."""
+def test_many_sessions_leak_nothing(figure: Figure) -> None:
+    """The same descriptors, processes and memory, no zombie, and a complete log."""
     command = [sys.executable, "-m", "benchmarks.soak", f"--sessions={SESSIONS}", "--seconds=240"]
     ran = subprocess.run(
         command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False

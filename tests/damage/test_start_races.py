@@ -1,4 +1,4 @@
-"""Starts that meet each other, a signal or a stop: there is one daemon, or none and no trace."""
+"""Concurrent and interrupted starts: in the end there is one daemon, or none and no trace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clients import ANSWER
-from processes import PATIENCE_SECONDS, complain_of_defects, files_below, stopped, title_of, until
+from processes import TIMEOUT_SECONDS, assert_no_traceback, files_below, stopped, title_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from daemons import Daemon
 
 INTERRUPTED = 128
-"""And the signal's number: the status of a start that was undone."""
+"""Plus the signal's number: the exit status of a start that was undone."""
 
 WAIT = 'read -r _; exec "$@"'
-"""A shell's script that stands at the line until its input ends."""
+"""A shell script that waits for the end of its input, and then executes a command."""
 
 IGNORE_CHILDREN = (
     "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
     " os.execv(sys.argv[1], sys.argv[1:])"
 )
-"""A program that does what a shell would not: ignore SIGCHLD, and become another one."""
+"""A program that ignores SIGCHLD, and executes another one."""
 
 KEPT = {"home", "tetrad.log", "tetrad.yaml"}
-"""What may be left of a daemon that is gone."""
+"""The files that may be left after a daemon has stopped."""
 
 
-def start_of(daemon: Daemon) -> list[str]:
-    """Return the command that starts it."""
+def start_command(daemon: Daemon) -> list[str]:
+    """Return the command that starts the daemon."""
     return [sys.executable, "-m", "tetrad", "start", "-c", daemon.file]
 
 
 @contextlib.contextmanager
 def starting(daemon: Daemon, *wrapper: str) -> Iterator[subprocess.Popen[str]]:
-    """Have a start under way; it has ended when the block has."""
+    """Run a start during the block."""
     with subprocess.Popen(
-        [*wrapper, *start_of(daemon)],
+        [*wrapper, *start_command(daemon)],
         env=daemon.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -62,166 +62,168 @@ def starting(daemon: Daemon, *wrapper: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def ended(starter: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for a start to end, and return its status and what it said."""
-    out, err = starter.communicate(timeout=PATIENCE_SECONDS)
-    complain_of_defects(err)
+    """Wait for the end of a start; return its exit status and output."""
+    out, err = starter.communicate(timeout=TIMEOUT_SECONDS)
+    assert_no_traceback(err)
     return starter.returncode, out + err
 
 
 def masters_of(daemon: Daemon) -> list[int]:
-    """Return the masters and those who are about to be: all that know this daemon's file."""
+    """Return the pids of the daemon's masters, future ones included, by their command lines."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return [pid for pid in pids if daemon.file in title_of(pid)]
 
 
 def assert_left_no_trace(daemon: Daemon) -> None:
-    """Check that nothing runs, and that nothing lies about."""
+    """Check that no process and no file is left."""
     assert masters_of(daemon) == []
     assert set(os.listdir(daemon.folder)) <= KEPT, files_below(daemon.folder)
     assert daemon.tetrad("status").status == 3
 
 
-def test_of_twenty_starts_at_the_same_instant_one_wins(
-    prepared: MakeDaemon, figure: Figure
-) -> None:
-    """The others say that it runs, which is no failure, and the one that runs is whole."""
+def test_one_of_twenty_simultaneous_starts_succeeds(prepared: MakeDaemon, figure: Figure) -> None:
+    """The others report that the daemon runs, which is no failure."""
     asked = prepared()
-    line, gun = os.pipe()
-    command = ["/bin/sh", "-c", WAIT, "sh", *start_of(asked)]
+    read_end, write_end = os.pipe()
+    command = ["/bin/sh", "-c", WAIT, "sh", *start_command(asked)]
     with contextlib.ExitStack() as stack:
         starters = [
             stack.enter_context(
                 subprocess.Popen(
-                    command, env=asked.environment, stdin=line, stdout=subprocess.PIPE, text=True
+                    command,
+                    env=asked.environment,
+                    stdin=read_end,
+                    stdout=subprocess.PIPE,
+                    text=True,
                 )
             )
             for _ in range(20)
         ]
-        os.close(line)
-        os.close(gun)
-        told = [starter.communicate(timeout=PATIENCE_SECONDS)[0] for starter in starters]
+        os.close(read_end)
+        os.close(write_end)
+        outputs = [starter.communicate(timeout=TIMEOUT_SECONDS)[0] for starter in starters]
     for pid in masters_of(asked):
         asked.watch(pid)
-    asked.adopt(next(text for text in told if "started" in text))
+    asked.adopt(next(text for text in outputs if "started" in text))
     assert [starter.returncode for starter in starters] == [0] * 20
-    others = [text for text in told if "started" not in text]
+    others = [text for text in outputs if "started" not in text]
     assert others == [f"tetrad: already running (pid {asked.pid})\n"] * 19
     assert masters_of(asked) == [asked.pid]
     assert ANSWER.fullmatch(asked.connect().ask())
-    figure("1 started, 19 said so")
+    figure("1 started, 19 reported that it runs")
 
 
 def assert_is_undone_or_done(asked: Daemon, starter: subprocess.Popen[str], number: int) -> str:
-    """Check that an interrupted start has left nothing, or was over already; return which."""
-    status, said = ended(starter)
-    is_done = "started" in said
+    """Check that an interrupted start has left nothing, or was complete; return which."""
+    status, output = ended(starter)
+    is_done = "started" in output
     if is_done:
-        asked.adopt(said)
+        asked.adopt(output)
         asked.stop()
     else:
-        assert (status, said) in {
-            (-number, ""),  # before there is anything to be undone
+        assert (status, output) in {
+            (-number, ""),  # before there is anything to undo
             (INTERRUPTED + number, interruption(number)),
-            (INTERRUPTED + number, ""),  # Ctrl-C, before there is anything to be undone
+            (INTERRUPTED + number, ""),  # Ctrl-C, before there is anything to undo
         }
     assert_left_no_trace(asked)
-    return "done" if is_done else "undone" if said else "not begun"
+    return "done" if is_done else "undone" if output else "not begun"
 
 
 def interruption(number: int) -> str:
-    """Return what an interrupted start says."""
+    """Return the message of an interrupted start."""
     return f"tetrad: interrupted by {signal.Signals(number).name}: the start is undone\n"
 
 
 def seconds_of_a_start(asked: Daemon) -> float:
-    """Return how long a start takes that nobody interrupts."""
+    """Return how long an undisturbed start takes."""
     began = time.monotonic()
     asked.start()
-    took = time.monotonic() - began
+    duration = time.monotonic() - began
     asked.stop()
-    return took
+    return duration
 
 
 def interrupt_at_many_moments(
     prepared: MakeDaemon, figure: Figure, number: int, moments: int
 ) -> None:
-    """Interrupt starts earlier and later, from before they do anything to when they are done."""
+    """Interrupt starts at moments from before their first action until after their end."""
     asked = prepared()
-    took = min(seconds_of_a_start(asked) for _ in range(3))
+    duration = min(seconds_of_a_start(asked) for _ in range(3))
     outcomes = []
     for moment in range(moments):
         with starting(asked) as starter:
-            time.sleep(took * (0.3 + 0.8 * moment / moments))  # the moment is what is tested
+            time.sleep(duration * (0.3 + 0.8 * moment / moments))  # the moment under test
             starter.send_signal(number)
             outcomes.append(assert_is_undone_or_done(asked, starter, number))
     figure(", ".join(f"{outcomes.count(one)} {one}" for one in sorted(set(outcomes))))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_start_that_is_interrupted_leaves_nothing(
-    prepared: MakeDaemon, figure: Figure, number: int
-) -> None:
-    """Whenever the signal comes, there is a daemon and status 0, or nothing and another."""
+def test_an_interrupted_start_is_undone(prepared: MakeDaemon, figure: Figure, number: int) -> None:
+    """Either the daemon runs and the status is 0, or nothing is left and it is not 0."""
     interrupt_at_many_moments(prepared, figure, number, 5)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_starts_that_are_interrupted_at_many_moments(
+def test_starts_interrupted_at_many_moments(
     prepared: MakeDaemon, figure: Figure, number: int
 ) -> None:
-    """As above, at thirty moments for each signal."""
+    """As above, at 30 moments for each signal."""
     interrupt_at_many_moments(prepared, figure, number, 30)
 
 
-def until_it_has_a_pid(daemon: Daemon) -> int:
-    """Wait until the master-to-be has written its pid, and return that."""
+def wait_for_pid(daemon: Daemon) -> int:
+    """Wait until the future master has written its pid, and return it."""
 
-    def look() -> int:
+    def read() -> int:
         try:
             with open(daemon.pidfile, encoding="ascii") as file:
                 return int(file.read())
         except (FileNotFoundError, ValueError):
             return 0
 
-    return until(look, "a pid in the pidfile")
+    return until(read, "a pid in the pidfile")
 
 
-def test_a_start_that_is_interrupted_while_it_waits_takes_the_daemon_back(
+def test_a_start_interrupted_while_it_waits_stops_the_daemon(
     prepared: MakeDaemon,
 ) -> None:
-    """The daemon is on its way by then: it is ended, and the start says so and ends."""
+    """The starting daemon is ended before `tetrad start` exits."""
     asked = prepared()
     with starting(asked) as starter:
-        pid = until_it_has_a_pid(asked)
+        pid = wait_for_pid(asked)
         with stopped(pid):
             starter.send_signal(signal.SIGTERM)
-        status, said = ended(starter)
+        status, output = ended(starter)
     assert status == INTERRUPTED + signal.SIGTERM
-    assert said == interruption(signal.SIGTERM)
+    assert output == interruption(signal.SIGTERM)
     assert_left_no_trace(asked)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_start_that_succeeded_says_so_before_it_can_be_ended(
+def test_a_successful_start_reports_it_before_a_signal_ends_it(
     prepared: MakeDaemon, number: int
 ) -> None:
-    """A signal that comes too late for it to be undone is no reason to keep silent about it."""
+    """A signal that is too late to undo the start does not suppress the message."""
     asked = prepared()
     with starting(asked) as starter:
         assert starter.stdout is not None
         filling = fill(starter.stdout.fileno())
-        until(lambda: waits_in(starter.pid).endswith("pipe_write"), "what a start has to say")
+        until(
+            lambda: waits_in(starter.pid).endswith("pipe_write"), "the start to write its message"
+        )
         starter.send_signal(number)
-        status, said = ended(starter)
-    assert (status, said.startswith(filling)) == (0, True)
-    asked.adopt(said.removeprefix(filling))
+        status, output = ended(starter)
+    assert (status, output.startswith(filling)) == (0, True)
+    asked.adopt(output.removeprefix(filling))
     assert ANSWER.fullmatch(asked.connect().ask())
 
 
 def fill(pipe: int) -> str:
-    """Leave no room in a pipe, and return what is in it now."""
+    """Fill a pipe, and return what was written."""
     filling = "." * fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
     with open(f"/proc/self/fd/{pipe}", "w", encoding="ascii") as file:
         file.write(filling)
@@ -229,47 +231,45 @@ def fill(pipe: int) -> str:
 
 
 def waits_in(pid: int) -> str:
-    """Return the name of the kernel's function in which a process waits."""
+    """Return the name of the kernel function in which a process sleeps."""
     with open(f"/proc/{pid}/wchan", encoding="ascii") as file:
         return file.read()
 
 
-def test_a_start_whose_launcher_is_killed_is_undone(prepared: MakeDaemon) -> None:
-    """A daemon that nobody waits for any more ends as soon as it would begin to serve."""
+def test_a_daemon_stops_if_its_launcher_is_killed(prepared: MakeDaemon) -> None:
+    """It stops as soon as it would begin to serve."""
     asked = prepared()
     with starting(asked) as starter:
-        pid = until_it_has_a_pid(asked)
+        pid = wait_for_pid(asked)
         master = asked.watch(pid)
         with stopped(pid):
             starter.kill()
-            starter.wait(PATIENCE_SECONDS)
+            starter.wait(TIMEOUT_SECONDS)
     assert master.has_ended()
     assert_left_no_trace(asked)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_to_a_master_that_is_not_up_yet_is_obeyed_when_it_is(
-    prepared: MakeDaemon, number: int
-) -> None:
-    """From the moment its pid can be known it can be stopped, and then it stops in order."""
+def test_a_signal_to_a_starting_master_is_handled_later(prepared: MakeDaemon, number: int) -> None:
+    """From the moment its pid is known the daemon can be stopped in an orderly way."""
     asked = prepared()
     with starting(asked) as starter:
-        asked.pid = until_it_has_a_pid(asked)
+        asked.pid = wait_for_pid(asked)
         master = asked.watch(asked.pid)
         with stopped(asked.pid):
             master.signal(number)
-        status, said = ended(starter)
-    assert (status, said[:24]) == (0, f"tetrad: started (pid {asked.pid})"[:24])
+        status, output = ended(starter)
+    assert (status, output[:24]) == (0, f"tetrad: started (pid {asked.pid})"[:24])
     assert master.has_ended()
     assert_left_no_trace(asked)
     assert asked.events()[-1]["event"] == "server.stopped"
 
 
-def test_a_stop_during_a_start_is_obeyed(prepared: MakeDaemon) -> None:
-    """`tetrad stop` ends a daemon that is only coming up, and waits until it is gone."""
+def test_tetrad_stop_ends_a_starting_daemon(prepared: MakeDaemon) -> None:
+    """`tetrad stop` waits until the starting daemon has exited."""
     asked = prepared()
     with starting(asked) as starter:
-        asked.watch(until_it_has_a_pid(asked))
+        asked.watch(wait_for_pid(asked))
         ran = asked.tetrad("stop")
         assert ended(starter)[0] == 0
     assert (ran.status, ran.err) == (0, "")
@@ -277,29 +277,29 @@ def test_a_stop_during_a_start_is_obeyed(prepared: MakeDaemon) -> None:
     assert_left_no_trace(asked)
 
 
-def test_a_start_does_not_mind_that_sigchld_is_ignored(prepared: MakeDaemon) -> None:
-    """What whoever started us ignores is inherited, and with it the deaths of our children."""
+def test_a_start_works_with_sigchld_ignored(prepared: MakeDaemon) -> None:
+    """The caller's ignored SIGCHLD is inherited, and hides the exit of child processes."""
     asked = prepared()
     with starting(asked, sys.executable, "-c", IGNORE_CHILDREN) as starter:
-        status, said = ended(starter)
-    assert status == 0, said
-    asked.adopt(said)
+        status, output = ended(starter)
+    assert status == 0, output
+    asked.adopt(output)
     assert ANSWER.fullmatch(asked.connect().ask())
 
 
-def test_a_start_behind_nohup_does_not_heed_sighup(prepared: MakeDaemon) -> None:
-    """A signal that whoever started us ignores stays ignored while the daemon comes up."""
+def test_a_start_under_nohup_ignores_sighup(prepared: MakeDaemon) -> None:
+    """A signal that the caller ignores stays ignored during the start."""
     asked = prepared()
     with starting(asked, "nohup") as starter:
-        with stopped(until_it_has_a_pid(asked)):
+        with stopped(wait_for_pid(asked)):
             starter.send_signal(signal.SIGHUP)
-        status, said = ended(starter)
-    assert status == 0, said
-    asked.adopt(said)
+        status, output = ended(starter)
+    assert status == 0, output
+    asked.adopt(output)
 
 
-def test_two_sigterms_at_once_are_one_stop(daemon: MakeDaemon) -> None:
-    """Signals on each other's heels end the daemon once, in order, with nothing left."""
+def test_repeated_sigterm_stops_once(daemon: MakeDaemon) -> None:
+    """Several signals in a row stop the daemon once, in order, with nothing left."""
     served = daemon()
     client = served.served()
     with stopped(served.pid):

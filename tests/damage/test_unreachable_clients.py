@@ -1,4 +1,4 @@
-"""Clients whose cable is pulled: nothing comes from them any more, not even that they are gone."""
+"""Clients that become unreachable: no packet arrives from them any more, not even a reset."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from daemons import Daemon, Event
 
 GONE_SECONDS = 120.0
-"""Within this time a client is gone of whom nothing is heard, whatever its deadlines are."""
+"""How soon the session of an unreachable client ends, whatever its deadlines are."""
 
 TOLERANCE_SECONDS = 0.5
 SLACK_SECONDS = 5.0
-"""By how much the kernel may miss a time of two minutes: its timers become coarser."""
+"""How far the kernel may miss a time of two minutes: its long timers are coarse."""
 
-FOREVER = dict.fromkeys(("first_command_timeout", "idle_timeout", "max_duration", "send_timeout"))
+NO_DEADLINES = dict.fromkeys(
+    ("first_command_timeout", "idle_timeout", "max_duration", "send_timeout")
+)
 
 _PIDFD_GETFD = 438
 
@@ -46,8 +48,8 @@ class Site:
         self._clients: list[Client] = []
 
     def start(self, **session: object) -> None:
-        """Start the daemon with these deadlines, and no other."""
-        self.daemon.configure(session=FOREVER | session)
+        """Start the daemon with these deadlines and no others."""
+        self.daemon.configure(session=NO_DEADLINES | session)
         self._cable.servers.do(self.daemon.start)
 
     def served(self) -> Client:
@@ -60,32 +62,32 @@ class Site:
         return client
 
     def pull(self) -> float:
-        """Pull the cable, and return when that was."""
+        """Pull the cable, and return the time."""
         self._cable.pull()
         return time.monotonic()
 
     def end_of(self, client: Client) -> Event:
-        """Wait for the end of a client's session, by the log."""
+        """Wait for the end of a client's session in the log."""
         return self.daemon.wait_for("client.disconnected", client=client.name)
 
     def close(self) -> None:
-        """Leave."""
+        """Close all clients."""
         for client in self._clients:
             client.close()
 
 
 @pytest.fixture
 def site(cable: Cable, prepared: MakeDaemon) -> Iterator[Site]:
-    """Prepare a daemon at the end of a cable."""
+    """Create a daemon at one end of a cable, not started yet."""
     listen = [{"address": Cable.SERVER, "port": 0}]
     made = Site(cable, prepared(listen=listen, commands=hostile.LONG_COMMAND))
     yield made
     made.close()
 
 
-def ask_too_much(client: Client) -> None:
-    """Ask for answers that are still on their way when the cable is pulled."""
-    client.send(b"long" * hostile.TOO_MUCH)
+def fill_buffers(client: Client) -> None:
+    """Request more than the buffers hold; wait until the first answers have arrived."""
+    client.send(b"long" * hostile.ANSWERS_TO_FILL_BUFFERS)
     until(lambda: unread(client) >= 16384, "the first of the answers")
 
 
@@ -95,33 +97,31 @@ def unread(client: Client) -> int:
     return count
 
 
-def test_a_silent_client_is_ended_by_its_deadline(site: Site, figure: Figure) -> None:
-    """`idle_timeout` is kept by the server alone."""
+def test_an_unreachable_idle_client_is_ended_by_idle_timeout(site: Site, figure: Figure) -> None:
+    """The server keeps `idle_timeout` without help of the client."""
     site.start(idle_timeout="1s")
     client = site.served()
     pulled = site.pull()
     assert site.end_of(client)["reason"] == "idle_timeout"
     seconds = time.monotonic() - pulled
     assert seconds <= 1.0 + TOLERANCE_SECONDS
-    figure(f"gone {seconds:.2f} s after the cable was pulled")
+    figure(f"ended {seconds:.2f} s after the cable was pulled")
 
 
-def test_a_client_in_the_middle_of_an_answer_is_ended_by_its_deadline(
-    site: Site, figure: Figure
-) -> None:
-    """`send_timeout` is for clients that cannot read, too."""
+def test_an_unreachable_reading_client_is_ended_by_send_timeout(site: Site, figure: Figure) -> None:
+    """The cable is pulled during an answer."""
     site.start(send_timeout="1s")
     client = site.served()
-    ask_too_much(client)
+    fill_buffers(client)
     pulled = site.pull()
     assert site.end_of(client)["reason"] == "send_timeout"
     seconds = time.monotonic() - pulled
     assert seconds <= 1.0 + TOLERANCE_SECONDS
-    figure(f"gone {seconds:.2f} s after the cable was pulled")
+    figure(f"ended {seconds:.2f} s after the cable was pulled")
 
 
-def test_the_kernel_is_to_look_after_clients(daemon: MakeDaemon) -> None:
-    """A client's socket has keepalive and a limit for what is unacknowledged, two minutes each."""
+def test_keepalive_and_user_timeout_are_set(daemon: MakeDaemon) -> None:
+    """A client's socket has keepalive and TCP_USER_TIMEOUT, both at two minutes or less."""
     served = daemon()
     served.served()
     connected = socket_of(served.handlers[0])
@@ -138,30 +138,30 @@ def test_the_kernel_is_to_look_after_clients(daemon: MakeDaemon) -> None:
 
 
 def socket_of(handler: int) -> socket.socket:
-    """Return the very socket of a handler's client, to be looked at."""
+    """Return a duplicate of a handler's client socket."""
     of_sockets = [fd for fd, where in descriptors_of(handler).items() if where[:7] == "socket:"]
     assert len(of_sockets) == 1
     pidfd = os.pidfd_open(handler)
     fd = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, of_sockets[0], 0)
     os.close(pidfd)
     if fd < 0:
-        pytest.skip(f"no look at another process's socket: {os.strerror(ctypes.get_errno())}")
+        pytest.skip(f"cannot duplicate another process's socket: {os.strerror(ctypes.get_errno())}")
     return socket.socket(fileno=fd)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_clients_without_a_deadline_are_gone_in_two_minutes(
+def test_without_deadlines_the_kernel_ends_unreachable_clients(
     site: Site, figure: Figure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Idle or in the middle of an answer: the kernel finds out, and the session has ended."""
-    monkeypatch.setattr(processes, "PATIENCE_SECONDS", GONE_SECONDS + SLACK_SECONDS)
+    """Idle or during an answer, the session ends within two minutes."""
+    monkeypatch.setattr(processes, "TIMEOUT_SECONDS", GONE_SECONDS + SLACK_SECONDS)
     site.start()
     idle, busy = site.served(), site.served()
-    ask_too_much(busy)
+    fill_buffers(busy)
     pulled = site.pull()
     assert [site.end_of(client)["reason"] for client in (idle, busy)] == ["reset"] * 2
     seconds = time.monotonic() - pulled
     assert seconds <= GONE_SECONDS + SLACK_SECONDS
     assert site.daemon.status()["clients"]["now"] == 0
-    figure(f"both gone {seconds:.1f} s after the cable was pulled")
+    figure(f"both ended {seconds:.1f} s after the cable was pulled")

@@ -1,1 +1,1 @@
-"""Tests of several tetrads behind HAProxy, each in a network of its own."""
+"""Tests of three daemons behind HAProxy, each in a network namespace of its own."""

@@ -1,4 +1,4 @@
-"""The balancer: HAProxy itself, with the configuration that is shipped."""
+"""Runs HAProxy with the shipped configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from processes import PATIENCE_SECONDS, until
+from processes import TIMEOUT_SECONDS, until
 
 if TYPE_CHECKING:
     from damage.network_namespaces import Network
@@ -23,7 +23,7 @@ Line = dict[str, Any]
 
 
 class Balancer:
-    """A HAProxy that runs in a network, and what it knows and says."""
+    """A HAProxy in a network namespace, with its runtime socket and its log."""
 
     def __init__(self, network: Network, folder: str, configuration: pathlib.Path) -> None:
         self._admin = os.path.join(folder, "admin.sock")
@@ -36,18 +36,18 @@ class Balancer:
             )
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE_SECONDS)
+            self._process.wait(TIMEOUT_SECONDS)
         finally:
             self._process.kill()
             self._process.wait()
 
     def ask(self, command: str) -> str:
-        """Give it a command of its runtime socket, and return the answer."""
+        """Send a command to the runtime socket, and return the answer."""
         with socket.socket(socket.AF_UNIX) as connected:
-            connected.settimeout(PATIENCE_SECONDS)
+            connected.settimeout(TIMEOUT_SECONDS)
             connected.connect(self._admin)
             connected.sendall(f"{command}\n".encode())
             answer = b""
@@ -55,47 +55,47 @@ class Balancer:
                 answer += more
         return answer.decode()
 
-    def order(self, command: str) -> None:
-        """Give it a command that says nothing if it succeeds."""
+    def run(self, command: str) -> None:
+        """Run a command that prints nothing on success."""
         answer = self.ask(command).strip()
         assert not answer, answer
 
     def servers(self) -> dict[str, dict[str, str]]:
-        """Return its statistics about each tetrad."""
+        """Return the statistics of each tetrad."""
         text = self.ask(f"show stat {BACKEND} 4 -1").removeprefix("# ")
         return {row["svname"]: row for row in csv.DictReader(text.splitlines())}
 
     def status(self, name: str) -> str:
-        """Return what it thinks of a tetrad: UP, DOWN, DRAIN, ..."""
+        """Return the state of a tetrad in HAProxy: UP, DOWN, DRAIN, ..."""
         return self.servers()[name]["status"]
 
     def dropped(self) -> int:
-        """Return how many lines it has dropped rather than wait for its other threads."""
+        """Return how many log lines HAProxy has dropped."""
         info = dict(line.partition(": ")[::2] for line in self.ask("show info").splitlines())
         return int(info["DroppedLogs"])
 
-    def homes(self) -> dict[str, str]:
-        """Return the tetrad of each client who has one, by the client's name."""
+    def server_of_clients(self) -> dict[str, str]:
+        """Return the tetrad of each connected client, by the client's name."""
         lines = self.ask("show sess").splitlines()
         words = [dict(word.partition("=")[::2] for word in line.split()) for line in lines]
         return {one["src"]: one["srv"] for one in words if one.get("be") == BACKEND}
 
     def sessions_of(self, name: str) -> set[str]:
-        """Return the clients whom a tetrad has."""
-        return {client for client, home in self.homes().items() if home == name}
+        """Return the clients of a tetrad."""
+        return {client for client, server in self.server_of_clients().items() if server == name}
 
     def wait_until_empty(self, name: str) -> None:
         """Wait until a tetrad has no session."""
         until(lambda: not self.sessions_of(name), f"the end of the last session of {name}")
 
     def wait_for(self, name: str, status: str) -> None:
-        """Wait until it thinks so of a tetrad."""
+        """Wait for a state of a tetrad in HAProxy."""
         until(lambda: self.status(name) == status, f"{name} to be {status}:\n{self.log()}")
 
     def wait_until_open(self) -> None:
-        """Wait until it listens and has found every tetrad well."""
-        until(lambda: os.path.exists(self._admin) or self._has_ended(), "the balancer")
-        # A server is up until its first check; the check says more than the status.
+        """Wait until it listens and every tetrad has passed a check."""
+        until(lambda: os.path.exists(self._admin) or self._has_ended(), "the balancer to start")
+        # A server counts as UP before its first check, so look at the check's result.
         until(
             lambda: all(row["check_status"] == "L7OK" for row in self.servers().values()),
             f"the first checks: {self.log()}",
@@ -106,11 +106,11 @@ class Balancer:
         return False
 
     def log(self) -> str:
-        """Return all that it has said."""
+        """Return everything it has written."""
         with open(self._log, encoding="utf-8") as file:
             return file.read()
 
     def sessions(self) -> list[Line]:
-        """Return its lines about sessions."""
+        """Return its log lines about sessions."""
         lines = self.log().rpartition("\n")[0].splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]

@@ -1,4 +1,4 @@
-"""What the tests of a fleet share."""
+"""Fixtures shared by the fleet tests."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def switch() -> Iterator[Switch]:
-    """Make a switch that networks can hang on."""
+    """Create a network switch."""
     if os.geteuid():
-        pytest.skip("only root can make networks")
+        pytest.skip("only root can create network namespaces")
     for program, package in (("ip", "iproute2"), ("haproxy", "haproxy")):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: install {package}")
@@ -32,7 +32,7 @@ def switch() -> Iterator[Switch]:
 
 @pytest.fixture
 def site(switch: Switch, prepared: MakeDaemon, tmp_path: pathlib.Path) -> Iterator[Site]:
-    """Start three tetrads and a balancer that has found them well."""
+    """Start three tetrads and a balancer, and wait until all have passed a check."""
     with contextlib.closing(Site(switch, prepared, str(tmp_path))) as made:
         made.balancer.wait_until_open()
         yield made

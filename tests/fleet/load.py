@@ -1,4 +1,4 @@
-"""Clients who come through the balancer, a few at a time, and what became of each of them."""
+"""Clients that connect through the balancer continuously, and the outcome of each session."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from clients import ANSWER, ANSWER_BYTES, Client
-from processes import PATIENCE_SECONDS, until
+from processes import TIMEOUT_SECONDS, until
 
 if TYPE_CHECKING:
     from damage.network_namespaces import Network
 
 ADDRESS = "192.0.2.20"
-"""Where the clients are."""
+"""The address of the clients."""
 
 BALANCER = "192.0.2.10"
 PORT = 65000
 
 
 class Outcome(NamedTuple):
-    """A session as its client has seen it; `since` is in seconds of the epoch.
+    """The outcome of a session for its client; `since` is a Unix time in seconds.
 
-    `error` says what went wrong; it is empty for who was served from the first word to the last.
+    `error` is empty if every answer was complete.
     """
 
     client: str
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 def connect(network: Network) -> Client:
     """Connect to the balancer. Raises OSError."""
     connected = network.do(socket.socket)
-    connected.settimeout(PATIENCE_SECONDS)
+    connected.settimeout(TIMEOUT_SECONDS)
     try:
         connected.connect((BALANCER, PORT))
     except OSError:
@@ -45,7 +45,7 @@ def connect(network: Network) -> Client:
 
 
 class Load:
-    """So many clients at once, without a pause, for as long as the context lasts."""
+    """Runs sessions in so many threads, without a pause, during the block."""
 
     def __init__(self, network: Network, clients: int) -> None:
         self._network = network
@@ -54,55 +54,55 @@ class Load:
         self.outcomes: list[Outcome] = []
 
     def __enter__(self) -> Self:
-        """Begin, and wait until some have been served."""
+        """Start, and wait until some sessions have been served."""
         for thread in self._threads:
             thread.start()
-        self.go_on()
+        self.wait_for_sessions()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the last ones finish."""
+        """Wait for the last sessions."""
         self._over.set()
         for thread in self._threads:
-            thread.join(PATIENCE_SECONDS)
-            assert not thread.is_alive(), "a client waits for ever"
+            thread.join(TIMEOUT_SECONDS)
+            assert not thread.is_alive(), "a client got no answer"
 
     @property
     def served(self) -> int:
-        """How many have been served."""
+        """How many sessions were served."""
         return sum(not outcome.error for outcome in list(self.outcomes))
 
     @property
     def failures(self) -> list[Outcome]:
-        """Those that were not served."""
+        """The outcomes of failed sessions."""
         return [outcome for outcome in list(self.outcomes) if outcome.error]
 
-    def go_on(self, clients: int = 50) -> None:
-        """Wait until some more have been served."""
+    def wait_for_sessions(self, clients: int = 50) -> None:
+        """Wait until some more sessions have been served."""
         enough = self.served + clients
-        until(lambda: self.served >= enough, f"served clients; not served: {self.failures}")
+        until(lambda: self.served >= enough, f"served sessions; failed: {self.failures}")
 
     def _run(self) -> None:
         while not self._over.is_set():
-            self.outcomes.append(_be_served(self._network))
+            self.outcomes.append(_run_session(self._network))
 
 
-def _be_served(network: Network) -> Outcome:
+def _run_session(network: Network) -> Outcome:
     since, name = time.time(), ""
     try:
         client = connect(network)
         name = client.name
         with contextlib.closing(client):
             error = _converse(client)
-    except OSError as problem:
-        error = repr(problem)
+    except OSError as exception:
+        error = repr(exception)
     return Outcome(name, since, error)
 
 
 def _converse(client: Client) -> str:
-    """Ask and leave; return what was wrong with the answers."""
+    """Send `time` and `quit`; return what was wrong with the answers."""
     answer = client.ask()
     if not ANSWER.fullmatch(answer):
         return f"{len(answer)} of {ANSWER_BYTES} bytes of an answer"
     rest = client.quit()
-    return "" if rest == b"quit" else f"a goodbye of {rest!r}"
+    return "" if rest == b"quit" else f"{rest!r} in answer to quit"

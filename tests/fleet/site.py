@@ -1,4 +1,4 @@
-"""A site: three tetrads, a balancer and clients, each in a network of its own, on one switch."""
+"""Three tetrads, a balancer and clients, each in a network namespace, connected by a switch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from fleet.load import Outcome
 
 TETRADS = {"one": "192.0.2.11", "two": "192.0.2.12", "three": "192.0.2.13"}
-"""Where the configuration that is shipped has them by default."""
+"""Their default addresses in the shipped configuration."""
 
 _IN_BOTH_LOGS = ("server", "client", "proxy")
 
 
 class Switch:
-    """What the networks hang on: a bridge, in a network of its own."""
+    """A bridge, to which network namespaces are connected."""
 
     def __init__(self) -> None:
         self._network = Network()
@@ -35,7 +35,7 @@ class Switch:
         self._network.ip("link", "set", "switch", "up")
 
     def join(self, address: str) -> Network:
-        """Make a network with this address on the switch."""
+        """Create a network namespace with this address on the switch."""
         member = Network()
         self._members.append(member)
         port = f"port{len(self._members)}"
@@ -47,15 +47,15 @@ class Switch:
         return member
 
     def close(self) -> None:
-        """Have nothing left of it."""
+        """End all namespaces."""
         for network in (*self._members, self._network):
             network.close()
 
 
 class Site:
-    """The whole of it; `clients` is the network that the clients are in.
+    """Three tetrads and a balancer; `clients` is the network namespace of the clients.
 
-    Each listener has `more` settings than that it is behind the balancer.
+    `more` are further settings of each listener.
     """
 
     def __init__(
@@ -81,60 +81,62 @@ class Site:
         self._networks[name].do(self.tetrads[name].start)
 
     def unplug(self, name: str) -> None:
-        """Have a tetrad's machine be gone for all others: not even its kernel answers."""
+        """Disconnect a tetrad's host: not even its kernel answers any more."""
         self._networks[name].ip("link", "set", "eth0", "down")
 
     def load(self, clients: int = 6) -> Load:
-        """Return clients who come and go."""
+        """Return a load of this many clients."""
         return Load(self.clients, clients)
 
     def served(self) -> Client:
-        """Return a client that has had an answer, and stays."""
+        """Return a client that has had an answer, and stays connected."""
         client = load.connect(self.clients)
         self._clients.append(client)
         assert ANSWER.fullmatch(client.ask())
         return client
 
     def served_by(self, name: str) -> Client:
-        """Return a client that has had an answer from this tetrad, and stays."""
-        while self.home_of(client := self.served()) != name:
+        """Return such a client whose session is with this tetrad."""
+        while self.server_of(client := self.served()) != name:
             assert client.quit() == b"quit"
         return client
 
-    def home_of(self, client: Client) -> str:
-        """Return the name of the tetrad that has a session."""
-        return self.balancer.homes()[client.name]
+    def server_of(self, client: Client) -> str:
+        """Return the name of a client's tetrad."""
+        return self.balancer.server_of_clients()[client.name]
 
     def close(self) -> None:
-        """Have all clients leave, and end the balancer."""
-        self._send_home()
+        """Close all clients, and stop the balancer."""
+        self._close_clients()
         self.balancer.close()
 
-    def _send_home(self) -> None:
+    def _close_clients(self) -> None:
         for client in self._clients:
             client.close()
 
-    def explain(self, outcomes: list[Outcome]) -> list[Line]:
-        """Return the balancer's line about each session."""
+    def log_lines_of(self, outcomes: list[Outcome]) -> list[Line]:
+        """Return the balancer's log line about each session."""
         lines = self.balancer.sessions()
         return [_line_of(outcome, lines) for outcome in outcomes]
 
     def check_logs(self) -> None:
-        """Fail unless each session that reached a tetrad is one and the same in both logs."""
-        self._send_home()
-        until(lambda: not self.balancer.homes(), "the end of all sessions")
-        theirs = {line["unique_id"]: line for line in self.balancer.sessions()}
-        ours = [
+        """Fail unless each session that reached a tetrad appears in both logs."""
+        self._close_clients()
+        until(lambda: not self.balancer.server_of_clients(), "the end of all sessions")
+        balancer_lines = {line["unique_id"]: line for line in self.balancer.sessions()}
+        connected = [
             {**event, "server": name}
             for name, tetrad in self.tetrads.items()
             for event in tetrad.events("client.connected")
         ]
         for field in ("connection", "unique_id"):
-            assert len({event[field] for event in ours}) == len(ours), f"{field} is there twice"
-        known = [event for event in ours if event["unique_id"] in theirs]
-        assert len(ours) - len(known) <= self.balancer.dropped()
+            assert len({event[field] for event in connected}) == len(connected), (
+                f"duplicate {field}"
+            )
+        known = [event for event in connected if event["unique_id"] in balancer_lines]
+        assert len(connected) - len(known) <= self.balancer.dropped()
         for event in known:
-            line = theirs[event["unique_id"]]
+            line = balancer_lines[event["unique_id"]]
             assert {event[field] == line[field] for field in _IN_BOTH_LOGS} == {True}
             assert event["client"].startswith(f"{load.ADDRESS}:")
 
@@ -145,6 +147,6 @@ def _tetrad(prepared: MakeDaemon, address: str, **more: object) -> Daemon:
 
 
 def _line_of(outcome: Outcome, lines: list[Line]) -> Line:
-    """Return the line about a session; among those of the same port it is the one of that time."""
+    """Return the line about a session: of those with the same port, the one nearest in time."""
     same = [line for line in lines if line["client"] == outcome.client]
     return min(same, key=lambda line: abs(float(line["since"]) - outcome.since))

@@ -1,4 +1,4 @@
-"""A fleet whose listeners have TLS: it goes from the client to the tetrad, past the balancer."""
+"""TLS listeners behind the balancer: the TLS session is between the client and the tetrad."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CA = "/etc/haproxy/tetrad-ca.pem"
 
 
 @needs_openssl
-def test_checks_are_encrypted_where_sessions_are(
+def test_health_checks_work_with_tls_listeners(
     switch: Switch, prepared: MakeDaemon, tmp_path: pathlib.Path
 ) -> None:
-    """With the line for it in force every check passes, and clients meet the tetrad itself."""
+    """With `check-ssl` enabled every check passes, and clients use TLS with the tetrad."""
     authority = Authority(str(tmp_path / "authority"))
-    certificate, key = authority.vouch("server")
+    certificate, key = authority.issue("server")
     text = CONFIGURATION.read_text("utf-8").replace(
         "#default-server check-ssl", "default-server check-ssl"
     )

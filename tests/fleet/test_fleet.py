@@ -1,7 +1,7 @@
-"""Three tetrads behind HAProxy: which sessions are lost when one of them goes, and why.
+"""Three tetrads behind HAProxy: which sessions fail when one tetrad fails, and why.
 
-A session can be placed elsewhere until its connection to a tetrad is made; from then on nobody but
-that tetrad can know what has become of it.
+Until its connection to a tetrad is established, a session can be redispatched. After that only this
+tetrad knows how far the session got.
 """
 
 from __future__ import annotations
@@ -23,156 +23,156 @@ if TYPE_CHECKING:
     from fleet.load import Load
     from fleet.site import Site
 
-GONE = "two"
-"""The tetrad that something is done to."""
+FAILED = "two"
+"""The tetrad under test."""
 
 REDISPATCHED = "+"
-"""What the number of retries begins with if a session was placed at another tetrad."""
+"""The prefix of the number of retries of a session that was redispatched."""
 
 MOST_AT_ONCE = 2
 ROOM_FOR_OTHERS = 20
-"""For checks, and for sessions that have ended of which the master has not heard."""
+"""For checks, and for ended sessions whose exit notice the master has not read yet."""
 
 
 SOME_CHECKS_SECONDS = 5.0
-"""Within this time every tetrad is checked at least twice."""
+"""In this time every tetrad is checked at least twice."""
 
 
 def is_answered(client: Client) -> bool:
-    """Tell whether a session that was open goes on."""
+    """Tell whether an open session is answered."""
     return bool(ANSWER.fullmatch(client.ask()))
 
 
 def has_served(tetrad: Daemon, sessions: int = 20) -> bool:
-    """Tell whether a tetrad has had so many sessions."""
+    """Tell whether a tetrad has served so many sessions."""
     return len(tetrad.events("client.disconnected", reason="quit")) >= sessions
 
 
 def lost(site: Site, load: Load, before: float) -> list[Line]:
-    """Return the sessions that failed, of which none could have been placed elsewhere.
+    """Return the balancer's lines of failed sessions, none of which could be redispatched.
 
-    Each had its connection to the tetrad that is gone, and came `before` that was known.
+    Each had a connection to the failed tetrad, and came `before` the failure was known.
     """
-    lines = site.explain(load.failures)
-    assert {line["server"] for line in lines} <= {GONE}
+    lines = site.log_lines_of(load.failures)
+    assert {line["server"] for line in lines} <= {FAILED}
     assert all(line["connecting"] >= 0 for line in lines)
     assert all(outcome.since < before for outcome in load.failures)
     return lines
 
 
 def redispatched(site: Site) -> list[Line]:
-    """Return the sessions that were placed at another tetrad than first, after the load."""
+    """Return the lines of redispatched sessions."""
     lines = [line for line in site.balancer.sessions() if line["retries"][0] == REDISPATCHED]
-    assert GONE not in {line["server"] for line in lines}
+    assert FAILED not in {line["server"] for line in lines}
     return lines
 
 
-def test_sessions_are_shared_and_one_in_both_logs(site: Site) -> None:
-    """Every tetrad gets some; both logs name the real client, and the session by the same name."""
+def test_sessions_are_distributed_and_appear_in_both_logs(site: Site) -> None:
+    """Every tetrad gets sessions; both logs have the same client address and session id."""
     with site.load() as load:
         until(lambda: all(map(has_served, site.tetrads.values())), "sessions everywhere")
     assert load.failures == []
     site.check_logs()
 
 
-def test_a_killed_tetrad_loses_the_sessions_that_it_has(site: Site, figure: Figure) -> None:
-    """Nobody else notices: not those who are elsewhere, nor those who come once it is dead."""
-    held = {client: site.home_of(client) for client in [site.served() for _ in range(6)]}
-    killed = site.tetrads[GONE]
-    killed.may_lose = True
+def test_a_killed_tetrad_loses_only_its_own_sessions(site: Site, figure: Figure) -> None:
+    """Sessions of the other tetrads and later ones are not affected."""
+    held = {client: site.server_of(client) for client in [site.served() for _ in range(6)]}
+    killed = site.tetrads[FAILED]
+    killed.allow_lost_handlers = True
     with site.load() as load:
         killed.signal(signal.SIGKILL)
         assert killed.is_gone()
         dead = time.time()
-        site.balancer.wait_for(GONE, "DOWN")
-        load.go_on()
-        site.start(GONE)
-        site.balancer.wait_for(GONE, "UP")
-        until(lambda: has_served(killed), "sessions of the one that came back")
-    assert all(client.is_refused() for client, home in held.items() if home == GONE)
-    assert all(is_answered(client) for client, home in held.items() if home != GONE)
+        site.balancer.wait_for(FAILED, "DOWN")
+        load.wait_for_sessions()
+        site.start(FAILED)
+        site.balancer.wait_for(FAILED, "UP")
+        until(lambda: has_served(killed), "sessions of the restarted tetrad")
+    assert all(client.is_refused() for client, server in held.items() if server == FAILED)
+    assert all(is_answered(client) for client, server in held.items() if server != FAILED)
     moved = redispatched(site)
     assert moved
     figure(f"{len(lost(site, load, dead))} of {len(load.outcomes)} lost, {len(moved)} moved")
     site.check_logs()
 
 
-def test_whoever_waits_for_a_frozen_tetrad_is_served_when_it_goes_on(
+def test_clients_of_a_suspended_tetrad_are_served_when_it_resumes(
     site: Site, figure: Figure
 ) -> None:
-    """The kernel makes their connections, so they cannot be moved; checks keep others away."""
+    """The kernel accepts their connections, so they stay; checks keep later clients away."""
     held = [site.served() for _ in range(6)]
-    frozen = site.tetrads[GONE]
+    suspended = site.tetrads[FAILED]
     with site.load() as load:
-        with stopped(frozen.pid):
+        with stopped(suspended.pid):
             since = time.time()
             assert all(map(is_answered, held))
-            site.balancer.wait_for(GONE, "DOWN")
+            site.balancer.wait_for(FAILED, "DOWN")
             down = time.time()
-            load.go_on()
+            load.wait_for_sessions()
             assert all(map(is_answered, held))
-            waiting = site.balancer.sessions_of(GONE) - {client.name for client in held}
-            thawed = time.time()
-        site.balancer.wait_for(GONE, "UP")
-        load.go_on()
+            waiting = site.balancer.sessions_of(FAILED) - {client.name for client in held}
+            resumed = time.time()
+        site.balancer.wait_for(FAILED, "UP")
+        load.wait_for_sessions()
     assert load.failures == []
     assert waiting
-    here = [line["since"] for line in site.balancer.sessions() if line["server"] == GONE]
-    assert not [came for came in here if down < came < thawed]
-    figure(f"{len(waiting)} of {len(load.outcomes)} waited; it took {down - since:.1f} s to notice")
+    here = [line["since"] for line in site.balancer.sessions() if line["server"] == FAILED]
+    assert not [start for start in here if down < start < resumed]
+    figure(f"{len(waiting)} of {len(load.outcomes)} waited; detected after {down - since:.1f} s")
     site.check_logs()
 
 
-def test_whoever_waits_for_a_frozen_tetrad_hears_of_its_end(site: Site, figure: Figure) -> None:
-    """What a supervisor ends is over for those in its backlog, and for nobody else."""
-    frozen = site.tetrads[GONE]
-    frozen.may_lose = True
+def test_clients_of_a_suspended_tetrad_fail_when_it_is_killed(site: Site, figure: Figure) -> None:
+    """Only the sessions in its backlog fail."""
+    suspended = site.tetrads[FAILED]
+    suspended.allow_lost_handlers = True
     with site.load() as load:
-        with stopped(frozen.pid):
-            site.balancer.wait_for(GONE, "DOWN")
+        with stopped(suspended.pid):
+            site.balancer.wait_for(FAILED, "DOWN")
             down = time.time()
-            load.go_on()
-            waiting = site.balancer.sessions_of(GONE)
+            load.wait_for_sessions()
+            waiting = site.balancer.sessions_of(FAILED)
             assert waiting
-            frozen.signal(signal.SIGKILL)
-            assert frozen.is_gone()
-        load.go_on()
+            suspended.signal(signal.SIGKILL)
+            assert suspended.is_gone()
+        load.wait_for_sessions()
     assert {outcome.client for outcome in load.failures} == waiting
     figure(f"{len(lost(site, load, down))} of {len(load.outcomes)} lost")
 
 
-def test_whoever_finds_a_full_backlog_is_placed_elsewhere(site: Site, figure: Figure) -> None:
-    """A connection that the kernel does not make is tried at another tetrad."""
-    frozen = site.tetrads[GONE]
-    frozen.configure(listen=[{**frozen.settings["listen"][0], "backlog": 1}])
-    assert frozen.tetrad("reload").status == 0
+def test_clients_are_redispatched_from_a_full_backlog(site: Site, figure: Figure) -> None:
+    """A connection that the kernel does not accept is tried with another tetrad."""
+    suspended = site.tetrads[FAILED]
+    suspended.configure(listen=[{**suspended.settings["listen"][0], "backlog": 1}])
+    assert suspended.tetrad("reload").status == 0
     with site.load(clients=12) as load:
-        with stopped(frozen.pid):
-            site.balancer.wait_for(GONE, "DOWN")
-            load.go_on()
-        site.balancer.wait_for(GONE, "UP")
+        with stopped(suspended.pid):
+            site.balancer.wait_for(FAILED, "DOWN")
+            load.wait_for_sessions()
+        site.balancer.wait_for(FAILED, "UP")
     assert load.failures == []
     moved = redispatched(site)
     assert moved
     figure(f"{len(moved)} of {len(load.outcomes)} moved")
 
 
-def test_a_fleet_is_rolled_and_no_session_fails(site: Site, figure: Figure) -> None:
-    """Each tetrad is drained, stopped when its last session has ended, and started anew."""
+def test_a_rolling_restart_fails_no_session(site: Site, figure: Figure) -> None:
+    """Each tetrad is drained, stopped after its last session, and started again."""
     with site.load() as load:
         for name, tetrad in site.tetrads.items():
             client = site.served_by(name)
-            site.balancer.order(f"set server {BACKEND}/{name} state drain")
-            load.go_on()
+            site.balancer.run(f"set server {BACKEND}/{name} state drain")
+            load.wait_for_sessions()
             assert is_answered(client)
             assert client.quit() == b"quit"
             site.balancer.wait_until_empty(name)
             tetrad.stop()
             tetrad.configure(commands={"vers": {"close": "2"}})
             site.start(name)
-            site.balancer.order(f"set server {BACKEND}/{name} state ready")
+            site.balancer.run(f"set server {BACKEND}/{name} state ready")
             site.balancer.wait_for(name, "UP")
-            load.go_on()
+            load.wait_for_sessions()
     assert load.failures == []
     assert redispatched(site) == []
     for tetrad in site.tetrads.values():
@@ -181,15 +181,15 @@ def test_a_fleet_is_rolled_and_no_session_fails(site: Site, figure: Figure) -> N
     site.check_logs()
 
 
-def test_what_is_too_much_for_all_waits_at_the_balancer(site: Site, figure: Figure) -> None:
-    """With a little more room than the balancer fills, nobody is refused, nor is a check."""
+def test_sessions_beyond_maxconn_wait_in_the_balancer(site: Site, figure: Figure) -> None:
+    """If each tetrad allows a few more clients than the balancer, none is refused."""
     for name, tetrad in site.tetrads.items():
         tetrad.configure(limits={"clients": MOST_AT_ONCE + ROOM_FOR_OTHERS})
         assert tetrad.tetrad("reload").status == 0
-        site.balancer.order(f"set maxconn server {BACKEND}/{name} {MOST_AT_ONCE}")
+        site.balancer.run(f"set maxconn server {BACKEND}/{name} {MOST_AT_ONCE}")
     until_when = time.monotonic() + SOME_CHECKS_SECONDS
     with site.load(clients=12) as load:
-        until(lambda: time.monotonic() > until_when, "the time of some checks")
+        until(lambda: time.monotonic() > until_when, "two rounds of checks")
     assert load.failures == []
     assert not any(one.events("client.refused") for one in site.tetrads.values())
     assert "is DOWN" not in site.balancer.log()
@@ -199,20 +199,25 @@ def test_what_is_too_much_for_all_waits_at_the_balancer(site: Site, figure: Figu
 
 
 @pytest.mark.long
-def test_a_machine_that_is_gone_keeps_nobody(site: Site, figure: Figure) -> None:
-    """Who comes is placed elsewhere; who was there hears of it within half a minute."""
-    held = {client: site.home_of(client) for client in [site.served() for _ in range(6)]}
-    asking, silent = (client for client, home in held.items() if home == GONE)
+def test_clients_of_an_unreachable_host_fail_or_are_redispatched(
+    site: Site, figure: Figure
+) -> None:
+    """New clients are redispatched; connected ones fail within a minute."""
+    held = {client: site.server_of(client) for client in [site.served() for _ in range(6)]}
+    asking, silent = (client for client, server in held.items() if server == FAILED)
     with site.load() as load:
-        site.unplug(GONE)
-        gone = time.time()
+        site.unplug(FAILED)
+        unplugged = time.time()
         asking.send(b"time")
-        site.balancer.wait_for(GONE, "DOWN")
-        load.go_on()
+        site.balancer.wait_for(FAILED, "DOWN")
+        load.wait_for_sessions()
         assert asking.is_refused()
         assert silent.is_refused()
-    assert time.time() - gone < 60
-    assert all(is_answered(client) for client, home in held.items() if home != GONE)
-    lost(site, load, gone)
+    assert time.time() - unplugged < 60
+    assert all(is_answered(client) for client, server in held.items() if server != FAILED)
+    lost(site, load, unplugged)
     assert redispatched(site)
-    figure(f"gone after {time.time() - gone:.1f} s, {len(load.failures)} of {len(load.outcomes)}")
+    figure(
+        f"failed after {time.time() - unplugged:.1f} s,"
+        f" {len(load.failures)} of {len(load.outcomes)}"
+    )

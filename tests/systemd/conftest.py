@@ -1,4 +1,4 @@
-"""What the tests of the service share: one container for all of them, and the service as new."""
+"""Fixtures of the systemd tests: one container for all of them, and a reset service for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .container import BOOT_SECONDS, Container, obstacle
+from .container import BOOT_SECONDS, Container, missing_requirement
 from .service import Service
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ _HERE = os.path.dirname(__file__)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker by which these tests can be chosen or left out."""
+    """Register the marker that selects these tests."""
     config.addinivalue_line("markers", "systemd: boots a container; needs root and systemd-nspawn")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in this folder; the first test of it waits for the container."""
+    """Mark all tests in this folder; the first one waits for the container."""
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.systemd)
@@ -38,8 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """Boot a container in which this checkout is installed; skip where there can be none."""
-    if reason := obstacle():
+    """Boot a container in which this checkout is installed, or skip the test."""
+    if reason := missing_requirement():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("systemd")
     with Container(str(folder), _wheel(folder)) as booted:
@@ -49,7 +49,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
 
 @pytest.fixture
 def service(container: Container) -> Iterator[Service]:
-    """Return the service, stopped, with the settings that it was installed with."""
+    """Return the service, stopped, with its installed settings."""
     fresh = Service(container)
     fresh.reset()
     yield fresh
@@ -57,7 +57,7 @@ def service(container: Container) -> Iterator[Service]:
 
 
 def _wheel(folder: pathlib.Path) -> str:
-    """Build what an operator would install."""
+    """Build the wheel that an operator would install."""
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
     subprocess.run([*build, str(PROJECT)], check=True, timeout=BUILD_SECONDS)
     return str(next(folder.glob("*.whl")))

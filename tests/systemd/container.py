@@ -1,9 +1,8 @@
-"""A container with a systemd of its own, in which tetrad is installed as an operator would do it.
+"""A container with its own systemd, in which tetrad is installed as an operator installs it.
 
-Its root is this machine's own, with everything that is written to it kept in memory. All of it
-hangs on one process: its mounts are in a mount namespace and its processes in a process namespace
-of their own, so that the kernel takes everything away when that process dies, however the tests
-end.
+Its root file system is this machine's, with an overlay in memory for all changes. Its mounts and
+processes are in a mount and a pid namespace of one process: when that process ends, for whatever
+reason, the kernel removes them.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-from daemons import PATIENCE_SECONDS, Client, Process, Ran, children_of, run
+from daemons import TIMEOUT_SECONDS, Client, Process, Ran, children_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "/opt/tetrad"
-"""Where the container's virtual environment is."""
+"""The container's virtual environment."""
 
 BOOT_SECONDS = 240.0
-"""How long installing and booting may take, on a machine that is very busy."""
+"""How long installing and booting may take on a very busy machine."""
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 _FOR_PIP = ("_PROXY", "SSL_CERT_FILE")
-"""Beside its own variables, what pip reaches a registry with."""
+"""Variables that pip needs to reach a registry, besides its own."""
 
 _DROP_INS = "systemd/tetrad.service.d"
 
@@ -52,7 +51,7 @@ mount -t tmpfs -o mode=755 tmpfs "$top"
 mkdir "$top/upper" "$top/work" "$root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" "$root"
 
-# Nothing of this machine's own services, and no tetrad but ours.
+# Without this machine's services and without another tetrad.
 rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/rc?.d/S* "$root"/etc/logrotate.d/*
 rm -rf "$root"/etc/systemd/system/tetrad* "$root"/etc/tetrad "$root"/var/log/tetrad
 rm -rf "$root"/var/log/journal "$root/$prefix"
@@ -63,7 +62,7 @@ cp "$wheel" "$root/wheel"
 env -u NOTIFY_SOCKET $container "$@" --pipe sh -c \
     "$python -m venv $prefix && $prefix/bin/pip install -q /wheel/*.whl"
 
-# nspawn leaves it to us to boot again.
+# nspawn exits with 133 when the container reboots.
 status=133
 while [ $status = 133 ]; do
     status=0
@@ -73,7 +72,7 @@ done
 
 
 class Container:
-    """The container, which is there for as long as the context is."""
+    """The container, which exists during the block."""
 
     def __init__(self, folder: str, wheel: str) -> None:
         self._top = os.path.join(folder, "container")
@@ -83,11 +82,11 @@ class Container:
         self.pid = 0
 
     def __enter__(self) -> Self:
-        """Install and boot."""
+        """Install tetrad and boot."""
         os.mkdir(self._top)
         name = f"tetrad-test-{os.getpid()}"
-        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notices.bind(f"\0{name}")
+        self._notify_socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify_socket.bind(f"\0{name}")
         with open(self._output, "wb") as output:
             self._process = subprocess.Popen(
                 [*_IN_NAMESPACES, "sh", "-c", _BOOT, "boot", *self._arguments()],
@@ -95,7 +94,7 @@ class Container:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
-                start_new_session=True,  # an interrupt is for the tests, which end us then
+                start_new_session=True,  # Ctrl-C reaches the tests only
             )
         try:
             self._await_boot()
@@ -105,46 +104,46 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it away: all of its processes and mounts go with the first one."""
+        """Kill the first process, and with it all processes and mounts."""
         for pid in children_of(self._process.pid) or [self._process.pid]:
             os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        self._notices.close()
+        self._notify_socket.close()
         for cgroup in self._cgroups:
             _remove_cgroup(cgroup)
         os.rmdir(self._top)
 
     def run(self, *command: str) -> Ran:
-        """Run a command inside, as root."""
+        """Run a command in the container, as root."""
         enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-i", "-n", "--"]
         return run([*enter, *command], _ENVIRONMENT)
 
     def do(self, *command: str) -> str:
-        """Run a command inside that must succeed, and return what it prints."""
+        """Run a command that must succeed in the container, and return its output."""
         ran = self.run(*command)
         assert ran.status == 0, f"{' '.join(command)}: {ran.out}{ran.err}"
         return ran.out
 
     def tetrad(self, *arguments: str) -> Ran:
-        """Run a tetrad command inside, as root."""
+        """Run a tetrad command in the container, as root."""
         return self.run(*self.tetrad_command(*arguments))
 
     def tetrad_command(self, *arguments: str) -> list[str]:
-        """Return the command line of a tetrad command inside."""
+        """Return the command line of a tetrad command in the container."""
         return [f"{PREFIX}/bin/tetrad", *arguments]
 
     def example(self, name: str) -> str:
-        """Return one of the drop-ins that came with the package, with our paths in it."""
+        """Return an example drop-in from the package, with the container's paths."""
         return self.do(
             "sh", "-c", f"cat {PREFIX}/lib/*/site-packages/tetrad/data/{_DROP_INS}/{name}"
         )
 
     def path(self, path: str) -> str:
-        """Return where a path of the container's is seen from here."""
+        """Return the path by which a file of the container is reached from here."""
         return f"/proc/{self.pid}/root{path}"
 
     def read(self, path: str) -> str:
-        """Return a file's text."""
+        """Return the text of a file."""
         with open(self.path(path), encoding="utf-8") as file:
             return file.read()
 
@@ -154,16 +153,16 @@ class Container:
             file.write(text)
 
     def connect(self, host: str = "127.0.0.1", port: int = 65000) -> Client:
-        """Connect to a port of the container's."""
+        """Connect to a port of the container."""
         with self.network():
             connected = socket.socket()
-        connected.settimeout(PATIENCE_SECONDS)
+        connected.settimeout(TIMEOUT_SECONDS)
         connected.connect((host, port))
         return Client(connected)
 
     @contextlib.contextmanager
     def listening(self, port: int) -> Iterator[None]:
-        """Have a port of the container's be somebody else's."""
+        """Occupy a port of the container during the block."""
         with self.network():
             listener = socket.socket()
         with listener:
@@ -174,7 +173,7 @@ class Container:
 
     @contextlib.contextmanager
     def network(self) -> Iterator[None]:
-        """Have this thread's new sockets be in the container's network."""
+        """Create sockets of this thread in the container's network during the block."""
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         theirs = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
         try:
@@ -186,21 +185,21 @@ class Container:
             os.close(own)
 
     def outside(self, pid: int) -> int:
-        """Return the pid by which a process of the container's is known here."""
+        """Return the pid of a container's process in this pid namespace."""
         return next(one for one in self.processes() if _inside(one) == pid)
 
     def processes(self) -> list[int]:
-        """Return the pids, as they are known here, of all that runs inside."""
+        """Return the pids of all the container's processes in this pid namespace."""
         found = [self.pid]
         for pid in found:
             found += children_of(pid)
         return found
 
     def reboot(self) -> None:
-        """Boot again; the files stay."""
+        """Reboot; the files are kept."""
         with contextlib.closing(Process(self.pid)) as before:
             self.run("systemctl", "reboot")
-            assert before.has_ended(), "the container does not go down"
+            assert before.has_ended(), "the container does not shut down"
         self._await_boot()
 
     def _arguments(self) -> list[str]:
@@ -210,7 +209,7 @@ class Container:
         return [self._top, self._wheel, python, PREFIX, *for_pip]
 
     def _await_boot(self) -> None:
-        """Wait until systemd says that it has started everything."""
+        """Wait until systemd reports that booting has finished."""
         deadline = time.monotonic() + BOOT_SECONDS
         with contextlib.closing(Process(self._process.pid)) as process:
             while b"READY=1" not in self._next_notice(deadline):
@@ -221,9 +220,9 @@ class Container:
         self._cgroups |= _cgroups_of(self.pid)
 
     def _next_notice(self, deadline: float) -> bytes:
-        """Return what the container says next, or nothing if that takes a while."""
-        if select.select([self._notices], [], [], 1.0)[0]:
-            return self._notices.recv(4096)
+        """Return the container's next notification, or nothing after a second."""
+        if select.select([self._notify_socket], [], [], 1.0)[0]:
+            return self._notify_socket.recv(4096)
         assert time.monotonic() < deadline, f"the container does not boot: {self._log()}"
         return b""
 
@@ -237,11 +236,11 @@ _IN_NAMESPACES = [
     *("unshare", "--mount", "--propagation", "private"),
     *("--pid", "--fork", "--kill-child=KILL", "--mount-proc"),
 ]
-"""Dies with the tests, and takes along whatever it started and mounted."""
+"""The container ends with the tests, with all its processes and mounts."""
 
 
-def obstacle() -> str:
-    """Return why there can be no container here; nothing if there can."""
+def missing_requirement() -> str:
+    """Return why a container cannot be booted here; empty if it can."""
     if os.geteuid():
         return "only root can boot a container"
     needed = ("systemd-nspawn", "nsenter", "unshare", "setpriv")
@@ -257,7 +256,7 @@ def _enter_network(namespace: int) -> None:
 
 
 def _inside(pid: int) -> int:
-    """Return the pid that a process has in its innermost namespace; 0 if it is gone."""
+    """Return the pid of a process in its innermost pid namespace; 0 if it has ended."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8") as file:
             line = next(line for line in file if line.startswith("NSpid:"))
@@ -267,7 +266,7 @@ def _inside(pid: int) -> int:
 
 
 def _cgroups_of(pid: int) -> set[str]:
-    """Return the folders that nspawn has made for a container in the hierarchies of cgroups."""
+    """Return the cgroup folders that nspawn has created for a container."""
     folders = set()
     with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
         for line in file:

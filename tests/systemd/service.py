@@ -1,4 +1,4 @@
-"""The service in the container, as an operator sees it: systemctl, the files, the clients."""
+"""The service in the container as an operator sees it: systemctl, files and clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from daemons import ANSWER, PATIENCE_SECONDS, Process, title_of, until
+from daemons import ANSWER, TIMEOUT_SECONDS, Process, title_of, until
 
 if TYPE_CHECKING:
     import socket
@@ -36,7 +36,7 @@ class Service:
         self.container = container
 
     def reset(self) -> None:
-        """Have it stopped, without a log, and configured as after its installation."""
+        """Stop it, remove its log, and restore the installed configuration."""
         self.stop()
         self.container.do("rm", "-rf", _DROP_INS)
         self.container.do("sh", "-c", f"rm -f {LOG_FOLDER}/*")
@@ -45,7 +45,7 @@ class Service:
         self.configure()
 
     def finish(self) -> None:
-        """End it, and see that nothing of it is left."""
+        """Stop it, and check that all its processes have ended."""
         pids = [pid for pid in self.container.processes() if title_of(pid).startswith("tetrad:")]
         with contextlib.ExitStack() as stack:
             left = [stack.enter_context(_followed(pid)) for pid in pids]
@@ -57,7 +57,7 @@ class Service:
         self.systemctl("stop", "tetrad.socket", "tetrad.service")
 
     def systemctl(self, *arguments: str) -> Ran:
-        """Run systemctl, whatever comes of it."""
+        """Run systemctl, and return the result."""
         return self.container.run("systemctl", *arguments)
 
     def do(self, *arguments: str) -> None:
@@ -74,23 +74,23 @@ class Service:
         self.container.write(f"{_DROP_INS}/test.conf", text)
         self.do("daemon-reload")
 
-    def shows(self, name: str) -> str:
-        """Return one of the properties that systemd has of the service."""
+    def get_property(self, name: str) -> str:
+        """Return a property of the service in systemd."""
         command = ("systemctl", "show", "--value", "--property", name, "tetrad.service")
         return self.container.do(*command).strip()
 
     @property
     def state(self) -> str:
-        """Whether it is active, failed, inactive or on the way."""
-        return self.shows("ActiveState")
+        """Whether the service is active, failed, inactive or in between."""
+        return self.get_property("ActiveState")
 
     @property
     def master(self) -> int:
-        """The pid of the master, as it is known inside."""
-        return int(self.shows("MainPID"))
+        """The pid of the master in the container."""
+        return int(self.get_property("MainPID"))
 
     def outside(self, title: str) -> int:
-        """Return the pid, as it is known here, of the process with a title that begins so."""
+        """Return the pid, in this pid namespace, of the process with this title prefix."""
 
         def find() -> list[int]:
             pids = self.container.processes()
@@ -98,43 +98,43 @@ class Service:
 
         return until(find, f"a process tetrad: {title}")[0]
 
-    def replaced(self, master: int) -> int:
-        """Wait until systemd has put another master in the place of one, and return it."""
-        until(lambda: self.state == "active" and self.master not in {0, master}, "its replacement")
+    def wait_for_new_master(self, master: int) -> int:
+        """Wait until systemd has replaced a master, and return the new one's pid."""
+        until(lambda: self.state == "active" and self.master not in {0, master}, "another master")
         return self.master
 
-    def reports(self, text: str) -> None:
-        """Wait until `systemctl status` shows this; the journal takes a moment."""
+    def wait_for_status_text(self, text: str) -> None:
+        """Wait until `systemctl status` shows a text; the journal is asynchronous."""
         status = ("status", "--no-pager", "--full", "--lines=20", "tetrad.service")
         until(lambda: text in self.systemctl(*status).out, f"{text} in systemctl status")
 
-    def is_logged(self, text: str) -> None:
-        """Wait until systemd's journal has this about the service."""
+    def wait_for_journal_text(self, text: str) -> None:
+        """Wait until the service's journal contains a text."""
         command = ("journalctl", "--no-pager", "--boot", "--unit=tetrad.service")
         until(lambda: text in self.container.do(*command), f"{text} in the journal")
 
     def connect(self, port: int = 65000) -> Client:
-        """Connect to it."""
+        """Connect to the service."""
         return self.container.connect(port=port)
 
     def serves(self, port: int = 65000) -> bool:
-        """Tell whether a client gets the time."""
+        """Tell whether a client gets an answer."""
         with contextlib.closing(self.connect(port).socket) as connected:
-            return _gets_the_time(connected)
+            return _is_answered(connected)
 
     def events(self) -> list[Event]:
-        """Return the lines of the log, those that were rotated away first."""
+        """Return the lines of the log, those of rotated files first."""
         folder = self.container.path(LOG_FOLDER)
         names = sorted(os.listdir(folder), key=_age, reverse=True)
         return [json.loads(line) for name in names for line in _lines(os.path.join(folder, name))]
 
     def commands(self) -> int:
-        """Return how many commands the log knows of."""
+        """Return how many commands are logged."""
         return sum(event["event"] == "client.command" for event in self.events())
 
 
 class Load:
-    """Clients without a pause, each with a connection of its own, until the context ends."""
+    """Runs sessions in so many threads, without a pause, during the block."""
 
     def __init__(self, service: Service, clients: int) -> None:
         self._service = service
@@ -144,29 +144,29 @@ class Load:
         self.failures: list[str] = []
 
     def __enter__(self) -> Self:
-        """Begin, and wait until some have been served."""
+        """Start, and wait until some sessions have been served."""
         for thread in self._threads:
             thread.start()
-        self.go_on()
+        self.wait_for_sessions()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the last ones finish."""
+        """Wait for the last sessions."""
         self._over.set()
         for thread in self._threads:
-            thread.join(PATIENCE_SECONDS)
-            assert not thread.is_alive(), "a client waits for ever"
+            thread.join(TIMEOUT_SECONDS)
+            assert not thread.is_alive(), "a client got no answer"
 
-    def go_on(self, clients: int = 50) -> None:
-        """Wait until some more have been served."""
+    def wait_for_sessions(self, clients: int = 50) -> None:
+        """Wait until some more sessions have been served."""
         enough = self.answered + clients
-        until(lambda: self.answered >= enough or self.failures, "served clients")
+        until(lambda: self.answered >= enough or self.failures, "served sessions")
 
     def _run(self) -> None:
         while not self._over.is_set():
             try:
                 with contextlib.closing(self._service.connect().socket) as connected:
-                    served = _gets_the_time(connected)
+                    served = _is_answered(connected)
             except OSError as error:
                 self.failures.append(repr(error))
             else:
@@ -174,7 +174,7 @@ class Load:
                 self.failures += [] if served else ["no answer"]
 
 
-def _gets_the_time(connected: socket.socket) -> bool:
+def _is_answered(connected: socket.socket) -> bool:
     connected.sendall(b"timequit")
     data = b""
     while more := connected.recv(64):
@@ -201,5 +201,5 @@ def _lines(path: str) -> list[bytes]:
         data = file.read()
     if path.endswith(".gz"):
         data = gzip.decompress(data)
-    # What follows the last newline is being written.
+    # The part after the last newline is incomplete.
     return data.rpartition(b"\n")[0].splitlines()

@@ -1,4 +1,4 @@
-"""What the service may do: little, by the process itself and by systemd's own reckoning."""
+"""What the unit allows the service: the processes' credentials, and systemd's own analysis."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 PROJECT = pathlib.Path(__file__).parents[2]
 
 WRITABLE = {"/run/tetrad", "/var/lib/tetrad", "/var/log/tetrad"}
-"""Its own folders, all that it may write to beside temporary ones that nobody else sees."""
+"""The only writable folders besides the private temporary ones."""
 
-PRIVATE = {"/tmp", "/var/tmp", "/dev/mqueue"}  # noqa: S108 - of the service alone
+PRIVATE = {"/tmp", "/var/tmp", "/dev/mqueue"}  # noqa: S108 - private to the service
 
 
-def test_its_processes_are_nobody_in_particular(service: Service) -> None:
-    """Master, logger and handler run as the service's user, and can become nobody else."""
+def test_its_processes_are_unprivileged(service: Service) -> None:
+    """Master, logger and handler run as the service's user, and cannot gain privileges."""
     service.do("start", "tetrad")
     with service.connect().socket as client:
         client.sendall(b"time")
@@ -35,8 +35,8 @@ def test_its_processes_are_nobody_in_particular(service: Service) -> None:
             assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
-def test_it_can_write_to_its_own_folders_only(service: Service) -> None:
-    """Its user may write nothing else, even where permissions would let it."""
+def test_only_its_own_folders_are_writable(service: Service) -> None:
+    """Other folders are read-only even where their mode would allow writing."""
     service.do("start", "tetrad")
     find = "find / -path /proc -prune -o -type d -writable -print"
     as_service = ["nsenter", "-t", str(service.master), "-m", "--"]
@@ -45,8 +45,8 @@ def test_it_can_write_to_its_own_folders_only(service: Service) -> None:
     assert set(found) - PRIVATE == WRITABLE
 
 
-def test_titles_work_in_spite_of_it(service: Service) -> None:
-    """Processes can still be told apart in `ps`."""
+def test_process_titles_work(service: Service) -> None:
+    """The sandbox allows processes to change their titles."""
     service.do("start", "tetrad")
     with service.connect().socket as client:
         client.sendall(b"time")
@@ -61,18 +61,18 @@ def test_titles_work_in_spite_of_it(service: Service) -> None:
     ]
 
 
-def test_the_units_are_without_fault(service: Service) -> None:
-    """`systemd-analyze verify` has nothing to say."""
+def test_systemd_analyze_verify_accepts_the_units(service: Service) -> None:
+    """`systemd-analyze verify` prints nothing."""
     units = ["tetrad.service", "tetrad.socket"]
     ran = service.container.run("systemd-analyze", "verify", "--man=no", *units)
     assert (ran.status, ran.out + ran.err) == (0, "")
 
 
 @pytest.mark.parametrize(("drop_ins", "most"), [((), 12), (("socket.conf",), 5)])
-def test_systemd_finds_it_hardened(
+def test_systemd_analyze_security_exposure_is_low(
     service: Service, tmp_path: pathlib.Path, drop_ins: tuple[str, ...], most: int
 ) -> None:
-    """Its exposure, in tenths, is small, and next to none where systemd listens for it."""
+    """The exposure, in tenths, is at most this; even less with socket activation."""
     folder = tmp_path / "tetrad.service.d"
     folder.mkdir()
     shutil.copy(PROJECT / "systemd" / "tetrad.service", tmp_path)
@@ -90,7 +90,7 @@ def test_systemd_finds_it_hardened(
 
 
 def _titled(service: Service) -> list[int]:
-    """Return the master, the logger and the handler, once all of them have their titles."""
+    """Return the pids of master, logger and handler, once all have their titles."""
 
     def find() -> list[int]:
         ours = [one for one in service.container.processes() if title_of(one).startswith("tetrad:")]

@@ -1,4 +1,4 @@
-"""`tetrad install` and `tetrad uninstall` on a system that runs."""
+"""`tetrad install` and `tetrad uninstall` on a running system."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def reinstalled(service: Service) -> Iterator[Service]:
 
 
 def test_a_second_installation_changes_nothing(reinstalled: Service) -> None:
-    """With the configuration as it was installed, there is nothing to do."""
+    """With everything installed, there is nothing to do."""
     reinstalled.container.do("rm", "-f", CONFIGURATION)
     first = reinstalled.container.tetrad("install")
     second = reinstalled.container.tetrad("install")
@@ -32,8 +32,8 @@ def test_a_second_installation_changes_nothing(reinstalled: Service) -> None:
     assert "wrote" not in second.out
 
 
-def test_what_was_installed_starts_and_is_taken_away(reinstalled: Service) -> None:
-    """Uninstalling stops the service; configuration, log and user are left."""
+def test_an_installed_service_starts_and_is_removed(reinstalled: Service) -> None:
+    """Uninstalling stops the service; configuration, log and user are kept."""
     reinstalled.do("enable", "--now", "tetrad")
     assert reinstalled.serves()
     ran = reinstalled.container.tetrad("uninstall")

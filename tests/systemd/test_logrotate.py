@@ -1,4 +1,4 @@
-"""Rotating the log with logrotate itself, while it is being written."""
+"""Rotation of the log with logrotate itself, under load."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 ROTATIONS = 3
 
 
-def test_rotation_under_load_loses_no_line_and_tears_none(service: Service) -> None:
-    """Every command of every client is in one of the files, in a line that is whole."""
+def test_rotation_under_load_loses_no_line(service: Service) -> None:
+    """Every command is in one of the files, in a complete line."""
     if shutil.which("logrotate") is None:
         pytest.skip("logrotate: not installed")
     service.do("start", "tetrad")
     with Load(service, clients=4) as load:
         for _ in range(ROTATIONS):
             _rotate(service)
-            load.go_on()
+            load.wait_for_sessions()
     service.do("stop", "tetrad")
     assert not load.failures
     assert service.commands() == 2 * load.answered
     assert "log.lost" not in {event["event"] for event in service.events()}
 
 
-def test_rotated_files_are_packed_and_the_users_own(service: Service) -> None:
-    """The latest stays readable, older ones are compressed, and nobody else may read them."""
+def test_rotated_files_are_compressed_and_private(service: Service) -> None:
+    """The latest rotated file stays uncompressed; other users cannot read the log."""
     if shutil.which("logrotate") is None:
         pytest.skip("logrotate: not installed")
     service.do("start", "tetrad")
@@ -47,7 +47,7 @@ def test_rotated_files_are_packed_and_the_users_own(service: Service) -> None:
 
 
 def _rotate(service: Service) -> None:
-    """Rotate the log, which must not be empty for that, and wait until the daemon has noticed."""
+    """Rotate the log, which must not be empty, and wait until the daemon has reopened it."""
     until(service.events, "a log that is not empty")
     before = _reopened(service)
     service.container.do("logrotate", "--force", "/etc/logrotate.d/tetrad")

@@ -1,4 +1,4 @@
-"""The portable service: an image made of the installed tetrad, attached, served from, detached."""
+"""The portable service: an image of the installed tetrad is attached, used and detached."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ FOLDERS = "/var/log/tetrad /var/log/private/tetrad /var/lib/tetrad /var/lib/priv
 
 @pytest.fixture(scope="module")
 def machine(container: Container) -> Iterator[Container]:
-    """Return a machine with an image, where tetrad itself is not installed, nor its user."""
+    """Return a container with an image, but without an installed tetrad and its user."""
     if container.run("sh", "-c", "command -v portablectl && command -v dbus-daemon").status:
         pytest.skip("portablectl or dbus-daemon: not installed (systemd-container, dbus)")
     if os.path.realpath(sys.executable).startswith(("/root/", "/home/")):
-        pytest.skip("this Python is in a home, where no service of an image looks: use one in /usr")
+        pytest.skip(
+            "this Python is in a home folder, which portable services cannot read: use /usr"
+        )
     sh = ("sh", "-euc")
     container.do(*container.tetrad_command("uninstall"))
     container.do(*sh, f"userdel tetrad; rm -rf {FOLDERS}")
@@ -48,7 +50,7 @@ def machine(container: Container) -> Iterator[Container]:
 
 @pytest.fixture
 def portable(machine: Container) -> Iterator[Service]:
-    """Attach the image; its service is not started yet."""
+    """Attach the image; its service is not started."""
     machine.do("portablectl", "attach", "--profile=tetrad", IMAGE)
     service = Service(machine)
     service.systemctl("reset-failed", "tetrad.service", "tetrad.socket")
@@ -58,19 +60,19 @@ def portable(machine: Container) -> Iterator[Service]:
     machine.do("portablectl", "detach", IMAGE)
 
 
-def test_it_serves_from_its_image(portable: Service) -> None:
-    """The service has nothing of the machine's but what its profile shows it."""
+def test_it_runs_from_its_image(portable: Service) -> None:
+    """The service sees only those of the host's files that its profile allows."""
     portable.do("start", "tetrad")
     assert portable.serves()
     assert portable.container.do("portablectl", "is-attached", IMAGE) == "running\n"
     root = f"/proc/{portable.outside('master')}/root"
     assert "PORTABLE_PREFIXES=tetrad" in pathlib.Path(root, "usr/lib/os-release").read_text("utf-8")
     assert not os.path.exists(f"{root}/usr/bin/env")
-    until(portable.commands, "the log, in the machine's own folder")
+    until(portable.commands, "the log in the host's folder")
 
 
-def test_it_is_a_user_that_the_machine_has_not(portable: Service) -> None:
-    """Its user is there for as long as it runs, and may do nothing."""
+def test_it_runs_as_a_dynamic_user(portable: Service) -> None:
+    """Its user exists while it runs, and has no privileges."""
     portable.do("start", "tetrad")
     status = status_of(portable.outside("master"))
     (user,) = set(status["Uid"].split())
@@ -80,47 +82,47 @@ def test_it_is_a_user_that_the_machine_has_not(portable: Service) -> None:
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
-def test_its_configuration_is_the_machines(portable: Service) -> None:
-    """A reload applies what the operator has written to /etc/tetrad, outside the image."""
+def test_its_configuration_is_outside_the_image(portable: Service) -> None:
+    """A reload applies the operator's /etc/tetrad."""
     portable.do("start", "tetrad")
     portable.configure(listen=[{"port": 65000}, {"port": 65001}])
     portable.do("reload", "tetrad")
     assert portable.serves(65001)
 
 
-def test_its_socket_is_attached_too(portable: Service) -> None:
+def test_its_socket_unit_starts_the_service(portable: Service) -> None:
     """The first client starts the service."""
     portable.do("start", "tetrad.socket")
     assert portable.serves()
     until(lambda: portable.state == "active", "the end of the start")
 
 
-def test_another_image_takes_its_place(portable: Service) -> None:
-    """`portablectl reattach --now` has the service run from the next version's image."""
+def test_reattach_switches_to_another_image(portable: Service) -> None:
+    """`portablectl reattach --now` restarts the service from the next image."""
     portable.do("start", "tetrad")
     before = portable.master
     reattach = ("portablectl", "reattach", "--now", "--profile=tetrad")
     portable.container.do(*reattach, NEXT)
-    portable.replaced(before)
+    portable.wait_for_new_master(before)
     assert portable.serves()
     assert portable.container.do("portablectl", "is-attached", NEXT) == "running\n"
     portable.container.do(*reattach, IMAGE)
 
 
-def test_it_is_done_as_the_readme_says(machine: Container) -> None:
-    """The commands that stand there attach it, replace it by another image, and detach it."""
+def test_the_commands_of_the_readme_work(machine: Container) -> None:
+    """The README's commands attach the image, replace it and detach it."""
     text = machine.do("sh", "-c", f"cat {SHIPPED}/README.md")
     (commands,) = re.findall(r"```sh\n(mkdir.*?)```", text, re.DOTALL)
-    said = machine.do("sh", "-euxc", f"cd {SHIPPED}; {commands}")
-    assert "Active: active (running)" in said
-    assert Service(machine).shows("LoadState") == "not-found"
+    output = machine.do("sh", "-euxc", f"cd {SHIPPED}; {commands}")
+    assert "Active: active (running)" in output
+    assert Service(machine).get_property("LoadState") == "not-found"
 
 
-def test_nothing_is_left_when_it_is_detached(portable: Service) -> None:
-    """`portablectl detach --now` stops the service and takes its units away."""
+def test_detach_removes_the_units(portable: Service) -> None:
+    """`portablectl detach --now` stops the service and removes its units."""
     portable.do("start", "tetrad")
     portable.container.do("portablectl", "detach", "--now", IMAGE)
-    assert portable.shows("LoadState") == "not-found"
+    assert portable.get_property("LoadState") == "not-found"
     attached = portable.container.path("/etc/systemd/system.attached")
     assert not os.path.exists(f"{attached}/tetrad.service")
     portable.container.do("portablectl", "attach", "--profile=tetrad", IMAGE)

@@ -1,4 +1,4 @@
-"""Socket activation: systemd listens, so nobody who comes at a bad moment is turned away."""
+"""Socket activation: systemd listens, so that no client is refused while the daemon is down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["", "--socket"], ids=["open", "by socket only"])
 def activated(service: Service, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """Return the service with its socket started: as it is, and tightened."""
+    """Return the service with its socket started, with the default and the tightened unit."""
     install = service.container.tetrad_command("install")
     service.container.do(*install, *filter(None, [request.param]))
     service.do("start", "tetrad.socket")
@@ -28,39 +28,39 @@ def activated(service: Service, request: pytest.FixtureRequest) -> Iterator[Serv
 
 
 def test_a_client_starts_the_service(activated: Service) -> None:
-    """A connection that comes while the service is down is served."""
+    """A connection to the stopped service starts it and is served."""
     assert activated.state == "inactive"
     assert activated.serves()
     until(lambda: activated.state == "active", "the end of the start")
 
 
-def test_a_restart_under_load_loses_nobody(activated: Service) -> None:
-    """Whoever comes while there is no daemon waits for the next one."""
+def test_a_restart_under_load_loses_no_client(activated: Service) -> None:
+    """Clients that connect while there is no daemon wait for the next one."""
     with Load(activated, clients=4) as load:
         for _ in range(3):
             activated.do("restart", "tetrad")
-            load.go_on()
+            load.wait_for_sessions()
     assert not load.failures
 
 
-def test_a_listener_that_systemd_has_not_is_told(activated: Service) -> None:
-    """A listener that is only in the configuration fails the start, and the reason is told."""
+def test_a_listener_without_a_socket_is_reported(activated: Service) -> None:
+    """A listener that exists only in the configuration fails the start."""
     activated.configure(listen=[{"port": 65000}, {"port": 65001}])
     assert activated.systemctl("start", "tetrad").status != 0
-    activated.reports("none for listen[1]: add it to tetrad.socket")
+    activated.wait_for_status_text("none for listen[1]: add it to tetrad.socket")
 
 
-def test_a_listener_that_only_systemd_has_is_told(activated: Service) -> None:
-    """A socket that nobody would accept from fails the start, and the reason is told."""
+def test_a_socket_without_a_listener_is_reported(activated: Service) -> None:
+    """A socket that exists only in the unit fails the start."""
     activated.configure(listen=[{"port": 65001}])
     assert activated.systemctl("start", "tetrad").status != 0
-    activated.reports("127.0.0.1:65001: systemd passed listeners, but none")
+    activated.wait_for_status_text("127.0.0.1:65001: systemd passed listeners, but none")
 
 
-def test_a_reload_cannot_move_what_systemd_opened(activated: Service) -> None:
-    """A reload with other listeners fails with what to do instead, and everything serves on."""
+def test_a_reload_cannot_change_systemds_sockets(activated: Service) -> None:
+    """The reload fails and names the unit to change; the old listeners stay in use."""
     activated.do("start", "tetrad")
     activated.configure(listen=[{"port": 65000}, {"port": 65001}])
     assert activated.systemctl("reload", "tetrad").status != 0
-    activated.reports("change tetrad.socket, too")
+    activated.wait_for_status_text("change tetrad.socket, too")
     assert activated.serves()
