@@ -153,7 +153,7 @@ def test_a_client_without_a_valid_header_is_refused(
 def test_an_incomplete_header_is_refused(daemon: MakeDaemon, beginning: bytes) -> None:
     """The connection is closed or reset inside the header."""
     served = balanced(daemon)
-    for disconnect in ("end", "reset"):
+    for disconnect in ("half_close", "reset"):
         client = served.connect()
         send_to_master(client, beginning)
         getattr(client, disconnect)()

@@ -36,10 +36,10 @@ SOURCE = TESTS.parent / "src" / "tetrad"
 MODULES = {
     "protocol.commands": ["protocol"],
     "master.admission": ["admission"],
-    "config.types": ["quantities", "configfile"],
-    "config.diagnostics": ["configfile"],
-    "config.yaml_reader": ["configfile", "config"],
-    "config.model": ["config", "configfile", "planning", "etc", "json_schema"],
+    "config.types": ["config_types", "yaml_reader"],
+    "config.diagnostics": ["yaml_reader"],
+    "config.yaml_reader": ["yaml_reader", "config"],
+    "config.model": ["config", "yaml_reader", "planning", "etc", "json_schema"],
     "master.handler_table": ["handler_table"],
 }
 """The modules, and the tests that must detect their mutants (`test_NAME.py`)."""

@@ -7,7 +7,8 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from tetrad import __version__
-from tetrad.cli import conversation, inspection, installation, start_stop
+from tetrad.cli import conversation, installation, start_stop
+from tetrad.cli import logs as inspection
 from tetrad.config.types import Duration
 from tetrad.ipc.log_protocol import LEVELS
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tetrad.cli import report
+from tetrad.cli import status as report
 from tetrad.ipc.control_messages import Status
 
 if TYPE_CHECKING:

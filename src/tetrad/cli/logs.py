@@ -33,7 +33,7 @@ DEFAULT_LINES = 20
 
 def status(options: argparse.Namespace) -> int:
     """Say whether the daemon runs, and how it is."""
-    from tetrad.cli import report
+    from tetrad.cli import status as report
     from tetrad.ipc import control_client
     from tetrad.ipc import control_messages as model
 
@@ -89,7 +89,7 @@ def check(options: argparse.Namespace) -> int:
 
 def _report_absence(style: str, state: State, reason: str | None = None) -> int:
     """Say that there is no daemon to tell how it is."""
-    from tetrad.cli import report
+    from tetrad.cli import status as report
     from tetrad.ipc.control_messages import Absent
 
     if style == "json":
@@ -132,7 +132,7 @@ def logs(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Say whether a client from an address would be let in now, and why."""
-    from tetrad.cli import explanation
+    from tetrad.cli import explain as explanation
     from tetrad.config import types as config_types
     from tetrad.ipc import control_client
 
