@@ -66,8 +66,7 @@ _PORT = re.compile(r":(\d+) \((?:command|echo)\)")
 """A listener's port in the output of `tetrad start` and `tetrad status`."""
 
 ROOT_WARNING = (
-    "tetrad: warning: daemon.user is not set, so clients are served as root:"
-    " name a user, e.g. nobody\n"
+    "tetrad: warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody\n"
 )
 """The warning for a daemon that root starts without `daemon.user`, as most tests do."""
 

@@ -66,6 +66,7 @@ def assert_no_traceback(text: str) -> None:
     """Fail if an operator's output shows a traceback or a defect."""
     assert "Traceback" not in text, text
     assert "a defect in" not in text, text
+    assert "internal error" not in text, text
 
 
 def first_unprivileged_port() -> int:

@@ -1,4 +1,4 @@
-"""The command line: what each command prints, and the status it ends with."""
+"""The command line: the output and the exit status of each command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ import pytest
 import yaml
 
 from clients import ANSWER
+from daemons import ROOT_WARNING
 from processes import TIMEOUT_SECONDS, assert_no_traceback, environment, run, until
+from tetrad import cli
+from tetrad.cli.parser import parser
 
 if TYPE_CHECKING:
     import pathlib
@@ -24,7 +27,21 @@ if TYPE_CHECKING:
     from daemons import Daemon
     from processes import Ran
 
-COMMANDS = ["run", "start", "stop", "restart", "reload", "status", "check", "client"]
+COMMANDS = [
+    "run",
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "upgrade",
+    "status",
+    "logs",
+    "explain",
+    "check",
+    "client",
+    "install",
+    "uninstall",
+]
 NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
@@ -34,19 +51,78 @@ def tetrad(home: object, *arguments: str, **options: Any) -> Ran:  # noqa: ANN40
 
 
 @pytest.mark.parametrize("before", [[], *([command] for command in COMMANDS)])
-def test_the_version_is_told_on_every_level(tmp_path: pathlib.Path, before: list[str]) -> None:
-    """--version prints name and version, whatever command it stands behind."""
+def test_version_works_on_every_level(tmp_path: pathlib.Path, before: list[str]) -> None:
+    """--version prints the name and the version, also after a command."""
     ran = tetrad(tmp_path, *before, "--version")
     assert (ran.status, ran.err) == (0, "")
     assert re.fullmatch(r"tetrad \d+\.\d+\S*\n", ran.out)
 
 
 @pytest.mark.parametrize("before", [[], *([command] for command in COMMANDS)])
-def test_help_is_given_on_every_level(tmp_path: pathlib.Path, before: list[str]) -> None:
-    """--help explains, whatever command it stands behind."""
+def test_help_works_on_every_level(tmp_path: pathlib.Path, before: list[str]) -> None:
+    """--help prints the usage, also after a command."""
     ran = tetrad(tmp_path, *before, "--help")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.startswith(" ".join(["usage: tetrad", *before]))
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+@pytest.mark.parametrize("before", [[], *([command] for command in COMMANDS)])
+def test_help_and_version_import_no_libraries(
+    tmp_path: pathlib.Path, before: list[str], option: str
+) -> None:
+    """Importing yaml and msgspec takes several times as long as the rest."""
+    code = (
+        "import atexit, sys; sys.argv[0] = 'tetrad'; from tetrad.cli import main;"
+        "atexit.register(lambda: print(*sys.modules, sep='\\n', file=sys.stderr)); main()"
+    )
+    ran = run([sys.executable, "-c", code, *before, option], environment(str(tmp_path)))
+    modules = set(ran.err.split())
+    assert ran.status == 0
+    assert "tetrad.cli.parser" in modules
+    assert not {"daemon", "msgspec", "ssl", "yaml"} & modules
+
+
+def test_no_command_leaves_a_descriptor_unclosed(prepared: MakeDaemon) -> None:
+    """In Python's development mode, no command prints a ResourceWarning or any other one."""
+    asked = prepared()
+    command = [sys.executable, "-X", "dev", "-W", "default", "-m", "tetrad"]
+    elsewhere = ["--root", os.path.join(asked.folder, "root")]
+    port = 0
+    for arguments in (
+        ["check"],
+        ["check", "--dump"],
+        ["check", "--schema"],
+        ["start"],
+        ["start"],
+        ["client", "time", "quit"],
+        ["status"],
+        ["status", "--clients"],
+        ["explain", "127.0.0.1"],
+        ["logs"],
+        ["reload"],
+        ["upgrade"],
+        ["restart"],
+        ["stop"],
+        ["status"],
+        ["install", *elsewhere],
+        ["uninstall", *elsewhere],
+        ["client", "--host", "unix:/nowhere"],
+    ):
+        where = ["--port", str(port)] if arguments[0] == "client" else []
+        ran = run([*command, *arguments, *where, "-c", asked.file], asked.environment)
+        lines = ran.err.replace(ROOT_WARNING, "").splitlines()
+        assert [line for line in lines if not line.startswith("tetrad: ")] == [], arguments
+        if "tetrad: started" in ran.out:
+            asked.adopt(ran.out)
+            port = asked.port
+
+
+def test_every_command_has_a_function() -> None:
+    """The parser and the table of functions have the same commands."""
+    (commands,) = (one.choices for one in parser()._actions if one.choices)  # noqa: SLF001
+    assert list(commands) == COMMANDS
+    assert [cli._function(name).__name__ for name in commands] == COMMANDS  # noqa: SLF001
 
 
 @pytest.mark.parametrize(
@@ -66,14 +142,14 @@ def test_help_is_given_on_every_level(tmp_path: pathlib.Path, before: list[str])
     ],
 )
 def test_a_usage_error_is_2(tmp_path: pathlib.Path, arguments: tuple[str, ...]) -> None:
-    """What cannot be understood is told with the usage, and status 2."""
+    """The usage is printed, and the exit status is 2."""
     ran = tetrad(tmp_path, *arguments)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("usage: tetrad")
 
 
 def test_commands_about_a_daemon_that_does_not_run(prepared: MakeDaemon) -> None:
-    """Stop 0, status 3, reload 7, check 0, and nothing has come into being."""
+    """Each has its exit status, and no file is created."""
     asked = prepared()
     ran = {name: asked.tetrad(name) for name in ("stop", "status", "reload", "check")}
     assert {name: one.status for name, one in ran.items()} == {
@@ -86,8 +162,8 @@ def test_commands_about_a_daemon_that_does_not_run(prepared: MakeDaemon) -> None
     assert set(os.listdir(asked.folder)) == {"home", "tetrad.yaml"}
 
 
-def test_a_stop_returns_when_the_daemon_is_gone(daemon: MakeDaemon) -> None:
-    """After the command there is no process, no pidfile, and a complete log."""
+def test_stop_returns_when_the_daemon_has_exited(daemon: MakeDaemon) -> None:
+    """After it there is no process and no pidfile, and the log is complete."""
     served = daemon()
     client = served.served()
     ran = served.tetrad("stop")
@@ -98,8 +174,8 @@ def test_a_stop_returns_when_the_daemon_is_gone(daemon: MakeDaemon) -> None:
     assert served.events()[-1]["event"] == "server.stopped"
 
 
-def test_a_daemon_is_stopped_by_a_file_with_problems(daemon: MakeDaemon) -> None:
-    """A bad file is no reason to let a daemon run."""
+def test_stop_works_with_an_invalid_file(daemon: MakeDaemon) -> None:
+    """Errors in the file do not prevent a stop."""
     served = daemon()
     served.configure(limits={"clients": "many"})
     assert served.tetrad("stop").status == 0
@@ -107,7 +183,7 @@ def test_a_daemon_is_stopped_by_a_file_with_problems(daemon: MakeDaemon) -> None
 
 
 def test_the_status_of_a_daemon_that_runs(daemon: MakeDaemon) -> None:
-    """Status 0, and with --json what a program wants to know."""
+    """The exit status is 0, and --json has the facts."""
     served = daemon()
     assert served.tetrad("status").out.startswith("tetrad ")
     status = served.status()
@@ -115,14 +191,14 @@ def test_the_status_of_a_daemon_that_runs(daemon: MakeDaemon) -> None:
     assert status["config"] == served.file
 
 
-def test_the_status_of_what_does_not_run_is_json_too(prepared: MakeDaemon) -> None:
-    """--json answers in JSON whatever the state is."""
+def test_the_status_of_a_stopped_daemon_is_json_too(prepared: MakeDaemon) -> None:
+    """--json prints JSON in every state."""
     ran = prepared().tetrad("status", "--json")
     assert (ran.status, json.loads(ran.out)["state"]) == (3, "stopped")
 
 
-def test_a_daemon_that_does_not_answer_is_unknown(daemon: MakeDaemon) -> None:
-    """Status 4: it runs, but there is no word from it."""
+def test_a_daemon_that_does_not_respond_is_unknown(daemon: MakeDaemon) -> None:
+    """The exit status is 4, and the message has the pid."""
     served = daemon()
     os.unlink(os.path.join(served.folder, "control.sock"))
     ran = served.tetrad("status")
@@ -130,15 +206,15 @@ def test_a_daemon_that_does_not_answer_is_unknown(daemon: MakeDaemon) -> None:
     assert f"pid {served.pid}" in ran.err
 
 
-def test_a_good_file_is_told_so(prepared: MakeDaemon) -> None:
-    """`check` names the file that it has found good."""
+def test_a_valid_file_is_reported(prepared: MakeDaemon) -> None:
+    """`check` prints the name of the file."""
     asked = prepared()
     ran = asked.tetrad("check")
     assert (ran.status, ran.out) == (0, f"{asked.file}: configuration OK\n")
 
 
-def test_a_bad_file_is_told_with_every_place(prepared: MakeDaemon) -> None:
-    """One run finds all problems, each as FILE:LINE:COLUMN: key: what, with status 78."""
+def test_an_invalid_file_is_reported_with_every_location(prepared: MakeDaemon) -> None:
+    """One run reports all errors as FILE:LINE:COLUMN: key: reason, with exit status 78."""
     asked = prepared()
     with open(asked.file, "w", encoding="ascii") as file:
         file.write('listen:\n  - port: "x"\n    servcie: echo\nlog:\n  level: loud\nnope: 1\n')
@@ -156,7 +232,7 @@ def test_a_bad_file_is_told_with_every_place(prepared: MakeDaemon) -> None:
 
 
 def test_the_effective_configuration_loads_back(prepared: MakeDaemon) -> None:
-    """`check --dump` prints YAML which, loaded, is dumped as the same."""
+    """`check --dump` prints YAML whose own dump is the same."""
     asked = prepared(limits={"rate_per_source": "20/s"}, access={"deny": ["192.0.2.0/24"]})
     first = asked.tetrad("check", "--dump").out
     with open(asked.file, "w", encoding="utf-8") as file:
@@ -166,14 +242,14 @@ def test_the_effective_configuration_loads_back(prepared: MakeDaemon) -> None:
 
 
 def test_the_file_may_be_named_before_the_command(prepared: MakeDaemon) -> None:
-    """-c means the same on both levels."""
+    """-c has the same meaning before and after the command."""
     asked = prepared()
     ran = tetrad(asked.folder, "-c", asked.file, "check")
     assert ran.out == f"{asked.file}: configuration OK\n"
 
 
 def test_the_file_may_be_named_by_the_environment(prepared: MakeDaemon) -> None:
-    """$TETRAD_CONFIG is read where -c is not given, and only there."""
+    """$TETRAD_CONFIG is used only without -c."""
     asked, other = prepared(), prepared()
     command = [sys.executable, "-m", "tetrad", "check"]
     variables = {**asked.environment, "TETRAD_CONFIG": asked.file}
@@ -182,8 +258,8 @@ def test_the_file_may_be_named_by_the_environment(prepared: MakeDaemon) -> None:
     assert ran.out == f"{other.file}: configuration OK\n"
 
 
-def test_a_relative_name_in_the_environment_is_found_again(prepared: MakeDaemon) -> None:
-    """The daemon goes elsewhere, and reads the file again that it was started with."""
+def test_a_relative_path_in_the_environment_is_found_by_a_reload(prepared: MakeDaemon) -> None:
+    """The daemon has another working directory, and reads the same file again."""
     asked = prepared()
     variables = {**asked.environment, "TETRAD_CONFIG": "tetrad.yaml"}
     ran = run([sys.executable, "-m", "tetrad", "start"], variables, cwd=asked.folder)
@@ -194,10 +270,10 @@ def test_a_relative_name_in_the_environment_is_found_again(prepared: MakeDaemon)
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"], ["--version"]])
-def test_help_that_cannot_be_written_is_an_error_in_a_line(
+def test_help_that_cannot_be_written_is_an_error_in_one_line(
     tmp_path: pathlib.Path, arguments: list[str], unbuffered: str
 ) -> None:
-    """Whether Python writes at once or in the end, it has nothing to add."""
+    """Python prints nothing more, whether its output is buffered or not."""
     variables = {**environment(str(tmp_path)), "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w", encoding="ascii") as full:
         ran = run([sys.executable, "-m", "tetrad", *arguments], variables, stdout=full)
@@ -207,10 +283,10 @@ def test_help_that_cannot_be_written_is_an_error_in_a_line(
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_restart_is_done_whoever_listens(
+def test_a_restart_is_completed_without_output(
     daemon: MakeDaemon, unbuffered: str, stream: str
 ) -> None:
-    """That nobody can be told that it has stopped is no reason not to start."""
+    """An error of standard output or standard error does not prevent the start."""
     served = daemon()
     variables = {**served.environment, "PYTHONUNBUFFERED": unbuffered}
     command = [sys.executable, "-m", "tetrad", "restart", "-c", served.file]
@@ -220,8 +296,8 @@ def test_a_restart_is_done_whoever_listens(
     assert ran.status == (1 if stream == "stdout" else 0)
 
 
-def test_a_status_that_nobody_can_hear_of_is_what_it_is(prepared: MakeDaemon) -> None:
-    """Standard error that is full changes no exit status."""
+def test_a_full_standard_error_does_not_change_the_status(prepared: MakeDaemon) -> None:
+    """Exit statuses are the same if no message can be written."""
     asked = prepared()
     for command, status in (("reload", 7), ("check", 78)):
         if command == "check":
@@ -230,8 +306,8 @@ def test_a_status_that_nobody_can_hear_of_is_what_it_is(prepared: MakeDaemon) ->
             assert asked.tetrad(command, stderr=full).status == status
 
 
-def test_a_relative_name_is_found_from_here(prepared: MakeDaemon) -> None:
-    """-c may be relative; the daemon finds its file again, wherever it stays."""
+def test_a_relative_path_is_found_by_a_reload(prepared: MakeDaemon) -> None:
+    """-c may be relative to the working directory of the command."""
     asked = prepared()
     ran = tetrad(asked.folder, "start", "-c", "tetrad.yaml", cwd=asked.folder)
     asked.adopt(ran.out)
@@ -243,32 +319,32 @@ def test_a_relative_name_is_found_from_here(prepared: MakeDaemon) -> None:
     "command", ["run", "start", "stop", "restart", "reload", "status", "check"]
 )
 def test_a_file_that_does_not_exist_is_78(tmp_path: pathlib.Path, command: str) -> None:
-    """A file that was named has to be there."""
+    """The file of -c must exist."""
     ran = tetrad(tmp_path, command, "-c", "/no/such/file.yaml")
     assert (ran.status, ran.out) == (78, "")
     assert ran.err == "tetrad: /no/such/file.yaml: no such file or directory\n"
 
 
-def test_a_file_that_may_not_be_read_is_4(prepared: MakeDaemon, nobodys_folder: str) -> None:
-    """Want of permission is status 4, and names the file."""
+def test_a_file_without_read_permission_is_4(prepared: MakeDaemon, nobodys_folder: str) -> None:
+    """The message names the file."""
     asked = prepared(folder=nobodys_folder)
     os.chmod(asked.file, 0)
     ran = asked.tetrad("start", **NOBODY)
     assert (ran.status, ran.err) == (4, f"tetrad: {asked.file}: permission denied\n")
 
 
-def test_somebody_elses_daemon_is_a_matter_of_permission(
+def test_the_daemon_of_another_user_needs_permission(
     daemon: MakeDaemon, nobodys_folder: str
 ) -> None:
-    """An ordinary user can neither stop nor reload root's daemon, nor look into it."""
+    """An ordinary user cannot stop or reload root's daemon, or read its status."""
     served = daemon(folder=nobodys_folder, daemon={"umask": "022"})
     ran = {name: served.tetrad(name, **NOBODY) for name in ("stop", "reload", "status", "restart")}
     assert {name: one.status for name, one in ran.items()} == dict.fromkeys(ran, 4)
     assert served.status()["pid"] == served.pid
 
 
-def test_a_reader_that_leaves_early_is_nothing(prepared: MakeDaemon) -> None:
-    """`tetrad check --dump | head -1` prints no complaint."""
+def test_a_closed_pipe_is_not_an_error(prepared: MakeDaemon) -> None:
+    """`tetrad check --dump | head -1` prints no error."""
     reads, writes = os.pipe()
     os.close(reads)
     ran = prepared().tetrad("check", "--dump", stdout=writes)
@@ -276,8 +352,8 @@ def test_a_reader_that_leaves_early_is_nothing(prepared: MakeDaemon) -> None:
     assert ran.err == ""
 
 
-def test_a_full_standard_output_is_told(prepared: MakeDaemon) -> None:
-    """What could not be printed is a failure in one line."""
+def test_a_full_standard_output_is_reported(prepared: MakeDaemon) -> None:
+    """Output that cannot be written is a failure in one line."""
     with open("/dev/full", "w", encoding="ascii") as full:
         ran = prepared().tetrad("check", stdout=full)
     assert ran.status == 1
@@ -285,7 +361,7 @@ def test_a_full_standard_output_is_told(prepared: MakeDaemon) -> None:
 
 
 class Foreground:
-    """A `tetrad run`, as from a terminal."""
+    """A `tetrad run` in a process group of its own, as from a terminal."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._output = os.path.join(daemon.folder, "output")
@@ -295,12 +371,12 @@ class Foreground:
         daemon.ports = [int(port) for port in re.findall(r" at [\d.]+:(\d+);", self.text())]
 
     def text(self) -> str:
-        """Return what was printed."""
+        """Return the output."""
         with open(self._output, encoding="utf-8") as file:
             return file.read()
 
     def interrupt(self) -> int:
-        """Do what Ctrl-C does to everything in the foreground; return the exit status."""
+        """Send SIGINT to the process group, as Ctrl-C does; return the exit status."""
         os.killpg(self.process.pid, signal.SIGINT)
         status = self.process.wait(TIMEOUT_SECONDS)
         assert_no_traceback(self.text())
@@ -310,7 +386,7 @@ class Foreground:
 def in_foreground(
     prepared: MakeDaemon, log: dict[str, str | None] | None = None
 ) -> tuple[Daemon, Foreground]:
-    """Serve in the foreground; without a log section, the file names no log."""
+    """Serve in the foreground, with the section `log` of the configuration."""
     asked = prepared(log={} if log is None else log)
     if log is None:
         asked.settings["log"] = {}
@@ -319,7 +395,7 @@ def in_foreground(
 
 
 def test_serving_in_the_foreground_is_readable(prepared: MakeDaemon) -> None:
-    """`tetrad run` says where it serves and how to talk to it; its log is for people."""
+    """`tetrad run` prints its listeners with a command to try them; its log is readable."""
     served, foreground = in_foreground(prepared)
     assert f"nc 127.0.0.1 {served.port}" in foreground.text()
     assert foreground.process.pid == served.pid
@@ -330,8 +406,8 @@ def test_serving_in_the_foreground_is_readable(prepared: MakeDaemon) -> None:
     assert "server.stopped" in foreground.text()
 
 
-def test_an_interrupt_finishes_what_has_begun(prepared: MakeDaemon) -> None:
-    """Ctrl-C is for the master: handlers and logger, which hear it too, finish their work."""
+def test_an_interrupt_completes_a_started_command(prepared: MakeDaemon) -> None:
+    """Handlers and logger, which receive SIGINT too, finish their work."""
     served, foreground = in_foreground(prepared)
     client = served.connect()
     client.send_and_wait(b"ti")
@@ -342,8 +418,8 @@ def test_an_interrupt_finishes_what_has_begun(prepared: MakeDaemon) -> None:
     assert foreground.process.wait(TIMEOUT_SECONDS) == 0
 
 
-def test_a_log_file_that_is_named_is_written_in_the_foreground(prepared: MakeDaemon) -> None:
-    """With `log.file` given on purpose the terminal shows no log."""
+def test_a_log_file_that_is_set_is_written_in_the_foreground(prepared: MakeDaemon) -> None:
+    """With `log.file` the log is not on the terminal."""
     served, foreground = in_foreground(prepared, log={"file": "tetrad.log"})
     served.wait_for("server.started")
     assert foreground.interrupt() == 0
@@ -351,7 +427,7 @@ def test_a_log_file_that_is_named_is_written_in_the_foreground(prepared: MakeDae
     assert served.events()[-1]["event"] == "server.stopped"
 
 
-def test_the_foreground_keeps_the_format_that_is_named(prepared: MakeDaemon) -> None:
+def test_the_foreground_keeps_the_format_that_is_set(prepared: MakeDaemon) -> None:
     """With `log.file: null` and a format, standard error has that format."""
     _, foreground = in_foreground(prepared, log={"file": None, "format": "json"})
     until(lambda: '"event":"server.started"' in foreground.text(), "JSON")
@@ -359,15 +435,15 @@ def test_the_foreground_keeps_the_format_that_is_named(prepared: MakeDaemon) -> 
 
 
 def test_the_foreground_does_not_start_a_second_one(daemon: MakeDaemon) -> None:
-    """What runs already is told, and is a failure: this terminal serves nobody."""
+    """`tetrad run` fails if the daemon already runs, unlike `tetrad start`."""
     served = daemon()
     ran = served.tetrad("run")
     assert ran.status != 0
     assert f"already running (pid {served.pid})" in ran.err
 
 
-def test_stop_ends_the_foreground_too(prepared: MakeDaemon) -> None:
-    """A daemon in the foreground has a pidfile and a control socket like any other."""
+def test_stop_works_for_the_foreground(prepared: MakeDaemon) -> None:
+    """A daemon in the foreground has a pidfile and a control socket too."""
     served, foreground = in_foreground(prepared)
     assert served.status()["state"] == "running"
     assert served.tetrad("stop").status == 0
@@ -398,7 +474,7 @@ BECOME_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups
 
 
 def run_apart(home: str, become: list[str]) -> list[str]:
-    """Run all commands without a configuration, where no port and no file is anybody's."""
+    """Run all commands without a configuration, in a network and folders of their own."""
     if os.path.exists("/etc/tetrad/tetrad.yaml"):
         pytest.skip("this machine has a configuration: /etc/tetrad/tetrad.yaml")
     apart = ["unshare", "--net", "--mount", "/bin/sh", "-c", f'{APART} "$@"', "sh"]
@@ -417,12 +493,14 @@ def run_all(prefix: list[str], home: str) -> list[str]:
 
 
 def test_root_needs_no_configuration(tmp_path: pathlib.Path) -> None:
-    """The built-in defaults serve root at once, in the system's folders."""
+    """With the built-in defaults root can start a daemon, in the system's folders."""
     assert run_apart(str(tmp_path), []) == STATUSES
 
 
-def test_a_system_without_the_null_device_is_told_how_to_get_one(tmp_path: pathlib.Path) -> None:
-    """In a bare chroot or container, whatever the command."""
+def test_a_missing_null_device_is_reported_with_the_command_to_create_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    """This is an error of every command, for example in a minimal chroot."""
     apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs no /dev && exec "$@"', "sh"]
     if shutil.which("unshare") is None or run([*apart, "true"], environment(str(tmp_path))).status:
         pytest.skip("only root with util-linux can be without /dev/null")
@@ -432,7 +510,7 @@ def test_a_system_without_the_null_device_is_told_how_to_get_one(tmp_path: pathl
 
 
 class Ordinary(NamedTuple):
-    """A user other than root: the home, and what makes root that user."""
+    """A user other than root: the home, and the command by which root becomes that user."""
 
     home: str
     become: list[str]
@@ -440,14 +518,14 @@ class Ordinary(NamedTuple):
 
 @pytest.fixture
 def ordinary(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Ordinary:
-    """Return whoever runs the tests, or nobody if that is root."""
+    """Return the user that runs the tests, or nobody if that is root."""
     if os.geteuid():
         return Ordinary(str(tmp_path), [])
     return Ordinary(request.getfixturevalue("nobodys_folder"), BECOME_NOBODY)
 
 
 def test_an_ordinary_user_needs_no_configuration(ordinary: Ordinary) -> None:
-    """The built-in defaults serve everybody at once, in the folders of their own."""
+    """With the built-in defaults every user can start a daemon, in the user's own folders."""
     if ordinary.become:
         statuses = run_apart(*ordinary)
     else:
@@ -461,8 +539,8 @@ def test_an_ordinary_user_needs_no_configuration(ordinary: Ordinary) -> None:
     assert set(os.listdir(state)) == {"run", "tetrad.log"}
 
 
-def test_the_folders_of_the_session_are_used(ordinary: Ordinary) -> None:
-    """With XDG's variables set, an ordinary user's files lie where these say."""
+def test_the_xdg_folders_are_used(ordinary: Ordinary) -> None:
+    """The XDG variables set the folders of an ordinary user's files."""
     variables = environment(ordinary.home) | {
         "XDG_RUNTIME_DIR": "/run/me",
         "XDG_STATE_HOME": "/state/me",

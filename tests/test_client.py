@@ -1,4 +1,4 @@
-"""`tetrad client`: the interactive client of the two original programs, and words as arguments."""
+"""`tetrad client`: the two interactive dialogs, and words on the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROMPT = "CLIENT >> Enter command time or quit : "
 
 
 class Terminal:
-    """A program on a pseudo-terminal."""
+    """A `tetrad client` on a pseudo-terminal."""
 
     def __init__(self, daemon: Daemon, *arguments: str) -> None:
         self._fd, theirs = pty.openpty()
@@ -72,7 +72,7 @@ class Terminal:
         try:
             data = os.read(self._fd, 4096)
         except OSError:
-            return False  # EIO: no process has the terminal open any more
+            return False  # EIO: the client has closed the terminal
         self.shown += data.decode().replace("\r\n", "\n")
         return bool(data)
 
@@ -81,7 +81,7 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the program, and close the terminal."""
+        """Kill the process and close the terminal."""
         self._process.kill()
         self._process.wait()
         os.close(self._fd)
@@ -97,20 +97,20 @@ def without_echo(fd: int) -> None:
 
 @contextlib.contextmanager
 def at_terminal(daemon: Daemon, *arguments: str) -> Iterator[Terminal]:
-    """Run the interactive client with a daemon."""
+    """Run an interactive client of a daemon."""
     with Terminal(daemon, "--port", str(daemon.port), *arguments) as terminal:
         yield terminal
 
 
-def answers_to(daemon: Daemon, *words: str) -> list[str]:
-    """Return the lines that the client prints for these words."""
+def replies(daemon: Daemon, *words: str) -> list[str]:
+    """Return the lines that the client prints for words."""
     ran = daemon.tetrad("client", "--port", str(daemon.port), *words)
     assert (ran.status, ran.err) == (0, "")
     return ran.out.splitlines()
 
 
-def test_an_interactive_command_session(daemon: MakeDaemon) -> None:
-    """The output is that of the first original program."""
+def test_the_dialog_of_the_service_command(daemon: MakeDaemon) -> None:
+    """The output is that of the time/quit client that tetrad reproduces."""
     served = daemon()
     with at_terminal(served) as terminal:
         for word in ("time", "help", "quit"):
@@ -127,8 +127,8 @@ def test_an_interactive_command_session(daemon: MakeDaemon) -> None:
     )
 
 
-def test_an_interactive_echo_session(daemon: MakeDaemon) -> None:
-    """The output is that of the second original program."""
+def test_the_dialog_of_the_service_echo(daemon: MakeDaemon) -> None:
+    """The output is that of the echo client that tetrad reproduces."""
     with at_terminal(
         daemon(listen=[{"port": 0, "service": "echo"}]), "--service", "echo"
     ) as terminal:
@@ -141,16 +141,16 @@ def test_an_interactive_echo_session(daemon: MakeDaemon) -> None:
     assert terminal.shown.endswith("Server: END\nEND ^^\n")
 
 
-def test_ctrl_d_ends_the_session(daemon: MakeDaemon) -> None:
-    """End of input is a normal end."""
+def test_the_end_of_input_ends_the_dialog(daemon: MakeDaemon) -> None:
+    """Ctrl-D ends the client with exit status 0."""
     with at_terminal(daemon()) as terminal:
         terminal.wait_for(re.escape(PROMPT))
         terminal.end_input()
         assert terminal.finish() == 0
 
 
-def test_ctrl_c_ends_the_session(daemon: MakeDaemon) -> None:
-    """There is no traceback."""
+def test_an_interrupt_ends_the_dialog(daemon: MakeDaemon) -> None:
+    """Ctrl-C ends the client without a traceback."""
     with at_terminal(daemon()) as terminal:
         terminal.wait_for(re.escape(PROMPT))
         terminal.interrupt()
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_session(daemon: MakeDaemon) -> None:
 
 
 def test_a_closed_connection_is_reported(daemon: MakeDaemon) -> None:
-    """The client exits at the next input after the server has closed the connection."""
+    """After the daemon has stopped, the next line ends the dialog with a message."""
     served = daemon()
     with at_terminal(served) as terminal:
         terminal.wait_for(re.escape(PROMPT))
@@ -169,57 +169,55 @@ def test_a_closed_connection_is_reported(daemon: MakeDaemon) -> None:
     assert "closed" in terminal.shown or "reset" in terminal.shown or "broken" in terminal.shown
 
 
-def test_words_are_sent_and_answers_printed(daemon: MakeDaemon) -> None:
-    """Each answer is a line; a word without an answer has none."""
-    lines = answers_to(daemon(), "time", "nope", "time", "quit")
+def test_words_are_sent_and_replies_printed(daemon: MakeDaemon) -> None:
+    """Each reply is a line; a word without a reply prints nothing."""
+    lines = replies(daemon(), "time", "nope", "time", "quit")
     assert len(lines) == 3
     assert all(re.fullmatch(TIME, line) for line in lines[:2])
     assert lines[2] == "quit"
 
 
-@pytest.mark.parametrize(("timeout", "answers"), [("100ms", []), ("1m", ["x"])])
-def test_timeout_limits_the_wait_for_an_answer(
-    daemon: MakeDaemon, timeout: str, answers: list[str]
+@pytest.mark.parametrize(("timeout", "lines"), [("100ms", []), ("1m", ["x"])])
+def test_the_timeout_of_a_reply_is_an_option(
+    daemon: MakeDaemon, timeout: str, lines: list[str]
 ) -> None:
-    """A command of the operator may be slow."""
+    """The program of a command may be slow."""
     served = daemon(commands={"slow": {"run": ["sh", "-c", "sleep 2.2; echo x"]}})
-    assert answers_to(served, "--timeout", timeout, "slow") == answers
+    assert replies(served, "--timeout", timeout, "slow") == lines
 
 
 def test_words_after_quit_are_not_sent(daemon: MakeDaemon) -> None:
-    """The server has closed the connection by then."""
-    assert answers_to(daemon(), "quit", "time") == ["quit"]
+    """The server has closed the connection."""
+    assert replies(daemon(), "quit", "time") == ["quit"]
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
-def test_bytes_are_sent_unchanged(daemon: MakeDaemon, locale: dict[str, str]) -> None:
-    """Arguments and lines in no valid encoding are sent, and their answers shown escaped."""
+def test_words_are_sent_byte_for_byte(daemon: MakeDaemon, locale: dict[str, str]) -> None:
+    """Words and lines that are not valid in the encoding are sent, and printed escaped."""
     served = daemon(listen=[{"port": 0, "service": "echo"}])
     command = [sys.executable, "-m", "tetrad", "client", "--service", "echo"]
     command += ["--port", str(served.port)]
     variables = served.environment | locale
-    from_arguments = subprocess.run(
-        [*command, b"\xff\xfe"], env=variables, capture_output=True, check=True
-    )
-    assert from_arguments.stdout == b"\\xff\\xfe\n"
-    from_input = subprocess.run(
+    said = subprocess.run([*command, b"\xff\xfe"], env=variables, capture_output=True, check=True)
+    assert said.stdout == b"\\xff\\xfe\n"
+    typed = subprocess.run(
         command, env=variables, input=b"\xff\nEND\n", capture_output=True, check=True
     )
-    assert from_input.stdout.splitlines()[1:] == [b"Server: \\xff", b"Server: END", b"END ^^"]
+    assert typed.stdout.splitlines()[1:] == [b"Server: \\xff", b"Server: END", b"END ^^"]
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "..", "\udcff"])
-def test_an_invalid_host_name_is_an_error(daemon: MakeDaemon, host: str) -> None:
-    """The message is one line."""
+def test_an_invalid_host_name_is_reported(daemon: MakeDaemon, host: str) -> None:
+    """A name that no host can have is a failure in one line."""
     ran = daemon().tetrad("client", "--host", host, "time")
     assert ran.status == 1
-    assert ran.err.endswith(": not the name of a host\n")
+    assert ran.err.endswith(": not a valid host name\n")
 
 
 def test_words_are_echoed(daemon: MakeDaemon) -> None:
-    """With the echo service each word comes back."""
+    """The service echo sends each word back."""
     served = daemon(listen=[{"port": 0, "service": "echo"}])
-    assert answers_to(served, "--service", "echo", "a b", "grüße", "x" * 5000) == [
+    assert replies(served, "--service", "echo", "a b", "grüße", "x" * 5000) == [
         "a b",
         "grüße",
         "x" * 5000,
@@ -228,21 +226,21 @@ def test_words_are_echoed(daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize("host", ["::1", "localhost"])
 def test_a_host_may_be_ipv6_or_a_name(daemon: MakeDaemon, host: str) -> None:
-    """--host takes an address or a name."""
+    """--host accepts addresses and names."""
     served = daemon(listen=[{"address": "::", "port": 0}])
-    assert answers_to(served, "--host", host, "quit") == ["quit"]
+    assert replies(served, "--host", host, "quit") == ["quit"]
 
 
 def test_a_host_may_be_a_unix_socket(daemon: MakeDaemon) -> None:
-    """--host takes `unix:` and a path, as the log shows it."""
+    """--host accepts `unix:` and a path, as in the log."""
     served = daemon(listen=[{"address": "unix:t.sock"}])
     ran = served.tetrad("client", "--host", f"unix:{served.folder}/t.sock", "quit")
     assert (ran.status, ran.out) == (0, "quit\n")
 
 
 @pytest.mark.parametrize("words", [(), ("time",)])
-def test_a_refused_connection_is_an_error(daemon: MakeDaemon, words: tuple[str, ...]) -> None:
-    """The exit status is 1, and one line has the address and the reason."""
+def test_a_refused_connection_is_a_failure(daemon: MakeDaemon, words: tuple[str, ...]) -> None:
+    """The exit status is 1, and the message has the address and the reason."""
     served = daemon()
     served.stop()
     ran = served.tetrad("client", "--port", str(served.port), *words)
@@ -250,8 +248,8 @@ def test_a_refused_connection_is_an_error(daemon: MakeDaemon, words: tuple[str, 
     assert ran.err == f"tetrad: 127.0.0.1:{served.port}: connection refused\n"
 
 
-def test_an_unknown_host_is_an_error(daemon: MakeDaemon) -> None:
-    """The exit status is 1, without a traceback."""
+def test_an_unknown_host_name_is_a_failure(daemon: MakeDaemon) -> None:
+    """The exit status is 1, and the message has the name."""
     ran = daemon().tetrad("client", "--host", "no.such.host.invalid", "time")
     assert ran.status == 1
     assert "no.such.host.invalid" in ran.err

@@ -1,4 +1,4 @@
-"""The configuration's types: what they hold, whoever has made them."""
+"""The configuration model: the types of defaults, and immutability."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tetrad.config.yaml_writer import dump
 
 
 def leaves(value: object, path: str = "") -> dict[str, type]:
-    """Return the type of everything in a configuration, by its place."""
+    """Return the type of each value in a configuration, by its path."""
     if isinstance(value, Section):
         value = {name: getattr(value, name) for name in value.__struct_fields__}
     if isinstance(value, list):
@@ -27,8 +27,8 @@ def leaves(value: object, path: str = "") -> dict[str, type]:
     }
 
 
-def test_a_default_is_of_the_type_that_a_file_would_give() -> None:
-    """Nobody has to ask where a value came from."""
+def test_a_default_has_the_type_of_a_value_from_a_file() -> None:
+    """The code that uses a value does not depend on its origin."""
     config = Config()
     assert leaves(config) == leaves(read(dump(config).encode(), "/t.yaml").checked().config)
 
@@ -48,8 +48,8 @@ def test_a_default_is_of_the_type_that_a_file_would_give() -> None:
     ],
     ids=lambda section: type(section).__name__,
 )
-def test_a_configuration_does_not_change(section: Section) -> None:
-    """What was checked stays as it was."""
+def test_a_configuration_is_immutable(section: Section) -> None:
+    """A validated section cannot be changed."""
     name = section.__struct_fields__[0]
     with pytest.raises(AttributeError):
         setattr(section, name, None)

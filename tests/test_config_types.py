@@ -1,4 +1,4 @@
-"""What operators write as text: it is read, written back to the same, or refused with a way out."""
+"""The types of configuration values: parsing, the text that parses back, and error messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from tetrad.config.types import (
     Network,
     Path,
     Rate,
+    Size,
     SocketPath,
+    Terminator,
     Timezone,
     User,
     unmapped,
@@ -40,13 +42,15 @@ ADDRESS = "expected an IPv4 or IPv6 address, or unix:/path/to.sock"
 FORMAT = "expected a format of strftime(3) such as %H:%M:%S"
 NAME = "expected a name of exactly four printable ASCII characters other than space"
 SOCKET_PATH = "the path of a Unix socket has at most 107 bytes"
-ZONE = "expected local, UTC or a time zone's name such as Asia/Seoul"
+SIZE = "expected a size such as 4KiB or a number of bytes, from 1 to 1GiB"
+TERMINATOR = 'expected a string of at most 16 characters, such as "\\n"'
+ZONE = "expected local, UTC or the name of a time zone such as Asia/Seoul"
 
 MILLISECONDS_IN_TEN_YEARS = 3650 * 86400 * 1000
 
 
-class Quantity(Protocol):
-    """What has a `parse`."""
+class ValueType(Protocol):
+    """A type with a `parse`."""
 
     def parse(self, value: object, /) -> object:
         """Read a value."""
@@ -57,7 +61,7 @@ addresses = st.ip_addresses()
 
 @st.composite
 def networks(draw: st.DrawFn) -> str:
-    """Make any network, in canonical form."""
+    """Generate networks in canonical form."""
     address = draw(addresses)
     prefix = draw(st.integers(0, address.max_prefixlen))
     assume(int(address) >> 32 != 0xFFFF)  # an IPv6 address that is an IPv4 one
@@ -84,7 +88,7 @@ def networks(draw: st.DrawFn) -> str:
     ],
 )
 def test_a_duration_is_read_in_its_units(written: object, seconds: float) -> None:
-    """Text with units and bare numbers are seconds, to the millisecond."""
+    """Strings with units and plain numbers are seconds, rounded to milliseconds."""
     assert Duration.parse(written) == seconds
 
 
@@ -93,7 +97,7 @@ def test_a_duration_is_read_in_its_units(written: object, seconds: float) -> Non
     [(0.001, "1ms"), (0.5, "500ms"), (90, "1m30s"), (86400, "1d"), (93784.005, "1d2h3m4s5ms")],
 )
 def test_a_duration_is_written_in_the_largest_units(seconds: float, written: str) -> None:
-    """Each unit is used once, the largest first, and none that is zero."""
+    """Each unit occurs at most once, the largest first, and not if it is zero."""
     assert str(Duration(seconds)) == written
 
 
@@ -117,14 +121,14 @@ def test_a_duration_is_read_back_from_what_is_written(milliseconds: int) -> None
 def test_a_rate_is_a_count_and_its_seconds(
     written: str, count: int, seconds: int, text: str
 ) -> None:
-    """A rate is read into numbers and kept as tidy text."""
+    """A rate has a number, a number of seconds, and a normalized text."""
     rate = Rate.parse(written)
     assert (rate.number, rate.seconds, str(rate)) == (count, seconds, text)
 
 
 @given(st.integers(1, 10**9), st.sampled_from("smh"))
 def test_a_rate_is_read_back_from_what_is_written(count: int, unit: str) -> None:
-    """A rate and its text are the same."""
+    """A rate equals its text."""
     rate = Rate.parse(f"{count}/{unit}")
     again = Rate.parse(str(rate))
     assert again == rate == f"{count}/{unit}"
@@ -133,7 +137,7 @@ def test_a_rate_is_read_back_from_what_is_written(count: int, unit: str) -> None
 
 @given(st.integers(0, 0o777))
 def test_a_mode_is_read_back_from_what_is_written(bits: int) -> None:
-    """A mode is three octal digits, and they give the same bits."""
+    """A mode is written as three octal digits, which parse to the same bits."""
     written = str(Mode(bits))
     assert len(written) == 3
     assert Mode.parse(written) == bits
@@ -168,7 +172,7 @@ def test_a_network_is_read_back_from_what_is_written(network: str) -> None:
     ],
 )
 def test_a_network_is_kept_in_canonical_form(written: str, canonical: str) -> None:
-    """An address is the smallest network, one spelling stands for all, and mapped IPv4 is IPv4."""
+    """An address is a network of one address; an IPv4-mapped network is an IPv4 network."""
     assert Network.parse(written) == canonical
 
 
@@ -176,37 +180,37 @@ def test_a_network_is_kept_in_canonical_form(written: str, canonical: str) -> No
 def test_an_address_is_read_back_from_what_is_written(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
-    """An address is its own text, and has no path; one that stands for an IPv4 one is that."""
+    """An address is its own text and has no path; an IPv4-mapped one is an IPv4 address."""
     assert Address.parse(str(address)) == str(unmapped(address))
     assert Address.parse(str(address)).path is None
 
 
-def test_an_ipv4_address_in_ipv6_s_clothes_is_that_ipv4_address() -> None:
-    """The kernel would refuse to listen there; who connects to it is an IPv4 client anyway."""
+def test_an_ipv4_mapped_address_is_an_ipv4_address() -> None:
+    """The kernel cannot bind an IPv6 socket to it, and its clients use IPv4 anyway."""
     assert Address.parse("::ffff:127.0.0.1") == "127.0.0.1"
 
 
 def test_an_address_of_a_unix_socket_has_a_path() -> None:
-    """What stands behind `unix:` is a path, whatever is in it."""
+    """Everything after the first `unix:` is the path."""
     address = Address.parse("unix:/run/unix:1.sock")
     assert address == "unix:/run/unix:1.sock"
     assert address.path == "/run/unix:1.sock"
 
 
 def test_the_path_of_a_unix_socket_is_as_long_as_the_kernel_allows() -> None:
-    """107 bytes are taken, in an address too."""
+    """107 bytes are accepted, also in an address."""
     assert SocketPath.parse("é" * 53 + "e") == "é" * 53 + "e"
     assert Address.parse("unix:" + "s" * 107).path == "s" * 107
 
 
 @given(st.text("abc/. ~é", min_size=1))
 def test_a_path_is_any_text(text: str) -> None:
-    """A path is kept as it is."""
+    """A path is not changed."""
     assert Path.parse(text) == text
 
 
 def test_users_and_groups_are_those_of_the_machine() -> None:
-    """Names that the machine knows are kept."""
+    """Existing names are accepted."""
     user, group = pwd.getpwall()[0].pw_name, grp.getgrall()[0].gr_name
     assert User.parse(user) == user
     assert Group.parse(group) == group
@@ -214,13 +218,13 @@ def test_users_and_groups_are_those_of_the_machine() -> None:
 
 @pytest.mark.parametrize("name", ["local", "UTC"])
 def test_two_time_zones_need_no_database(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`local` and `UTC` are known on a machine without a time zone database."""
+    """`local` and `UTC` are accepted on a machine without a time zone database."""
     monkeypatch.setattr(zoneinfo, "ZoneInfo", None)
     assert Timezone.parse(name) == name
 
 
 def test_a_time_zone_is_one_of_the_database() -> None:
-    """A name of the machine's database is kept."""
+    """A zone of the machine's database is accepted."""
     zones = sorted(zoneinfo.available_timezones() - {"UTC"})
     if not zones:
         pytest.skip("this machine has no time zone database")
@@ -228,15 +232,52 @@ def test_a_time_zone_is_one_of_the_database() -> None:
 
 
 @pytest.mark.parametrize("text", ["%H:%M:%S", "now", "%Y年", " "])
-def test_a_clock_format_is_any_that_gives_text(text: str) -> None:
-    """Text with and without conversions is kept as it is."""
+def test_a_clock_format_has_a_result_that_is_not_empty(text: str) -> None:
+    """Formats with and without conversions are accepted."""
     assert ClockFormat.parse(text) == text
 
 
 @given(st.text([chr(code) for code in range(0x21, 0x7F)], min_size=4, max_size=4))
 def test_a_command_name_is_four_visible_characters(name: str) -> None:
-    """Any four of printable ASCII but the space are a name."""
+    """Any four printable ASCII characters other than space are a name."""
     assert CommandName.parse(name) == name
+
+
+@given(st.integers(1, 1 << 30))
+def test_a_size_is_read_back_from_what_is_written(count: int) -> None:
+    """A size is written in the largest unit that fits, and parses back to the same number."""
+    size = Size.parse(count)
+    assert Size.parse(str(size)) == size == count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("4KiB", 4096), ("1 MiB", 1 << 20), ("1GiB", 1 << 30), ("7B", 7), ("7", 7)]
+)
+def test_a_size_has_units_of_1024(text: str, count: int) -> None:
+    """Units are powers of 1024, and a plain number is bytes."""
+    assert Size.parse(text) == count
+
+
+@pytest.mark.parametrize("value", ["0", -1, "2GiB", "1.5KiB", "1kb", True, None, 1.5, ""])
+def test_an_invalid_size_is_refused(value: object) -> None:
+    """Zero, too large sizes, fractions of bytes and unknown units are errors."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
+        Size.parse(value)
+    assert str(refusal.value) == SIZE
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\r\n", "\0", "--\n"])
+def test_a_terminator_is_a_short_string(text: str) -> None:
+    """The empty string is accepted."""
+    assert Terminator.parse(text) == text
+
+
+@pytest.mark.parametrize("value", [r"\n", "x" * 17, 0, None])
+def test_an_invalid_terminator_is_refused(value: object) -> None:
+    r"""A backslash is refused: it is a `\n` that was not in double quotes."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
+        Terminator.parse(value)
+    assert str(refusal.value) == TERMINATOR
 
 
 @pytest.mark.parametrize(
@@ -277,8 +318,8 @@ def test_a_command_name_is_four_visible_characters(name: str) -> None:
         (Mode, "027\n", MODE),
         (Network, "example.org", NETWORK),
         (Network, "50%", NETWORK),
-        (Network, "fe80::%eth0/64", "a network has no zone (the part after %)"),
-        (Network, "fe80::1%1", "a network has no zone (the part after %)"),
+        (Network, "fe80::%eth0/64", "a network has no zone; remove % and the text after it"),
+        (Network, "fe80::1%1", "a network has no zone; remove % and the text after it"),
         (Network, "10.0.0.0/33", NETWORK),
         (Network, "10.0.0", NETWORK),
         (Network, "", NETWORK),
@@ -286,12 +327,12 @@ def test_a_command_name_is_four_visible_characters(name: str) -> None:
         (
             Network,
             "10.1.2.3/8",
-            "10.1.2.3/8 has bits set to the right of its prefix; write 10.0.0.0/8",
+            "10.1.2.3/8 has host bits set; write 10.0.0.0/8",
         ),
         (
             Network,
             "2001:db8::1/64",
-            "2001:db8::1/64 has bits set to the right of its prefix; write 2001:db8::/64",
+            "2001:db8::1/64 has host bits set; write 2001:db8::/64",
         ),
         (Address, "localhost", ADDRESS),
         (Address, "127.0.0.1:65000", ADDRESS),
@@ -299,8 +340,8 @@ def test_a_command_name_is_four_visible_characters(name: str) -> None:
         (Address, "", ADDRESS),
         (Address, 1, ADDRESS),
         (Address, "unix:", "expected a path"),
-        (Address, "unix:" + "s" * 108, f"{SOCKET_PATH}, and {'s' * 108} has 108"),
-        (SocketPath, "é" * 54, f"{SOCKET_PATH}, and {'é' * 54} has 108"),
+        (Address, "unix:" + "s" * 108, f"{SOCKET_PATH}, but {'s' * 108} has 108"),
+        (SocketPath, "é" * 54, f"{SOCKET_PATH}, but {'é' * 54} has 108"),
         (SocketPath, "", "expected a path"),
         (Path, "", "expected a path"),
         (Path, "a\0b", "expected a path"),
@@ -327,10 +368,10 @@ def test_a_command_name_is_four_visible_characters(name: str) -> None:
         (CommandName, 1234, NAME),
     ],
 )
-def test_what_is_none_is_refused_with_the_way_out(
-    kind: Quantity, value: object, message: str
+def test_an_invalid_value_is_refused_with_the_expected_form(
+    kind: ValueType, value: object, message: str
 ) -> None:
-    """A value that is no such quantity is a ValueError that says what is expected."""
+    """The ValueError names the expected form, or the correction."""
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
         kind.parse(value)
     assert str(refusal.value) == message

@@ -1,4 +1,4 @@
-"""The control socket answers operators only, and none of its clients can block the service."""
+"""The control socket: who is answered, and that no connection blocks the service."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_only_its_owner_may_connect(daemon: MakeDaemon) -> None:
 
 
 def test_a_status_is_one_line_of_json(daemon: MakeDaemon) -> None:
-    """The answer to a line is one line; then the daemon closes the connection."""
+    """Request and answer are one line each; then the connection is closed."""
     served = daemon()
     client = control(served)
     client.send(b"status\n")
@@ -40,7 +40,7 @@ def test_a_status_is_one_line_of_json(daemon: MakeDaemon) -> None:
 
 
 def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
-    """A newline ends the request."""
+    """The line feed ends the request."""
     client = control(daemon())
     for piece in (b"st", b"atus", b"\n"):
         client.send(piece)
@@ -49,7 +49,7 @@ def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize("request_", [b"help\n", b"\n", b"status \n", b"\xff\n", b"STATUS\n"])
 def test_an_unknown_request_is_an_error(daemon: MakeDaemon, request_: bytes) -> None:
-    """The answer lists the known requests."""
+    """The answer lists the valid requests."""
     served = daemon()
     client = control(served)
     client.send(request_)
@@ -58,8 +58,8 @@ def test_an_unknown_request_is_an_error(daemon: MakeDaemon, request_: bytes) -> 
 
 
 @pytest.mark.parametrize("garbage", [b"x" * 100_000, bytes(range(1, 10)) * 500, b"status"])
-def test_an_overlong_request_is_closed(daemon: MakeDaemon, garbage: bytes) -> None:
-    """The daemon does not wait for the end of the line."""
+def test_an_invalid_request_is_closed(daemon: MakeDaemon, garbage: bytes) -> None:
+    """Too much data, or a line without an end, closes the connection."""
     served = daemon()
     client = control(served)
     try:
@@ -70,8 +70,8 @@ def test_an_overlong_request_is_closed(daemon: MakeDaemon, garbage: bytes) -> No
     assert served.status()["state"] == "running"
 
 
-def test_a_peer_that_closes_at_once_is_ignored(daemon: MakeDaemon) -> None:
-    """An answer that cannot be sent has no effect."""
+def test_a_closed_connection_has_no_effect(daemon: MakeDaemon) -> None:
+    """The answer to a closed connection is dropped."""
     served = daemon()
     for request in (b"", b"status\n", b"reload\n", b"sta"):
         client = control(served)
@@ -81,8 +81,8 @@ def test_a_peer_that_closes_at_once_is_ignored(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_peer_that_does_not_read_blocks_nothing(daemon: MakeDaemon) -> None:
-    """The master does not wait until a long status has been read."""
+def test_a_peer_that_does_not_read_blocks_no_client(daemon: MakeDaemon) -> None:
+    """The master does not wait to send a status that is longer than the socket's buffer."""
     served = daemon()
     clients = [served.served() for _ in range(40)]
     silent = control(served)
@@ -92,8 +92,8 @@ def test_a_peer_that_does_not_read_blocks_nothing(daemon: MakeDaemon) -> None:
     assert len(served.status()["sessions"]) == 40
 
 
-def test_silent_control_connections_do_not_block_the_service(daemon: MakeDaemon) -> None:
-    """With 100 of them clients are served, and later operators, too."""
+def test_silent_connections_do_not_block_the_service(daemon: MakeDaemon) -> None:
+    """A hundred silent connections do not block clients, and are closed after a timeout."""
     served = daemon()
     silent = [control(served) for _ in range(100)]
     assert ANSWER.fullmatch(served.connect().ask())
@@ -101,26 +101,26 @@ def test_silent_control_connections_do_not_block_the_service(daemon: MakeDaemon)
     assert served.status()["state"] == "running"
 
 
-def test_an_operator_is_answered_beside_silent_connections(daemon: MakeDaemon) -> None:
-    """Ten silent connections do not delay a status."""
+def test_a_request_is_answered_beside_silent_connections(daemon: MakeDaemon) -> None:
+    """Silent connections do not block a request."""
     served = daemon()
     silent = [control(served) for _ in range(10)]
     assert served.status()["state"] == "running"
     assert all(client.is_refused() for client in silent)
 
 
-def test_a_foreign_user_is_refused(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """Whatever the socket's mode is, the kernel's peer credentials decide."""
+def test_another_user_is_refused(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """A user that can connect is checked by the credentials of the kernel."""
     served = daemon(folder=nobodys_folder)
     path = os.path.join(nobodys_folder, "control.sock")
-    os.chmod(path, 0o666)  # noqa: S103 - the mode must not matter
+    os.chmod(path, 0o666)  # noqa: S103 - the mode is one defence, this test is about the other
     ran = served.tetrad("status", user="nobody", group="nogroup", extra_groups=[])
     assert ran.status == 4
-    assert f"running (pid {served.pid}), but no word from it" in ran.err
+    assert f"running (pid {served.pid}), but not responding" in ran.err
 
 
-def test_its_own_user_is_answered(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """The daemon's user is an operator, as root is."""
+def test_the_user_of_the_daemon_is_answered(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """daemon.user has the same permissions as root."""
     served = daemon(folder=nobodys_folder, daemon={"user": "nobody"})
     ran = served.tetrad("status", user="nobody", group="nogroup", extra_groups=[])
     assert ran.status == 0
@@ -128,7 +128,7 @@ def test_its_own_user_is_answered(daemon: MakeDaemon, nobodys_folder: str) -> No
 
 
 def test_status_counts(daemon: MakeDaemon) -> None:
-    """Clients now and at the peak, accepted and refused ones, handlers and sessions."""
+    """Current, most, accepted and refused clients and sessions are counted."""
     served = daemon(limits={"clients": 2})
     clients = [served.served(), served.served()]
     assert served.connect().is_refused()
@@ -142,8 +142,8 @@ def test_status_counts(daemon: MakeDaemon) -> None:
     assert 0 <= status["uptime"] < TIMEOUT_SECONDS
 
 
-def test_status_without_json_is_text(daemon: MakeDaemon) -> None:
-    """It contains the same facts."""
+def test_status_is_text_by_default(daemon: MakeDaemon) -> None:
+    """The text has the main facts of the JSON."""
     served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock", "service": "echo"}])
     ran = served.tetrad("status")
     listening = (f"127.0.0.1:{served.port} (command)", f"unix:{served.folder}/t.sock (echo)")

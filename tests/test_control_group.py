@@ -1,4 +1,4 @@
-"""`daemon.control_group`: a group whose members may read the status and nothing else."""
+"""`daemon.control_group`: a group that may read the status, but not reload or upgrade."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 GROUP = "daemon"
 
 
-def run_as_member(served: Daemon, *words: str) -> Ran:
-    """Run a command as a user who is only a member of the group."""
+def asked_by_a_member(served: Daemon, *words: str) -> Ran:
+    """Run a command as a user whose only permission is the group."""
     return served.tetrad(*words, user="nobody", group=GROUP, extra_groups=[])
 
 
-def test_without_the_key_only_the_owner_may_connect(daemon: MakeDaemon) -> None:
-    """The socket's mode is 0600."""
+def test_the_socket_has_mode_0600_by_default(daemon: MakeDaemon) -> None:
+    """Without the key no other user can connect."""
     served = daemon()
     mode = os.stat(os.path.join(served.folder, "control.sock")).st_mode
     assert stat.S_IMODE(mode) == 0o600
 
 
-def test_with_the_key_the_group_may_connect(daemon: MakeDaemon) -> None:
-    """The socket's mode is 0660."""
+def test_the_socket_belongs_to_the_group(daemon: MakeDaemon) -> None:
+    """With the key its members can connect too."""
     group = grp.getgrgid(os.getegid()).gr_name
     served = daemon(daemon={"control_group": group})
     status = os.stat(os.path.join(served.folder, "control.sock"))
@@ -38,9 +38,9 @@ def test_with_the_key_the_group_may_connect(daemon: MakeDaemon) -> None:
 
 
 def test_a_member_may_read_the_status(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """A member of the group is neither root nor the daemon's user."""
+    """A member of the group is neither root nor daemon.user."""
     served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
-    ran = run_as_member(served, "status", "--json")
+    ran = asked_by_a_member(served, "status", "--json")
     assert ran.status == 0
     assert f'"pid": {served.pid}' in ran.out
 
@@ -49,9 +49,9 @@ def test_a_member_may_read_the_status(daemon: MakeDaemon, nobodys_folder: str) -
 def test_a_member_may_not_reload_or_upgrade(
     daemon: MakeDaemon, nobodys_folder: str, request_: str
 ) -> None:
-    """The request is refused with a message, and nothing is done."""
+    """The request is refused with a message, and has no effect."""
     served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
-    ran = run_as_member(served, request_)
+    ran = asked_by_a_member(served, request_)
     assert ran.status not in {0, 78}
     assert "upgrade and reload for root" in ran.err
     served.stop()

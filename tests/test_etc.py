@@ -57,7 +57,7 @@ def test_the_file_as_it_is_shipped_changes_nothing() -> None:
     """Before it is edited, the daemon serves as without a file."""
     loaded = yaml_reader.load(str(SHIPPED)).checked()
     assert loaded.config == Config()
-    assert loaded.given == {}
+    assert loaded.key_lines == {}
 
 
 def test_the_lines_that_are_commented_out_show_the_defaults(uncommented: ConfigResult) -> None:
@@ -75,7 +75,7 @@ def test_the_file_names_every_key(uncommented: ConfigResult) -> None:
         if isinstance(value, Section):
             expected |= keys_of(type(value), name)
     expected |= keys_of(Clock, "commands.time") | keys_of(Close, "commands.quit")
-    assert uncommented.given.keys() == expected
+    assert uncommented.key_lines.keys() == expected
 
 
 def test_each_line_can_be_uncommented_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`tetrad explain` names the rule and the limits for an address, and a real client meets them."""
+"""`tetrad explain`: the verdict and its reasons, and that a real client gets the same verdict."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from daemons import until
+from tetrad.cli import explain as cli_explain
+from tetrad.cli.parser import parser
+from tetrad.ipc import control_client
+from tetrad.ipc.control_messages import AdmissionReport
 
 if TYPE_CHECKING:
     from conftest import MakeDaemon
     from daemons import Daemon, Ran
 
-FREE = "  ok  no daemon runs, so no limit is near"
+CHANGED = "the file has changed since the last reload; tetrad reload applies it"
+UNCHECKED = "  ok  limits: not checked, no daemon is running"
 
 
 def rule(daemon: Daemon, address: str) -> str:
-    """Return the line about access rules, without the folder of the file."""
+    """Return the finding about the access lists, with `line` instead of the file."""
     lines = daemon.tetrad("explain", address).out.splitlines()
     return lines[1].replace(f"{daemon.file}:", "line ")
 
 
-def is_admitted(daemon: Daemon, source: str, host: str = "127.0.0.1") -> bool:
-    """Tell whether a real client is admitted."""
+def meets(daemon: Daemon, source: str, host: str = "127.0.0.1") -> bool:
+    """Tell whether a real client is let in; it quits at once."""
     client = daemon.connect(source=source, host=host)
     try:
         return client.quit() == b"quit"
@@ -31,8 +36,8 @@ def is_admitted(daemon: Daemon, source: str, host: str = "127.0.0.1") -> bool:
         return False
 
 
-def would_be_admitted(daemon: Daemon, address: str) -> bool:
-    """Tell whether a client would be admitted; exit status and first line must agree."""
+def explained(daemon: Daemon, address: str) -> bool:
+    """Tell whether a client would be let in; check that exit status and first line agree."""
     ran = daemon.tetrad("explain", address)
     assert ran.err == ""
     word = {0: "let in", 1: "refused"}[ran.status]
@@ -40,13 +45,13 @@ def would_be_admitted(daemon: Daemon, address: str) -> bool:
     return ran.status == 0
 
 
-def findings(ran: Ran, topic: str) -> str:
-    """Return the line about a topic."""
+def finding(ran: Ran, topic: str) -> str:
+    """Return the line that begins with `topic`."""
     return next(line for line in ran.out.splitlines() if line[6:].startswith(topic))
 
 
-def test_the_rule_and_its_line_are_named(prepared: MakeDaemon) -> None:
-    """The first line is the result, the second one the rule with its line in the file."""
+def test_the_rule_and_its_line_are_printed(prepared: MakeDaemon) -> None:
+    """The first line is the verdict, the second the rule with its location."""
     daemon = prepared(access={"allow": ["127.0.0.0/8"], "deny": ["127.0.0.2"]})
     with open(daemon.file, encoding="utf-8") as file:
         line = 1 + file.read().splitlines().index("  - 127.0.0.2")
@@ -55,12 +60,12 @@ def test_the_rule_and_its_line_are_named(prepared: MakeDaemon) -> None:
     assert ran.out.splitlines() == [
         "127.0.0.2: refused",
         f"  NO  access: denied by 127.0.0.2/32 (access.deny[0], {daemon.file}:{line})",
-        FREE,
+        UNCHECKED,
     ]
 
 
 @pytest.mark.parametrize(
-    ("address", "expected"),
+    ("address", "said"),
     [
         ("10.1.2.3", "  ok  access: allowed by 10.1.2.0/24 (access.allow[1], line 4)"),
         ("10.1.9.9", "  NO  access: denied by 10.1.0.0/16 (access.deny[0], line 8)"),
@@ -68,187 +73,221 @@ def test_the_rule_and_its_line_are_named(prepared: MakeDaemon) -> None:
         ("192.0.2.7", "  NO  access: denied by 192.0.2.0/24 (access.deny[1], line 9)"),
         (
             "203.0.113.1",
-            "  NO  access: none of the networks of access.allow (access.allow, line 2)",
+            "  NO  access: denied, no rule matches (access.allow, line 2)",
         ),
         ("2001:db8::1", "  ok  access: allowed by 2001:db8::/32 (access.allow[3], line 6)"),
         ("2001:db8::bad", "  NO  access: denied by 2001:db8::bad/128 (access.deny[2], line 10)"),
-        ("::1", "  NO  access: none of the networks of access.allow (access.allow, line 2)"),
+        ("::1", "  NO  access: denied, no rule matches (access.allow, line 2)"),
         ("::ffff:10.1.2.3", "  ok  access: allowed by 10.1.2.0/24 (access.allow[1], line 4)"),
         ("::ffff:a01:909", "  NO  access: denied by 10.1.0.0/16 (access.deny[0], line 8)"),
     ],
 )
-def test_the_most_specific_rule_wins(prepared: MakeDaemon, address: str, expected: str) -> None:
-    """The longest prefix of both lists, deny on a tie; mapped addresses are IPv4."""
+def test_the_most_specific_rule_wins(prepared: MakeDaemon, address: str, said: str) -> None:
+    """The longest prefix of both lists decides; on a tie, deny. IPv4-mapped IPv6 is IPv4."""
     allow = ["10.0.0.0/8", "10.1.2.0/24", "192.0.2.0/24", "2001:db8::/32"]
     deny = ["10.1.0.0/16", "192.0.2.0/24", "2001:db8::bad"]
-    assert rule(prepared(access={"allow": allow, "deny": deny}), address) == expected
+    assert rule(prepared(access={"allow": allow, "deny": deny}), address) == said
 
 
-def test_without_rules_every_address_is_admitted(prepared: MakeDaemon) -> None:
-    """The output says that no rule applies."""
+def test_without_rules_every_address_is_let_in(prepared: MakeDaemon) -> None:
+    """Empty access lists let every address in."""
     daemon = prepared()
-    assert would_be_admitted(daemon, "203.0.113.1")
-    assert rule(daemon, "203.0.113.1").startswith("  ok  access: no rule names it")
+    assert explained(daemon, "203.0.113.1")
+    assert rule(daemon, "203.0.113.1").startswith("  ok  access: allowed, no rule matches")
 
 
-def test_with_deny_alone_other_addresses_are_admitted(prepared: MakeDaemon) -> None:
-    """An empty `allow` admits every address."""
+def test_an_address_that_no_rule_denies_is_let_in(prepared: MakeDaemon) -> None:
+    """With deny rules only, all other addresses are let in."""
     daemon = prepared(access={"deny": ["192.0.2.0/24"]})
-    assert would_be_admitted(daemon, "203.0.113.1")
-    assert not would_be_admitted(daemon, "192.0.2.1")
+    assert explained(daemon, "203.0.113.1")
+    assert not explained(daemon, "192.0.2.1")
 
 
 @pytest.mark.parametrize("address", ["", "x", "127.1", "192.0.2.0/24", "010.0.0.1", "unix:/x"])
 def test_an_invalid_address_is_a_usage_error(prepared: MakeDaemon, address: str) -> None:
-    """Names, networks and short forms are not accepted."""
+    """Names, networks and short forms are not addresses."""
     ran = prepared().tetrad("explain", address)
     assert (ran.status, ran.out) == (2, "")
     assert "expected an IPv4 or IPv6 address" in ran.err
 
 
 def test_an_invalid_file_is_an_error(prepared: MakeDaemon) -> None:
-    """No daemon would use this file, so nothing is explained."""
+    """No daemon would run with the rules of an invalid file."""
     daemon = prepared(limits={"clients": "many"})
     ran = daemon.tetrad("explain", "127.0.0.1")
     assert (ran.status, ran.out) == (78, "")
     assert "limits.clients: " in ran.err
 
 
-def test_a_real_client_gets_the_explained_result(daemon: MakeDaemon) -> None:
-    """Rules of all lengths, ties, and addresses without a rule."""
+def test_a_client_gets_the_explained_verdict(daemon: MakeDaemon) -> None:
+    """This holds for prefixes of all lengths, for ties and without a rule."""
     allow = ["127.0.0.0/28", "127.0.0.3", "127.0.0.4/31", "127.0.0.6"]
     deny = ["127.0.0.2", "127.0.0.5", "127.0.0.6", "127.0.0.0/29"]
     served = daemon(access={"allow": allow, "deny": deny})
     for number in (*range(2, 9), 16):
         host = f"127.0.0.{number}"
-        assert (
-            would_be_admitted(served, host) == is_admitted(served, host) == (number in {3, 4, 8})
-        ), host
+        assert explained(served, host) == meets(served, host) == (number in {3, 4, 8}), host
 
 
-def test_a_real_ipv6_client_gets_the_explained_result(daemon: MakeDaemon) -> None:
-    """With a dual-stack listener, rules of both families apply."""
+def test_an_ipv6_client_gets_the_explained_verdict(daemon: MakeDaemon) -> None:
+    """Rules of both families apply to a dual-stack listener."""
     served = daemon(
         access={"allow": ["::1"], "deny": ["127.0.0.9"]}, listen=[{"address": "::", "port": 0}]
     )
-    assert would_be_admitted(served, "::1")
-    assert is_admitted(served, "::1", "::1")
-    assert not would_be_admitted(served, "127.0.0.1")
-    assert not is_admitted(served, "127.0.0.1")
+    assert explained(served, "::1")
+    assert meets(served, "::1", "::1")
+    assert not explained(served, "127.0.0.1")
+    assert not meets(served, "127.0.0.1")
 
 
 @pytest.mark.parametrize(
-    ("limits", "topic", "expected"),
+    ("limits", "topic", "said"),
     [
-        ({"clients": 2}, "clients:", "clients: {} of 2 are in (limits.clients, {}"),
+        ({"clients": 2}, "clients:", "clients: {} of 2 connected (limits.clients, {}"),
         (
             {"clients_per_source": 2},
-            "clients from",
-            "clients from this source: {} of 2 (limits.clients_per_source, {}",
+            "clients of",
+            "clients of this source: {} of 2 connected (limits.clients_per_source, {}",
         ),
     ],
 )
-def test_counts_and_limits_are_shown(
-    daemon: MakeDaemon, limits: dict[str, Any], topic: str, expected: str
+def test_the_clients_and_the_limit_are_printed(
+    daemon: MakeDaemon, limits: dict[str, Any], topic: str, said: str
 ) -> None:
-    """At the limit, the address would be refused."""
+    """When the limit is reached, the verdict is a refusal."""
     served = daemon(limits=limits)
     for count in range(2):
         ran = served.tetrad("explain", "127.0.0.1")
         assert ran.status == 0
-        assert findings(ran, topic).startswith("  ok  " + expected.format(count, served.file))
+        assert finding(ran, topic).startswith("  ok  " + said.format(count, served.file))
         served.served()
     ran = served.tetrad("explain", "127.0.0.1")
     assert ran.status == 1
-    assert findings(ran, topic).startswith("  NO  " + expected.format(2, served.file))
+    assert finding(ran, topic).startswith("  NO  " + said.format(2, served.file))
     assert served.connect().is_refused()
 
 
-def test_limits_per_source_are_explained_for_that_source(daemon: MakeDaemon) -> None:
-    """Clients of one source do not count for another."""
+def test_other_sources_have_limits_of_their_own(daemon: MakeDaemon) -> None:
+    """A limit per source that is reached does not concern other sources."""
     served = daemon(limits={"clients_per_source": 1})
     served.served(source="127.0.0.2")
-    assert not would_be_admitted(served, "127.0.0.2")
-    assert would_be_admitted(served, "127.0.0.3")
+    assert not explained(served, "127.0.0.2")
+    assert explained(served, "127.0.0.3")
 
 
-def test_the_wait_for_the_rate_is_shown(daemon: MakeDaemon) -> None:
-    """A source beyond its rate gets the seconds until the next admission."""
+def test_the_wait_of_the_rate_is_printed(daemon: MakeDaemon) -> None:
+    """The line has the seconds until the rate allows another session."""
     served = daemon(limits={"rate_per_source": "2/h"})
     ran = served.tetrad("explain", "127.0.0.1")
-    assert "rate from this source: 2 in 1h, one more may come (limits.rate_per_source, " in ran.out
+    assert "rate of this source: 2 sessions in 1h, not used up (limits.rate_per_source, " in ran.out
     for _ in range(2):
         served.served()
     ran = served.tetrad("explain", "127.0.0.1")
-    line = findings(ran, "rate from this source: 2 in 1h, the next may come in ")
+    line = finding(ran, "rate of this source: 2 sessions in 1h, the next one in ")
     assert (ran.status, line[:4]) == (1, "  NO")
     assert 1700 < float(line.split(" s (")[0].rpartition(" ")[2]) <= 1800
     assert served.connect().is_refused()
-    assert would_be_admitted(served, "127.0.0.2")
+    assert explained(served, "127.0.0.2")
 
 
-def test_mapped_networks_apply_to_ipv4(daemon: MakeDaemon) -> None:
-    """A rule may have the form in which dual-stack sockets show IPv4 clients."""
+def test_an_ipv4_mapped_network_is_an_ipv4_network(daemon: MakeDaemon) -> None:
+    """A rule may be written in the form in which dual-stack sockets report clients."""
     served = daemon(access={"allow": ["::ffff:127.0.0.0/127"]})
-    assert would_be_admitted(served, "127.0.0.1") is is_admitted(served, "127.0.0.1") is True
-    assert would_be_admitted(served, "127.0.0.2") is is_admitted(served, "127.0.0.2") is False
+    assert explained(served, "127.0.0.1") is meets(served, "127.0.0.1") is True
+    assert explained(served, "127.0.0.2") is meets(served, "127.0.0.2") is False
 
 
-def test_explain_consumes_nothing(daemon: MakeDaemon) -> None:
-    """After any number of queries the one session of the rate is still available."""
+def test_explain_does_not_count_as_a_session(daemon: MakeDaemon) -> None:
+    """After several calls the one session of the rate is still available."""
     served = daemon(limits={"rate_per_source": "1/h", "clients": 1})
-    assert all(would_be_admitted(served, "127.0.0.1") for _ in range(3))
+    assert all(explained(served, "127.0.0.1") for _ in range(3))
     assert served.status()["clients"]["peak"] == 0
-    assert is_admitted(served, "127.0.0.1")
+    assert meets(served, "127.0.0.1")
 
 
-def test_default_limits_are_shown_as_such(daemon: MakeDaemon) -> None:
+def test_a_limit_that_is_not_set_is_marked_as_the_default(daemon: MakeDaemon) -> None:
     """Without limits in the file, only the number of clients is limited."""
     lines = daemon().tetrad("explain", "127.0.0.1").out.splitlines()
-    assert lines[2:] == ["  ok  clients: 0 of 1000 are in (limits.clients, by default)"]
+    assert lines[2:] == ["  ok  clients: 0 of 1000 connected (limits.clients, default)"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(["127.0.0.2"], []), ([], ["127.0.0.2"])])
-def test_a_running_daemons_rules_apply(
-    daemon: MakeDaemon, before: list[str], after: list[str]
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (["127.0.0.2"], [], "  NO  access: denied by the running daemon, by access.deny[0]"),
+        ([], ["127.0.0.2"], "  ok  access: allowed by the running daemon, by no rule"),
+    ],
+)
+def test_the_rules_of_the_running_daemon_decide(
+    daemon: MakeDaemon, before: list[str], after: list[str], said: str
 ) -> None:
-    """Until a reload they decide, and a different file is mentioned."""
+    """Until a reload, the daemon's access lists count; `explain` reports that the file differs."""
     served = daemon(access={"deny": before})
     served.configure(access={"deny": after})
-    assert (
-        would_be_admitted(served, "127.0.0.2") == is_admitted(served, "127.0.0.2") == (not before)
-    )
-    assert "but the daemon, not reloaded since" in rule(served, "127.0.0.2")
+    assert explained(served, "127.0.0.2") == meets(served, "127.0.0.2") == (not before)
+    assert rule(served, "127.0.0.2") == said
+    assert served.tetrad("explain", "127.0.0.2").out.splitlines()[-1] == CHANGED
     assert served.tetrad("reload").status == 0
-    assert would_be_admitted(served, "127.0.0.2") == is_admitted(served, "127.0.0.2") == (not after)
+    assert explained(served, "127.0.0.2") == meets(served, "127.0.0.2") == (not after)
     assert "daemon" not in rule(served, "127.0.0.2")
+    assert CHANGED not in served.tetrad("explain", "127.0.0.2").out
 
 
-def test_a_running_daemons_rate_applies(daemon: MakeDaemon) -> None:
-    """A limit removed from the file applies until the reload."""
+def test_another_rule_of_the_running_daemon_is_reported(daemon: MakeDaemon) -> None:
+    """The same verdict by another rule is the daemon's rule, and a changed file."""
+    served = daemon(access={"deny": ["127.0.0.0/24", "127.0.0.2"]})
+    served.configure(access={"deny": ["127.0.0.0/24"]})
+    ran = served.tetrad("explain", "127.0.0.2")
+    assert ran.status == 1
+    assert ran.out.splitlines()[1] == (
+        "  NO  access: denied by the running daemon, by access.deny[1]"
+    )
+    assert ran.out.splitlines()[-1] == CHANGED
+
+
+def test_an_older_daemon_reports_no_rule(
+    prepared: MakeDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a rule in its answer, the daemon's verdict decides, and the file has the rule."""
+    asked = prepared(access={"deny": ["192.0.2.0/24"]})
+    monkeypatch.setattr(cli_explain, "running_pid", lambda _result: 1)
+    answer = AdmissionReport(False, 0, 1000, 0, None, None, 0.0)  # noqa: FBT003 - as in the JSON
+    monkeypatch.setattr(control_client, "ask", lambda *_arguments: answer)
+    for address, said in (
+        ("192.0.2.1", f"  NO  access: denied by 192.0.2.0/24 (access.deny[0], {asked.file}:"),
+        ("203.0.113.1", "  NO  access: denied by the running daemon\n"),
+    ):
+        options = parser().parse_args(["-c", asked.file, "explain", address])
+        assert cli_explain.explain(options) == 1
+        assert said in capsys.readouterr().out
+
+
+def test_a_rate_that_only_the_daemon_has_counts(daemon: MakeDaemon) -> None:
+    """A limit that was removed from the file applies until the reload."""
     served = daemon(limits={"rate_per_source": "1/h"})
     served.served()
     served.configure(limits={"rate_per_source": None})
-    assert not would_be_admitted(served, "127.0.0.1")
-    assert not is_admitted(served, "127.0.0.1")
+    assert not explained(served, "127.0.0.1")
+    assert served.tetrad("explain", "127.0.0.1").out.splitlines()[-1] == CHANGED
+    assert not meets(served, "127.0.0.1")
     assert served.tetrad("reload").status == 0
-    assert would_be_admitted(served, "127.0.0.1")
-    assert is_admitted(served, "127.0.0.1")
+    assert explained(served, "127.0.0.1")
+    assert meets(served, "127.0.0.1")
 
 
 @pytest.mark.parametrize("address", ["::ffff:127.0.0.1", "::ffff:7f00:1"])
-def test_a_mapped_address_is_explained_as_ipv4(daemon: MakeDaemon, address: str) -> None:
-    """Rules and limits are those of the IPv4 client."""
+def test_an_ipv4_mapped_address_is_the_ipv4_address(daemon: MakeDaemon, address: str) -> None:
+    """Access lists and limits are those of the IPv4 client."""
     served = daemon(access={"allow": ["127.0.0.1"]}, limits={"clients_per_source": 1})
-    assert would_be_admitted(served, address)
+    assert explained(served, address)
     served.served()
     ran = served.tetrad("explain", address)
     assert (ran.status, ran.out.splitlines()[0]) == (1, "127.0.0.1: refused")
-    assert findings(ran, "clients from this source: 1 of 1")
+    assert finding(ran, "clients of this source: 1 of 1")
 
 
-def test_an_unreachable_daemon_is_an_error_of_its_own(daemon: MakeDaemon) -> None:
-    """The exit status is neither that of admission nor that of refusal."""
+def test_no_answer_is_not_a_refusal(daemon: MakeDaemon) -> None:
+    """If the daemon does not answer, the exit status is that of an unknown state."""
     served = daemon()
     os.unlink(os.path.join(served.folder, "control.sock"))
     ran = served.tetrad("explain", "127.0.0.1")
@@ -256,11 +295,11 @@ def test_an_unreachable_daemon_is_an_error_of_its_own(daemon: MakeDaemon) -> Non
     assert "no such file" in ran.err
 
 
-def test_a_stopped_daemons_counts_do_not_apply(daemon: MakeDaemon) -> None:
-    """After its end only the file counts."""
+def test_a_stopped_daemon_has_no_limits(daemon: MakeDaemon) -> None:
+    """Without a daemon only the access lists of the file are checked."""
     served = daemon(limits={"clients": 1})
     served.served()
-    until(lambda: not would_be_admitted(served, "127.0.0.1"), "a client")
+    until(lambda: not explained(served, "127.0.0.1"), "a client")
     served.stop()
     ran = served.tetrad("explain", "127.0.0.1")
-    assert (ran.status, ran.out.splitlines()[-1]) == (0, FREE)
+    assert (ran.status, ran.out.splitlines()[-1]) == (0, UNCHECKED)

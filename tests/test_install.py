@@ -1,4 +1,4 @@
-"""`tetrad install` and `uninstall` write and remove the service's files below a given root."""
+"""Installing and removing the files of the service, in a folder instead of the system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from daemons import files_below
 from tetrad.cli import install
-from tetrad.cli.install import InstallError, Place
+from tetrad.cli.install import InstallError, Target
 from tetrad.config import paths
 
 if TYPE_CHECKING:
@@ -36,155 +36,157 @@ INSTALLED = {
 
 
 @pytest.fixture
-def place(tmp_path: pathlib.Path) -> Place:
-    """Return an empty root folder."""
-    return Place(str(tmp_path / "root"))
+def target(tmp_path: pathlib.Path) -> Target:
+    """Return an empty target."""
+    return Target(str(tmp_path / "root"))
 
 
 @pytest.fixture(autouse=True)
 def plain_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that the interpreter is in a folder that a service can read."""
-    monkeypatch.setattr(install, "_folders", lambda: {"/opt/tetrad", "/usr"})
+    """Let the interpreter be in a folder that the unit does not hide."""
+    monkeypatch.setattr(install, "_needed_folders", lambda: {"/opt/tetrad", "/usr"})
 
 
-def files_of(place: Place) -> set[str]:
-    """Return the files below a root, relative to it."""
-    found = {path for path in files_below(place.root) if os.path.isfile(path)}
-    return {path.removeprefix(place.root) for path in found}
+def files_of(target: Target) -> set[str]:
+    """Return the files in the target, as paths of the system."""
+    found = {path for path in files_below(target.root) if os.path.isfile(path)}
+    return {path.removeprefix(target.root) for path in found}
 
 
-def text_of(place: Place, path: str) -> str:
-    """Return the text of a file."""
-    with open(place.path(path), encoding="utf-8") as file:
+def text_of(target: Target, path: str) -> str:
+    """Return the text of a file in the target."""
+    with open(target.path(path), encoding="utf-8") as file:
         return file.read()
 
 
-def test_install_writes_and_lists_all_files(place: Place) -> None:
-    """Each file is reported with its path."""
-    lines = list(install.install(place))
-    assert files_of(place) == INSTALLED
-    assert set(lines) == {f"wrote {place.path(path)}" for path in INSTALLED}
+def test_all_files_are_installed_and_reported(target: Target) -> None:
+    """The steps have the path of each file."""
+    said = list(install.install_files(target))
+    assert files_of(target) == INSTALLED
+    assert set(said) == {f"wrote {target.path(path)}" for path in INSTALLED}
 
 
-def test_a_second_install_writes_nothing(place: Place) -> None:
-    """Unchanged files are not written again."""
-    list(install.install(place))
-    before = os.stat(place.path(install.SERVICE)).st_ctime_ns
-    assert list(install.install(place)) == ["everything is in place already"]
-    assert os.stat(place.path(install.SERVICE)).st_ctime_ns == before
+def test_a_second_installation_changes_nothing(target: Target) -> None:
+    """Files without changes are not written again."""
+    list(install.install_files(target))
+    before = os.stat(target.path(install.SERVICE)).st_ctime_ns
+    assert list(install.install_files(target)) == ["already installed, nothing changed"]
+    assert os.stat(target.path(install.SERVICE)).st_ctime_ns == before
 
 
-def test_a_dry_run_writes_nothing(place: Place) -> None:
-    """It prints the same lines as a real run."""
-    lines = list(install.install(place._replace(dry_run=True)))
-    assert set(lines) == {f"would write {place.path(path)}" for path in INSTALLED}
-    assert not os.path.exists(place.root)
+def test_a_dry_run_changes_nothing(target: Target) -> None:
+    """A dry run reports the same steps, but creates no file."""
+    said = list(install.install_files(target._replace(dry_run=True)))
+    assert set(said) == {f"would write {target.path(path)}" for path in INSTALLED}
+    assert not os.path.exists(target.root)
 
 
-def test_units_name_this_interpreter(place: Place) -> None:
-    """The service uses the virtual environment that has installed it."""
-    list(install.install(place))
-    service = text_of(place, install.SERVICE)
+def test_units_name_this_interpreter(target: Target) -> None:
+    """The service uses the virtual environment that installed it."""
+    list(install.install_files(target))
+    service = text_of(target, install.SERVICE)
     assert f"ExecStart={sys.executable} -I -m tetrad start\n" in service
     assert f"ExecReload={sys.executable} -I -m tetrad reload\n" in service
 
 
-def test_paths_in_the_units_are_relative_to_the_root(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_an_interpreter_in_the_target_is_named_without_the_prefix(
+    target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an image that is being built, paths are those of the future system."""
-    below = place.path(sys.executable)
+    below = target.path(sys.executable)
     os.makedirs(os.path.dirname(below))
     os.symlink(sys.executable, below)
-    monkeypatch.setattr(install, "_finds_tetrad", lambda _interpreter: True)
+    monkeypatch.setattr(install, "_can_import_tetrad", lambda _interpreter: True)
     monkeypatch.setattr(sys, "executable", below)
-    list(install.install(place))
-    assert f"ExecStart={below.removeprefix(place.root)} -I" in text_of(place, install.SERVICE)
+    list(install.install_files(target))
+    assert f"ExecStart={below.removeprefix(target.root)} -I" in text_of(target, install.SERVICE)
 
 
-def test_a_path_with_blanks_or_percent_signs_is_refused(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_a_path_that_needs_quoting_is_refused(
+    target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They have a meaning in unit files; nothing is written."""
+    """Spaces and percent signs have a meaning in unit files; no file is written."""
     monkeypatch.setattr(sys, "executable", "/opt/100% tetrad/bin/python")
-    with pytest.raises(InstallError, match="choose a folder with a plain name"):
-        list(install.install(place))
-    assert not os.path.exists(place.root)
+    with pytest.raises(InstallError, match="not usable in unit files"):
+        list(install.install_files(target))
+    assert not os.path.exists(target.root)
 
 
-def test_an_interpreter_without_tetrad_is_refused(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_an_interpreter_that_cannot_import_tetrad_is_refused(
+    target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service has no PYTHONPATH."""
-    monkeypatch.setattr(install, "_finds_tetrad", lambda _interpreter: False)
+    """A package found through PYTHONPATH would not be found by the service."""
+    monkeypatch.setattr(install, "_can_import_tetrad", lambda _interpreter: False)
     with pytest.raises(InstallError, match="install it in a virtual environment"):
-        list(install.install(place))
+        list(install.install_files(target))
 
 
-def test_an_interpreter_in_a_home_folder_is_bind_mounted(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_an_interpreter_in_a_home_gets_a_drop_in(
+    target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ProtectHome hides home folders, so the needed part is mounted read-only."""
+    """The unit hides home folders; the drop-in makes the needed ones visible, read-only."""
     folders = {"/home/ann/venv", "/home/ann/venv/lib", "/home/ann/.pyenv/versions/3.13", "/usr"}
-    monkeypatch.setattr(install, "_folders", lambda: folders)
-    list(install.install(place))
+    monkeypatch.setattr(install, "_needed_folders", lambda: folders)
+    list(install.install_files(target))
     shown = "BindReadOnlyPaths=/home/ann/.pyenv/versions/3.13 /home/ann/venv\n"
-    assert shown in text_of(place, install.INTERPRETER)
+    assert shown in text_of(target, install.INTERPRETER)
 
 
-def test_an_unneeded_drop_in_is_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the interpreter has moved out of a home folder, the mount is removed."""
+def test_a_drop_in_that_is_no_longer_needed_is_removed(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an interpreter outside of homes, these are hidden again."""
     with monkeypatch.context() as context:
-        context.setattr(install, "_folders", lambda: {"/root/venv"})
-        list(install.install(place))
-    assert list(install.install(place)) == [f"removed {place.path(install.INTERPRETER)}"]
-    assert files_of(place) == INSTALLED
+        context.setattr(install, "_needed_folders", lambda: {"/root/venv"})
+        list(install.install_files(target))
+    assert list(install.install_files(target)) == [f"removed {target.path(install.INTERPRETER)}"]
+    assert files_of(target) == INSTALLED
 
 
-def test_an_edited_configuration_is_not_overwritten(place: Place) -> None:
-    """The new version is written beside it and reported, once."""
-    list(install.install(place))
-    with open(place.path(paths.SYSTEM_CONFIGURATION), "w", encoding="utf-8") as file:
+def test_an_edited_configuration_is_kept(target: Target) -> None:
+    """The configuration of this version is written beside it, once, and reported."""
+    list(install.install_files(target))
+    with open(target.path(paths.SYSTEM_CONFIGURATION), "w", encoding="utf-8") as file:
         file.write("limits: {clients: 5}\n")
-    (lines,) = install.install(place)
-    assert lines.startswith(f"wrote {place.path(install.NEW_CONFIGURATION)} ")
-    assert "stays as it is" in lines
-    assert text_of(place, paths.SYSTEM_CONFIGURATION) == "limits: {clients: 5}\n"
-    assert list(install.install(place)) == ["everything is in place already"]
+    (said,) = install.install_files(target)
+    assert said.startswith(f"wrote {target.path(install.NEW_CONFIGURATION)} ")
+    assert "the edited configuration is kept" in said
+    assert text_of(target, paths.SYSTEM_CONFIGURATION) == "limits: {clients: 5}\n"
+    assert list(install.install_files(target)) == ["already installed, nothing changed"]
 
 
-def test_the_socket_activation_drop_in_is_optional(place: Place) -> None:
-    """--socket adds it, --no-socket removes it, without either it stays as it is."""
-    list(install.install(place, by_socket_only=True))
-    assert files_of(place) == INSTALLED | {install.BY_SOCKET_ONLY}
-    list(install.install(place))
-    assert files_of(place) == INSTALLED | {install.BY_SOCKET_ONLY}
-    list(install.install(place, by_socket_only=False))
-    assert files_of(place) == INSTALLED
+def test_the_restriction_to_socket_activation_is_optional(target: Target) -> None:
+    """--socket adds the drop-in, --no-socket removes it, and without both it is kept."""
+    list(install.install_files(target, by_socket_only=True))
+    assert files_of(target) == INSTALLED | {install.BY_SOCKET_ONLY}
+    list(install.install_files(target))
+    assert files_of(target) == INSTALLED | {install.BY_SOCKET_ONLY}
+    list(install.install_files(target, by_socket_only=False))
+    assert files_of(target) == INSTALLED
 
 
-def test_uninstall_keeps_the_configuration(place: Place) -> None:
-    """All other files are removed, and the drop-in folder; a second run does nothing."""
-    list(install.install(place, by_socket_only=True))
-    lines = list(install.uninstall(place))
-    assert f"removed {place.path(install.SERVICE)}" in lines
-    assert files_of(place) == {paths.SYSTEM_CONFIGURATION}
-    assert not os.path.exists(place.path(f"{install.SERVICE}.d"))
-    assert list(install.uninstall(place)) == ["nothing of it is installed"]
+def test_uninstall_keeps_the_configuration(target: Target) -> None:
+    """All other files and the folder of drop-ins are removed; a second run does nothing."""
+    list(install.install_files(target, by_socket_only=True))
+    said = list(install.remove_files(target))
+    assert f"removed {target.path(install.SERVICE)}" in said
+    assert files_of(target) == {paths.SYSTEM_CONFIGURATION}
+    assert not os.path.exists(target.path(f"{install.SERVICE}.d"))
+    assert list(install.remove_files(target)) == ["not installed, nothing to remove"]
 
 
-def test_a_dry_run_of_uninstall_removes_nothing(place: Place) -> None:
-    """It lists what it would remove."""
-    list(install.install(place))
-    lines = list(install.uninstall(place._replace(dry_run=True)))
-    assert f"would remove {place.path(install.SERVICE)}" in lines
-    assert files_of(place) == INSTALLED
+def test_a_dry_uninstall_removes_nothing(target: Target) -> None:
+    """A dry run reports the files that would be removed."""
+    list(install.install_files(target))
+    said = list(install.remove_files(target._replace(dry_run=True)))
+    assert f"would remove {target.path(install.SERVICE)}" in said
+    assert files_of(target) == INSTALLED
 
 
-def test_an_unwritable_folder_is_an_error(place: Place) -> None:
-    """The error names it, and no partial file is left."""
-    os.makedirs(os.path.dirname(place.path(install.UNITS)))
-    with open(place.path(install.UNITS), "w", encoding="utf-8"):
+def test_a_folder_that_cannot_be_written_is_an_error(target: Target) -> None:
+    """The error has the path, and no incomplete file is left."""
+    os.makedirs(os.path.dirname(target.path(install.UNITS)))
+    with open(target.path(install.UNITS), "w", encoding="utf-8"):
         pass
     with pytest.raises(OSError, match="systemd/system"):
-        list(install.install(place))
+        list(install.install_files(target))

@@ -1,4 +1,4 @@
-"""The log reader: which lines, from which files, in which order, and how they are rendered."""
+"""Reading the log: which lines, from which files, in which order, and how they are rendered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.cli import log_reader
-from tetrad.cli.log_reader import LogFilter, parse, render, show
+from tetrad.cli.log_reader import LogFilter, parse, read
+from tetrad.cli.logs import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 START = 1795349914
 """The time of line 0, in seconds since 1970."""
-
-EMPTY_GZIP = gzip.compress(b"", mtime=0)
-"""An empty compressed file, with the same bytes at each collection of the tests."""
 
 JUNK = [
     b"",
@@ -53,28 +51,28 @@ JUNK = [
     "Grüße, 東京".encode(),
     b"carriage\rreturns\r",
 ]
-"""Lines that are not events."""
+"""Lines that are not events of ours."""
 
 
-class NoMoreLinesError(Exception):
-    """The test writes nothing more to the log."""
+class EndOfTest(Exception):  # noqa: N818 - not an error
+    """No more changes of the log follow."""
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """Return the log's path."""
+    """Return the path of the log."""
     return str(tmp_path / "tetrad.log")
 
 
 def line(number: int, **fields: object) -> bytes:
-    """Return the line of one event; each number is one second later."""
+    """Return the line of an event; `number` is its time in seconds after line 0."""
     stamp = f"{datetime.fromtimestamp(START + number, UTC):%Y-%m-%dT%H:%M:%S}.000000Z"
     head = {"timestamp": stamp, "level": "info", "event": "client.command"}
     return json.dumps({**head, "number": number, **fields}).encode()
 
 
 def write(path: str, *lines: bytes, age: int = 0, mode: str = "ab") -> None:
-    """Write lines to a file, compressed if its name says so; `age` is in seconds."""
+    """Write lines to a file, compressed if it is named so; `age` is in seconds."""
     data = b"".join(one + b"\n" for one in lines)
     with open(path, mode) as file:
         file.write(gzip.compress(data) if path.endswith(".gz") else data)
@@ -83,34 +81,37 @@ def write(path: str, *lines: bytes, age: int = 0, mode: str = "ab") -> None:
 
 
 def shown(path: str, count: int | None = None, **wanted: Any) -> list[bytes]:  # noqa: ANN401
-    """Return the lines that are shown."""
-    return list(show(path, LogFilter(**wanted), count, following=False))
+    """Return the lines that are read."""
+    return list(read(path, LogFilter(**wanted), count, following=False))
 
 
 def followed(
     monkeypatch: pytest.MonkeyPatch,
     path: str,
-    *happenings: Callable[[], object],
+    *changes: Callable[[], object],
     count: int = 0,
     **wanted: Any,  # noqa: ANN401
 ) -> list[bytes]:
-    """Return what is shown while the steps happen to the log, one at each pause of the reader."""
-    left = [*happenings, *[bool] * 3]
+    """Return the lines that are read while the log is changed, one change after the other.
 
-    def nap(_seconds: float) -> None:
+    A change is made when there is nothing more to read, instead of a sleep.
+    """
+    left = [*changes, *[bool] * 3]
+
+    def next_change(_seconds: float) -> None:
         if not left:
-            raise NoMoreLinesError
+            raise EndOfTest
         left.pop(0)()
 
-    monkeypatch.setattr(time, "sleep", nap)
+    monkeypatch.setattr(time, "sleep", next_change)
     lines: list[bytes] = []
-    with pytest.raises(NoMoreLinesError):
-        lines.extend(collected(show(path, LogFilter(**wanted), count, following=True), lines))
+    with pytest.raises(EndOfTest):
+        lines.extend(collected(read(path, LogFilter(**wanted), count, following=True), lines))
     return lines
 
 
 def collected(source: Iterator[bytes], lines: list[bytes]) -> Iterator[bytes]:
-    """Collect lines, which are kept if the source raises."""
+    """Append lines to a list, which is complete when the source raises."""
     for one in source:
         lines.append(one)
         yield from ()
@@ -134,10 +135,10 @@ def collected(source: Iterator[bytes], lines: list[bytes]) -> Iterator[bytes]:
         ({"client": "192.0.2.7", "level": "error"}, {"client": "192.0.2.7:5", "level": "error"}),
     ],
 )
-def test_matching_events_are_shown(
+def test_a_matching_event_is_read(
     path: str, wanted: dict[str, Any], fields: dict[str, str]
 ) -> None:
-    """All filters match."""
+    """Each condition accepts the events that match it."""
     write(path, line(1, **fields))
     assert shown(path, **networked(wanted)) == [line(1, **fields)]
 
@@ -164,36 +165,36 @@ def test_matching_events_are_shown(
         ({"client": "192.0.2.7", "level": "error"}, {"client": "192.0.2.7:5"}),
     ],
 )
-def test_other_events_are_not_shown(
+def test_another_event_is_not_read(
     path: str, wanted: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    """One filter that does not match is enough."""
+    """One condition that is not met is enough."""
     write(path, line(1, **fields))
     assert shown(path, **networked(wanted)) == []
 
 
 def networked(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return filters with their network parsed."""
+    """Return conditions with a parsed network."""
     if "client" in wanted:
         return {**wanted, "client": ipaddress.ip_network(wanted["client"])}
     return wanted
 
 
 @pytest.mark.parametrize(("count", "first"), [(0, 9), (1, 8), (3, 6), (9, 0), (None, 0)])
-def test_the_last_lines_are_shown_in_order(path: str, count: int | None, first: int) -> None:
-    """The oldest of them comes first."""
+def test_the_last_lines_are_read_the_oldest_first(path: str, count: int | None, first: int) -> None:
+    """The last `count` of nine lines are in the order in which they were written."""
     write(path, *map(line, range(9)))
     assert shown(path, count) == [*map(line, range(first, 9))]
 
 
-def test_only_matching_lines_are_counted(path: str) -> None:
-    """The last two matching lines may be far apart."""
+def test_lines_are_counted_after_the_filters(path: str) -> None:
+    """`count` is the number of matching lines."""
     write(path, *(line(number, connection=f"{number % 10}") for number in range(100)))
     assert shown(path, 2, connection="3") == [line(83, connection="3"), line(93, connection="3")]
 
 
-def test_older_lines_are_not_shown(path: str) -> None:
-    """A line of exactly this time is shown."""
+def test_older_events_are_not_read(path: str) -> None:
+    """`since` includes its own second."""
     write(path, *map(line, range(9)))
     assert shown(path, since=START + 6.0) == [*map(line, range(6, 9))]
     assert shown(path, 2, since=START + 6.0) == [*map(line, range(7, 9))]
@@ -201,22 +202,22 @@ def test_older_lines_are_not_shown(path: str) -> None:
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_other_lines_are_not_events(junk: bytes) -> None:
-    """Other formats, incomplete lines, other JSON and binary data."""
+def test_another_line_is_no_event(junk: bytes) -> None:
+    """Other formats, incomplete lines, other JSON and binary data are not events of ours."""
     assert parse(junk) is None
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_other_lines_are_shown_unchanged(path: str, junk: bytes) -> None:
-    """Whatever the filters are, in a file or a pipe they are equal byte for byte."""
+def test_another_line_is_not_changed(path: str, junk: bytes) -> None:
+    """A line that is no event meets all conditions and is rendered byte for byte."""
     write(path, line(1), junk, line(2))
     assert shown(path, 2, event="log.*", since=float(START)) == [junk]
     assert render(junk, terminal=False, colour=False) == junk
 
 
 @given(st.lists(st.binary(max_size=20).map(lambda one: one.replace(b"\n", b"")), max_size=20))
-def test_reading_backwards_yields_the_same_lines(lines: list[bytes]) -> None:
-    """However the file is split into blocks, with or without a last line ending."""
+def test_reading_backwards_gives_the_same_lines(lines: list[bytes]) -> None:
+    """The lines do not depend on the size of blocks, nor on the last line feed."""
     for data in (b"\n".join(lines), b"".join(one + b"\n" for one in lines)):
         fd = os.memfd_create("log")
         os.write(fd, data)
@@ -227,15 +228,15 @@ def test_reading_backwards_yields_the_same_lines(lines: list[bytes]) -> None:
         os.close(fd)
 
 
-def test_a_long_line_is_shown_completely(path: str) -> None:
-    """There is no maximum length, and the time to read it is linear."""
+def test_a_long_line_is_read_completely(path: str) -> None:
+    """A line has no maximum length, and reading it takes linear time."""
     write(path, line(1), b"x" * 30_000_000, line(2))
     lines = shown(path, 3)
     assert [lines[0], len(lines[1]), lines[2]] == [line(1), 30_000_000, line(2)]
 
 
 def test_a_big_log_is_read_from_its_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five lines of a log of 100 MB need little more than their own bytes."""
+    """Reading five lines of a large file reads little more than these."""
     with open(path, "wb") as file:
         file.truncate(100_000_000)
     write(path, b"", *map(line, range(6)))
@@ -260,8 +261,10 @@ def test_a_big_log_is_read_from_its_end(path: str, monkeypatch: pytest.MonkeyPat
         ("tetrad.log.9", "tetrad.log.10", "tetrad.log.11.gz"),
     ],
 )
-def test_rotated_files_are_read_in_order(path: str, names: tuple[str, str, str]) -> None:
-    """Several files, compressed ones too, are one log, the oldest first."""
+def test_rotated_files_are_read_as_far_back_as_necessary(
+    path: str, names: tuple[str, str, str]
+) -> None:
+    """The lines of several files, some compressed, are one log, the oldest first."""
     write(path, *map(line, range(9, 12)))
     for age, name in enumerate(names):
         start = 6 - 3 * age
@@ -273,8 +276,8 @@ def test_rotated_files_are_read_in_order(path: str, names: tuple[str, str, str])
     assert shown(path, 100, since=float(START + 7)) == everything[7:]
 
 
-def test_only_needed_files_are_decompressed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the current file has enough lines, no other is opened."""
+def test_only_necessary_files_are_decompressed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the current file has enough lines, no other file is opened."""
     minutes = [line(0), line(60), line(120)]
     write(path, *minutes)
     write(f"{path}.1.gz", line(0), age=1)
@@ -284,8 +287,8 @@ def test_only_needed_files_are_decompressed(path: str, monkeypatch: pytest.Monke
     assert shown(path, since=START + 60.0) == minutes[1:]
 
 
-def test_files_of_equal_age_are_ordered_by_name(path: str) -> None:
-    """Higher numbers and earlier dates are older."""
+def test_files_of_the_same_time_are_sorted_by_name(path: str) -> None:
+    """With equal times, higher numbers and earlier dates in names are older."""
     write(path, line(12))
     numbers = (".2", ".9", ".10", ".11.gz")
     dates = ("-20261122", "-20261121", "-20261119.gz", "-20261118")
@@ -297,29 +300,29 @@ def test_files_of_equal_age_are_ordered_by_name(path: str) -> None:
             os.unlink(f"{path}{name}")
 
 
-def test_a_log_renamed_while_reading_is_read_once(path: str) -> None:
-    """Files are identified by inode, so no line is shown twice."""
+def test_a_log_that_is_renamed_while_it_is_read_is_read_once(path: str) -> None:
+    """The current file is recognized under its new name, so that no line is read twice."""
     write(path, line(1), line(2))
     os.link(path, f"{path}.1")
     assert shown(path, 100) == [line(1), line(2)]
 
 
 def test_a_line_out_of_order_does_not_end_the_search(path: str) -> None:
-    """Processes write independently, so one line may be a little too old."""
+    """Handlers may write an event a little later: `since` allows for that."""
     write(path, line(4), line(3), line(6), line(4), line(5))
     assert shown(path, since=START + 5.0) == [line(6), line(5)]
 
 
 def test_other_files_are_not_read(path: str) -> None:
-    """Files with the log's name as a prefix only, and folders."""
+    """A file with a similar name, or a folder, is not a rotated log."""
     write(path, line(1))
     write(f"{path}.d"[:-2] + "x.1", b"another log", age=1)
     os.mkdir(f"{path}.1")
     assert shown(path, 100) == [line(1)]
 
 
-def test_a_path_with_brackets_is_not_a_pattern(tmp_path: Path) -> None:
-    """A log in such a folder finds its rotated files."""
+def test_the_name_of_the_log_is_not_a_pattern(tmp_path: Path) -> None:
+    """The rotated files of a log in a folder with brackets are found."""
     folder = tmp_path / "[a]*"
     folder.mkdir()
     path = str(folder / "tetrad.log")
@@ -329,7 +332,7 @@ def test_a_path_with_brackets_is_not_a_pattern(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
-    """Both files exist meanwhile; only the complete one counts."""
+    """While both files exist, only the uncompressed one is read."""
     write(path, line(3))
     write(f"{path}.1", line(1), line(2), age=2)
     write(f"{path}.1.gz", line(1), line(2), age=1)
@@ -338,15 +341,10 @@ def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [
-        b"",
-        b"not compressed",
-        EMPTY_GZIP[:10],
-        EMPTY_GZIP[:10] + b"\xff" * 9,
-    ],
+    [b"", b"not compressed", gzip.compress(b"", mtime=0)[:10], gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9],
 )
-def test_a_damaged_compressed_file_is_skipped(path: str, data: bytes) -> None:
-    """Other files are shown."""
+def test_a_damaged_file_does_not_hide_the_others(path: str, data: bytes) -> None:
+    """A file that cannot be decompressed is ignored."""
     write(path, line(2))
     write(f"{path}.2", line(1), age=2)
     with open(f"{path}.1.gz", "wb") as file:
@@ -354,8 +352,8 @@ def test_a_damaged_compressed_file_is_skipped(path: str, data: bytes) -> None:
     assert shown(path, 100) == [line(1), line(2)]
 
 
-def test_a_truncated_compressed_file_is_shown_as_far_as_possible(path: str) -> None:
-    """As after a full disk during the compression."""
+def test_the_start_of_an_incomplete_compressed_file_is_read(path: str) -> None:
+    """If the disk was full during the compression, the lines before that are read."""
     lines = [*map(line, range(30_000))]
     data = gzip.compress(b"".join(one + b"\n" for one in lines))
     write(path, line(30_000))
@@ -367,15 +365,13 @@ def test_a_truncated_compressed_file_is_shown_as_far_as_possible(path: str) -> N
 
 
 def test_a_missing_log_is_an_error(path: str) -> None:
-    """There is nothing to read."""
+    """Without following, a missing file raises FileNotFoundError."""
     with pytest.raises(FileNotFoundError):
         shown(path, 5)
 
 
-def test_new_lines_are_shown_after_the_last_ones(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They may be written in pieces or many at once."""
+def test_new_lines_follow_the_last_ones(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier lines come first, then new ones, whether in pieces or several at once."""
     write(path, *map(line, range(5)))
 
     def write_half() -> None:
@@ -393,22 +389,24 @@ def test_new_lines_are_shown_after_the_last_ones(
 
 
 def test_filters_apply_to_new_lines(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines that are not events are shown, too."""
+    """New lines are filtered like earlier ones."""
     write(path, line(1), line(2, level="error"))
     more = [line(3), line(4, level="error"), b"junk"]
     lines = followed(monkeypatch, path, lambda: write(path, *more), count=9, level="error")
     assert lines == [line(2, level="error"), line(4, level="error"), b"junk"]
 
 
-def test_a_future_log_is_followed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All lines of a file that appears later are shown."""
+def test_a_log_that_is_not_there_yet_is_waited_for(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lines of a file that is created later are read."""
     assert followed(monkeypatch, path, bool, lambda: write(path, line(1))) == [line(1)]
 
 
 def test_a_renamed_log_is_read_to_its_end_before_the_next(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines written just before and after a rotation are shown."""
+    """No line is missed that is written just before or after a rotation."""
     write(path, line(0))
 
     def rotate() -> None:
@@ -420,10 +418,10 @@ def test_a_renamed_log_is_read_to_its_end_before_the_next(
     assert followed(monkeypatch, path, rotate) == [line(1), line(2), line(3)]
 
 
-def test_a_line_written_just_before_a_rotation_is_shown(
+def test_a_line_written_just_before_the_rotation_is_read(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old file is read once more after the new one has appeared."""
+    """A file that was renamed after the last read is read once more."""
     write(path, line(0))
     pread = os.pread
 
@@ -439,10 +437,10 @@ def test_a_line_written_just_before_a_rotation_is_shown(
     assert followed(monkeypatch, path) == [line(1), line(2)]
 
 
-def test_the_old_log_is_read_until_a_new_one_exists(
+def test_the_old_log_is_read_while_there_is_no_new_one(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The writer uses the renamed file until it opens the new one."""
+    """The writer uses the old file until the new one is created."""
     write(path, line(0))
     lines = followed(
         monkeypatch,
@@ -454,8 +452,10 @@ def test_the_old_log_is_read_until_a_new_one_exists(
     assert lines == [line(1), line(2)]
 
 
-def test_a_truncated_log_is_read_from_the_start(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After copytruncate new lines are shown, and the rest of an incomplete one."""
+def test_a_truncated_log_is_read_from_its_beginning(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a truncation new lines are read, and the rest of an incomplete one."""
     write(path, *map(line, range(9)))
 
     def truncate() -> None:
@@ -465,17 +465,19 @@ def test_a_truncated_log_is_read_from_the_start(path: str, monkeypatch: pytest.M
     assert followed(monkeypatch, path, truncate) == [line(10)]
 
 
-def test_a_recreated_log_is_followed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader waits for the file."""
+def test_a_deleted_log_is_followed_when_it_is_created_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Following waits for the new file."""
     write(path, line(0))
     lines = followed(monkeypatch, path, lambda: os.unlink(path), bool, lambda: write(path, line(1)))
     assert lines == [line(1)]
 
 
-def test_an_incomplete_line_does_not_join_the_next_file(
+def test_an_incomplete_line_does_not_continue_in_the_next_file(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The incomplete line is shown on a line of its own."""
+    """The incomplete line of the old file is a line of its own."""
     write(path, line(0))
 
     def tear() -> None:
@@ -489,8 +491,8 @@ def test_an_incomplete_line_does_not_join_the_next_file(
     assert followed(monkeypatch, path, tear, rotate) == [b"torn", line(1)]
 
 
-def test_following_shows_complete_lines(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that is being written at the start is shown once, completely."""
+def test_following_begins_with_complete_lines(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is incomplete when following begins is read once, complete."""
     write(path, line(0))
     with open(path, "ab") as file:
         file.write(line(1)[:20])
@@ -499,7 +501,7 @@ def test_following_shows_complete_lines(path: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_following_keeps_no_file_open(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After any number of rotations the old files are closed."""
+    """After each rotation the old file is closed."""
     write(path, line(0))
 
     def rotate() -> None:
@@ -513,7 +515,7 @@ def test_following_keeps_no_file_open(path: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Set a time zone of UTC+9."""
+    """Use a local time zone of UTC+9."""
     monkeypatch.setitem(os.environ, "TZ", "<KST>-9")
     time.tzset()
     yield
@@ -522,8 +524,8 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("far_east")
-def test_an_event_is_rendered_as_text() -> None:
-    """The time is local, and redundant fields of a client are left out."""
+def test_an_event_is_rendered_in_local_time() -> None:
+    """Fields that are the same in all lines of a connection are left out."""
     client = {"client": "192.0.2.7:5", "connection": "1f-2", "service": "echo", "listener": "x"}
     text = render(line(0, pid=7, **client, duration=1.5), terminal=False, colour=False).decode()
     assert text == (
@@ -535,16 +537,16 @@ def test_an_event_is_rendered_as_text() -> None:
 
 @pytest.mark.usefixtures("far_east")
 @pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
-def test_extreme_timestamps_are_shown(path: str, stamp: str) -> None:
-    """A time that does not exist in the local time zone raises nothing."""
+def test_times_out_of_range_do_no_harm(path: str, stamp: str) -> None:
+    """A time that does not exist in this time zone makes the line no event."""
     joke = line(1, timestamp=stamp)
     write(path, joke, line(2))
     assert shown(path, 2) == [joke, line(2)]
     assert render(joke, terminal=True, colour=True)
 
 
-def test_values_with_blanks_are_quoted() -> None:
-    """Begin and end of a value are visible."""
+def test_values_with_spaces_are_quoted() -> None:
+    """Quotes mark the begin and the end of a value."""
     text = render(line(0, command="a b", reason=""), terminal=False, colour=False).decode()
     assert text.endswith(' command="a b" reason=""')
 
@@ -553,7 +555,7 @@ def test_values_with_blanks_are_quoted() -> None:
     ("level", "code"), [("debug", 2), ("info", 32), ("warning", 33), ("error", 31), ("odd", 0)]
 )
 def test_levels_have_colours(level: str, code: int) -> None:
-    """Only the level is coloured, and only on request."""
+    """Only the level has a colour, and only with `colour`."""
     coloured = render(line(0, level=level), terminal=True, colour=True).decode()
     assert f" \x1b[{code}m{level:<7}\x1b[0m " in coloured
     plain = render(line(0, level=level), terminal=True, colour=False).decode()
@@ -561,7 +563,7 @@ def test_levels_have_colours(level: str, code: int) -> None:
 
 
 EVIL = "\x1b[2J\x1b]0;title\x07\r\n\t\b\x00\x7f\x9b2J\u2028\u202e\u200b\ud800"
-"""Terminal codes, characters that hide or reverse text, and characters that cannot be encoded."""
+"""Control characters, characters that hide or reverse text, and lone surrogates."""
 
 
 @pytest.mark.parametrize(
@@ -579,8 +581,8 @@ EVIL = "\x1b[2J\x1b]0;title\x07\r\n\t\b\x00\x7f\x9b2J\u2028\u202e\u200b\ud800"
     ],
 )
 @pytest.mark.parametrize("terminal", [True, False])
-def test_terminal_codes_in_events_are_escaped(fields: dict[str, Any], *, terminal: bool) -> None:
-    """They are shown in one line, also in a pipe."""
+def test_no_event_controls_a_terminal(fields: dict[str, Any], *, terminal: bool) -> None:
+    """Escape sequences in an event are escaped, also if the output is a pipe."""
     for escaped in (True, False):
         document = {**json.loads(line(0)), **fields}
         forged = json.dumps(document, ensure_ascii=escaped).encode(errors="surrogatepass")
@@ -590,13 +592,13 @@ def test_terminal_codes_in_events_are_escaped(fields: dict[str, Any], *, termina
 
 
 @pytest.mark.parametrize("junk", [*JUNK, EVIL.encode(errors="surrogatepass")])
-def test_terminal_codes_in_other_lines_are_escaped(junk: bytes) -> None:
-    """On a terminal these lines have no control characters."""
+def test_no_other_line_controls_a_terminal(junk: bytes) -> None:
+    """Other lines have no control characters on a terminal."""
     assert render(junk, terminal=True, colour=True).decode().isprintable()
 
 
 @pytest.mark.parametrize("depth", [10, 500, *range(900, 1000, 5), 2000])
-def test_deeply_nested_events_are_shown(depth: int) -> None:
-    """However deep a value is, the line is shown."""
+def test_nested_events_do_no_harm(depth: int) -> None:
+    """A line with deeply nested values is rendered."""
     nested = line(0)[:-1] + b',"a":' + b"[" * depth + b"]" * depth + b"}"
     assert b"[[[" in render(nested, terminal=True, colour=False)

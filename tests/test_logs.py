@@ -1,4 +1,4 @@
-"""`tetrad logs`: filters, following, output to terminals, and how it ends."""
+"""`tetrad logs` as a command: filters, following, terminals and exit statuses."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 STAMP = re.compile(r"\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
 
 JUNK = b'\xff\x00binary\n\n{"torn": \nlevel=info event=client.connected\n'
-"""Four lines that are not events: binary, empty, incomplete, and of another format."""
+"""Four lines that are not events of ours: binary, empty, incomplete, and in another format."""
 
 
 def line(number: int, minutes_ago: int = 0, **fields: object) -> bytes:
-    """Return the line of an event from some minutes ago."""
+    """Return the line of an event."""
     moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
     head = {"timestamp": moment.isoformat(), "level": "info", "event": "client.command"}
     return json.dumps({**head, "number": number, **fields}).encode() + b"\n"
@@ -47,23 +47,23 @@ def write(daemon: Daemon, data: bytes, name: str = "tetrad.log") -> None:
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of the lines shown."""
+    """Return the numbers in the lines that were printed."""
     return [int(number) for number in re.findall(r"number=(\d+)", text)]
 
 
 def logs(daemon: Daemon, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
-    """Run `tetrad logs`, which must succeed."""
+    """Show the log, which must succeed."""
     ran = daemon.tetrad("logs", *arguments, **options)
     assert (ran.status, ran.err) == (0, "")
     return ran
 
 
 class Following:
-    """A running `tetrad logs -f`, read line by line."""
+    """A running `tetrad logs -f`."""
 
     def __init__(self, daemon: Daemon, *arguments: str) -> None:
         command = [sys.executable, "-m", "tetrad", "logs", "-f", *arguments, "-c", daemon.file]
-        # Each line must be flushed.
+        # The command itself must flush each line.
         environment = {k: v for k, v in daemon.environment.items() if k != "PYTHONUNBUFFERED"}
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -83,13 +83,13 @@ class Following:
         return number
 
     def until(self, text: str) -> str:
-        """Skip lines until one contains this text, and return it."""
+        """Return the next line that has this text, and skip the others."""
         while text not in (line := self.line()):
             pass
         return line
 
     def end(self) -> tuple[int, str]:
-        """Interrupt it with SIGINT; return its exit status and standard error."""
+        """Send SIGINT; return the exit status and standard error."""
         self.process.send_signal(signal.SIGINT)
         _, err = self.process.communicate(timeout=TIMEOUT_SECONDS)
         assert_no_traceback(err.decode())
@@ -100,13 +100,13 @@ class Following:
         fd = self.process.stdout.fileno()
         assert select.select([fd], [], [], TIMEOUT_SECONDS)[0], "no line comes"
         data = os.read(fd, 65536)
-        assert data, "it has exited"
+        assert data, "it has ended"
         return data
 
 
 @contextlib.contextmanager
 def following(daemon: Daemon, *arguments: str) -> Iterator[Following]:
-    """Follow a log; it must end without an error."""
+    """Follow a log; check that an interrupt ends it without a message."""
     followed = Following(daemon, *arguments)
     try:
         yield followed
@@ -117,7 +117,7 @@ def following(daemon: Daemon, *arguments: str) -> Iterator[Following]:
 
 
 def on_terminal(daemon: Daemon, **environment: str) -> str:
-    """Return what `tetrad logs` prints on a terminal."""
+    """Return the output of `tetrad logs` on a terminal."""
     ours, theirs = pty.openpty()
     try:
         command = [sys.executable, "-m", "tetrad", "logs", "-c", daemon.file]
@@ -137,7 +137,7 @@ def on_terminal(daemon: Daemon, **environment: str) -> str:
 
 @pytest.fixture
 def busy(daemon: MakeDaemon) -> Daemon:
-    """Return a daemon that has had a valid, an invalid and a refused client."""
+    """Return a daemon after a valid session, an invalid command and a refused client."""
     served = daemon(access={"deny": ["127.0.0.9"]})
     served.served(source="127.0.0.2").quit()
     invalid = served.connect(source="127.0.0.3")
@@ -151,21 +151,21 @@ def busy(daemon: MakeDaemon) -> Daemon:
 
 
 def events_of(daemon: Daemon, ran: Ran) -> list[str]:
-    """Return the events shown; each line must be one."""
+    """Return the event of each line that was printed."""
     names = sorted({event["event"] for event in daemon.events()}, key=len, reverse=True)
     return [next(name for name in names if f" {name} " in one) for one in ran.out.splitlines()]
 
 
-def test_every_event_is_shown_in_order(busy: Daemon) -> None:
-    """Without filters each line is shown with local time and level."""
+def test_every_event_is_a_line_in_order(busy: Daemon) -> None:
+    """Without filters every event of the log is printed with its local time and level."""
     ran = logs(busy)
     assert events_of(busy, ran) == [event["event"] for event in busy.events()]
     assert all(STAMP.match(one) for one in ran.out.splitlines())
     assert [one.split()[2] for one in ran.out.splitlines()] == [e["level"] for e in busy.events()]
 
 
-def test_event_filters_by_name_or_pattern(busy: Daemon) -> None:
-    """As in `--event 'client.*'`."""
+def test_events_are_filtered_by_pattern(busy: Daemon) -> None:
+    """--event accepts a name or a pattern."""
     assert events_of(busy, logs(busy, "--event", "client.refused")) == ["client.refused"]
     assert set(events_of(busy, logs(busy, "--event", "server.*"))) == {
         "server.started",
@@ -174,7 +174,7 @@ def test_event_filters_by_name_or_pattern(busy: Daemon) -> None:
     assert logs(busy, "--event", "nothing").out == ""
 
 
-def test_level_filters_by_severity(busy: Daemon) -> None:
+def test_events_are_filtered_by_level(busy: Daemon) -> None:
     """--level shows this level and higher ones."""
     warnings = logs(busy, "--level", "warning")
     assert sorted(events_of(busy, warnings)) == ["client.invalid", "client.refused"]
@@ -182,8 +182,8 @@ def test_level_filters_by_severity(busy: Daemon) -> None:
     assert logs(busy, "--level", "debug").out == logs(busy).out
 
 
-def test_client_filters_by_address_or_network(busy: Daemon) -> None:
-    """Lines of other clients are not shown."""
+def test_events_are_filtered_by_client(busy: Daemon) -> None:
+    """--client accepts an address or a network."""
     assert events_of(busy, logs(busy, "--client", "127.0.0.9")) == ["client.refused"]
     served = re.compile(r" 127\.0\.0\.[23]:")
     lines = [one for one in logs(busy).out.splitlines() if served.search(one)]
@@ -191,8 +191,8 @@ def test_client_filters_by_address_or_network(busy: Daemon) -> None:
     assert len(lines) == 7
 
 
-def test_connection_filters_by_session(busy: Daemon) -> None:
-    """--connection shows one session from begin to end."""
+def test_events_are_filtered_by_session(busy: Daemon) -> None:
+    """--connection shows one session from its beginning to its end."""
     connection = busy.events("client.invalid")[0]["connection"]
     assert events_of(busy, logs(busy, "--connection", connection)) == [
         "client.connected",
@@ -202,7 +202,7 @@ def test_connection_filters_by_session(busy: Daemon) -> None:
 
 
 def test_filters_are_combined(busy: Daemon) -> None:
-    """All filters must match, and -n counts matching lines."""
+    """An event must match all filters, and -n counts matching events."""
     arguments = ("--client", "127.0.0.2", "--event", "client.*", "--since", "1h", "-n", "2")
     assert events_of(busy, logs(busy, *arguments)) == ["client.command", "client.disconnected"]
 
@@ -220,14 +220,14 @@ def test_filters_are_combined(busy: Daemon) -> None:
 def test_twenty_lines_are_shown_by_default(
     prepared: MakeDaemon, arguments: tuple[str, ...], first: int
 ) -> None:
-    """-n sets the number; --since alone shows all."""
+    """-n sets the number; --since without -n has no limit."""
     daemon = prepared()
     write(daemon, b"".join(map(line, range(30))))
     assert numbers(logs(daemon, *arguments).out) == [*range(first, 30)]
 
 
-def test_since_reads_rotated_files(prepared: MakeDaemon) -> None:
-    """It reads rotated and compressed files as far back as necessary."""
+def test_since_shows_events_of_rotated_files(prepared: MakeDaemon) -> None:
+    """--since reads rotated and compressed files as far back as necessary."""
     daemon = prepared()
     write(daemon, gzip.compress(line(1, 90) + line(2, 50)), "tetrad.log.2.gz")
     write(daemon, line(3, 40) + line(4, 30), "tetrad.log.1")
@@ -242,8 +242,8 @@ def test_since_reads_rotated_files(prepared: MakeDaemon) -> None:
     assert numbers(logs(daemon, "-n", "500").out) == [1, 2, 3, 4, 5, 6]
 
 
-def test_lines_of_other_formats_are_passed_to_a_pipe(prepared: MakeDaemon, tmp_path: Path) -> None:
-    """Whatever the filters are, byte for byte."""
+def test_other_lines_are_not_changed(prepared: MakeDaemon, tmp_path: Path) -> None:
+    """Lines that are not events pass all filters, byte for byte, if the output is a file."""
     daemon = prepared(log={"format": "console"})
     write(daemon, JUNK + line(1))
     with open(tmp_path / "out", "w+b") as out:
@@ -253,16 +253,16 @@ def test_lines_of_other_formats_are_passed_to_a_pipe(prepared: MakeDaemon, tmp_p
 
 
 @pytest.mark.parametrize("style", ["logfmt", "console"])
-def test_other_log_formats_are_shown_unchanged(daemon: MakeDaemon, style: str) -> None:
-    """`console` and `logfmt` lines are shown as written."""
+def test_other_formats_are_not_changed(daemon: MakeDaemon, style: str) -> None:
+    """Logs in logfmt and for the console are printed as they are."""
     served = daemon(log={"format": style})
     served.served()
 
-    def is_whole() -> bool:
+    def is_complete() -> bool:
         with open(served.log_file, encoding="ascii") as file:
             return "client.command" in file.read()
 
-    until(is_whole, "a line in the log")
+    until(is_complete, "a line in the log")
     with open(served.log_file, encoding="ascii") as file:
         assert logs(served, "--event", "nothing").out == file.read()
 
@@ -285,24 +285,22 @@ def test_invalid_options_are_usage_errors(prepared: MakeDaemon, arguments: tuple
     assert "usage: tetrad" in ran.err
 
 
-def test_a_missing_log_is_named(prepared: MakeDaemon) -> None:
-    """The error has its path."""
+def test_a_missing_log_is_reported(prepared: MakeDaemon) -> None:
+    """The message names the log."""
     daemon = prepared()
     ran = daemon.tetrad("logs")
     assert ran == (1, "", f"tetrad: {daemon.log_file}: no such file or directory\n")
 
 
-def test_a_log_on_standard_error_is_an_error(prepared: MakeDaemon) -> None:
-    """The message says that the log is not a file."""
+def test_a_log_on_standard_error_cannot_be_shown(prepared: MakeDaemon) -> None:
+    """The message has the reason."""
     ran = prepared(log={"file": None}).tetrad("logs")
     assert (ran.status, ran.out) == (1, "")
     assert "log.file is null" in ran.err
 
 
-def test_an_unreadable_log_is_a_permission_problem(
-    prepared: MakeDaemon, nobodys_folder: str
-) -> None:
-    """The exit status is 4."""
+def test_a_log_without_read_permission_is_4(prepared: MakeDaemon, nobodys_folder: str) -> None:
+    """The log of another user gives exit status 4."""
     daemon = prepared(folder=nobodys_folder)
     write(daemon, line(1))
     os.chmod(daemon.log_file, 0)
@@ -310,8 +308,8 @@ def test_an_unreadable_log_is_a_permission_problem(
     assert ran == (4, "", f"tetrad: {daemon.log_file}: permission denied\n")
 
 
-def test_a_full_disk_and_a_closed_output_cause_no_traceback(prepared: MakeDaemon) -> None:
-    """The first is an error, the second is not."""
+def test_output_that_cannot_be_written_is_no_internal_error(prepared: MakeDaemon) -> None:
+    """A full disk is reported; a closed standard output has no traceback."""
     daemon = prepared()
     write(daemon, line(1))
     with open("/dev/full", "wb") as full:
@@ -321,8 +319,8 @@ def test_a_full_disk_and_a_closed_output_cause_no_traceback(prepared: MakeDaemon
     assert ran.status in {0, 1}
 
 
-def test_a_closed_pipe_is_not_an_error(prepared: MakeDaemon) -> None:
-    """`tetrad logs` into `head -1` prints one line, and no error."""
+def test_a_closed_pipe_is_not_reported(prepared: MakeDaemon) -> None:
+    """`tetrad logs | head -1` prints one line and no error."""
     daemon = prepared()
     write(daemon, b"".join(map(line, range(20_000))))
     command = f"{sys.executable} -m tetrad logs -n 20000 -c {daemon.file} | head -1"
@@ -338,7 +336,7 @@ def test_a_closed_pipe_is_not_an_error(prepared: MakeDaemon) -> None:
 
 
 def test_colours_are_for_terminals(prepared: MakeDaemon) -> None:
-    """A pipe, and a terminal with NO_COLOR, get no colours."""
+    """The level has a colour on a terminal, but not in a pipe or with NO_COLOR."""
     daemon = prepared()
     write(daemon, line(1, level="error"))
     assert " \x1b[31merror  \x1b[0m " in on_terminal(daemon)
@@ -346,8 +344,8 @@ def test_colours_are_for_terminals(prepared: MakeDaemon) -> None:
     assert "\x1b" not in logs(daemon).out
 
 
-def test_terminal_codes_in_lines_are_escaped(prepared: MakeDaemon) -> None:
-    """In fields of events and in lines of other formats."""
+def test_escape_sequences_do_not_reach_a_terminal(prepared: MakeDaemon) -> None:
+    """Escape sequences in events and in other lines are escaped."""
     daemon = prepared(log={"format": "console"})
     write(daemon, line(1, command="\x1b[2J\n\x9b2J") + b"junk \x1b[2J\x07\n\xc2\x9b2J\n")
     text = on_terminal(daemon, NO_COLOR="1")
@@ -359,7 +357,7 @@ def test_terminal_codes_in_lines_are_escaped(prepared: MakeDaemon) -> None:
 
 
 def test_new_events_are_followed(daemon: MakeDaemon) -> None:
-    """Events that match the filters are shown as they are logged."""
+    """Matching events are printed as they are written."""
     served = daemon()
     name = served.served(source="127.0.0.2").name
     served.wait_for("client.command")
@@ -371,7 +369,7 @@ def test_new_events_are_followed(daemon: MakeDaemon) -> None:
 
 
 def test_following_begins_with_the_last_lines(prepared: MakeDaemon) -> None:
-    """-n sets how many."""
+    """-n is the number of earlier lines that are printed first."""
     daemon = prepared()
     write(daemon, b"".join(map(line, range(9))))
     with following(daemon, "-n", "2") as followed:
@@ -380,8 +378,8 @@ def test_following_begins_with_the_last_lines(prepared: MakeDaemon) -> None:
         assert followed.number() == 9
 
 
-def test_a_future_log_is_followed(prepared: MakeDaemon) -> None:
-    """Following may start before the daemon has started."""
+def test_a_missing_log_is_followed(prepared: MakeDaemon) -> None:
+    """Following that begins before the first start prints the first line."""
     daemon = prepared()
     with following(daemon, "-n", "9") as followed:
         daemon.start()
@@ -389,7 +387,7 @@ def test_a_future_log_is_followed(prepared: MakeDaemon) -> None:
 
 
 def test_a_rotated_log_is_followed(daemon: MakeDaemon) -> None:
-    """Renaming under load loses no line and shows none twice."""
+    """Every line is printed once when the log is renamed between connections."""
     served = daemon()
     with following(served, "-n", "1", "--event", "client.connected") as followed:
         served.served()
@@ -401,7 +399,7 @@ def test_a_rotated_log_is_followed(daemon: MakeDaemon) -> None:
 
 
 def test_a_copied_and_truncated_log_is_followed(prepared: MakeDaemon) -> None:
-    """As with logrotate's copytruncate."""
+    """The mode copytruncate of logrotate is supported."""
     daemon = prepared()
     write(daemon, line(0) + line(1))
     with following(daemon, "-n", "1") as followed:
@@ -412,8 +410,8 @@ def test_a_copied_and_truncated_log_is_followed(prepared: MakeDaemon) -> None:
         assert followed.number() == 2
 
 
-def test_a_recreated_log_is_followed(daemon: MakeDaemon) -> None:
-    """A deleted log is followed where the daemon creates it again."""
+def test_a_deleted_log_is_followed(daemon: MakeDaemon) -> None:
+    """After the log was deleted, the file that the daemon creates is followed."""
     served = daemon()
     with following(served, "-n", "1") as followed:
         followed.line()
@@ -424,7 +422,7 @@ def test_a_recreated_log_is_followed(daemon: MakeDaemon) -> None:
 
 
 def test_a_restarted_daemon_is_followed(daemon: MakeDaemon) -> None:
-    """Its last and its first lines are in one stream."""
+    """The events of the stop and of the next start are printed."""
     served = daemon()
     with following(served, "-n", "1") as followed:
         served.stop()
@@ -433,8 +431,8 @@ def test_a_restarted_daemon_is_followed(daemon: MakeDaemon) -> None:
         followed.until("server.started")
 
 
-def test_following_under_load_shows_every_line_once(prepared: MakeDaemon) -> None:
-    """Between past and new lines none is missing, incomplete or repeated."""
+def test_a_continuous_writer_is_followed_line_by_line(prepared: MakeDaemon) -> None:
+    """Every line is printed once and complete, also at the begin of following."""
     daemon = prepared(log={"format": "console"})
     write(daemon, line(0))
     writer = (

@@ -97,7 +97,7 @@ def test_references_lead_somewhere(manual: Page) -> None:
 def test_the_page_is_installed(name: str, tmp_path: Path) -> None:
     """`tetrad install` puts it where man(1) finds it."""
     target = f"{tmp_path}/usr/local/share/man/man{name[-1]}/{name}"
-    done = list(install.install(install.Place(str(tmp_path), dry_run=True)))
+    done = list(install.install_files(install.Target(str(tmp_path), dry_run=True)))
     assert f"would write {target}" in done
 
 

@@ -25,7 +25,7 @@ BECOME_NAMELESS = ["setpriv", "--reuid=54321", "--regid=nogroup", "--clear-group
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
-UNCLEAR = "which daemon is meant cannot be told from this"
+UNCLEAR = "cannot determine the pidfile and control socket from this file"
 
 
 class Nobody:
@@ -199,7 +199,9 @@ def test_what_a_restart_may_not_do_is_told_while_the_daemon_runs(
     nobody.say("listen: [{port: 0}]\n")
     stopped = nobody.tetrad("stop", "-c", nobody.file)
     assert (ran.status, ran.out) == (4, "")
-    assert ran.err.startswith(f"tetrad: nothing is stopped; {words}")
+    assert ran.err.startswith(
+        f"tetrad: not stopped, because the daemon could not start again; {words}"
+    )
     assert stopped.out.startswith("tetrad: stopped") or "pidfile" in text
     nobody.say(f"listen: [{{port: 0}}]\n{text}\n")
     assert nobody.tetrad("start", "-c", nobody.file).status == 4
@@ -325,7 +327,7 @@ def test_what_is_installed_over_is_compared_byte_by_byte(tmp_path: pathlib.Path)
     command = [sys.executable, "-m", "tetrad", "install", "--dry-run", "--root", str(root)]
     ran = run(command, environment(str(tmp_path)))
     assert (ran.status, ran.err) == (0, "")
-    assert "the configuration was edited, and stays as it is" in ran.out
+    assert "the edited configuration is kept" in ran.out
     with open("/dev/full", "w", encoding="ascii") as full:
         ran = run(command, environment(str(tmp_path)), stdout=full)
     assert (ran.status, ran.err) == (1, "tetrad: standard output: no space left on device\n")

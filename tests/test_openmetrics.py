@@ -1,4 +1,4 @@
-"""The status as OpenMetrics, read by Prometheus' own parser."""
+"""`tetrad status --format openmetrics`, read by the parser of the Prometheus client."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from daemons import Daemon
 
 Samples = dict[tuple[str, str], float]
-"""Values by the sample's name and its one label's value, if it has a label."""
+"""Values by the name of the sample and the value of its label, if it has one."""
 
 
 def families(text: str) -> Iterator[Metric]:
-    """Return what Prometheus' parser makes of a text."""
+    """Return the metric families that Prometheus' parser reads."""
     yield from parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
 
 
 def scraped(daemon: Daemon, status: int = 0) -> Samples:
-    """Return all samples of a status that exits as it should."""
+    """Return all samples of a status; check its exit status."""
     ran = daemon.tetrad("status", "--format", "openmetrics")
     assert (ran.status, ran.err) == (status, "")
     return {
@@ -36,8 +36,8 @@ def scraped(daemon: Daemon, status: int = 0) -> Samples:
     }
 
 
-def test_the_counters_agree_with_what_was_done(daemon: MakeDaemon) -> None:
-    """Clients in, clients gone, those refused by reason, and handlers are what they are."""
+def test_the_counters_are_right(daemon: MakeDaemon) -> None:
+    """Connected, past and refused clients and handlers are counted."""
     served = daemon(
         access={"deny": ["127.0.0.9"]},
         limits={"clients": 50, "clients_per_source": 2},
@@ -63,8 +63,8 @@ def test_the_counters_agree_with_what_was_done(daemon: MakeDaemon) -> None:
     assert samples["tetrad_refused_total", "rate"] == 0
 
 
-def test_the_log_and_the_version_are_told(daemon: MakeDaemon) -> None:
-    """The lines of the log are counted, and version and start are those that status tells."""
+def test_the_log_and_the_version_are_right(daemon: MakeDaemon) -> None:
+    """Log lines are counted; version and start time are those of the status."""
     served = daemon()
     served.served().quit()
     served.wait_for("client.disconnected")
@@ -76,8 +76,8 @@ def test_the_log_and_the_version_are_told(daemon: MakeDaemon) -> None:
     assert samples["tetrad_start_time_seconds", ""] == status["started"]
 
 
-def test_families_have_types_that_prometheus_knows(daemon: MakeDaemon) -> None:
-    """Every family has its own type and a text of help, and a name with the daemon's prefix."""
+def test_families_have_types_of_openmetrics(daemon: MakeDaemon) -> None:
+    """Every family has a type, a help text and the prefix of its name."""
     text = daemon().tetrad("status", "--format", "openmetrics").out
     found = {family.name: family for family in families(text)}
     assert {name for name, family in found.items() if family.type == "counter"} == {
@@ -94,7 +94,7 @@ def test_families_have_types_that_prometheus_knows(daemon: MakeDaemon) -> None:
 
 
 def test_a_daemon_that_does_not_run_is_down(prepared: MakeDaemon) -> None:
-    """Prometheus learns of a stopped daemon and of one that died from one metric, without text."""
+    """A stopped and a dead daemon have the one metric `tetrad_up`, and no message."""
     daemon = prepared()
     assert scraped(daemon, 3) == {("tetrad_up", ""): 0}
     with open(daemon.pidfile, "w", encoding="ascii") as file:

@@ -13,23 +13,26 @@ from hypothesis import strategies as st
 
 from tetrad import __version__
 from tetrad.config import programs
-from tetrad.config.answers import Size, Terminator
 from tetrad.config.command_model import Call, Clock, Close, Command, FixedText, Run
 from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
-from tetrad.config.programs import Argument, Function, Variable
 from tetrad.config.result import ConfigResult
 from tetrad.config.types import (
     Address,
+    Argument,
     ClockFormat,
     CommandName,
     Duration,
+    Function,
     Group,
     Mode,
     Network,
     Path,
     Rate,
+    Size,
     SocketPath,
+    Terminator,
     Timezone,
+    Variable,
 )
 from tetrad.ipc.access_list import AccessList
 from tetrad.launch import runtime_config

@@ -1,4 +1,4 @@
-"""`run` and `call` commands in the configuration: missing programs and functions are reported."""
+"""Programs and functions of commands are checked when the configuration is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tetrad.config import programs, yaml_reader
 from tetrad.config.command_model import Call, Run
-from tetrad.config.types import CommandName
+from tetrad.config.types import CommandName, Function
 from tetrad.handler import python_call
 from tetrad.helpers import function_check
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DURATION = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
-FUNCTION = "expected a function as package.module:function"
-VARIABLE = "expected the name of a variable such as LC_ALL"
-NEITHER = "is neither an absolute path nor a name to be found in PATH"
+FUNCTION = "expected a Python function, written as package.module:function"
+VARIABLE = "expected the name of an environment variable, such as LC_ALL"
+NEITHER = "write an absolute path, or a name without / to search in PATH"
 LACKING = "ModuleNotFoundError: No module named 'no_such_thing'"
 
 MODULE = """
@@ -39,7 +39,7 @@ class Kind:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return the configuration file's path."""
+    """Return the path of the configuration file."""
     return tmp_path / "tetrad.yaml"
 
 
@@ -60,16 +60,16 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def problems(file: Path, command: str) -> list[str]:
-    """Return the problems of a command, without the file's name."""
+    """Return the errors of a command, without the file's name."""
     file.write_text(f"commands:\n  load: {command}\n", "utf-8")
     return [problem.removeprefix(f"{file}:") for problem in yaml_reader.load(str(file)).problems]
 
 
-def test_a_program_is_found_in_the_commands_path(file: Path) -> None:
-    """A name is looked up when the file is read, in the PATH of the command's `env`."""
+def test_a_program_is_an_absolute_path_or_is_searched(file: Path) -> None:
+    """The search uses the command's own PATH if it sets one."""
     shell = os.path.realpath("/bin/sh")
-    assert programs.find(shell, "") == shell
-    assert programs.find("sh", "/nowhere:/bin") == "/bin/sh"
+    assert programs.find_program(shell, "") == shell
+    assert programs.find_program("sh", "/nowhere:/bin") == "/bin/sh"
     tool = file.parent / "tool"
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
@@ -85,21 +85,24 @@ def test_a_program_is_found_in_the_commands_path(file: Path) -> None:
     [
         (
             "{run: [no-such-program]}",
-            f"2:15: commands.load.run: there is no program 'no-such-program' in {programs.PATH}",
+            f"2:15: commands.load.run: no program 'no-such-program' in {programs.PATH}",
         ),
-        ("{run: ['']}", f"2:15: commands.load.run: there is no program '' in {programs.PATH}"),
-        ("{run: [/no/such]}", "2:15: commands.load.run: there is no program /no/such"),
-        ("{run: [/tmp]}", "2:15: commands.load.run: there is no program /tmp"),
+        ("{run: ['']}", f"2:15: commands.load.run: no program '' in {programs.PATH}"),
+        ("{run: [/no/such]}", "2:15: commands.load.run: no such program: /no/such"),
+        ("{run: [/tmp]}", "2:15: commands.load.run: no such program: /tmp"),
         (
             "{run: [./load]}",
-            f"2:15: commands.load.run: './load' {NEITHER}",
+            f"2:15: commands.load.run: './load': {NEITHER}",
         ),
-        ("{run: []}", "2:15: commands.load.run: a program is needed, e.g. [uptime, -p]"),
-        ("{run: }", "2:15: commands.load.run: expected a value, got nothing (null)"),
+        (
+            "{run: []}",
+            "2:15: commands.load.run: expected a program and its arguments, such as [uptime, -p]",
+        ),
+        ("{run: }", "2:15: commands.load.run: expected a value, got no value (null)"),
         ("{run: uptime}", "2:15: commands.load.run: expected a list, got 'uptime'"),
         (
             "{run: [head, -c, 10]}",
-            "2:26: commands.load.run[2]: expected a text (a number is put in quotes), got 10",
+            '2:26: commands.load.run[2]: expected a string, got the number 10: write "10"',
         ),
         (
             "{run: [env], env: {a-b: x}}",
@@ -107,30 +110,32 @@ def test_a_program_is_found_in_the_commands_path(file: Path) -> None:
         ),
         (
             "{run: [env], env: {TETRAD_CLIENT: x}}",
-            "2:28: commands.load.env.TETRAD_CLIENT: names that begin with TETRAD_ are tetrad's own",
+            "2:28: commands.load.env.TETRAD_CLIENT: names that begin with TETRAD_ are reserved",
         ),
         (
             "{run: [env], timeout: null}",
-            f"2:31: commands.load.timeout: {DURATION}, got nothing (null)",
+            f"2:31: commands.load.timeout: {DURATION}, got no value (null)",
         ),
-        ("{run: [env], shell: x}", "2:22: commands.load.shell: there is no such key"),
+        ("{run: [env], shell: x}", "2:22: commands.load.shell: unknown key"),
         ("{call: [x]}", "2:16: commands.load.call: expected a single value, got a list"),
         ("{call: x}", f"2:16: commands.load.call: {FUNCTION}, got 'x'"),
-        ("{text: ''}", "2:16: commands.load.text: expected a text of length >= 1, got ''"),
+        ("{text: ''}", "2:16: commands.load.text: expected a string of length >= 1, got ''"),
     ],
 )
-def test_a_problem_is_reported_with_its_position(file: Path, command: str, problem: str) -> None:
-    """It is found before anything starts or changes."""
+def test_an_invalid_command_is_reported_with_its_location(
+    file: Path, command: str, problem: str
+) -> None:
+    """Each error is found when the file is read."""
     (found,) = problems(file, command)
     assert found == problem
 
 
-def test_a_script_without_execute_bit_is_reported(file: Path) -> None:
-    """The message tells how to set the bit."""
+def test_a_script_without_execute_permission_is_reported(file: Path) -> None:
+    """The message has the command that corrects it."""
     script = file.parent / "load"
     script.write_text("#!/bin/sh\n")
     (found,) = problems(file, f"{{run: [{script}]}}")
-    assert found == f"2:15: commands.load.run: {script} is not executable; chmod +x makes it so"
+    assert found == f"2:15: commands.load.run: {script} is not executable; run chmod +x {script}"
 
 
 @pytest.mark.usefixtures("modules")
@@ -158,17 +163,17 @@ def test_a_script_without_execute_bit_is_reported(file: Path) -> None:
             "lacking:f",
             f"lacking:f cannot be imported: {LACKING} (lacking.py:1)",
         ),
-        ("leaving:f", "the interpreter ended while it imported leaving:f"),
+        ("leaving:f", "the Python interpreter exited while importing leaving:f"),
     ],
 )
 def test_a_function_that_cannot_be_called_is_reported(file: Path, name: str, problem: str) -> None:
-    """Each failure of an import is one line with a position."""
+    """Every error of a module is one line with a location."""
     assert problems(file, f"{{call: {name}}}") == [f"2:16: commands.load.call: {problem}"]
 
 
 @pytest.mark.usefixtures("modules")
-def test_a_syntax_error_in_a_module_is_reported(file: Path) -> None:
-    """It is one line, too."""
+def test_a_module_with_a_syntax_error_is_reported(file: Path) -> None:
+    """A syntax error is one line."""
     (found,) = problems(file, "{call: wrong:f}")
     assert "wrong:f cannot be imported: SyntaxError: " in found
 
@@ -178,7 +183,7 @@ def test_a_syntax_error_in_a_module_is_reported(file: Path) -> None:
     "name", ["answers:one", "answers:either", "answers:Kind.method", "talking:f", "os:fspath"]
 )
 def test_a_callable_function_is_accepted(file: Path, name: str) -> None:
-    """This includes static methods and functions written in C."""
+    """So are static methods and functions that are written in C."""
     assert problems(file, f"{{call: {name}}}") == []
     (command,) = (
         c for c in yaml_reader.load(str(file)).config.commands.values() if type(c) is Call
@@ -187,29 +192,31 @@ def test_a_callable_function_is_accepted(file: Path, name: str) -> None:
 
 
 @pytest.mark.usefixtures("modules")
-def test_reading_a_configuration_does_not_import_its_modules() -> None:
-    """A process of its own imports them."""
-    programs.Function.parse("answers:one")
+def test_reading_a_configuration_does_not_import_the_functions() -> None:
+    """Another process imports the module."""
+    Function.parse("answers:one")
     assert "answers" not in sys.modules
 
 
-def test_a_hanging_import_is_reported(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check ends after a time limit."""
+def test_a_module_whose_import_hangs_is_reported(
+    modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check has a timeout."""
     (modules / "waiting.py").write_text("import time; time.sleep(1000)")
-    monkeypatch.setattr(programs, "IMPORT_SECONDS", 0.5)
-    with pytest.raises(ValueError, match="waiting:f could not be imported within"):
-        programs.Function.parse("waiting:f")
+    monkeypatch.setattr(programs, "IMPORT_TIMEOUT_SECONDS", 0.5)
+    with pytest.raises(ValueError, match="importing waiting:f took longer than"):
+        Function.parse("waiting:f")
 
 
 @pytest.mark.usefixtures("modules")
-def test_function_check_returns_nothing_without_a_problem() -> None:
-    """Otherwise it returns the problem."""
+def test_the_function_check_returns_nothing_for_a_valid_function() -> None:
+    """Only an error has a text."""
     assert function_check.problem_of("answers:one") == ""
     assert function_check.problem_of("answers:two") == "module answers has no two"
 
 
 def test_an_exception_is_described_in_one_line() -> None:
-    """Type, message and position, without line breaks and at a limited length."""
+    """Line feeds are replaced, and long messages are shortened."""
 
     class Odd(Exception):  # noqa: N818 - its name is what is shown
         """An error."""

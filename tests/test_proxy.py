@@ -418,15 +418,15 @@ def test_a_reload_that_removes_a_listener_refuses_its_pending_connections(
 @pytest.mark.parametrize(
     ("listener", "problem"),
     [
-        ({"proxy": {}}, "listen[0].proxy: name the balancers that are trusted"),
-        ({"proxy": {"trusted": []}}, "listen[0].proxy: name the balancers that are trusted"),
-        ({"proxy": {"trust": []}}, "listen[0].proxy.trust: there is no such key"),
-        ({"proxy": True}, "listen[0].proxy: expected keys and values, got true"),
+        ({"proxy": {}}, "listen[0].proxy: list the trusted load balancers"),
+        ({"proxy": {"trusted": []}}, "listen[0].proxy: list the trusted load balancers"),
+        ({"proxy": {"trust": []}}, "listen[0].proxy.trust: unknown key"),
+        ({"proxy": True}, "listen[0].proxy: expected a mapping, got true"),
         ({"proxy": {"trusted": ["x"]}}, "listen[0].proxy.trusted[0]: expected an address"),
         ({"proxy": {"trusted": ["::1"], "timeout": 0}}, "listen[0].proxy.timeout: expected"),
         (
             {"address": "unix:x", "proxy": {"trusted": ["::1"]}},
-            "listen[0].proxy: at a Unix socket its permissions say who is trusted",
+            "listen[0].proxy: a Unix socket trusts every peer",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Starting: what can go wrong is told in one line, and leaves nothing behind."""
+"""Start and restart: a failure is reported in one line and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """Return a port at which somebody else listens."""
+    """Return a port at which another program listens."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -32,7 +32,7 @@ def taken() -> Iterator[int]:
 
 
 def assert_fails(daemon: Daemon, status: int, *words: str) -> None:
-    """Check that a start fails with one line that has these words, and leaves no trace."""
+    """Check that a start fails with one line that has these words, and leaves no files."""
     before = files_below(daemon.folder)
     ran = daemon.tetrad("start")
     assert (ran.status, ran.out) == (status, "")
@@ -44,7 +44,7 @@ def assert_fails(daemon: Daemon, status: int, *words: str) -> None:
 
 
 def test_a_start_returns_when_clients_are_accepted(prepared: MakeDaemon) -> None:
-    """The first thing behind a start can be a client; the message says where."""
+    """A client can connect at once; the message has the address."""
     asked = prepared()
     ran = asked.tetrad("start")
     asked.adopt(ran.out)
@@ -55,15 +55,15 @@ def test_a_start_returns_when_clients_are_accepted(prepared: MakeDaemon) -> None
     assert ANSWER.fullmatch(asked.connect().ask())
 
 
-def test_the_pidfile_holds_the_masters_pid(daemon: MakeDaemon) -> None:
-    """The number and a line ending, readable by everybody whom the umask lets."""
+def test_the_pidfile_has_the_pid_of_the_master(daemon: MakeDaemon) -> None:
+    """The pidfile is the number and a line feed."""
     served = daemon()
     with open(served.pidfile, encoding="ascii") as file:
         assert file.read() == f"{served.status()['pid']}\n"
 
 
-def test_a_second_start_says_that_one_runs(daemon: MakeDaemon) -> None:
-    """Starting what runs already is no failure, and changes nothing."""
+def test_a_second_start_reports_the_running_daemon(daemon: MakeDaemon) -> None:
+    """Starting a running daemon succeeds and changes nothing."""
     served = daemon()
     ran = served.tetrad("start")
     assert (ran.status, ran.err) == (0, "")
@@ -71,35 +71,35 @@ def test_a_second_start_says_that_one_runs(daemon: MakeDaemon) -> None:
     assert served.status()["pid"] == served.pid
 
 
-def test_of_many_starts_at_once_one_succeeds(prepared: MakeDaemon) -> None:
-    """Starters wait for each other: one starts a daemon, the others find it running."""
+def test_one_of_many_simultaneous_starts_succeeds(prepared: MakeDaemon) -> None:
+    """The others wait for it and find the daemon running."""
     asked = prepared()
     command = [sys.executable, "-m", "tetrad", "start", "-c", asked.file]
     starters = [
         subprocess.Popen(command, env=asked.environment, stdout=subprocess.PIPE, text=True)
         for _ in range(5)
     ]
-    told = [starter.communicate(timeout=TIMEOUT_SECONDS)[0] for starter in starters]
+    outputs = [starter.communicate(timeout=TIMEOUT_SECONDS)[0] for starter in starters]
     assert [starter.returncode for starter in starters] == [0] * 5
-    asked.adopt(next(text for text in told if "started" in text))
-    others = [text for text in told if "started" not in text]
+    asked.adopt(next(text for text in outputs if "started" in text))
+    others = [text for text in outputs if "started" not in text]
     assert others == [f"tetrad: already running (pid {asked.pid})\n"] * 4
 
 
 def test_a_taken_port_is_named(prepared: MakeDaemon, taken: int) -> None:
-    """Another program at the port is a failure that says where."""
+    """The message has the address at which another program listens."""
     asked = prepared(listen=[{"port": taken}])
     assert_fails(asked, 1, f"127.0.0.1:{taken}: address already in use")
 
 
-def test_one_taken_port_of_several_undoes_all(prepared: MakeDaemon, taken: int) -> None:
-    """Listeners that were open already are closed, and their paths taken away."""
+def test_one_taken_port_of_several_undoes_the_others(prepared: MakeDaemon, taken: int) -> None:
+    """Listeners that are already open are closed, and their paths are removed."""
     listen = [{"address": "unix:t.sock"}, {"port": 0}, {"port": taken}]
     assert_fails(prepared(listen=listen), 1, str(taken))
 
 
 def test_an_address_of_another_machine_is_named(prepared: MakeDaemon) -> None:
-    """An address that this machine does not have is a failure that says so."""
+    """The message has the address that this machine does not have."""
     asked = prepared(listen=[{"address": "192.0.2.1", "port": 0}])
     assert_fails(asked, 1, "192.0.2.1:0", "no such address")
 
@@ -114,14 +114,14 @@ def test_an_address_of_another_machine_is_named(prepared: MakeDaemon) -> None:
     ],
 )
 def test_a_missing_folder_is_named(prepared: MakeDaemon, section: str, key: str) -> None:
-    """A folder that an operator has named is theirs to make."""
+    """Only the default folders are created, not those that the file names."""
     settings: dict[str, Any] = {section: {key: "missing/it"}}
     asked = prepared(**settings)
     assert_fails(asked, 1, f"{asked.folder}/missing/it")
 
 
 def test_a_missing_folder_of_a_listener_is_named(prepared: MakeDaemon) -> None:
-    """A Unix socket needs its folder, too."""
+    """The folder of a Unix socket is not created."""
     asked = prepared(listen=[{"address": "unix:missing/it.sock"}])
     assert_fails(asked, 1, f"unix:{asked.folder}/missing/it.sock", "does not exist")
 
@@ -129,25 +129,25 @@ def test_a_missing_folder_of_a_listener_is_named(prepared: MakeDaemon) -> None:
 @pytest.mark.parametrize(
     ("section", "key"), [("daemon", "pidfile"), ("daemon", "control"), ("log", "file")]
 )
-def test_a_folder_in_the_place_of_a_file_is_named(
+def test_a_folder_at_the_path_of_a_file_is_named(
     prepared: MakeDaemon, section: str, key: str
 ) -> None:
-    """What cannot be written because it is a folder is a failure that names it."""
+    """The message has the path that is a folder."""
     settings: dict[str, Any] = {section: {key: "home"}}
     asked = prepared(**settings)
     assert_fails(asked, 1, f"{asked.folder}/home")
 
 
 def test_a_file_that_is_no_pidfile_is_not_touched(prepared: MakeDaemon) -> None:
-    """A slip of the pen in `daemon.pidfile` does not cost anybody's text."""
+    """A wrong path in `daemon.pidfile` does not overwrite another file."""
     asked = prepared(daemon={"pidfile": "tetrad.yaml"})
     assert_fails(asked, 1, "no pidfile")
     with open(asked.file, encoding="utf-8") as file:
         assert "listen" in file.read()
 
 
-def test_a_socket_that_somebody_serves_is_not_taken(prepared: MakeDaemon) -> None:
-    """A Unix socket's path is taken over from the dead only."""
+def test_a_socket_that_is_in_use_is_not_replaced(prepared: MakeDaemon) -> None:
+    """Only the path of a Unix socket that nobody listens at is replaced."""
     asked = prepared(listen=[{"address": "unix:t.sock"}])
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(os.path.join(asked.folder, "t.sock"))
@@ -158,10 +158,10 @@ def test_a_socket_that_somebody_serves_is_not_taken(prepared: MakeDaemon) -> Non
 @pytest.mark.parametrize(
     "settings", [{"listen": [{"address": "unix:notes"}]}, {"daemon": {"control": "notes"}}]
 )
-def test_a_file_in_the_place_of_a_socket_is_not_touched(
+def test_a_file_at_the_path_of_a_socket_is_not_touched(
     prepared: MakeDaemon, settings: dict[str, Any]
 ) -> None:
-    """What is no socket is never removed for one."""
+    """A file that is not a socket is never removed."""
     asked = prepared(**settings)
     notes = os.path.join(asked.folder, "notes")
     with open(notes, "w", encoding="ascii") as file:
@@ -171,18 +171,18 @@ def test_a_file_in_the_place_of_a_socket_is_not_touched(
 
 
 def test_a_daemon_needs_a_log_file(prepared: MakeDaemon) -> None:
-    """Without a terminal there is no standard error to log to, so a start says what to do."""
+    """A daemon has no standard error; the message names the alternatives."""
     assert_fails(prepared(log={"file": None}), 1, "log.file", "tetrad run")
 
 
-def test_an_unknown_user_is_a_problem_of_the_file(prepared: MakeDaemon) -> None:
-    """A user that this machine does not have is found when the file is read."""
+def test_an_unknown_user_is_an_error_in_the_file(prepared: MakeDaemon) -> None:
+    """The user is looked up when the file is read."""
     asked = prepared(daemon={"user": "nosuchuser"})
     assert_fails(asked, 78, f"{asked.file}:", "daemon.user", "nosuchuser")
 
 
-def test_a_bad_file_starts_nothing(prepared: MakeDaemon) -> None:
-    """Every problem has a line with file, line and column; the status is 78."""
+def test_an_invalid_file_starts_nothing(prepared: MakeDaemon) -> None:
+    """Each error is a line with file, line and column; the exit status is 78."""
     asked = prepared()
     with open(asked.file, "a", encoding="utf-8") as file:
         file.write("limits: {clients: lots, client: 3}\n")
@@ -195,7 +195,7 @@ def test_a_bad_file_starts_nothing(prepared: MakeDaemon) -> None:
 
 
 def test_an_ordinary_user_has_no_low_ports(prepared: MakeDaemon, nobodys_folder: str) -> None:
-    """Want of permission has a status of its own, 4."""
+    """Missing permission is exit status 4."""
     asked = prepared(folder=nobodys_folder, listen=[{"port": 80}])
     if first_unprivileged_port() <= 80:
         pytest.skip("everybody may have port 80 here")
@@ -208,10 +208,10 @@ def test_an_ordinary_user_has_no_low_ports(prepared: MakeDaemon, nobodys_folder:
 @pytest.mark.parametrize(
     ("section", "key"), [("daemon", "pidfile"), ("daemon", "control"), ("log", "file")]
 )
-def test_a_folder_of_somebody_else_is_a_matter_of_permission(
+def test_a_folder_of_another_user_needs_permission(
     prepared: MakeDaemon, nobodys_folder: str, section: str, key: str
 ) -> None:
-    """What an ordinary user may not write is named, with status 4, and nothing is left."""
+    """The message has the path, the exit status is 4, and nothing is left."""
     path = f"/etc/tetrad-test-{os.getpid()}"
     asked = prepared(folder=nobodys_folder, **{section: {key: path}})
     before = files_below(nobodys_folder)
@@ -223,12 +223,12 @@ def test_a_folder_of_somebody_else_is_a_matter_of_permission(
 
 
 def nobody() -> dict[str, Any]:
-    """Return how to run a program as an ordinary user."""
+    """Return the options that run a program as an ordinary user."""
     return {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
-def test_a_restart_has_another_pid(daemon: MakeDaemon) -> None:
-    """Stopped and started: the same file, another process."""
+def test_a_restart_starts_another_process(daemon: MakeDaemon) -> None:
+    """The daemon is stopped, and another one is started with the same file."""
     served = daemon()
     client, before = served.served(), served.pid
     ran = served.tetrad("restart")
@@ -241,8 +241,8 @@ def test_a_restart_has_another_pid(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_restart_with_a_bad_file_stops_nothing(daemon: MakeDaemon) -> None:
-    """A bad configuration is found before the daemon that runs is touched."""
+def test_a_restart_with_an_invalid_file_stops_nothing(daemon: MakeDaemon) -> None:
+    """Errors in the file are found before the daemon is stopped."""
     served = daemon()
     client = served.served()
     served.configure(limits={"clients": 0})
@@ -268,18 +268,18 @@ def test_a_restart_with_a_bad_file_stops_nothing(daemon: MakeDaemon) -> None:
 def test_a_restart_that_cannot_start_stops_nothing(
     daemon: MakeDaemon, settings: dict[str, Any], words: str
 ) -> None:
-    """What is known to go wrong is told while there is a daemon that serves."""
+    """Reasons that would prevent the start are found before the daemon is stopped."""
     served = daemon()
     served.configure(**settings)
     ran = served.tetrad("restart")
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith("tetrad: nothing is stopped; ")
+    assert ran.err.startswith("tetrad: not stopped, because the daemon could not start again; ")
     assert words.format(folder=served.folder) in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_restart_of_what_does_not_run_is_a_start(prepared: MakeDaemon) -> None:
-    """There is nothing to stop, which is said, and a daemon is started."""
+def test_a_restart_of_a_stopped_daemon_is_a_start(prepared: MakeDaemon) -> None:
+    """The output reports that none was running, and that one was started."""
     asked = prepared()
     ran = asked.tetrad("restart")
     asked.adopt(ran.out)
@@ -287,8 +287,8 @@ def test_a_restart_of_what_does_not_run_is_a_start(prepared: MakeDaemon) -> None
     assert ran.out.startswith("tetrad: not running\ntetrad: started")
 
 
-def test_a_pidfile_that_was_left_is_no_daemon(daemon: MakeDaemon) -> None:
-    """After kill -9 the status is 1, dead with a pidfile, and the next start just works."""
+def test_a_pidfile_without_a_lock_is_no_daemon(daemon: MakeDaemon) -> None:
+    """After kill -9 `status` exits with 1, dead with a pidfile, and the next start succeeds."""
     served = daemon()
     served.signal(signal.SIGKILL)
     assert served.is_gone()
@@ -300,22 +300,22 @@ def test_a_pidfile_that_was_left_is_no_daemon(daemon: MakeDaemon) -> None:
     assert served.tetrad("status").status == 0
 
 
-def test_a_pidfile_with_another_processs_pid_is_no_daemon(prepared: MakeDaemon) -> None:
-    """The lock decides, not the number: an innocent process is neither trusted nor stopped."""
+def test_a_pidfile_with_the_pid_of_another_process_is_no_daemon(prepared: MakeDaemon) -> None:
+    """The lock decides, not the number: the other process is not stopped."""
     asked = prepared()
-    with subprocess.Popen(["/bin/sleep", "1000"]) as innocent:
+    with subprocess.Popen(["/bin/sleep", "1000"]) as other:
         with open(asked.pidfile, "w", encoding="ascii") as file:
-            file.write(f"{innocent.pid}\n")
+            file.write(f"{other.pid}\n")
         assert asked.tetrad("status").status == 1
         assert asked.tetrad("stop").status == 0
         asked.start()
-        assert innocent.poll() is None
-        innocent.kill()
-    assert asked.pid != innocent.pid
+        assert other.poll() is None
+        other.kill()
+    assert asked.pid != other.pid
 
 
-def test_a_start_lets_go_of_its_streams(prepared: MakeDaemon) -> None:
-    """A pipe to which `tetrad start` writes ends with it, not with the daemon."""
+def test_the_daemon_does_not_keep_the_streams_of_the_start(prepared: MakeDaemon) -> None:
+    """A pipe that `tetrad start` writes to is closed when it exits."""
     asked = prepared()
     command = [sys.executable, "-m", "tetrad", "start", "-c", asked.file]
     with subprocess.Popen(
@@ -325,8 +325,8 @@ def test_a_start_lets_go_of_its_streams(prepared: MakeDaemon) -> None:
     assert starter.returncode == 0
 
 
-def test_a_start_does_without_streams(prepared: MakeDaemon) -> None:
-    """Closed standard streams, as some boot scripts have them, are no reason to fail."""
+def test_a_start_works_with_closed_streams(prepared: MakeDaemon) -> None:
+    """Some boot scripts close the standard streams."""
     asked = prepared()
     script = 'exec "$@" <&- >&- 2>&-'
     command = [sys.executable, "-m", "tetrad", "start", "-c", asked.file]
@@ -345,10 +345,8 @@ def test_a_start_does_without_streams(prepared: MakeDaemon) -> None:
 
 
 @pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_daemon_in_the_foreground_does_without_streams(
-    prepared: MakeDaemon, closing: str
-) -> None:
-    """With a log file there is nothing that it needs them for."""
+def test_the_foreground_works_with_closed_streams(prepared: MakeDaemon, closing: str) -> None:
+    """With a log file the streams are not needed."""
     asked = prepared()
     command = [sys.executable, "-m", "tetrad", "run", "-c", asked.file]
     with subprocess.Popen(
@@ -364,8 +362,8 @@ def test_a_daemon_in_the_foreground_does_without_streams(
     assert foreground.returncode == 0
 
 
-def test_what_runs_already_is_not_asked_for_more(prepared: MakeDaemon) -> None:
-    """A log that only `tetrad run` can have does not matter to a start that starts nothing."""
+def test_a_running_daemon_is_not_checked_for_a_log_file(prepared: MakeDaemon) -> None:
+    """A file for `tetrad run` is not an error if nothing is started."""
     asked = prepared(log={"file": None})
     asked.run(f"{asked.folder}/output")
     until(lambda: asked.tetrad("status").status == 0, "its status")
@@ -373,15 +371,15 @@ def test_what_runs_already_is_not_asked_for_more(prepared: MakeDaemon) -> None:
     assert (ran.status, ran.out) == (0, f"tetrad: already running (pid {asked.pid})\n")
 
 
-def test_a_path_that_is_no_socket_is_told_so(prepared: MakeDaemon) -> None:
-    """Nobody listens at a plain file, and nobody takes it away."""
+def test_a_path_that_is_not_a_socket_is_reported(prepared: MakeDaemon) -> None:
+    """The file is not removed."""
     asked = prepared()
     asked.configure(listen=[{"address": "unix:tetrad.yaml"}])
     assert_fails(asked, 1, "that is no socket, so it is not taken away")
 
 
 def test_a_file_may_have_any_name(prepared: MakeDaemon) -> None:
-    """One that is no text is escaped where it is shown, and read all the same."""
+    """A name that is not valid UTF-8 is escaped in messages."""
     asked = prepared()
     odd = os.path.join(os.fsencode(asked.folder), b"caf\xe9.yaml")
     os.rename(asked.file, odd)
@@ -392,10 +390,10 @@ def test_a_file_may_have_any_name(prepared: MakeDaemon) -> None:
     assert asked.tetrad("reload").status == 0
 
 
-def test_whatever_descriptors_there_are_a_start_succeeds_or_says_that_they_are_too_few(
+def test_a_start_succeeds_or_reports_too_few_descriptors(
     prepared: MakeDaemon,
 ) -> None:
-    """Also where the last one is wanted when they are put into their places for the master."""
+    """This holds for every limit, also one that is reached when descriptors are moved."""
     asked = prepared()
     command = [sys.executable, "-m", "tetrad", "start", "-c", asked.file]
     for limit in range(14, 64):

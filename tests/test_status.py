@@ -1,4 +1,4 @@
-"""`tetrad status`, for people and for programs, and the socket that it asks."""
+"""`tetrad status` of real daemons, and requests to their control socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from daemons import Daemon, Ran
 
 MONITORING_SECONDS = 10.0
-"""How long those who watch over many daemons wait for one answer."""
+"""A usual timeout of monitoring systems for one check."""
 
 
 def control_of(daemon: Daemon) -> socket.socket:
@@ -33,7 +33,7 @@ def control_of(daemon: Daemon) -> socket.socket:
 
 
 def answer(daemon: Daemon, request: bytes) -> bytes:
-    """Send a request to the control socket, and return all that comes back."""
+    """Send a request to the control socket and return the whole answer."""
     with control_of(daemon) as peer, contextlib.suppress(ConnectionError):
         peer.sendall(request)
         return b"".join(iter(lambda: peer.recv(65536), b""))
@@ -41,7 +41,7 @@ def answer(daemon: Daemon, request: bytes) -> bytes:
 
 
 def valid(daemon: Daemon, status: int) -> dict[str, Any]:
-    """Return what --json says, checked against --schema; the exit status has to be this."""
+    """Return the output of --json, validated with --schema; check the exit status."""
     ran = daemon.tetrad("status", "--json")
     assert ran.status == status, ran.err
     document: dict[str, Any] = json.loads(ran.out)
@@ -50,12 +50,12 @@ def valid(daemon: Daemon, status: int) -> dict[str, Any]:
 
 
 def row(ran: Ran, name: str) -> str:
-    """Return what stands behind a word in the text for people."""
+    """Return the value of a name in the text."""
     return next(line for line in ran.out.splitlines() if line.split()[0] == name).split(None, 1)[1]
 
 
-def test_people_read_how_the_daemon_is(daemon: MakeDaemon) -> None:
-    """State, start, file, listeners, clients, refusals by reason and the log have their lines."""
+def test_the_text_has_all_facts(daemon: MakeDaemon) -> None:
+    """State, start, file, listeners, clients, refusals by reason and the log each have a line."""
     served = daemon(
         listen=[{"port": 0}, {"port": 0, "service": "echo"}, {"address": "unix:t.sock"}],
         access={"deny": ["127.0.0.9"]},
@@ -77,7 +77,7 @@ def test_people_read_how_the_daemon_is(daemon: MakeDaemon) -> None:
         rf"  listening  127\.0\.0\.1:{served.ports[1]} \(echo\)\n"
         rf"  listening  unix:{served.folder}/t\.sock \(command\)\n"
         rf"  clients    3 now, 3 at most, 10 allowed\n"
-        rf"  handlers   3 now, 0 waiting, 0 lost\n"
+        rf"  handlers   3 now, 0 idle, 0 lost\n"
         rf"  accepted   4\n"
         rf"  refused    2 access, 1 clients_per_source\n"
         rf"  log        {served.log_file}: \d+ written, 0 lost\n"
@@ -86,8 +86,8 @@ def test_people_read_how_the_daemon_is(daemon: MakeDaemon) -> None:
     )
 
 
-def test_the_most_clients_at_once_are_remembered(daemon: MakeDaemon) -> None:
-    """The peak stays when clients leave, and does not grow when others take their places."""
+def test_the_peak_of_clients_is_kept(daemon: MakeDaemon) -> None:
+    """The peak does not fall when clients leave, nor grow when others replace them."""
     served = daemon()
     for client in [served.served() for _ in range(3)]:
         client.quit()
@@ -96,8 +96,8 @@ def test_the_most_clients_at_once_are_remembered(daemon: MakeDaemon) -> None:
     assert row(served.tetrad("status"), "clients").startswith("1 now, 3 at most")
 
 
-def test_programs_read_what_the_schema_promises(daemon: MakeDaemon) -> None:
-    """The document of a busy daemon is valid, and has the facts."""
+def test_json_conforms_to_the_schema(daemon: MakeDaemon) -> None:
+    """The document of a daemon with clients is valid, and its values are right."""
     served = daemon(
         listen=[{"port": 0}, {"address": "unix:t.sock"}], access={"deny": ["127.0.0.9"]}
     )
@@ -115,8 +115,8 @@ def test_programs_read_what_the_schema_promises(daemon: MakeDaemon) -> None:
     assert status["log"]["logger"] == served.logger
 
 
-def test_the_schema_refuses_what_is_no_status(prepared: MakeDaemon) -> None:
-    """The schema is a schema, and not one that everything satisfies."""
+def test_the_schema_refuses_other_documents(prepared: MakeDaemon) -> None:
+    """The schema is valid, and does not accept every document."""
     schema = json.loads(prepared().tetrad("status", "--schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)
     wrongs: list[object] = [{}, {"state": "running"}, {"state": "asleep"}, [], "running"]
@@ -126,7 +126,7 @@ def test_the_schema_refuses_what_is_no_status(prepared: MakeDaemon) -> None:
 
 
 def test_sessions_are_listed_with_their_handlers(daemon: MakeDaemon) -> None:
-    """Each session has its connection, peer, service, age and pid, as in the log and in /proc."""
+    """Connection, client, service and pid are those of the log and of /proc."""
     served = daemon(listen=[{"port": 0}, {"port": 0, "service": "echo"}])
     clients = [served.served(), served.connect(1), served.served(source="127.0.0.2")]
     lines = [served.wait_for("client.connected", client=client.name) for client in clients]
@@ -139,8 +139,8 @@ def test_sessions_are_listed_with_their_handlers(daemon: MakeDaemon) -> None:
     assert {line["pid"] for line in lines} == set(served.handlers)
 
 
-def test_the_oldest_session_stands_first(daemon: MakeDaemon) -> None:
-    """Sessions are listed in the order in which they came."""
+def test_the_oldest_session_is_first(daemon: MakeDaemon) -> None:
+    """Sessions are sorted by age."""
     served = daemon()
     names = [served.served().name for _ in range(4)]
     rows = served.tetrad("status", "--clients").out.splitlines()[1:]
@@ -148,7 +148,7 @@ def test_the_oldest_session_stands_first(daemon: MakeDaemon) -> None:
 
 
 def test_a_session_that_has_ended_is_not_listed(daemon: MakeDaemon) -> None:
-    """Who leaves is gone from the list, and the others stay."""
+    """After a client has quit, only the other one is listed."""
     served = daemon()
     stays, leaves = served.served(), served.served()
     leaves.quit()
@@ -157,23 +157,23 @@ def test_a_session_that_has_ended_is_not_listed(daemon: MakeDaemon) -> None:
 
 
 @pytest.mark.parametrize(("left", "status", "state"), [("", 3, "stopped"), ("1\n", 1, "dead")])
-def test_a_daemon_that_is_not_there(
+def test_a_daemon_that_does_not_run(
     prepared: MakeDaemon, left: str, status: int, state: str
 ) -> None:
-    """Not running is 3, and a pidfile left behind is 1, in words and in a valid document."""
+    """The exit status is 3, or 1 if there is a pidfile; text and JSON have the state."""
     daemon = prepared()
     if left:
         with open(daemon.pidfile, "w", encoding="ascii") as file:
             file.write(left)
     text = daemon.tetrad("status")
-    said = {"stopped": "tetrad: not running\n", "dead": "tetrad: dead, but its pidfile is left\n"}
+    said = {"stopped": "tetrad: not running\n", "dead": "tetrad: dead, but the pidfile exists\n"}
     assert text == (status, said[state], "")
     assert valid(daemon, status) == {"state": state}
     assert daemon.tetrad("status", "--clients") == text
 
 
 def test_a_daemon_that_was_killed_is_dead(daemon: MakeDaemon) -> None:
-    """After SIGKILL the pidfile is left, and is not believed."""
+    """After SIGKILL the pidfile still exists, but is not locked."""
     served = daemon()
     served.signal(9)
     assert served.is_gone()
@@ -181,20 +181,20 @@ def test_a_daemon_that_was_killed_is_dead(daemon: MakeDaemon) -> None:
     assert valid(served, 1) == {"state": "dead"}
 
 
-def test_a_daemon_that_stands_still_is_unknown(daemon: MakeDaemon) -> None:
-    """No answer is 4, long before monitoring would give up, and says that the daemon is there."""
+def test_a_stopped_process_is_unknown(daemon: MakeDaemon) -> None:
+    """The exit status is 4, before a monitoring system times out, and the message has the pid."""
     served = daemon()
     with stopped(served.pid):
         before = time.monotonic()
         ran = served.tetrad("status")
         seconds = time.monotonic() - before
     assert (ran.status, ran.out, seconds < MONITORING_SECONDS) == (4, "", True)
-    assert f"running (pid {served.pid}), but no word from it" in ran.err
+    assert f"running (pid {served.pid}), but not responding" in ran.err
     assert served.tetrad("status").status == 0
 
 
 def test_an_unknown_state_is_valid(daemon: MakeDaemon) -> None:
-    """A program is told that nothing is known, and why."""
+    """The document has the state `unknown` and the reason."""
     served = daemon()
     os.unlink(os.path.join(served.folder, "control.sock"))
     document = valid(served, 4)
@@ -202,8 +202,8 @@ def test_an_unknown_state_is_valid(daemon: MakeDaemon) -> None:
     assert "no such file" in document["reason"]
 
 
-def test_what_is_no_pidfile_makes_it_unknown(prepared: MakeDaemon) -> None:
-    """A path that leads to somebody's text says nothing about the daemon."""
+def test_another_file_as_pidfile_is_unknown(prepared: MakeDaemon) -> None:
+    """A file with other contents is not a pidfile, so the state is not known."""
     daemon = prepared()
     with open(daemon.pidfile, "w", encoding="ascii") as file:
         file.write("dear diary,\n" * 9)
@@ -214,8 +214,8 @@ def test_what_is_no_pidfile_makes_it_unknown(prepared: MakeDaemon) -> None:
     assert (document["state"], daemon.pidfile in document["reason"]) == ("unknown", True)
 
 
-def test_a_daemon_on_its_way_out_says_so(daemon: MakeDaemon) -> None:
-    """While sessions end, the state is `stopping`, and the exit status that of a running one."""
+def test_a_stopping_daemon_has_that_state(daemon: MakeDaemon) -> None:
+    """The state is `stopping`, and the exit status is that of a running daemon."""
     served = daemon(daemon={"stop_timeout": "20s"})
     served.served().send(b"ti")
     served.signal(15)
@@ -224,8 +224,8 @@ def test_a_daemon_on_its_way_out_says_so(daemon: MakeDaemon) -> None:
     assert status["state"] in {"running", "stopping"}
 
 
-def test_garbage_does_no_harm(daemon: MakeDaemon) -> None:
-    """What is no request is answered with the requests, or not at all."""
+def test_invalid_requests_do_no_harm(daemon: MakeDaemon) -> None:
+    """The answer to an invalid request lists the requests; one without an end gets no answer."""
     served = daemon()
     for garbage in (b"\n", b"help\n", b"STATUS\n", b"status now\n", b"\xff\0\x1b[2J\n"):
         assert set(json.loads(answer(served, garbage))) == {"error"}
@@ -235,7 +235,7 @@ def test_garbage_does_no_harm(daemon: MakeDaemon) -> None:
 
 
 def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
-    """A request ends at its line's end, not where a packet does; what follows is ignored."""
+    """A request ends with its line feed; data after it is ignored."""
     served = daemon()
     with control_of(served) as peer:
         for piece in (b"sta", b"t", b"us\nreload\n"):
@@ -244,8 +244,8 @@ def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
     assert document["pid"] == served.pid
 
 
-def test_an_unfinished_request_is_let_go(daemon: MakeDaemon) -> None:
-    """Who does not end his line is hung up on, after an end of file at once."""
+def test_an_incomplete_request_is_closed(daemon: MakeDaemon) -> None:
+    """Without a line feed the connection is closed after a timeout, or at once at end of file."""
     served = daemon()
     with control_of(served) as waiting, control_of(served) as ended:
         waiting.sendall(b"status")
@@ -255,16 +255,16 @@ def test_an_unfinished_request_is_let_go(daemon: MakeDaemon) -> None:
         assert waiting.recv(1) == b""
 
 
-def test_a_request_without_end_is_not_waited_for(daemon: MakeDaemon) -> None:
-    """What is too long for a request is hung up on before others have run out of time."""
+def test_a_too_long_request_is_closed_at_once(daemon: MakeDaemon) -> None:
+    """It is closed before a silent connection has timed out."""
     served = daemon()
     with control_of(served) as silent, control_of(served) as endless:
         endless.sendall(b"x" * 65)
         assert select.select([silent, endless], [], [], TIMEOUT_SECONDS)[0] == [endless]
 
 
-def test_a_hundred_silent_operators_keep_nobody_out(daemon: MakeDaemon) -> None:
-    """Connections that say nothing make room for those that ask, and are hung up on in the end."""
+def test_a_hundred_silent_connections_block_no_request(daemon: MakeDaemon) -> None:
+    """Silent connections do not block requests or clients, and are closed after a timeout."""
     served = daemon()
     with contextlib.ExitStack() as stack:
         crowd = [stack.enter_context(control_of(served)) for _ in range(100)]
@@ -276,8 +276,8 @@ def test_a_hundred_silent_operators_keep_nobody_out(daemon: MakeDaemon) -> None:
     assert valid(served, 0)["clients"]["now"] == 1
 
 
-def test_who_does_not_read_his_status_harms_nobody(daemon: MakeDaemon) -> None:
-    """An operator who never takes the answer is given up, and others are answered meanwhile."""
+def test_an_answer_that_is_not_read_blocks_no_request(daemon: MakeDaemon) -> None:
+    """The process that sends the answer gives up, and other requests are answered meanwhile."""
     served = daemon()
     with contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -286,21 +286,21 @@ def test_who_does_not_read_his_status_harms_nobody(daemon: MakeDaemon) -> None:
     until(lambda: len(served.processes) == 2, "an end of all who were to answer")
 
 
-def test_the_outlook_of_an_address(daemon: MakeDaemon) -> None:
-    """The lists and the limits of a source are told as they are now."""
+def test_the_report_about_an_address(daemon: MakeDaemon) -> None:
+    """The answer has the verdict of the access lists, the limits and the current counts."""
     served = daemon(access={"allow": ["127.0.0.0/8"]}, limits={"clients_per_source": 3})
     served.served()
     here = {"127.0.0.1", "::ffff:127.0.0.1", "::ffff:7f00:1"}
     for address in (*here, "127.0.0.2", "10.0.0.1", "::1", "255.255.255.255"):
-        outlook = json.loads(answer(served, f"source {address}\n".encode()))
-        assert outlook["access"] is (address in {*here, "127.0.0.2"})
-        assert (outlook["clients"], outlook["clients_limit"]) == (1, 1000)
-        assert (outlook["from_source"], outlook["from_source_limit"]) == (address in here, 3)
-        assert outlook["wait"] == 0
+        report = json.loads(answer(served, f"source {address}\n".encode()))
+        assert report["access"] is (address in {*here, "127.0.0.2"})
+        assert (report["clients"], report["clients_limit"]) == (1, 1000)
+        assert (report["from_source"], report["from_source_limit"]) == (address in here, 3)
+        assert report["wait"] == 0
 
 
-def test_what_is_no_address_has_no_outlook(daemon: MakeDaemon) -> None:
-    """Names, networks, garbage and nothing are not taken for an address."""
+def test_an_invalid_address_has_no_report(daemon: MakeDaemon) -> None:
+    """Names, networks, garbage and nothing are not addresses."""
     served = daemon()
     for wrong in (
         b"",

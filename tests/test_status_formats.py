@@ -1,4 +1,4 @@
-"""The status, as people, programs and Prometheus read it."""
+"""The formats of `tetrad status`: text, JSON and OpenMetrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tetrad.cli import status as report
+from tetrad.cli import status as cli_status
 from tetrad.ipc.control_messages import Status
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Be in a time zone that is known."""
+    """Use UTC as the local time zone."""
     monkeypatch.setitem(os.environ, "TZ", "<UTC>0")
     time.tzset()
     yield
@@ -41,7 +41,7 @@ def session(client: str, age: float, pid: int = 4713) -> dict[str, Any]:
 
 
 def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - a value of JSON
-    """Return the status of a daemon, as the master tells it."""
+    """Return a status as the master sends it."""
     return {
         "state": "running",
         "pid": 4711,
@@ -91,16 +91,16 @@ def status(**changes: Any) -> Status:  # noqa: ANN401 - a value of JSON
     return msgspec.convert(document(**changes), Status)
 
 
-def test_people_read_it_line_by_line() -> None:
-    """Everything that an operator asks for stands in a line of its own."""
-    assert report.as_text(status()).splitlines() == [
+def test_the_text_has_a_line_for_each_fact() -> None:
+    """Each line has a name and a value."""
+    assert cli_status.as_text(status()).splitlines() == [
         "tetrad 1.2.3: running (pid 4711)",
         "  since      2026-11-22 12:18:34 UTC, 1d2h3m4s ago",
         "  config     /etc/tetrad/tetrad.yaml",
         "  listening  127.0.0.1:65000 (echo)",
         "  listening  unix:/x (command, tls, proxy)",
         "  clients    1 now, 7 at most, 1000 allowed",
-        "  handlers   3 now, 2 waiting, 5 lost",
+        "  handlers   3 now, 2 idle, 5 lost",
         "  accepted   12",
         "  refused    1 access, 4 rate",
         "  log        /var/log/tetrad/tetrad.log: 40 written, 6 lost",
@@ -109,46 +109,46 @@ def test_people_read_it_line_by_line() -> None:
 
 @pytest.mark.parametrize(("upgrades", "times"), [(1, "once"), (20, "20 times")])
 def test_an_upgrade_has_a_line(upgrades: int, times: str) -> None:
-    """A daemon that is of another version than it was says since when."""
-    text = report.as_text(status(upgrades=upgrades, upgraded=1795349974.5))
-    line = f"\n  upgraded   {times}, at 2026-11-22 12:19:34 UTC to this version\n"
+    """The line has the number of upgrades and the time of the last one."""
+    text = cli_status.as_text(status(upgrades=upgrades, upgraded=1795349974.5))
+    line = f"\n  upgraded   {times}, last at 2026-11-22 12:19:34 UTC\n"
     assert line in text
 
 
-def test_a_daemon_of_a_version_before_upgrades_is_told_of() -> None:
-    """A command that was installed after the daemon had started understands it."""
+def test_a_status_without_upgrades_is_accepted() -> None:
+    """An older daemon does not send these fields."""
     old = {k: v for k, v in document().items() if not k.startswith("upgrade")}
     assert msgspec.convert(old, Status) == status()
 
 
-def test_a_daemon_that_says_less_of_its_listeners_is_told_of() -> None:
-    """What it does not know, it does not have."""
+def test_a_listener_without_newer_fields_is_accepted() -> None:
+    """An older daemon does not send `tls` and `proxy`."""
     old = {"name": "unix:/x", "address": "/x", "port": None, "service": "command"}
-    assert "  listening  unix:/x (command)\n" in report.as_text(status(listeners=[old]))
+    assert "  listening  unix:/x (command)\n" in cli_status.as_text(status(listeners=[old]))
 
 
-def test_what_is_not_there_has_a_word() -> None:
-    """No file, no refusal and no log file are said in words."""
+def test_missing_values_have_a_text() -> None:
+    """No configuration file, no refusals and no log file are named."""
     log = {**document()["log"], "file": None}
-    text = report.as_text(status(config=None, refused={"rate": 0}, log=log, sessions=[]))
+    text = cli_status.as_text(status(config=None, refused={"rate": 0}, log=log, sessions=[]))
     assert "  config     built-in defaults\n" in text
     assert "  refused    none\n" in text
     assert text.endswith("  log        standard error: 40 written, 6 lost")
 
 
-def test_hosts_with_several_sessions_are_named() -> None:
-    """Who has the most sessions stands first, and who has one is not worth a word."""
+def test_sources_with_several_sessions_are_listed() -> None:
+    """The source with the most sessions is first; sources with one session are not listed."""
     clients = ["192.0.2.1:5", "[::1]:5", "192.0.2.1:6", "[::1]:6", "192.0.2.3:5", "[::1]:7"]
     busy = status(sessions=[session(client, 1.0) for client in clients])
-    assert report.top_clients(busy) == [("[::1]", 3), ("192.0.2.1", 2)]
-    assert report.as_text(busy).endswith("\n  top        [::1] (3), 192.0.2.1 (2)")
-    assert "top" not in report.as_text(status())
+    assert cli_status.top_sources(busy) == [("[::1]", 3), ("192.0.2.1", 2)]
+    assert cli_status.as_text(busy).endswith("\n  top        [::1] (3), 192.0.2.1 (2)")
+    assert "top" not in cli_status.as_text(status())
 
 
-def test_five_hosts_are_named_at_most() -> None:
-    """The list of the busiest is short, however many there are."""
+def test_at_most_five_sources_are_listed() -> None:
+    """Only the five with the most sessions are listed."""
     clients = [f"192.0.2.{host}:{port}" for host in range(9) for port in range(2)]
-    assert len(report.top_clients(status(sessions=[session(c, 1.0) for c in clients]))) == 5
+    assert len(cli_status.top_sources(status(sessions=[session(c, 1.0) for c in clients]))) == 5
 
 
 @pytest.mark.parametrize(
@@ -163,31 +163,31 @@ def test_five_hosts_are_named_at_most() -> None:
         (3600.2, "1h"),
     ],
 )
-def test_a_span_is_as_exact_as_people_want(seconds: float, shown: str) -> None:
-    """From a second on there are no fractions, and no time at all is a millisecond."""
-    assert report.span(seconds) == shown
+def test_an_age_is_rounded(seconds: float, shown: str) -> None:
+    """Ages from one second on have no fraction; the shortest is one millisecond."""
+    assert cli_status.format_age(seconds) == shown
 
 
-def test_sessions_stand_in_columns_the_oldest_first() -> None:
-    """Each session has a line, under a head, without blanks at its end."""
+def test_sessions_are_a_table_sorted_by_age() -> None:
+    """The table has a header, and no trailing spaces."""
     sessions = [session("192.0.2.1:5", 5.0, 7), session("[2001:db8::1]:65000", 3600.0, 4713)]
-    assert report.as_sessions(status(sessions=sessions)).splitlines() == [
+    assert cli_status.session_table(status(sessions=sessions)).splitlines() == [
         "CONNECTION  CLIENT               SERVICE  AGE  PID",
         "1f-4713     [2001:db8::1]:65000  echo     1h   4713",
         "1f-7        192.0.2.1:5          echo     5s   7",
     ]
-    assert report.as_sessions(status(sessions=[])) == "CONNECTION  CLIENT  SERVICE  AGE  PID"
+    assert cli_status.session_table(status(sessions=[])) == "CONNECTION  CLIENT  SERVICE  AGE  PID"
 
 
-def test_programs_read_one_document() -> None:
-    """As JSON, the status is what the master said, and so is anything else."""
-    assert json.loads(report.as_json(status())) == document()
-    assert json.loads(report.as_json({"state": "stopped"})) == {"state": "stopped"}
+def test_json_is_the_document_of_the_master() -> None:
+    """The JSON is equal to the received document."""
+    assert json.loads(cli_status.as_json(status())) == document()
+    assert json.loads(cli_status.as_json({"state": "stopped"})) == {"state": "stopped"}
 
 
-def test_prometheus_reads_every_number() -> None:
-    """Each metric has its type and help, then its value; counters end as counters do."""
-    lines = report.as_openmetrics(status()).splitlines()
+def test_openmetrics_has_every_number() -> None:
+    """Each metric has its type, its help text and its value."""
+    lines = cli_status.as_openmetrics(status()).splitlines()
     assert [line for line in lines if not line.startswith("#")] == [
         "tetrad_up 1",
         "tetrad_start_time_seconds 1795349914.5",
@@ -211,22 +211,24 @@ def test_prometheus_reads_every_number() -> None:
     assert "# UNIT tetrad_start_time_seconds seconds" in lines
 
 
-@pytest.mark.parametrize("text", [report.as_openmetrics(status()), report.as_openmetrics_down()])
-def test_every_metric_is_announced_before_its_values(text: str) -> None:
-    """A value belongs to the family that was announced last, and is named as its type wants."""
+@pytest.mark.parametrize(
+    "text", [cli_status.as_openmetrics(status()), cli_status.as_openmetrics_down()]
+)
+def test_every_metric_has_its_type_before_its_values(text: str) -> None:
+    """A value belongs to the family before it, and has the suffix of its type."""
     ends = {"gauge": "", "counter": "_total", "info": "_info"}
     name = ""
     for line in text.splitlines()[:-1]:
-        announced = re.fullmatch("# TYPE (tetrad_[a-z_]+) ([a-z]+)", line)
-        if announced:
-            name = announced[1] + ends[announced[2]]
+        family = re.fullmatch("# TYPE (tetrad_[a-z_]+) ([a-z]+)", line)
+        if family:
+            name = family[1] + ends[family[2]]
         else:
             assert re.match(rf"# (HELP|UNIT) tetrad_|{name}(\{{[^}}]*\}})? [0-9.]+$", line)
 
 
-def test_prometheus_hears_of_a_daemon_that_is_down() -> None:
-    """What does not run has one metric."""
-    assert report.as_openmetrics_down().splitlines() == [
+def test_a_daemon_that_is_down_has_one_metric() -> None:
+    """Without a status there is only `tetrad_up`."""
+    assert cli_status.as_openmetrics_down().splitlines() == [
         "# TYPE tetrad_up gauge",
         "# HELP tetrad_up Whether the daemon runs.",
         "tetrad_up 0",

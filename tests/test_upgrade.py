@@ -347,7 +347,7 @@ def test_the_command_tells_what_is_wrong_with_a_version(upgradable: Upgradable) 
     installed.publish(
         ("master/process.py", "self.title = ProcessTitle()", "raise ValueError('so')")
     )
-    assert_fails(served, 1, "not upgraded; the old version serves on", "ValueError: so")
+    assert_fails(served, 1, "not upgraded; the old version keeps serving", "ValueError: so")
 
 
 def test_a_version_that_hangs_is_given_up(upgradable: Upgradable) -> None:

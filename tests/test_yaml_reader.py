@@ -1,4 +1,4 @@
-"""The configuration file: what YAML means here, and what is said about what is wrong."""
+"""Reading and writing the configuration file: values, error messages with locations, defaults."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tetrad.config import answers, paths, programs, yaml_reader
+from tetrad.config import paths, yaml_reader
 from tetrad.config import types as config_types
 from tetrad.config.command_model import BUILT_IN_COMMANDS, Clock, Close, FixedText, Run
+from tetrad.config.diagnostics import ConfigError
 from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
-from tetrad.config.result import ConfigError, ConfigResult
+from tetrad.config.result import ConfigResult
 from tetrad.config.yaml_reader import load
 from tetrad.config.yaml_writer import dump
 
@@ -33,13 +34,14 @@ QUIT = Close(close="quit")
 NAME = "expected a name of exactly four printable ASCII characters other than space"
 DURATION = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
 KINDS = "expected one of the keys clock, close, text, run, call"
+ONE_DOCUMENT = "expected a single document in the stream"
 SCANNING = "while scanning for the next token"
 NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/32"
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the file is."""
+    """Return the path of the configuration file."""
     return tmp_path / "tetrad.yaml"
 
 
@@ -50,12 +52,12 @@ def read(file: Path, text: str) -> ConfigResult:
 
 
 def config(file: Path, text: str) -> Config:
-    """Write a file that has no problems and load it."""
+    """Write a file without errors and load it."""
     return read(file, text).checked().config
 
 
 def problems(file: Path, text: str) -> list[str]:
-    """Write a file and return its problems, without the file's name that each begins with."""
+    """Write a file and return its errors, without the file's name at their beginning."""
     return [problem.removeprefix(f"{file}:") for problem in read(file, text).problems]
 
 
@@ -63,76 +65,76 @@ def problems(file: Path, text: str) -> list[str]:
     ("text", "problem"),
     [
         # Keys
-        ("xyz: 1", "1:1: xyz: there is no such key"),
-        ("lissten: []", "1:1: lissten: there is no such key; did you mean listen?"),
-        ("Log: {}", "1:1: Log: there is no such key; did you mean log?"),
+        ("xyz: 1", "1:1: xyz: unknown key"),
+        ("lissten: []", "1:1: lissten: unknown key; did you mean listen?"),
+        ("Log: {}", "1:1: Log: unknown key; did you mean log?"),
         (
             "limits: {client_per_sorc: 5}",
-            "1:10: limits.client_per_sorc: there is no such key; did you mean clients_per_source?",
+            "1:10: limits.client_per_sorc: unknown key; did you mean clients_per_source?",
         ),
         (
             "session:\n  idle_timout: 5",
-            "2:3: session.idle_timout: there is no such key; did you mean idle_timeout?",
+            "2:3: session.idle_timout: unknown key; did you mean idle_timeout?",
         ),
         (
             "log: {level: info,\n level: debug}",
-            "2:2: log.level: this key is there already, in line 1",
+            "2:2: log.level: duplicate key; it is already set in line 1",
         ),
-        ("log:\n  {}\nlog: {}", "3:1: log: this key is there already, in line 1"),
+        ("log:\n  {}\nlog: {}", "3:1: log: duplicate key; it is already set in line 1"),
         (
             "commands: {abcd: {close: a}, abcd: {close: b}}",
-            "1:30: commands.abcd: this key is there already, in line 1",
+            "1:30: commands.abcd: duplicate key; it is already set in line 1",
         ),
-        ("? [a]\n: 1", "1:3: ?: there is no such key"),
-        ("' ': 1", "1:1: ' ': there is no such key"),
-        ("'': 1", "1:1: '': there is no such key"),
-        ("log: {' level': debug}", "1:7: log.' level': there is no such key; did you mean level?"),
-        ("log: {<<: {level: debug}}", "1:7: log.<<: there is no such key"),
-        (r'"a\nb\e[2J": 1', r"1:1: a\nb\x1b[2J: there is no such key"),
+        ("? [a]\n: 1", "1:3: ?: unknown key"),
+        ("' ': 1", "1:1: ' ': unknown key"),
+        ("'': 1", "1:1: '': unknown key"),
+        ("log: {' level': debug}", "1:7: log.' level': unknown key; did you mean level?"),
+        ("log: {<<: {level: debug}}", "1:7: log.<<: unknown key"),
+        (r'"a\nb\e[2J": 1', r"1:1: a\nb\x1b[2J: unknown key"),
         # Shapes
-        ("[]", "1:1: expected keys and values, got a list"),
-        ("5", "1:1: expected keys and values, got 5"),
-        ("log: []", "1:6: log: expected keys and values, got a list"),
-        ("log: yes", "1:6: log: expected keys and values, got 'yes'"),
-        ("listen: {port: 5}", "1:9: listen: expected a list, got keys and values"),
+        ("[]", "1:1: expected a mapping, got a list"),
+        ("5", "1:1: expected a mapping, got 5"),
+        ("log: []", "1:6: log: expected a mapping, got a list"),
+        ("log: yes", "1:6: log: expected a mapping, got 'yes'"),
+        ("listen: {port: 5}", "1:9: listen: expected a list, got a mapping"),
         ("listen: 5", "1:9: listen: expected a list, got 5"),
-        ("listen: [[1]]", "1:10: listen[0]: expected keys and values, got a list"),
+        ("listen: [[1]]", "1:10: listen[0]: expected a mapping, got a list"),
         ("daemon: {user: [a]}", "1:16: daemon.user: expected a single value, got a list"),
         (
             "daemon: {user: {a: 1}}",
-            "1:16: daemon.user: expected a single value, got keys and values",
+            "1:16: daemon.user: expected a single value, got a mapping",
         ),
         # Values
         (
             "listen: [{port: 70000}]",
-            "1:17: listen[0].port: expected a whole number <= 65535, got 70000",
+            "1:17: listen[0].port: expected an integer <= 65535, got 70000",
         ),
         (
             "listen: [{port: '80'}]",
-            "1:17: listen[0].port: expected a whole number or null, got '80'",
+            "1:17: listen[0].port: expected an integer or null, got '80'",
         ),
-        ("listen: [{port: -1}]", "1:17: listen[0].port: expected a whole number >= 0, got -1"),
-        ("listen: [{backlog: x}]", "1:20: listen[0].backlog: expected a whole number, got 'x'"),
-        ("limits: {clients: true}", "1:19: limits.clients: expected a whole number, got true"),
-        ("limits: {clients: 5.5}", "1:19: limits.clients: expected a whole number, got 5.5"),
-        ("limits: {clients: '5'}", "1:19: limits.clients: expected a whole number, got '5'"),
-        ("limits: {clients: 0x10}", "1:19: limits.clients: expected a whole number, got '0x10'"),
-        ("limits: {clients: 1_000}", "1:19: limits.clients: expected a whole number, got '1_000'"),
+        ("listen: [{port: -1}]", "1:17: listen[0].port: expected an integer >= 0, got -1"),
+        ("listen: [{backlog: x}]", "1:20: listen[0].backlog: expected an integer, got 'x'"),
+        ("limits: {clients: true}", "1:19: limits.clients: expected an integer, got true"),
+        ("limits: {clients: 5.5}", "1:19: limits.clients: expected an integer, got 5.5"),
+        ("limits: {clients: '5'}", "1:19: limits.clients: expected an integer, got '5'"),
+        ("limits: {clients: 0x10}", "1:19: limits.clients: expected an integer, got '0x10'"),
+        ("limits: {clients: 1_000}", "1:19: limits.clients: expected an integer, got '1_000'"),
         (
             "limits: {clients: }",
-            "1:19: limits.clients: expected a whole number, got nothing (null)",
+            "1:19: limits.clients: expected an integer, got no value (null)",
         ),
         (
             "limits: {clients: ~}",
-            "1:19: limits.clients: expected a whole number, got nothing (null)",
+            "1:19: limits.clients: expected an integer, got no value (null)",
         ),
         (
             f"limits: {{clients: {'9' * 41}}}",
-            f"1:19: limits.clients: expected a whole number, got '{'9' * 41}'",
+            f"1:19: limits.clients: expected an integer, got '{'9' * 41}'",
         ),
         (
             f"limits: {{clients: {'9' * 40}}}",
-            f"1:19: limits.clients: expected a whole number <= 1000000, got {'9' * 40}",
+            f"1:19: limits.clients: expected an integer <= 1000000, got {'9' * 40}",
         ),
         (
             "listen: [{service: ecco}]",
@@ -140,7 +142,7 @@ def problems(file: Path, text: str) -> list[str]:
         ),
         (
             "log: {level: null}",
-            "1:14: log.level: expected debug, info, warning or error, got nothing (null)",
+            "1:14: log.level: expected debug, info, warning or error, got no value (null)",
         ),
         (
             f"log: {{format: {'x' * 79}}}",
@@ -152,7 +154,7 @@ def problems(file: Path, text: str) -> list[str]:
         ),
         (
             "daemon: {stop_timeout: null}",
-            f"1:24: daemon.stop_timeout: {DURATION}, got nothing (null)",
+            f"1:24: daemon.stop_timeout: {DURATION}, got no value (null)",
         ),
         (
             "daemon: {umask: 027}",
@@ -160,58 +162,62 @@ def problems(file: Path, text: str) -> list[str]:
         ),
         ("daemon: {user: no body}", "1:16: daemon.user: this machine has no user 'no body'"),
         ("daemon: {user: 0}", "1:16: daemon.user: expected the name of a user, got 0"),
-        ("daemon: {pidfile: null}", "1:19: daemon.pidfile: expected a path, got nothing (null)"),
+        ("daemon: {pidfile: null}", "1:19: daemon.pidfile: expected a path, got no value (null)"),
         (
             "access:\n  allow:\n  - ::1\n  - ::1/8",
-            "4:5: access.allow[1]: ::1/8 has bits set to the right of its prefix; write ::/8",
+            "4:5: access.allow[1]: ::1/8 has host bits set; write ::/8",
         ),
         ("access: {deny: [x]}", f"1:17: access.deny[0]: {NETWORK}, got 'x'"),
-        ("log: {level: !x info}", "1:14: log.level: tags such as !x are not supported"),
+        ("log: {level: !x info}", "1:14: log.level: the YAML tag !x is not supported"),
         (
             "limits: {clients: !!int 5}",
-            "1:19: limits.clients: tags such as tag:yaml.org,2002:int are not supported",
+            "1:19: limits.clients: the YAML tag tag:yaml.org,2002:int is not supported",
         ),
-        ("log: {file: !x }", "1:13: log.file: tags such as !x are not supported"),
-        ("log: !x {}", "1:6: log: tags such as !x are not supported"),
-        ("listen: !x []", "1:9: listen: tags such as !x are not supported"),
-        ("log: !x", "1:6: log: tags such as !x are not supported"),
-        ("!x {}", "1:1: tags such as !x are not supported"),
-        # Keys in the light of others
-        ("listen: []", "1:9: listen: at least one listener is needed"),
+        ("log: {file: !x }", "1:13: log.file: the YAML tag !x is not supported"),
+        ("log: !x {}", "1:6: log: the YAML tag !x is not supported"),
+        ("listen: !x []", "1:9: listen: the YAML tag !x is not supported"),
+        ("log: !x", "1:6: log: the YAML tag !x is not supported"),
+        ("!x {}", "1:1: the YAML tag !x is not supported"),
+        # Constraints between keys
+        ("listen: []", "1:9: listen: at least one listener is required"),
         (
             "log: {}\nlisten: [{}, {port: 0}, {}]",
-            "2:25: listen[2]: 127.0.0.1:65000 is that of listen[0] already",
+            "2:25: listen[2]: 127.0.0.1:65000 is already used by listen[0]",
         ),
         (
             "daemon:\n  pidfile: /a/b\nlog:\n  file: /a/../a/b",
-            "4:9: log.file: /a/b is that of daemon.pidfile already",
+            "4:9: log.file: /a/b is already used by daemon.pidfile",
         ),
         (
             "daemon: {control: /a/b, pidfile: /a/b}",
-            "1:19: daemon.control: /a/b is that of daemon.pidfile already",
+            "1:19: daemon.control: /a/b is already used by daemon.pidfile",
         ),
         (
             "listen: [{address: 'unix:/a/b'}]\ndaemon: {control: /a/b}",
-            "2:19: daemon.control: /a/b is that of listen already",
+            "2:19: daemon.control: /a/b is already used by listen",
         ),
         (
             f"daemon: {{pidfile: {paths.log()}}}",
-            f"1:19: daemon.pidfile: {paths.log()} is that of log.file already",
+            f"1:19: daemon.pidfile: {paths.log()} is already used by log.file",
         ),
         (
             "listen: [{address: '::1'}, {address: '0:0::1'}]",
-            "1:28: listen[1]: [::1]:65000 is that of listen[0] already",
+            "1:28: listen[1]: [::1]:65000 is already used by listen[0]",
         ),
         (
             "listen:\n- address: unix:/x\n  port: 5",
-            "3:9: listen[0].port: a Unix socket has no port; take this line out",
+            "3:9: listen[0].port: a Unix socket has no port; remove this key",
         ),
         # Commands
         ("commands: {help!: {close: x}}", f"1:12: commands.help!: {NAME}, got 'help!'"),
         ("commands: {ab d: {close: x}}", f"1:12: commands.ab d: {NAME}, got 'ab d'"),
         (
             "commands: {abcd: {clok: x}}",
-            f"1:18: commands.abcd: {KINDS}, got keys and values; did you mean clock?",
+            f"1:18: commands.abcd: {KINDS}, got clok; did you mean clock?",
+        ),
+        (
+            "commands: {abcd: {timezone: UTC, text: x, run: [y]}}",
+            "1:43: commands.abcd: only one of clock, close, text, run, call",
         ),
         (
             "commands: {abcd: 5}",
@@ -219,20 +225,23 @@ def problems(file: Path, text: str) -> list[str]:
         ),
         (
             "commands: {abcd: {timezone: UTC}}",
-            f"1:18: commands.abcd: {KINDS}, got keys and values",
+            f"1:18: commands.abcd: {KINDS}, got timezone",
         ),
         (
             "commands: {abcd: {close: x, timezone: UTC}}",
-            "1:29: commands.abcd.timezone: there is no such key",
+            "1:29: commands.abcd.timezone: unknown key",
         ),
         (
             "commands: {abcd: {? [close] : x}}",
-            f"1:18: commands.abcd: {KINDS}, got keys and values",
+            f"1:18: commands.abcd: {KINDS}, got ?",
         ),
-        ("commands: {abcd: {close: 1}}", "1:26: commands.abcd.close: expected a text, got 1"),
+        (
+            "commands: {abcd: {close: 010}}",
+            '1:26: commands.abcd.close: expected a string, got the number 010: write "010"',
+        ),
         (
             "commands: {abcd: {close: ''}}",
-            "1:26: commands.abcd.close: expected a text of length >= 1, got ''",
+            "1:26: commands.abcd.close: expected a string of length >= 1, got ''",
         ),
         (
             "commands: {abcd: {clock: x, timezone: Mars/Base}}",
@@ -241,53 +250,49 @@ def problems(file: Path, text: str) -> list[str]:
         # YAML itself
         (
             "log: {}\n\ta: 1",
-            f"2:1: not YAML: {SCANNING}, found character that cannot start any token",
+            f"2:1: invalid YAML: {SCANNING}, found character that cannot start any token",
         ),
-        ("a: b: c", "1:5: not YAML: mapping values are not allowed in this context"),
-        ("log: *x", "1:6: not YAML: found undefined alias"),
+        ("a: b: c", "1:5: invalid YAML: mapping values are not allowed in this context"),
+        ("log: *x", "1:6: invalid YAML: found undefined alias"),
         (
             "log: {}\n---\nlog: {}",
-            "2:1: not YAML: expected a single document in the stream, but found another document",
+            f"2:1: invalid YAML: {ONE_DOCUMENT}, but found another document",
         ),
         (
             "listen: [",
-            "2:1: not YAML: while parsing a flow node, did not find expected node content",
+            "2:1: invalid YAML: while parsing a flow node, did not find expected node content",
         ),
-        ("log: \x01", "1:6: not a text file in UTF-8: control characters are not allowed"),
+        ("log: \x01", "1:6: not a UTF-8 text file: control characters are not allowed"),
     ],
 )
-def test_a_problem_has_its_place_and_says_what_is_wrong(
-    file: Path, text: str, problem: str
-) -> None:
-    """A file with one thing wrong has one problem: line, column, key, and what is expected."""
+def test_an_error_has_a_location_and_a_reason(file: Path, text: str, problem: str) -> None:
+    """One error is reported once: line, column, key and what is expected."""
     assert problems(file, text) == [problem]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("listen: [{port: x}]", "1:17: listen[0].port: expected a whole number"),
-        ("limits: {clients_per_source: x}", "1:30: limits.clients_per_source: expected a whole"),
+        ("listen: [{port: x}]", "1:17: listen[0].port: expected an integer"),
+        ("limits: {clients_per_source: x}", "1:30: limits.clients_per_source: expected an integer"),
     ],
 )
-def test_a_number_that_may_be_missing_must_still_be_one(
-    file: Path, text: str, message: str
-) -> None:
-    """Where null would do, text does not."""
+def test_a_number_or_null_is_not_a_string(file: Path, text: str, message: str) -> None:
+    """A key that accepts null does not accept other types."""
     (problem,) = problems(file, text)
     assert problem.startswith(message)
     assert problem.endswith("got 'x'")
 
 
-def test_a_problem_begins_with_the_file(file: Path) -> None:
-    """A problem can be clicked on, or given to an editor."""
+def test_an_error_begins_with_the_file(file: Path) -> None:
+    """`FILE:LINE:COLUMN` is the form that editors and terminals open."""
     assert read(file, "log:\n  level: x\n").problems == [
         f"{file}:2:10: log.level: expected debug, info, warning or error, got 'x'"
     ]
 
 
-def test_one_run_finds_every_problem(file: Path) -> None:
-    """Problems in all sections, and several in one, are found together."""
+def test_one_run_finds_every_error(file: Path) -> None:
+    """Errors in all sections, and several in one section, are reported together."""
     text = """\
 listen:
 - {port: 99999, service: ecco}
@@ -321,8 +326,8 @@ nope: 1
     ]
 
 
-def test_all_that_cannot_work_together_is_told_in_one_run(file: Path) -> None:
-    """Each key that another one leaves no room for has its line."""
+def test_all_violated_constraints_are_reported_in_one_run(file: Path) -> None:
+    """Each key that contradicts another one has its line."""
     text = """\
 listen:
 - {address: unix:/s, port: 1, reply_terminator: x, service: echo, proxy: {trusted: [192.0.2.1]}}
@@ -330,11 +335,12 @@ listen:
 - {port: 2}
 - {port: 2}
 """
-    echo = "the service echo sends back what it gets, and nothing else; take this out"
+    echo = "the echo service only sends back what it receives; remove this key"
+    trust = "a Unix socket trusts every peer that its file mode lets connect; write {}"
     assert problems(file, text) == [
         f"2:49: listen[0].reply_terminator: {echo}",
-        "2:28: listen[0].port: a Unix socket has no port; take this line out",
-        "2:74: listen[0].proxy: at a Unix socket its permissions say who is trusted; write {} here",
+        "2:28: listen[0].port: a Unix socket has no port; remove this key",
+        f"2:74: listen[0].proxy: {trust}",
     ]
     text = """\
 listen: [{port: 2}, {port: 2}, {port: 2}]
@@ -343,18 +349,18 @@ log: {file: /a}
 commands: {tiem: null, abcd: null, "a.b[": null, quit: null}
 """
     assert problems(file, text) == [
-        "1:21: listen[1]: 127.0.0.1:2 is that of listen[0] already",
-        "1:32: listen[2]: 127.0.0.1:2 is that of listen[0] already",
-        "2:32: daemon.control: /a is that of daemon.pidfile already",
-        "3:13: log.file: /a is that of daemon.control already",
-        "4:18: commands.tiem: there is no such command to take out; did you mean time?",
-        "4:30: commands.abcd: there is no such command to take out",
-        "4:11: commands.a.b[: there is no such command to take out",
+        "1:21: listen[1]: 127.0.0.1:2 is already used by listen[0]",
+        "1:32: listen[2]: 127.0.0.1:2 is already used by listen[0]",
+        "2:32: daemon.control: /a is already used by daemon.pidfile",
+        "3:13: log.file: /a is already used by daemon.control",
+        "4:18: commands.tiem: no built-in command of this name to remove; did you mean time?",
+        "4:30: commands.abcd: no built-in command of this name to remove",
+        "4:11: commands.a.b[: no built-in command of this name to remove",
     ]
 
 
-def test_a_problem_in_an_anchor_is_told_wherever_it_is_used(file: Path) -> None:
-    """An alias has the place of its anchor, and the key that uses it."""
+def test_an_error_in_an_anchor_is_reported_for_each_use(file: Path) -> None:
+    """The location is the anchor's, the key is that of each alias."""
     text = "session: {idle_timeout: &t 5x,\n send_timeout: *t}"
     assert problems(file, text) == [
         f"1:25: session.idle_timeout: {DURATION}, got '5x'",
@@ -363,12 +369,12 @@ def test_a_problem_in_an_anchor_is_told_wherever_it_is_used(file: Path) -> None:
 
 
 def test_a_file_may_be_wide(file: Path) -> None:
-    """Hundreds of lists beside each other are no depth."""
-    assert problems(file, f"x: [{'[{}], ' * 500}]") == ["1:1: x: there is no such key"]
+    """Hundreds of lists next to each other are not deep nesting."""
+    assert problems(file, f"x: [{'[{}], ' * 500}]") == ["1:1: x: unknown key"]
 
 
 def test_listeners_at_any_port_may_have_one_address(file: Path) -> None:
-    """Each gets a port of its own."""
+    """With port 0 each listener gets its own port."""
     assert [
         listener.port for listener in config(file, "listen: [{port: 0}, {port: 0}]").listen
     ] == [
@@ -379,7 +385,7 @@ def test_listeners_at_any_port_may_have_one_address(file: Path) -> None:
 
 @pytest.mark.parametrize("text", ["listen: &a [*a]", "commands: &a {abcd: *a}"])
 def test_a_file_that_contains_itself_is_refused(file: Path, text: str) -> None:
-    """An alias of what it stands in is a problem like others, not an endless reading."""
+    """A recursive alias is an error, not an endless loop."""
     assert len(problems(file, text)) == 1
 
 
@@ -393,25 +399,25 @@ def test_a_file_that_contains_itself_is_refused(file: Path, text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("loader", [yaml_reader._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
-def test_a_file_that_is_no_text_is_refused(
+def test_a_file_that_is_not_text_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, loader: object, data: bytes, place: str
 ) -> None:
-    """Bytes that are not UTF-8, or that no text has, are a problem at their place."""
+    """Invalid UTF-8 and control characters are errors with a location."""
     monkeypatch.setattr(yaml_reader, "_LOADER", loader)
     file.write_bytes(data)
     [problem] = load(str(file)).problems
-    assert problem.startswith(f"{file}:{place}: not a text file in UTF-8: ")
+    assert problem.startswith(f"{file}:{place}: not a UTF-8 text file: ")
 
 
-def test_a_file_without_end_is_refused() -> None:
-    """A device that is named by mistake is not read until there is no memory left."""
-    with pytest.raises(OSError, match="more than 16 MiB"):
+def test_an_endless_file_is_refused() -> None:
+    """A device that is named by mistake is not read until memory is exhausted."""
+    with pytest.raises(OSError, match="larger than 16 MiB"):
         load("/dev/zero")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_file_may_have_a_byte_order_mark(file: Path, encoding: str) -> None:
-    """A file is read as YAML wants it, whatever editor wrote it."""
+    """All encodings that YAML defines are read."""
     file.write_bytes("log: {level: debug} # é".encode(encoding))
     assert load(str(file)).checked().config.log.level == "debug"
 
@@ -423,25 +429,25 @@ def test_a_file_may_have_a_byte_order_mark(file: Path, encoding: str) -> None:
 def test_a_file_that_is_nested_deeply_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, loader: object, text: str, column: int
 ) -> None:
-    """More than 64 levels are one problem, with and without the library in C."""
+    """More than 64 levels are one error, with and without libyaml."""
     monkeypatch.setattr(yaml_reader, "_LOADER", loader)
-    assert problems(file, text) == [f"1:{column}: not YAML: nested too deeply"]
+    assert problems(file, text) == [f"1:{column}: invalid YAML: nested more than 64 levels deep"]
 
 
 @pytest.mark.parametrize("loader", [yaml_reader._LOADER, yaml.BaseLoader])  # noqa: SLF001 - in C
 def test_a_file_that_is_nested_without_end_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, loader: object
 ) -> None:
-    """The library in C may look so far ahead that it is the first to say so."""
+    """The C library has a limit of its own, which it may reach first."""
     monkeypatch.setattr(yaml_reader, "_LOADER", loader)
     [problem] = problems(file, "[" * 100_000)
-    assert re.fullmatch(r"1:\d+: not YAML: .*nest.*", problem)
+    assert re.fullmatch(r"1:\d+: invalid YAML: .*nest.*", problem)
 
 
-def test_a_file_may_be_nested_as_deeply_as_makes_no_sense(file: Path) -> None:
-    """64 levels are read, and refused for what they are."""
+def test_a_file_may_be_nested_as_deeply_as_the_limit(file: Path) -> None:
+    """64 levels are read; the error is then that of their contents."""
     text = "[" * 64 + "]" * 64
-    assert problems(file, text) == ["1:1: expected keys and values, got a list"]
+    assert problems(file, text) == ["1:1: expected a mapping, got a list"]
 
 
 @pytest.mark.parametrize(
@@ -468,8 +474,8 @@ def test_a_file_may_be_nested_as_deeply_as_makes_no_sense(file: Path) -> None:
         ("|-\n      5", "5"),
     ],
 )
-def test_what_is_text_stays_text(file: Path, written: str, closes: str) -> None:
-    """YAML's old surprises do not bite: only numbers, true, false and null are not text."""
+def test_a_string_stays_a_string(file: Path, written: str, closes: str) -> None:
+    """Only numbers, true, false and null are other types, unlike in YAML 1.1."""
     commands = config(file, f"commands:\n  abcd:\n    close: {written}\n").commands
     assert commands[config_types.CommandName("abcd")] == Close(close=closes)
 
@@ -478,7 +484,7 @@ def test_what_is_text_stays_text(file: Path, written: str, closes: str) -> None:
     ("written", "clients"), [("010", 10), ("+5", 5), ("0", None), ("007", 7), ("&a 5", 5)]
 )
 def test_a_number_is_decimal(file: Path, written: str, clients: int | None) -> None:
-    """`010` is ten."""
+    """`010` is 10, not octal."""
     loaded = read(file, f"limits: {{clients: {written}}}")
     assert (loaded.config.limits.clients if clients else None) == clients
     assert bool(loaded.problems) is (clients is None)
@@ -488,28 +494,28 @@ def test_a_number_is_decimal(file: Path, written: str, clients: int | None) -> N
     ("written", "seconds"),
     [("5", 5), ("0.5", 0.5), (".5", 0.5), ("5.", 5), ("1e1", 10), ("1.5E+1", 15), ("2.5e-1", 0.25)],
 )
-def test_a_number_of_seconds_may_have_a_point(file: Path, written: str, seconds: float) -> None:
-    """Numbers are those of YAML 1.2."""
+def test_a_number_of_seconds_may_be_a_fraction(file: Path, written: str, seconds: float) -> None:
+    """Numbers have the syntax of YAML 1.2."""
     assert config(file, f"session: {{idle_timeout: {written}}}").session.idle_timeout == seconds
 
 
 def test_users_and_groups_are_those_of_the_machine(file: Path) -> None:
-    """Names that the machine knows can be used."""
+    """Existing names are accepted."""
     user, group = pwd.getpwall()[0].pw_name, grp.getgrall()[0].gr_name
     daemon = config(file, f"daemon: {{user: {user}, group: {group}}}").daemon
     assert (daemon.user, daemon.group) == (user, group)
 
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE", "false", "False", "FALSE"])
-def test_true_and_false_are_no_text(file: Path, word: str) -> None:
-    """The two are what YAML 1.2 makes of them, in its three spellings."""
+def test_true_and_false_are_not_strings(file: Path, word: str) -> None:
+    """This holds for the three spellings of YAML 1.2."""
     (problem,) = problems(file, f"commands: {{abcd: {{close: {word}}}}}")
-    assert problem.endswith(f"expected a text, got {word.lower()}")
+    assert problem.endswith(f'expected a string, got {word}: write "{word}"')
 
 
 @pytest.mark.parametrize("word", ["null", "Null", "NULL", "~", ""])
-def test_null_takes_away_what_may_be_missing(file: Path, word: str) -> None:
-    """Null, in all its spellings, is none: no deadline, no limit, no file, no command."""
+def test_null_removes_an_optional_value(file: Path, word: str) -> None:
+    """Null, in all spellings, means no timeout, no limit, no file and no command."""
     loaded = config(
         file,
         f"session: {{idle_timeout: {word} }}\nlimits: {{rate_per_source: {word} }}\n"
@@ -534,13 +540,13 @@ def test_null_takes_away_what_may_be_missing(file: Path, word: str) -> None:
         "commands: {}",
     ],
 )
-def test_what_is_empty_means_the_defaults(file: Path, text: str) -> None:
-    """A file, a section, a list or a listener without content is as if it was not there."""
+def test_an_empty_value_means_the_default(file: Path, text: str) -> None:
+    """An empty file, section, list or listener has the same effect as a missing one."""
     assert config(file, text) == Config()
 
 
-def test_a_file_changes_what_it_says_and_nothing_else(file: Path) -> None:
-    """Every kind of value is read, and what is not said has its default."""
+def test_keys_that_the_file_does_not_set_have_defaults(file: Path) -> None:
+    """Every type of value is read, and all other keys have their defaults."""
     loaded = config(
         file,
         """
@@ -584,8 +590,10 @@ commands: {date: {clock: "%F", timezone: UTC}, quit: null}
     ("folder", "absolute"),
     [(".", "{}/x"), ("./a/..", "{}/x"), ("..", "{}/../x"), ("/x//y/.", "/x/y/x")],
 )
-def test_a_relative_path_starts_at_the_file(file: Path, folder: str, absolute: str) -> None:
-    """Every path in the file, a Unix listener's too, is relative to the file's own folder."""
+def test_a_relative_path_starts_at_the_folder_of_the_file(
+    file: Path, folder: str, absolute: str
+) -> None:
+    """This holds for every path in the file, also for the address of a Unix socket."""
     one, two, three, four = (f"{folder}/{name}" for name in ("x", "x.pid", "x.sock", "x.log"))
     loaded = config(
         file,
@@ -606,17 +614,19 @@ def test_a_relative_path_starts_at_the_file(file: Path, folder: str, absolute: s
         ("listen:\n- address: unix:{}", "2:12: listen[0].address"),
     ],
 )
-def test_the_path_of_a_socket_is_measured_as_a_whole(file: Path, text: str, place: str) -> None:
-    """A relative one that fits may not fit behind the file's folder."""
+def test_the_limit_of_a_socket_path_applies_to_the_absolute_path(
+    file: Path, text: str, place: str
+) -> None:
+    """A short relative path can be too long with the folder of the file."""
     path = "s" * 100
     whole = file.parent / path
     said = f"{file}:{place}: the path of a Unix socket has at most 107 bytes, "
-    said += f"and {whole} has {len(str(whole))}"
+    said += f"but {whole} has {len(str(whole))}"
     assert read(file, text.format(path)).problems == [said]
 
 
-def test_where_there_is_a_problem_there_is_the_default(file: Path) -> None:
-    """A command such as `stop` can do with what can be read of a file with problems."""
+def test_a_value_with_an_error_has_its_default(file: Path) -> None:
+    """A command such as `stop` uses the valid values of a file with errors."""
     loaded = read(file, "daemon: {pidfile: x, umask: 9}\nlog: {level: debug}\nlisten: []\n")
     assert loaded.config.listen == Config().listen
     loaded = read(file, "daemon: {pidfile: x, umask: 9}\nlog: {level: debug}\n")
@@ -626,7 +636,7 @@ def test_where_there_is_a_problem_there_is_the_default(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sure"),
+    ("text", "reliable"),
     [
         ("", True),
         ("limits: {clients: 5}", True),
@@ -650,13 +660,13 @@ def test_where_there_is_a_problem_there_is_the_default(file: Path) -> None:
         ("daemon: {pidfile: x", False),
     ],
 )
-def test_a_file_with_problems_may_still_say_which_daemon_is_meant(
-    file: Path, text: str, *, sure: bool
+def test_a_value_is_reliable_unless_an_error_may_concern_it(
+    file: Path, text: str, *, reliable: bool
 ) -> None:
-    """It says where the pidfile is, unless that is what is wrong, or may be."""
+    """The pidfile of a file with errors is reliable if no error and no unknown key may be it."""
     loaded = read(file, text)
-    assert loaded.is_sure_of("daemon.pidfile") == sure
-    if sure:
+    assert loaded.is_reliable("daemon.pidfile") == reliable
+    if reliable:
         given = str(file.parent / "x") if "pidfile" in text else Daemon().pidfile
         assert loaded.config.daemon.pidfile == given
 
@@ -675,20 +685,20 @@ def test_a_file_with_problems_may_still_say_which_daemon_is_meant(
         "access: {allow: 10.0.0.0/8}",
     ],
 )
-def test_a_list_with_a_problem_is_not_half_there(file: Path, text: str) -> None:
-    """Of networks or commands that are not all understood, none is taken."""
+def test_a_list_with_an_error_is_not_used_in_part(file: Path, text: str) -> None:
+    """If one network or command is invalid, the whole list has its default."""
     loaded = read(file, text)
     assert (len(loaded.problems), loaded.config) == (1, Config())
 
 
 @pytest.mark.parametrize("text", ["log: !x", "log: {file: !x }"])
-def test_a_tag_does_not_make_a_default(file: Path, text: str) -> None:
-    """What is tagged is never taken for nothing, so that it would be passed over."""
+def test_a_tag_is_an_error_where_the_value_is_empty(file: Path, text: str) -> None:
+    """A tagged empty value is not ignored like an empty value without a tag."""
     assert len(problems(file, text)) == 1
 
 
-def test_the_keys_that_are_given_are_known_by_line(file: Path) -> None:
-    """It is known what the file says itself, even where it says what the default is."""
+def test_the_keys_that_the_file_sets_have_their_lines(file: Path) -> None:
+    """So do keys that are set to their defaults."""
     text = """\
 listen:
 - {}
@@ -704,7 +714,7 @@ commands:
     close: x
 x: 1
 """
-    assert read(file, text).given == {
+    assert read(file, text).key_lines == {
         "listen": 1,
         "listen[0]": 2,
         "listen[1]": 3,
@@ -720,21 +730,21 @@ x: 1
     }
 
 
-def test_without_a_file_there_are_the_defaults() -> None:
-    """No file is no problem."""
+def test_without_a_file_the_result_is_the_defaults() -> None:
+    """Without a file there are no errors."""
     assert load(None).checked() == ConfigResult(Config(), None, [], {})
 
 
-def test_a_file_that_cannot_be_read_is_an_error_of_the_system(tmp_path: Path) -> None:
-    """What is not there, or is no file, is for the caller to explain."""
+def test_a_file_that_cannot_be_read_raises_oserror(tmp_path: Path) -> None:
+    """The caller reports a missing file and a folder."""
     with pytest.raises(FileNotFoundError):
         load(str(tmp_path / "none.yaml"))
     with pytest.raises(IsADirectoryError):
         load(str(tmp_path))
 
 
-def test_a_checked_configuration_has_no_problems(file: Path) -> None:
-    """Whoever wants a configuration without problems gets it, or all of them."""
+def test_a_checked_configuration_has_no_errors(file: Path) -> None:
+    """`checked` returns the result itself, or raises ConfigError with all errors."""
     good, bad = read(file, "log: {}"), read(file, "x: 1\ny: 2")
     assert good.checked() is good
     assert good.file == str(file)
@@ -746,7 +756,7 @@ def test_a_checked_configuration_has_no_problems(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("explicit", "variable", "system", "found"),
+    ("config_path", "variable", "system", "found"),
     [
         ("a.yaml", "/b.yaml", True, "{}/a.yaml"),
         ("/a.yaml", None, False, "/a.yaml"),
@@ -757,16 +767,16 @@ def test_a_checked_configuration_has_no_problems(file: Path) -> None:
         ("", "", False, None),
     ],
 )
-def test_a_file_is_looked_for_in_order(  # noqa: PLR0913 - a table
+def test_the_file_is_searched_in_order(  # noqa: PLR0913 - a table
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    explicit: str | None,
+    config_path: str | None,
     variable: str | None,
     *,
     system: bool,
     found: str | None,
 ) -> None:
-    """The one that is named comes first, then the environment's, then the system's, then none."""
+    """-c comes first, then $TETRAD_CONFIG, then the system's file if it exists, then none."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "SYSTEM_CONFIGURATION", str(tmp_path / "system.yaml"))
     monkeypatch.delenv("TETRAD_CONFIG", raising=False)
@@ -774,15 +784,15 @@ def test_a_file_is_looked_for_in_order(  # noqa: PLR0913 - a table
         monkeypatch.setenv("TETRAD_CONFIG", variable)
     if system:
         (tmp_path / "system.yaml").touch()
-    assert paths.configuration(explicit) == (found and found.format(tmp_path))
+    assert paths.configuration(config_path) == (found and found.format(tmp_path))
 
 
-def test_the_system_s_file_is_in_etc() -> None:
-    """The last place to look is where a system keeps its configuration."""
+def test_the_file_of_the_system_is_in_etc() -> None:
+    """Its path is fixed."""
     assert paths.SYSTEM_CONFIGURATION == "/etc/tetrad/tetrad.yaml"
 
 
-# Configurations at random. Texts leave out what is told in the notes of `texts`.
+# Random configurations
 
 words = st.sampled_from(
     ["no", "010", "22:00", "~", "null", "=", "<<", "#", "- a", "x: y", " ", "\n"]
@@ -799,12 +809,12 @@ networks = st.ip_addresses().map(str).map(config_types.Network.parse)
 
 
 def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Make none at times."""
+    """Generate values or None."""
     return st.none() | values
 
 
 arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85"), max_size=9).map(
-    programs.Argument
+    config_types.Argument
 )
 listeners = st.builds(
     Listener,
@@ -815,7 +825,7 @@ listeners = st.builds(
 ) | st.builds(
     Listener,
     address=sockets.map(lambda path: config_types.Address(f"unix:{path}")),
-    reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(answers.Terminator),
+    reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(config_types.Terminator),
 )
 commands = (
     st.builds(
@@ -827,10 +837,12 @@ commands = (
     | st.builds(FixedText, text=texts)
     | st.builds(
         Run,
-        run=st.lists(arguments, max_size=3).map(lambda more: [programs.Argument("true"), *more]),
-        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(programs.Variable), arguments),
+        run=st.lists(arguments, max_size=3).map(
+            lambda more: [config_types.Argument("true"), *more]
+        ),
+        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(config_types.Variable), arguments),
         timeout=durations,
-        max_output=st.integers(1, 1 << 30).map(answers.Size),
+        max_output=st.integers(1, 1 << 30).map(config_types.Size),
         on_error=maybe(texts),
     )
 )
@@ -878,25 +890,25 @@ configurations = st.builds(
 
 
 @given(configurations)
-def test_what_is_dumped_loads_back_to_the_same(
+def test_a_dump_loads_back_to_the_same(
     tmp_path_factory: pytest.TempPathFactory, configuration: Config
 ) -> None:
-    """A dump is a file that means the same, wherever it is put."""
+    """A dump is a file with the same meaning in any folder."""
     file = tmp_path_factory.getbasetemp() / "dump.yaml"
     loaded = read(file, dump(configuration))
     assert (loaded.problems, loaded.config) == ([], configuration)
 
 
 @pytest.mark.parametrize("text", ["1e3", "1", "0o7", "null", "true", "~", "", "12:30", "1.", "no"])
-def test_a_text_stays_a_text_in_a_dump(file: Path, text: str) -> None:
-    """Also one that would be a number if it stood there without quotes."""
-    command = Run(run=[programs.Argument("true"), programs.Argument(text)])
+def test_a_string_stays_a_string_in_a_dump(file: Path, text: str) -> None:
+    """A string that looks like another type is quoted."""
+    command = Run(run=[config_types.Argument("true"), config_types.Argument(text)])
     configuration = Config(commands={config_types.CommandName("true"): command})
     assert read(file, dump(configuration)).checked().config == configuration
 
 
-def test_a_dump_says_every_key() -> None:
-    """An operator can see in a dump what there is to be said."""
+def test_a_dump_has_every_key() -> None:
+    """A dump shows all keys with their effective values."""
     dumped = yaml.safe_load(dump(Config()))
     assert list(dumped) == list(Config.__struct_fields__)
     assert list(dumped["daemon"]) == list(Daemon.__struct_fields__)
@@ -914,20 +926,20 @@ def test_a_dump_says_every_key() -> None:
     assert dumped["commands"]["quit"] == {"close": "quit"}
 
 
-def test_tags_may_say_what_is_so_anyway(file: Path) -> None:
-    """Text, lists and mappings may be called so."""
+def test_tags_of_strings_lists_and_mappings_are_accepted(file: Path) -> None:
+    """Tags that do not change a type have no effect."""
     loaded = config(file, "!!map\nlisten: !!seq [!!map {service: !!str echo}]")
     assert [listener.service for listener in loaded.listen] == ["echo"]
 
 
 def test_a_dump_is_readable() -> None:
-    """Letters of all languages stand for themselves, and a line is broken when it is long."""
+    """Letters are not escaped, and only lines longer than 100 characters are broken."""
     text = "é " * 45 + "é"
     configuration = Config(commands={config_types.CommandName("long"): Close(close=text)})
     assert f"    close: {text}\n" in dump(configuration)
 
 
-def test_a_dump_says_no_port_of_a_unix_socket() -> None:
-    """What a Unix socket does not have is left out."""
+def test_a_dump_has_no_port_for_a_unix_socket() -> None:
+    """A null port would be an error when the dump is read."""
     listener = Listener(address=config_types.Address("unix:/x"))
     assert "port" not in yaml.safe_load(dump(Config(listen=[listener])))["listen"][0]

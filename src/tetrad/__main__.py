@@ -1,8 +1,8 @@
-"""The command `tetrad`, which is `python -m tetrad`."""
+"""The entry point of the command `tetrad` and of `python -m tetrad`."""
 
 from tetrad.system.lean_signal import signal
 
-# Until there is somebody to tell of it, Ctrl-C ends us without a word.
+# Until `tetrad.cli.main` handles it, Ctrl-C ends the process without a traceback.
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from processes import run
-from tetrad.cli import log_reader
+from tetrad.cli import logs
 from tetrad.launch import socket_activation
 from tetrad.system.sd_notify import Notifier
 
@@ -86,7 +86,7 @@ def test_tetrad_logs_shows_a_damaged_log(
             ran = run_in_process(capsysbinary, "logs", "-c", asked.file, *wanted)
             assert (ran.status, ran.err) == (0, ""), (data, older, wanted)
             for line in data.split(b"\n"):
-                shown = log_reader.render(line, terminal=True, colour=False).decode()
+                shown = logs.render(line, terminal=True, colour=False).decode()
                 assert shown.isprintable(), line
 
 
@@ -104,7 +104,7 @@ def test_a_deeply_nested_field_is_shown(depth: int, deep: str) -> None:
     for _ in range(depth):
         value = deep % value
     line = b'{"timestamp":"2026-11-22T16:18:34Z","level":"info","event":"x","y":%b}'
-    assert log_reader.render(line % value.encode(), terminal=True, colour=False)
+    assert logs.render(line % value.encode(), terminal=True, colour=False)
 
 
 PIDFILES = (b"4711\n", b"", b"1\n", b"\0\0\0\0\n", b"-1\n", b"dear diary,\n" * 9)

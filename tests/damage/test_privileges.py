@@ -257,7 +257,9 @@ def assert_is_refused(served: Daemon, *words: str) -> None:
     ran = served.tetrad("reload")
     assert (ran.status, ran.out) == (78, "")
     (error,) = served.wait_for("server.reload_failed")["errors"]
-    assert ran.err == (f"tetrad: not reloaded; the old configuration serves on\ntetrad: {error}\n")
+    assert ran.err == (
+        f"tetrad: not reloaded; the old configuration stays in effect\ntetrad: {error}\n"
+    )
     assert all(word in error for word in words), error
     with served.connect(host=PLACE).socket as client:
         client.sendall(b"time")

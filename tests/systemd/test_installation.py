@@ -28,7 +28,7 @@ def test_a_second_installation_changes_nothing(reinstalled: Service) -> None:
     first = reinstalled.container.tetrad("install")
     second = reinstalled.container.tetrad("install")
     assert f"wrote {CONFIGURATION}" in first.out
-    assert "everything is in place already" in second.out
+    assert "already installed, nothing changed" in second.out
     assert "wrote" not in second.out
 
 
@@ -43,4 +43,7 @@ def test_an_installed_service_starts_and_is_removed(reinstalled: Service) -> Non
     for left in (CONFIGURATION, LOG):
         reinstalled.container.do("test", "-e", left)
     reinstalled.container.do("id", "tetrad")
-    assert reinstalled.container.tetrad("uninstall").out == "tetrad: nothing of it is installed\n"
+    assert (
+        reinstalled.container.tetrad("uninstall").out
+        == "tetrad: not installed, nothing to remove\n"
+    )

@@ -1,4 +1,7 @@
-"""The command line: the only printer, and the only owner of exit statuses."""
+"""The command line: the only folder that prints, and that decides about exit statuses.
+
+Only a command that runs imports its module, and with it yaml and msgspec: `--help` needs neither.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,24 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from tetrad.cli.exit_status import BAD_CONFIGURATION, FAILURE, INTERRUPTED, OK, CommandError, remark
+from tetrad.cli.exit_status import (
+    BAD_CONFIGURATION,
+    FAILURE,
+    INTERRUPTED,
+    OK,
+    CommandError,
+    print_error,
+)
 from tetrad.cli.parser import parser
-from tetrad.config.result import ConfigError
+from tetrad.config.diagnostics import ConfigError
 from tetrad.system.sd_notify import Notifier
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+    Function = Callable[[argparse.Namespace], int]
 
 DEBUG_VARIABLE = "TETRAD_DEBUG"
 
@@ -24,25 +37,25 @@ DEBUG_VARIABLE = "TETRAD_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status."""
     _open_standard_streams()
-    manager = Notifier(os.environ.get("NOTIFY_SOCKET"))
+    service_manager = Notifier(os.environ.get("NOTIFY_SOCKET"))
     try:
-        with _interruptible():
-            status = _run(arguments, manager)
+        with _keyboard_interrupts():
+            status = _run(arguments, service_manager)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:
         if DEBUG_VARIABLE in os.environ:
             raise
-        _complain(manager, f"a defect in tetrad: {error!r}; set {DEBUG_VARIABLE}=1 to see where")
+        _report(service_manager, f"internal error: {error!r}; {DEBUG_VARIABLE}=1 shows where")
         status = FAILURE
     sys.exit(_flush(status))
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Have Ctrl-C raise KeyboardInterrupt, where it would end us without a word.
+def _keyboard_interrupts() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt instead of ending the process.
 
-    A start that has succeeded has it do nothing, until that is said.
+    After a successful start another handler ignores it until the success is printed; that stays.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_DFL:
@@ -54,32 +67,63 @@ def _interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _run(arguments: Sequence[str] | None, manager: Notifier) -> int:
-    """Run a command, and tell what went wrong, if anything did."""
+def _run(arguments: Sequence[str] | None, service_manager: Notifier) -> int:
+    """Run a command, report its error if it fails, and return its exit status."""
     try:
         options = parser().parse_args(arguments)
-        status: int = options.command(options)
-    except SystemExit as leaving:  # after --help, or a usage error
-        return leaving.code if isinstance(leaving.code, int) else FAILURE
+        return _function(options.command)(options)
+    except SystemExit as exiting:  # after --help, or a usage error
+        return exiting.code if isinstance(exiting.code, int) else FAILURE
     except CommandError as error:
-        _complain(manager, str(error))
+        _report(service_manager, str(error))
         return error.status
     except ConfigError as error:
-        _complain(manager, *error.problems)
+        _report(service_manager, *error.problems)
         return BAD_CONFIGURATION
     except BrokenPipeError:
-        return FAILURE  # whoever read our output has left
+        return FAILURE  # the reader of the output has closed it, as head(1) does
     except OSError as error:
-        # What no command expects: standard output is full, the working directory is gone.
+        # Such as a full standard output, or a working directory that was removed.
         if error.filename is not None or _is_writable(sys.stdout):
-            what = error.filename or "input or output"
-            _complain(manager, f"{what}: {reason_of(error)}")
+            name = error.filename or "input or output"
+            _report(service_manager, f"{name}: {reason_of(error)}")
         return FAILURE
-    return status
+
+
+def _function(command: str) -> Function:  # noqa: C901, PLR0912 - a table of lazy imports
+    """Import and return the function of a command."""
+    match command:
+        case "run":
+            from tetrad.cli.start_stop import run as function
+        case "start":
+            from tetrad.cli.start_stop import start as function
+        case "stop":
+            from tetrad.cli.start_stop import stop as function
+        case "restart":
+            from tetrad.cli.start_stop import restart as function
+        case "reload":
+            from tetrad.cli.reload_upgrade import reload as function
+        case "upgrade":
+            from tetrad.cli.reload_upgrade import upgrade as function
+        case "status":
+            from tetrad.cli.status import status as function
+        case "logs":
+            from tetrad.cli.logs import logs as function
+        case "explain":
+            from tetrad.cli.explain import explain as function
+        case "check":
+            from tetrad.cli.check import check as function
+        case "client":
+            from tetrad.cli.client import client as function
+        case "install":
+            from tetrad.cli.install import install as function
+        case "uninstall":
+            from tetrad.cli.install import uninstall as function
+    return function
 
 
 def _is_writable(stream: TextIO) -> bool:
-    """Tell whether what is left in a stream can be written; if not, `_flush` tells why."""
+    """Tell whether the buffer of a stream can be written; if not, `_flush` reports why."""
     try:
         stream.flush()
     except OSError:
@@ -88,34 +132,37 @@ def _is_writable(stream: TextIO) -> bool:
 
 
 def _flush(status: int) -> int:
-    """Write what is left of the output; return the status, unless that was not to be written.
+    """Write the buffered output; return the status, or FAILURE if that was not possible.
 
-    The interpreter would say more about it than an operator wants to know.
+    Left to the interpreter, a failure would print a traceback.
     """
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _abandon(sys.stdout)  # that nobody reads it does not make it wrong
+        _discard(sys.stdout)  # not an error: the reader wants no more
     except OSError as error:
-        _abandon(sys.stdout)
-        remark(f"standard output: {reason_of(error)}")
+        _discard(sys.stdout)
+        print_error(f"standard output: {reason_of(error)}")
         status = FAILURE if status == OK else status
     try:
         sys.stderr.flush()
     except OSError:
-        _abandon(sys.stderr)
+        _discard(sys.stderr)
     return status
 
 
-def _abandon(stream: TextIO) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _discard(stream: TextIO) -> None:
+    """Redirect a stream to /dev/null, where the interpreter flushes it without an error."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _open_standard_streams() -> None:
-    """Have descriptors 0 to 2 taken, should whoever started us have closed them.
+    """Open /dev/null for each of the descriptors 0 to 2 that is closed, and set up the streams.
 
-    What cannot be written in the terminal's encoding is escaped. $PYTHONUNBUFFERED changes nothing:
-    argparse overlooks that its help cannot be written where that is found out at once.
+    Characters that the terminal's encoding lacks are escaped. $PYTHONUNBUFFERED is overridden:
+    argparse ignores the error if its help cannot be written at once.
     """
     try:
         fd = os.open(os.devnull, os.O_RDWR)
@@ -124,7 +171,7 @@ def _open_standard_streams() -> None:
     while fd <= 2:  # noqa: PLR2004 - standard error
         fd = os.open(os.devnull, os.O_RDWR)
     os.close(fd)
-    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - kept for good
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - open until the process exits
     sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -133,8 +180,8 @@ def _open_standard_streams() -> None:
         )
 
 
-def _complain(manager: Notifier, *messages: str) -> None:
-    """Say what is wrong: here, and in the service manager's status of what it had us do."""
+def _report(service_manager: Notifier, *messages: str) -> None:
+    """Print errors, and set the status that `systemctl status` shows for the unit."""
     for message in messages:
-        remark(message)
-    manager.status("; ".join(messages))
+        print_error(message)
+    service_manager.status("; ".join(messages))

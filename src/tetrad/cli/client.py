@@ -1,4 +1,7 @@
-"""The client of the two originals: a conversation with a tetrad, by hand or in words."""
+"""`tetrad client`: sends words to a daemon and prints the replies, or does so interactively.
+
+The interactive dialogs are those of the two programs that tetrad reproduces.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,52 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Self
 
+from tetrad.cli.exit_status import FAILURE, OK, CommandError
+from tetrad.system.text import reason_of
+
 if TYPE_CHECKING:
+    import argparse
     import ssl
     from collections.abc import Iterable, Iterator
 
-CONNECT_SECONDS = 10.0
-REST_SECONDS = 0.05
-"""An answer has no end mark: it has ended when nothing comes for so long."""
+CONNECT_TIMEOUT_SECONDS = 10.0
+
+REPLY_END_SECONDS = 0.05
+"""A reply has no end mark: it is complete when no more data arrives for this long."""
 
 _READ_BYTES = 65536
 
 
-class ConversationError(Exception):
-    """The other end cannot be reached, or talked to: the text is its name."""
+class ClientError(Exception):
+    """The connection failed; the text is the name of the peer, `reason` the cause."""
 
     def __init__(self, name: str, reason: OSError) -> None:
         super().__init__(name)
         self.reason = reason
 
 
-class Connection:
-    """A connected socket, as a context manager. Raises TalkError.
+def client(options: argparse.Namespace) -> int:
+    """Connect to a daemon and send it words."""
+    tls = options.tls or options.ca or options.cert or options.insecure
+    try:
+        context = _tls_context(options) if tls else None
+        with Connection(options.host, options.port, options.timeout, context) as connection:
+            if options.words:
+                for reply in replies(connection, options.service, options.words):
+                    print(reply, flush=True)
+            else:
+                print(f"CLIENT >> socket connect to {connection.name}")
+                dialog = _echo_dialog if options.service == "echo" else _command_dialog
+                dialog(connection)
+    except ClientError as error:
+        raise CommandError(f"{error}: {_reason(error.reason)}", FAILURE) from None
+    return OK
 
-    `timeout` is how many seconds a command may take to be answered; an unknown one never is.
+
+class Connection:
+    """A connected socket, as a context manager. Its methods raise ClientError.
+
+    `timeout` is how many seconds to wait for a reply; an unknown command gets none.
     """
 
     def __init__(
@@ -42,12 +68,14 @@ class Connection:
         self.name = host
         if not host.startswith("unix:"):
             self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        with self._talking():
+        with self._errors_named():
             self._connect(host, port)
             if context is not None:
                 plain = self._socket
+                # The certificate of a server at a Unix socket is for this host.
+                name = "localhost" if host.startswith("unix:") else host
                 try:
-                    self._socket = context.wrap_socket(plain, server_hostname=_name_of(host))
+                    self._socket = context.wrap_socket(plain, server_hostname=name)
                 except OSError:
                     plain.close()
                     raise
@@ -55,104 +83,100 @@ class Connection:
     def _connect(self, host: str, port: int) -> None:
         if host.startswith("unix:"):
             self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(CONNECT_SECONDS)
-            self._socket.connect(host.removeprefix("unix:"))
+            self._socket.settimeout(CONNECT_TIMEOUT_SECONDS)
+            try:
+                self._socket.connect(host.removeprefix("unix:"))
+            except OSError:
+                self._socket.close()
+                raise
         else:
             try:
-                self._socket = socket.create_connection((host, port), CONNECT_SECONDS)
+                self._socket = socket.create_connection((host, port), CONNECT_TIMEOUT_SECONDS)
             except UnicodeError:
-                raise OSError(errno.EINVAL, "not the name of a host") from None
+                raise OSError(errno.EINVAL, "not a valid host name") from None
 
     @contextlib.contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Have what goes wrong told apart from what our own input and output may meet."""
+    def _errors_named(self) -> Iterator[None]:
+        """Raise ClientError for an error of the connection, unlike one of standard output."""
         try:
             yield
         except OSError as error:
-            raise ConversationError(self.name, error) from None
+            raise ClientError(self.name, error) from None
 
     def __enter__(self) -> Self:
-        """Be used."""
+        """Return the connection."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close the connection."""
         self._socket.close()
 
     def command(self, word: str) -> bytes | None:
-        """Send a command, and return its answer; None if the connection is closed."""
-        answer = b""
-        with self._talking():
+        """Send a command and return its reply, or None if the server closed the connection."""
+        reply = b""
+        with self._errors_named():
             self._socket.sendall(os.fsencode(word))
             self._socket.settimeout(self._timeout)
             try:
                 while data := self._socket.recv(_READ_BYTES):
-                    answer += data
-                    self._socket.settimeout(REST_SECONDS)
+                    reply += data
+                    self._socket.settimeout(REPLY_END_SECONDS)
             except TimeoutError:
-                return answer
-        return answer or None
+                return reply
+        return reply or None
 
     def echo(self, text: str) -> bytes | None:
-        """Send a text, and return as many bytes as it has; None if the connection is closed."""
+        """Send a text and return as many bytes, or None if the server closed the connection."""
         sent = os.fsencode(text)
-        answer = b""
-        with self._talking():
-            self._socket.settimeout(CONNECT_SECONDS)
+        reply = b""
+        with self._errors_named():
+            self._socket.settimeout(CONNECT_TIMEOUT_SECONDS)
             self._socket.sendall(sent)
-            while len(answer) < len(sent):
+            while len(reply) < len(sent):
                 data = self._socket.recv(_READ_BYTES)
                 if not data:
                     return None
-                answer += data
-        return answer
+                reply += data
+        return reply
 
 
-def say(connection: Connection, service: str, words: Iterable[str]) -> Iterator[str]:
-    """Send words, and return what each was answered; those without an answer give nothing."""
+def replies(connection: Connection, service: str, words: Iterable[str]) -> Iterator[str]:
+    """Send words and yield their replies as lines; a word without a reply yields nothing."""
     for word in words:
-        answer = connection.echo(word) if service == "echo" else connection.command(word)
-        if answer is None:
+        reply = connection.echo(word) if service == "echo" else connection.command(word)
+        if reply is None:
             return
-        if answer:
-            yield _text(answer) if service == "echo" else _line(answer)
+        if reply:
+            yield _text(reply) if service == "echo" else _line(reply)
 
 
-def converse(connection: Connection, service: str) -> None:
-    """Let a person type, line by line, until they or the server end it."""
-    print(f"CLIENT >> socket connect to {connection.name}")
-    if service == "echo":
-        _converse_in_echoes(connection)
-    else:
-        _converse_in_commands(connection)
-
-
-def _converse_in_commands(connection: Connection) -> None:
-    for word in _lines("CLIENT >> Enter command time or quit : "):
+def _command_dialog(connection: Connection) -> None:
+    for word in _input_lines("CLIENT >> Enter command time or quit : "):
         print(f"CLIENT >> Input command : {_text(os.fsencode(word))}")
-        answer = connection.command(word) if word else b""
+        reply = connection.command(word) if word else b""
         if word == "quit":
             return
-        if answer is None:
-            print("CLIENT >> the server has closed the connection")
+        if reply is None:
+            print("CLIENT >> the server closed the connection")
             return
-        if answer:
-            print(f"CLIENT >> received data : {_line(answer)}")
+        if reply:
+            print(f"CLIENT >> received data : {_line(reply)}")
 
 
-def _converse_in_echoes(connection: Connection) -> None:
-    for line in _lines(""):
-        answer = connection.echo(line) if line else b""
-        if answer is None:
-            print("CLIENT >> the server has closed the connection")
+def _echo_dialog(connection: Connection) -> None:
+    for line in _input_lines(""):
+        reply = connection.echo(line) if line else b""
+        if reply is None:
+            print("CLIENT >> the server closed the connection")
             return
-        print(f"Server: {_text(answer)}")
+        print(f"Server: {_text(reply)}")
         if line == "END":
             print("END ^^")
             return
 
 
-def _lines(prompt: str) -> Iterator[str]:
+def _input_lines(prompt: str) -> Iterator[str]:
+    """Yield the lines of standard input without their ends; `prompt` is printed before each."""
     while True:
         print(prompt, end="", flush=True)
         line = sys.stdin.buffer.readline()
@@ -162,15 +186,40 @@ def _lines(prompt: str) -> Iterator[str]:
         yield os.fsdecode(line.rstrip(b"\r\n"))
 
 
-def _name_of(host: str) -> str:
-    """Return what the server's certificate has to be about; a Unix socket is this machine's."""
-    return "localhost" if host.startswith("unix:") else host
+def _text(reply: bytes) -> str:
+    return reply.decode("utf-8", "backslashreplace")
 
 
-def _text(answer: bytes) -> str:
-    return answer.decode("utf-8", "backslashreplace")
+def _line(reply: bytes) -> str:
+    """Return a reply without the line end of `reply_terminator`, as it is printed as a line."""
+    return _text(reply).removesuffix("\n").removesuffix("\r")
 
 
-def _line(answer: bytes) -> str:
-    """Return an answer without the line ending that it may have: a line is what it is shown in."""
-    return _text(answer).removesuffix("\n").removesuffix("\r")
+def _tls_context(options: argparse.Namespace) -> ssl.SSLContext:
+    """Return the TLS context of the options. Raises CommandError or OSError."""
+    import ssl
+
+    files = [file for file in (options.ca, options.cert, options.key) if file]
+    for file in files:
+        os.close(os.open(file, os.O_RDONLY))  # unlike ssl's, the OSError has the file's name
+    context = ssl.create_default_context()
+    if options.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        if options.ca:
+            context.load_verify_locations(options.ca)
+        if options.cert:
+            context.load_cert_chain(options.cert, options.key)
+    except ssl.SSLError as error:
+        raise CommandError(f"{', '.join(files)}: {_reason(error)}", FAILURE) from None
+    return context
+
+
+def _reason(error: OSError) -> str:
+    """Return the reason of an error of the connection or of TLS."""
+    import ssl
+
+    from tetrad.tls.errors import words
+
+    return words(error) if isinstance(error, ssl.SSLError) else reason_of(error)

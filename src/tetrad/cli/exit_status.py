@@ -1,4 +1,4 @@
-"""Exit statuses, how a command fails, and what it remarks beside its output."""
+"""Exit statuses, the error that ends a command with one, and messages on standard error."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PERMISSION = 4
 NOT_RUNNING = 7
 BAD_CONFIGURATION = 78
 STATUS_RUNNING, STATUS_DEAD, STATUS_STOPPED, STATUS_UNKNOWN = 0, 1, 3, 4
-"""As the Linux Standard Base has them."""
+"""Of `tetrad status`, as the Linux Standard Base defines them for init scripts."""
 
 
 def of_signal(number: int) -> int:
-    """Return the status of a command that a signal has ended, as shells have it."""
+    """Return the exit status of a command that a signal interrupted, as shells report it."""
     return 128 + number
 
 
@@ -27,14 +27,14 @@ HUNG_UP, INTERRUPTED, TERMINATED = map(of_signal, (signal.SIGHUP, signal.SIGINT,
 
 
 class CommandError(Exception):
-    """A command failed; the text is for standard error."""
+    """A command failed: a message for standard error, and the exit status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
 
 
-def remark(text: str) -> None:
-    """Say something on standard error; nothing depends on whether that can be written."""
+def print_error(text: str) -> None:
+    """Print a line on standard error; an error of the stream itself is ignored."""
     with contextlib.suppress(OSError):
         print(escape_unprintable(f"tetrad: {text}"), file=sys.stderr)

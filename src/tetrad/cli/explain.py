@@ -1,118 +1,129 @@
-"""Whether a client from there would be let in: by which rule, and how near to which limit."""
+"""`tetrad explain`: whether a client of an address would be let in now, and why.
+
+If the daemon runs, it decides. The file then only shows where a rule is, and whether it has changed
+since the daemon read it.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import Struct
+from msgspec import UNSET
 
-from tetrad.config.types import Duration
+from tetrad.cli.configuration import load, running_pid
+from tetrad.cli.exit_status import FAILURE, OK, STATUS_UNKNOWN, CommandError
+from tetrad.config.types import Duration, unmapped
+from tetrad.ipc import control_client
+from tetrad.ipc.access_list import AccessList
+from tetrad.ipc.control_messages import AdmissionReport
+from tetrad.launch import runtime_config
+from tetrad.system import addresses
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from tetrad.config.result import ConfigResult
+    from tetrad.ipc.runtime_config import AccessRule
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class AdmissionReport(Struct, frozen=True):
-    """What a running daemon says of an address; None is no limit.
+class Finding(NamedTuple):
+    """What one check of the admission gives: whether the client passes, and why."""
 
-    `rate_limit` is a count and its seconds, `wait` the seconds until the next may come.
-    """
-
-    access: bool
-    clients: int
-    clients_limit: int
-    from_source: int
-    from_source_limit: int | None
-    rate_limit: tuple[int, int] | None
-    wait: float
+    passes: bool
+    text: str
 
 
-class Verdict(NamedTuple):
-    """Whether a client would be let in, and why, in lines for a person."""
-
-    allowed: bool
-    lines: list[str]
-
-
-class Rule(NamedTuple):
-    """A network of one of the two lists, and where it stands."""
-
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network
-    allow: bool
-    place: str
-
-
-def explain(loaded: ConfigResult, address: Address, outlook: AdmissionReport | None) -> Verdict:
-    """Judge an address by the file and, if a daemon runs, by what that one says, which decides."""
-    allowed, access = _access(loaded, address)
-    if outlook is None:
-        findings = [(allowed, access), (True, "no daemon runs, so no limit is near")]
-    elif outlook.access == allowed:
-        findings = [(allowed, access), *_limits(loaded, outlook)]
+def explain(options: argparse.Namespace) -> int:
+    """Print whether a client of an address would be let in, and the finding of each check."""
+    result = load(options).checked()
+    address = unmapped(options.address)
+    access_list = AccessList(runtime_config.access_rules(result.config.access))
+    source = addresses.parse(str(address))
+    rule, allowed = access_list.rule(*source), access_list.allows(*source)
+    access = Finding(allowed, _access_text(result, rule, allowed=allowed))
+    has_changed = False
+    if running_pid(result) is None:
+        findings = [access, Finding(passes=True, text="limits: not checked, no daemon is running")]
     else:
-        word = "lets it in" if outlook.access else "keeps it out"
-        change = f"{access}; but the daemon, not reloaded since, {word}"
-        findings = [(outlook.access, change), *_limits(loaded, outlook)]
-    if outlook is not None and _has_other_limits(loaded, outlook):
-        findings.append((True, "the daemon has other limits than the file: tetrad reload"))
-    verdict = all(fine for fine, _ in findings)
-    lines = [f"  {'ok' if fine else 'NO'}  {text}" for fine, text in findings]
-    return Verdict(verdict, [f"{address}: {'let in' if verdict else 'refused'}", *lines])
+        report = _ask_daemon(result, address)
+        name = None if rule is None else rule["name"]
+        if report.access != allowed or report.rule not in {name, UNSET}:
+            access, has_changed = _access_of_daemon(report), True
+        findings = [access, *_limits(result, report)]
+        has_changed = has_changed or _has_other_limits(result, report)
+    is_let_in = all(finding.passes for finding in findings)
+    print(f"{address}: {'let in' if is_let_in else 'refused'}")
+    for finding in findings:
+        print(f"  {'ok' if finding.passes else 'NO'}  {finding.text}")
+    if has_changed:
+        print("the file has changed since the last reload; tetrad reload applies it")
+    return OK if is_let_in else FAILURE
 
 
-def _access(loaded: ConfigResult, address: Address) -> tuple[bool, str]:
-    matches = [rule for rule in _rules(loaded) if address in rule.network]
-    if matches:
-        # The most specific, and of two that are alike the one that denies.
-        best = max(matches, key=lambda rule: (rule.network.prefixlen, not rule.allow))
-        word = "allowed" if best.allow else "denied"
-        return best.allow, f"access: {word} by {best.network} ({best.place})"
-    if loaded.config.access.allow:
-        place = _place(loaded, "access.allow")
-        return False, f"access: none of the networks of access.allow ({place})"
-    return True, "access: no rule names it, and nothing says that only some may come"
+def _ask_daemon(result: ConfigResult, address: Address) -> AdmissionReport:
+    try:
+        return control_client.ask(
+            result.config.daemon.control, f"source {address}", AdmissionReport
+        )
+    except control_client.ControlError as error:
+        raise CommandError(str(error), STATUS_UNKNOWN) from None
 
 
-def _rules(loaded: ConfigResult) -> Iterator[Rule]:
-    access = loaded.config.access
-    for key, networks in (("allow", access.allow), ("deny", access.deny)):
-        for index, network in enumerate(networks):
-            place = _place(loaded, f"access.{key}[{index}]")
-            yield Rule(ipaddress.ip_network(network), key == "allow", place)
+def _access_text(result: ConfigResult, rule: AccessRule | None, *, allowed: bool) -> str:
+    """Return how the access lists of the file decide, and where the rule is."""
+    if rule is not None:
+        kind = (
+            ipaddress.IPv4Network if rule["bits"] == ipaddress.IPV4LENGTH else ipaddress.IPv6Network
+        )
+        network = kind((rule["network"], rule["prefix"]))
+        word = "allowed" if allowed else "denied"
+        return f"access: {word} by {network} ({_location(result, rule['name'])})"
+    if allowed:
+        return "access: allowed, no rule matches and access.allow is empty"
+    return f"access: denied, no rule matches ({_location(result, 'access.allow')})"
 
 
-def _limits(loaded: ConfigResult, outlook: AdmissionReport) -> Iterator[tuple[bool, str]]:
-    place = _place(loaded, "limits.clients")
-    text = f"clients: {outlook.clients} of {outlook.clients_limit} are in ({place})"
-    yield outlook.clients < outlook.clients_limit, text
-    here, limit = outlook.from_source, outlook.from_source_limit
+def _access_of_daemon(report: AdmissionReport) -> Finding:
+    """Return how the access lists of the daemon decide, which are not those of the file."""
+    word = "allowed" if report.access else "denied"
+    rule = "" if report.rule is UNSET else f", by {report.rule}" if report.rule else ", by no rule"
+    return Finding(report.access, f"access: {word} by the running daemon{rule}")
+
+
+def _limits(result: ConfigResult, report: AdmissionReport) -> Iterator[Finding]:
+    where = _location(result, "limits.clients")
+    text = f"clients: {report.clients} of {report.clients_limit} connected ({where})"
+    yield Finding(report.clients < report.clients_limit, text)
+    count, limit = report.from_source, report.from_source_limit
     if limit is not None:
-        place = _place(loaded, "limits.clients_per_source")
-        yield here < limit, f"clients from this source: {here} of {limit} ({place})"
-    if outlook.rate_limit is not None:
-        place = _place(loaded, "limits.rate_per_source")
-        count, seconds = outlook.rate_limit
-        rate = f"{count} in {Duration(seconds)}"
-        wait = f"the next may come in {outlook.wait:.1f} s" if outlook.wait else "one more may come"
-        yield not outlook.wait, f"rate from this source: {rate}, {wait} ({place})"
+        where = _location(result, "limits.clients_per_source")
+        text = f"clients of this source: {count} of {limit} connected ({where})"
+        yield Finding(count < limit, text)
+    if report.rate_limit is not None:
+        where = _location(result, "limits.rate_per_source")
+        sessions, seconds = report.rate_limit
+        rate = f"{sessions} sessions in {Duration(seconds)}"
+        wait = f"the next one in {report.wait:.1f} s" if report.wait else "not used up"
+        yield Finding(not report.wait, f"rate of this source: {rate}, {wait} ({where})")
 
 
-def _has_other_limits(loaded: ConfigResult, outlook: AdmissionReport) -> bool:
-    limits = loaded.config.limits
+def _has_other_limits(result: ConfigResult, report: AdmissionReport) -> bool:
+    """Tell whether the limits of the daemon are not those of the file."""
+    limits = result.config.limits
     rate = limits.rate_per_source
-    return (outlook.clients_limit, outlook.from_source_limit, outlook.rate_limit) != (
+    return (report.clients_limit, report.from_source_limit, report.rate_limit) != (
         limits.clients,
         limits.clients_per_source,
         None if rate is None else (rate.number, rate.seconds),
     )
 
 
-def _place(loaded: ConfigResult, key: str) -> str:
-    if key in loaded.given:
-        return f"{key}, {loaded.file}:{loaded.given[key]}"
-    return f"{key}, by default"
+def _location(result: ConfigResult, key: str) -> str:
+    """Return a key and its line in the file."""
+    if key in result.key_lines:
+        return f"{key}, {result.file}:{result.key_lines[key]}"
+    return f"{key}, default"

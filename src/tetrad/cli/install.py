@@ -1,8 +1,8 @@
-"""Putting the service in place: units, user, log rotation, manual and a first configuration.
+"""`tetrad install` and `uninstall`: units, user, log rotation, manual, a first configuration.
 
-What is installed are the files of `systemd/` and `etc/`, with the paths of the virtual environment
-that this program lives in. Doing it again changes nothing, and an operator's configuration is never
-touched. It starts nothing: that is for `systemctl enable --now tetrad`.
+The installed files are those of `systemd/` and `etc/`, with the path of this Python interpreter.
+A second installation changes nothing. An edited configuration is never overwritten, and the service
+is not started: `systemctl enable --now tetrad` does that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
 import tetrad
+from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError
 from tetrad.config import paths
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
+    from collections.abc import Iterable, Iterator
 
 UNITS = "/usr/local/lib/systemd/system"
 SERVICE = f"{UNITS}/tetrad.service"
@@ -49,133 +52,162 @@ _FILES = {
     "/usr/local/share/zsh/site-functions/_tetrad": "etc/completions/_tetrad",
     "/usr/local/share/fish/vendor_completions.d/tetrad.fish": "etc/completions/tetrad.fish",
 }
-"""Where each file goes, and where it lies in this package."""
+"""The installed files, and their sources in this package."""
 
 _INTERPRETER_IN_FILES = "/opt/tetrad/bin/python"
 
 _PLAIN_PATH = re.compile(r"[\w/.+@~-]+", re.ASCII)
-"""What a unit file takes as it is."""
+"""Paths that need no quoting in a unit file."""
 
-_HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - names only
-"""What ProtectHome= and PrivateTmp= keep from the service."""
+_HIDDEN_FOLDERS = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - names only
+"""Folders that ProtectHome= and PrivateTmp= hide from the service."""
 
-_SYSTEMD_RUNS = "/run/systemd/system"
+_SYSTEMD_IS_RUNNING = "/run/systemd/system"
 
 
 class InstallError(Exception):
-    """It cannot be installed like this; the text says why."""
+    """The service cannot be installed; the text is the reason."""
 
 
-class Place(NamedTuple):
-    """Where to install: `root` is what stands before every path, `dry_run` is only to tell."""
+class Target(NamedTuple):
+    """Where to install: a prefix of every path, and whether only to print what would be done."""
 
     root: str = "/"
     dry_run: bool = False
 
     def path(self, path: str) -> str:
-        """Return where a path of the system's lies."""
+        """Return a path with the prefix."""
         return os.path.join(self.root, path.lstrip("/"))
 
     @property
     def is_live(self) -> bool:
-        """Whether it is the running system, so that systemd has to hear of changes."""
-        return os.path.realpath(self.root) == "/" and os.path.isdir(_SYSTEMD_RUNS)
+        """Whether it is the running system, whose systemd must be notified of changes."""
+        return os.path.realpath(self.root) == "/" and os.path.isdir(_SYSTEMD_IS_RUNNING)
 
 
-def install(place: Place, *, by_socket_only: bool | None = None) -> Iterator[str]:
-    """Put everything in place, and say each thing that is done, as it is done.
+def install(options: argparse.Namespace) -> int:
+    """Install the files of the service."""
+    target = Target(options.root, options.dry_run)
+    _print_steps(install_files(target, by_socket_only=options.socket))
+    if target.is_live:
+        print("tetrad: to start the service now and at boot: systemctl enable --now tetrad")
+    return OK
 
-    `by_socket_only` adds or takes away what a service needs that gets its listeners from systemd
-    alone; None leaves that as it is. Raises InstallError or OSError.
+
+def uninstall(options: argparse.Namespace) -> int:
+    """Remove the files of the service."""
+    _print_steps(remove_files(Target(options.root, options.dry_run)))
+    return OK
+
+
+def _print_steps(steps: Iterable[str]) -> None:
+    """Print each step when it is done, so that an error follows the last one."""
+    try:
+        for step in steps:
+            print(f"tetrad: {step}", flush=True)
+    except InstallError as error:
+        raise CommandError(str(error), FAILURE) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        status = PERMISSION if isinstance(error, PermissionError) else FAILURE
+        raise CommandError(f"{error.filename}: {reason_of(error)}", status) from None
+
+
+def install_files(target: Target, *, by_socket_only: bool | None = None) -> Iterator[str]:
+    """Install everything; yield a line for each step when it is done.
+
+    `by_socket_only` adds or removes the drop-in for a service whose listeners all come from
+    systemd; None leaves it as it is. Raises InstallError or OSError.
     """
     done = []
-    for path, text in _wanted(place, by_socket_only=by_socket_only).items():
-        for line in _write(place, path, text):
+    for path, text in _contents(target, by_socket_only=by_socket_only).items():
+        for line in _write(target, path, text):
             done.append(line)
             yield line
-    if place.is_live and (done or not _user_exists()):
-        yield from _run(place, "systemd-sysusers", SYSUSERS)
-        yield from _run(place, "systemd-tmpfiles", "--create", TMPFILES)
-        yield from _run(place, "systemctl", "daemon-reload")
+    if target.is_live and (done or not _user_exists()):
+        yield from _run(target, "systemd-sysusers", SYSUSERS)
+        yield from _run(target, "systemd-tmpfiles", "--create", TMPFILES)
+        yield from _run(target, "systemctl", "daemon-reload")
     if not done:
-        yield "everything is in place already"
+        yield "already installed, nothing changed"
 
 
-def uninstall(place: Place) -> Iterator[str]:
-    """Take everything away but the configuration, the logs and the user whose they are.
+def remove_files(target: Target) -> Iterator[str]:
+    """Remove everything but the configuration, the logs and the user; yield a line for each step.
 
-    Says each thing that is done. Raises InstallError or OSError.
+    Raises InstallError or OSError.
     """
-    if place.is_live and os.path.exists(SERVICE):
-        yield from _run(place, "systemctl", "disable", "--now", "tetrad.socket", "tetrad.service")
+    if target.is_live and os.path.exists(SERVICE):
+        yield from _run(target, "systemctl", "disable", "--now", "tetrad.socket", "tetrad.service")
     done = []
     for path in (*_FILES, BY_SOCKET_ONLY, INTERPRETER, NEW_CONFIGURATION):
-        for line in _remove(place, path):
+        for line in _remove(target, path):
             done.append(line)
             yield line
-    if place.is_live and done:
-        yield from _run(place, "systemctl", "daemon-reload")
+    if target.is_live and done:
+        yield from _run(target, "systemctl", "daemon-reload")
     if not done:
-        yield "nothing of it is installed"
+        yield "not installed, nothing to remove"
 
 
-def _wanted(place: Place, *, by_socket_only: bool | None) -> dict[str, str | None]:
-    """Return what is to be in each file; None: there is to be no such file."""
-    interpreter = _interpreter(place)
-    wanted: dict[str, str | None] = {
+def _contents(target: Target, *, by_socket_only: bool | None) -> dict[str, str | None]:
+    """Return the contents of each file; None: the file must not exist."""
+    interpreter = _interpreter(target)
+    contents: dict[str, str | None] = {
         path: _read(source).replace(_INTERPRETER_IN_FILES, interpreter)
         for path, source in _FILES.items()
     }
-    wanted[INTERPRETER] = _drop_in_for_hidden(_folders())
+    contents[INTERPRETER] = _interpreter_drop_in(_needed_folders())
     if by_socket_only is None:
-        by_socket_only = os.path.exists(place.path(BY_SOCKET_ONLY))
-    wanted[BY_SOCKET_ONLY] = (
+        by_socket_only = os.path.exists(target.path(BY_SOCKET_ONLY))
+    contents[BY_SOCKET_ONLY] = (
         _read("systemd/tetrad.service.d/socket.conf") if by_socket_only else None
     )
-    return wanted | _configuration(place)
+    return contents | _configuration(target)
 
 
-def _configuration(place: Place) -> dict[str, str | None]:
-    """Return the configuration, or, beside one that was edited, what it would be."""
+def _configuration(target: Target) -> dict[str, str | None]:
+    """Return the configuration to install; beside an edited one it gets the suffix .new."""
     text = _read("etc/tetrad.yaml")
-    if _bytes_of(place.path(paths.SYSTEM_CONFIGURATION)) in {None, text.encode()}:
+    if _bytes_of(target.path(paths.SYSTEM_CONFIGURATION)) in {None, text.encode()}:
         return {paths.SYSTEM_CONFIGURATION: text}
     return {NEW_CONFIGURATION: text}
 
 
-def _interpreter(place: Place) -> str:
-    """Return the interpreter as units have to name it. Raises InstallError if they cannot."""
+def _interpreter(target: Target) -> str:
+    """Return the path of this interpreter in the target. Raises InstallError if unusable."""
     path = sys.executable
-    root = os.path.join(os.path.abspath(place.root), "")
+    root = os.path.join(os.path.abspath(target.root), "")
     if root != "/" and path.startswith(root):
         path = "/" + path.removeprefix(root)
     if not _PLAIN_PATH.fullmatch(path):
-        raise InstallError(f"{path}: no unit can name that; choose a folder with a plain name")
-    if not _finds_tetrad(sys.executable):
-        raise InstallError(f"{path} finds no tetrad by itself; install it in a virtual environment")
+        raise InstallError(f"{path}: not usable in unit files; install tetrad e.g. in /opt/tetrad")
+    if not _can_import_tetrad(sys.executable):
+        raise InstallError(f"{path} cannot import tetrad; install it in a virtual environment")
     return path
 
 
-def _finds_tetrad(interpreter: str) -> bool:
-    """Tell whether it does so without the environment and the working directory, as in a unit."""
+def _can_import_tetrad(interpreter: str) -> bool:
+    """Tell whether it can import tetrad without $PYTHONPATH and the working directory."""
     probe = [interpreter, "-I", "-c", "import tetrad"]
     return not subprocess.run(probe, check=False, capture_output=True).returncode  # noqa: S603
 
 
-def _folders() -> set[str]:
-    """Return the folders that the service needs to see: interpreter, libraries, this package."""
+def _needed_folders() -> set[str]:
+    """Return the folders of the interpreter, its libraries and this package."""
     package = os.path.dirname(os.path.abspath(tetrad.__path__[0]))
     return {sys.prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix), package}
 
 
-def _drop_in_for_hidden(folders: set[str]) -> str | None:
-    """Return a drop-in that shows the service what its hardening would hide, if it needs it."""
-    hidden = sorted(folder for folder in folders if f"{folder}/".startswith(_HIDDEN))
+def _interpreter_drop_in(folders: set[str]) -> str | None:
+    """Return a drop-in that makes hidden folders visible to the service; None if none is hidden."""
+    hidden = sorted(folder for folder in folders if f"{folder}/".startswith(_HIDDEN_FOLDERS))
     outermost = [one for one in hidden if not one.startswith(tuple(f"{h}/" for h in hidden))]
     if not outermost:
         return None
     return (
-        "# The interpreter lies where a service sees nothing, so it is shown this much.\n\n"
+        "# The interpreter is in a folder that the unit hides from the service.\n\n"
         "[Service]\nProtectHome=tmpfs\n"
         "TemporaryFileSystem=/home:ro,mode=755 /root:ro,mode=755 /run/user:ro,mode=755\n"
         f"BindReadOnlyPaths={' '.join(outermost)}\n"
@@ -183,7 +215,7 @@ def _drop_in_for_hidden(folders: set[str]) -> str | None:
 
 
 def _read(source: str) -> str:
-    """Return one of the files that came with this package, or lie beside it in a checkout."""
+    """Return the text of a file of this package, or of the checkout that it is imported from."""
     package = os.path.abspath(tetrad.__path__[0])
     packed = os.path.join(package, "data")
     top = packed if os.path.isdir(packed) else os.path.dirname(os.path.dirname(package))
@@ -192,7 +224,7 @@ def _read(source: str) -> str:
 
 
 def _bytes_of(path: str) -> bytes | None:
-    """Return what a file contains, whatever its encoding; None if there is none. Raises OSError."""
+    """Return the contents of a file; None if it does not exist. Raises OSError."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -200,59 +232,60 @@ def _bytes_of(path: str) -> bytes | None:
         return None
 
 
-def _write(place: Place, path: str, text: str | None) -> Iterator[str]:
-    """See to it that a file has this text, whole or not at all."""
+def _write(target: Target, path: str, text: str | None) -> Iterator[str]:
+    """Write a file atomically, if it differs; None removes it."""
     if text is None:
-        yield from _remove(place, path)
+        yield from _remove(target, path)
         return
-    target = place.path(path)
-    if _bytes_of(target) == text.encode():
+    file_path = target.path(path)
+    if _bytes_of(file_path) == text.encode():
         return
-    if not place.dry_run:
-        _replace(target, text)
-    note = " (the configuration was edited, and stays as it is)"
-    yield f"{_did(place, 'wrote')} {target}{note if path == NEW_CONFIGURATION else ''}"
+    if not target.dry_run:
+        _replace(file_path, text)
+    note = " (the edited configuration is kept)" if path == NEW_CONFIGURATION else ""
+    yield f"{_verb(target, 'wrote')} {file_path}{note}"
 
 
-def _replace(target: str, text: str) -> None:
-    folder = os.path.dirname(target)
+def _replace(file_path: str, text: str) -> None:
+    folder = os.path.dirname(file_path)
     os.makedirs(folder, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=folder, prefix=".tetrad-")
     try:
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
             os.fchmod(fd, 0o644)
-        os.replace(temporary, target)
+        os.replace(temporary, file_path)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def _remove(place: Place, path: str) -> Iterator[str]:
-    """Remove a file, and the folder of drop-ins if it is empty then."""
-    target = place.path(path)
-    if not os.path.lexists(target):
+def _remove(target: Target, path: str) -> Iterator[str]:
+    """Remove a file, and the folder of drop-ins if that leaves it empty."""
+    file_path = target.path(path)
+    if not os.path.lexists(file_path):
         return
-    if not place.dry_run:
-        os.unlink(target)
-        drop_ins = place.path(f"{SERVICE}.d")
+    if not target.dry_run:
+        os.unlink(file_path)
+        drop_ins = target.path(f"{SERVICE}.d")
         if os.path.isdir(drop_ins) and not os.listdir(drop_ins):
             os.rmdir(drop_ins)
-    yield f"{_did(place, 'removed')} {target}"
+    yield f"{_verb(target, 'removed')} {file_path}"
 
 
-def _run(place: Place, *command: str) -> Iterator[str]:
-    """Run one of systemd's commands. Raises InstallError if it fails."""
-    if not place.dry_run:
+def _run(target: Target, *command: str) -> Iterator[str]:
+    """Run a command of systemd. Raises InstallError if it fails."""
+    if not target.dry_run:
         ran = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
         if ran.returncode:
-            raise InstallError(f"{' '.join(command)}: {ran.stderr.strip() or 'it failed'}")
-    yield f"{_did(place, 'ran')} {' '.join(command)}"
+            reason = ran.stderr.strip() or f"exit status {ran.returncode}"
+            raise InstallError(f"{' '.join(command)}: {reason}")
+    yield f"{_verb(target, 'ran')} {' '.join(command)}"
 
 
-def _did(place: Place, verb: str) -> str:
+def _verb(target: Target, verb: str) -> str:
     would = {"wrote": "would write", "removed": "would remove", "ran": "would run"}
-    return would[verb] if place.dry_run else verb
+    return would[verb] if target.dry_run else verb
 
 
 def _user_exists() -> bool:

@@ -1,8 +1,7 @@
-"""The log, read back: events that match, in lines that a person likes to read.
+"""Reads the log backwards, through rotated files, and follows it. Prints nothing.
 
-Files are read from their end backwards, the live one first and then those that were rotated away,
-only as far back as is asked for. Lines are bytes until they are shown: what is not an event of ours
-goes through as it came.
+Files are read from their end, the current one first, and only as far back as needed. Lines are
+bytes; lines that are no events of ours pass unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tetrad.ipc.log_protocol import LEVELS
-from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,20 +29,14 @@ _BLOCK_BYTES = 1 << 16
 _POLL_SECONDS = 0.2
 _NEWLINE = b"\n"
 
-_DISORDER_SECONDS = 2.0
-"""How far out of order lines may stand: a handler's may wait a little for room in the pipe."""
-
-_HEAD = {"timestamp", "level", "event", "client", "connection"}
-_DULL = {"pid", "service", "listener"}
-"""What the lines of a client need not say again."""
-
-_COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
+_MAX_DISORDER_SECONDS = 2.0
+"""How far out of order lines can be: a handler may wait a little to write an event."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Event(NamedTuple):
-    """A line that was understood; `moment` is in local time."""
+    """A parsed line; `moment` is in local time."""
 
     moment: datetime
     level: str
@@ -53,7 +45,7 @@ class Event(NamedTuple):
 
 
 class LogFilter(NamedTuple):
-    """What is asked for; None: anything. `since` is in seconds since 1970."""
+    """Conditions on events; None: no condition. `since` is in seconds since 1970."""
 
     client: Network | None = None
     connection: str | None = None
@@ -62,7 +54,7 @@ class LogFilter(NamedTuple):
     since: float | None = None
 
     def matches(self, event: Event | None) -> bool:
-        """Tell whether a line is asked for; one that is not understood always is."""
+        """Tell whether an event meets all conditions; None, a line that is no event, does."""
         return event is None or (
             (self.event is None or fnmatch.fnmatchcase(event.name, self.event))
             and (self.connection is None or event.fields.get("connection") == self.connection)
@@ -71,33 +63,33 @@ class LogFilter(NamedTuple):
             and (self.since is None or event.moment.timestamp() >= self.since)
         )
 
-    def is_too_old(self, event: Event | None) -> bool:
-        """Tell whether all lines before this one, too, are older than what is asked for."""
+    def excludes_before(self, event: Event | None) -> bool:
+        """Tell whether an event is so old that all lines before it are older than `since`."""
         if event is None or self.since is None:
             return False
-        return event.moment.timestamp() < self.since - _DISORDER_SECONDS
+        return event.moment.timestamp() < self.since - _MAX_DISORDER_SECONDS
 
 
-def show(path: str, wanted: LogFilter, count: int | None, *, following: bool) -> Iterator[bytes]:
-    """Yield the last lines that are asked for and, if following, those still to come.
+def read(path: str, wanted: LogFilter, count: int | None, *, following: bool) -> Iterator[bytes]:
+    """Yield the last `count` matching lines and, if following, new ones without end.
 
-    `count` None: all there are in the live file, or as far back as `wanted.since` goes. Raises
-    OSError if there is no log to read; who follows waits for it.
+    `count` None: all matching lines of the current file, or since `wanted.since`. Raises OSError
+    if there is no log; if following, waits for it instead.
     """
     fd = _try_open(path) if following else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        end = 0 if fd is None else _end(fd, whole_lines=following)
+        end = 0 if fd is None else _end(fd, complete_lines=following)
         yield from _last(path, fd, end, wanted, count)
         if following:
-            fd, coming = None, _follow(path, fd, end)
-            yield from (line for line in coming if wanted.matches(parse(line)))
+            fd, lines = None, _follow(path, fd, end)
+            yield from (line for line in lines if wanted.matches(parse(line)))
     finally:
         if fd is not None:
             os.close(fd)
 
 
 def parse(line: bytes) -> Event | None:
-    """Return a line's event, or None if it is not one of ours."""
+    """Return the event of a line, or None if it is not one of ours."""
     try:
         fields = json.loads(line)
         moment = datetime.fromisoformat(fields["timestamp"]).astimezone()
@@ -107,37 +99,6 @@ def parse(line: bytes) -> Event | None:
     if not isinstance(level, str) or not isinstance(name, str):
         return None
     return Event(moment, level, name, fields)
-
-
-def render(line: bytes, *, terminal: bool, colour: bool) -> bytes:
-    """Return a line for a person; one not understood as it is, but harmless to a terminal."""
-    event = parse(line)
-    if event is None:
-        return (
-            escape_unprintable(line.decode(errors="backslashreplace")).encode()
-            if terminal
-            else line
-        )
-    level = f"{escape_unprintable(event.level):<7}"
-    if colour:
-        level = f"\x1b[{_COLOURS.get(event.level, '0')}m{level}\x1b[0m"
-    milliseconds = event.moment.microsecond // 1000
-    who = [event.fields[key] for key in ("connection", "client") if key in event.fields]
-    rest = [
-        f"{escape_unprintable(key)}={_shown(value)}"
-        for key, value in event.fields.items()
-        if key not in _HEAD and not (who and key in _DULL)
-    ]
-    stamp = f"{event.moment:%m-%d %H:%M:%S}.{milliseconds:03d}"
-    words = [stamp, level, f"{escape_unprintable(event.name):<19}", *map(_shown, who), *rest]
-    return " ".join(words).encode()
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        plain = escape_unprintable(value)
-        return f'"{plain}"' if " " in plain or not plain else plain
-    return escape_unprintable(json.dumps(value))
 
 
 def _is_from(client: object, network: Network) -> bool:
@@ -150,52 +111,53 @@ def _is_from(client: object, network: Network) -> bool:
 
 
 def _last(
-    path: str, live: int | None, end: int, wanted: LogFilter, count: int | None
+    path: str, current: int | None, end: int, wanted: LogFilter, count: int | None
 ) -> Iterator[bytes]:
-    """Return the last lines that are asked for, the oldest first."""
+    """Return the last matching lines, the oldest first."""
     lines: deque[bytes] = deque()
-    history = _history(path, live, end, far=count is not None or wanted.since is not None)
+    with_rotated = count is not None or wanted.since is not None
+    history = _history(path, current, end, with_rotated=with_rotated)
     while count is None or len(lines) < count:
         line = next(history, None)
         if line is None:
             break
         event = parse(line)
-        if wanted.is_too_old(event):
+        if wanted.excludes_before(event):
             break
         if wanted.matches(event):
             lines.appendleft(line)
     return iter(lines)
 
 
-def _history(path: str, live: int | None, end: int, *, far: bool) -> Iterator[bytes]:
-    """Yield the lines of the live file up to `end`, the last first, then those rotated away."""
-    if live is not None:
-        yield from _backwards(live, end)
-    for rotated in _rotated(path, live) if far else ():
+def _history(path: str, current: int | None, end: int, *, with_rotated: bool) -> Iterator[bytes]:
+    """Yield the lines of the current file before `end`, then of rotated files, the last first."""
+    if current is not None:
+        yield from _backwards(current, end)
+    for rotated in _rotated(path, current) if with_rotated else ():
         if rotated.endswith(".gz"):
-            yield from reversed(_unpacked(rotated))
+            yield from reversed(_decompressed(rotated))
         else:
             fd = _try_open(rotated)
             if fd is not None:
                 with os.fdopen(fd, "rb"):
-                    yield from _backwards(fd, _end(fd, whole_lines=False))
+                    yield from _backwards(fd, _end(fd, complete_lines=False))
 
 
-def _rotated(path: str, live: int | None) -> list[str]:
-    """Return the files that logrotate has moved away, the latest first."""
+def _rotated(path: str, current: int | None) -> list[str]:
+    """Return the files that logrotate has renamed, the latest first."""
     pattern = glob.escape(path)
     found = {*glob.glob(f"{pattern}.*"), *glob.glob(f"{pattern}-*")}
-    # While one is being compressed, both are there.
+    # While a file is being compressed, both exist.
     found = {file for file in found if file.removesuffix(".gz") == file or file[:-3] not in found}
-    ages = ((_age(file, live), file) for file in found)
-    return [file for age, file in sorted((age, file) for age, file in ages if age is not None)]
+    keys = ((_sort_key(file, current), file) for file in found)
+    return [file for key, file in sorted((key, file) for key, file in keys if key is not None)]
 
 
-def _age(path: str, live: int | None) -> tuple[float, int] | None:
-    """Return what sorts rotated files, the latest first: when they were written, then their name.
+def _sort_key(path: str, current: int | None) -> tuple[float, int] | None:
+    """Return a key that sorts rotated files, the latest first: by time of change, then by name.
 
-    None is for what is no file (any more), or is the one that is being read: it may be rotated
-    away meanwhile.
+    None: not a regular file, no longer there, or the file that is being read as the current one,
+    which may just have been renamed.
     """
     try:
         status = os.stat(path)
@@ -203,36 +165,36 @@ def _age(path: str, live: int | None) -> tuple[float, int] | None:
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    if live is not None and os.path.samestat(status, os.fstat(live)):
+    if current is not None and os.path.samestat(status, os.fstat(current)):
         return None
     number = re.search(r"([.-])(\d+)(\.gz)?$", path)
     rank = 0 if number is None else int(number[2]) * (1 if number[1] == "." else -1)
     return -status.st_mtime, rank
 
 
-def _unpacked(path: str) -> list[bytes]:
-    """Return the lines of a compressed file, as far as it can be read."""
+def _decompressed(path: str) -> list[bytes]:
+    """Return the lines of a compressed file; if it is damaged, those before the damage."""
     pieces = []
     try:
-        with gzip.open(path, "rb") as packed:
-            while piece := packed.read(_BLOCK_BYTES):
+        with gzip.open(path, "rb") as file:
+            while piece := file.read(_BLOCK_BYTES):
                 pieces.append(piece)
     except (OSError, EOFError, zlib.error):
-        pass  # torn, or not compressed at all; what was read is what there is
+        pass  # incomplete, or not compressed at all
     data = b"".join(pieces)
     return data.removesuffix(_NEWLINE).split(_NEWLINE) if data else []
 
 
-def _end(fd: int, *, whole_lines: bool) -> int:
-    """Return the size of a file or, of one that is being written, of its whole lines."""
+def _end(fd: int, *, complete_lines: bool) -> int:
+    """Return the size of a file, or of its complete lines if it is still being written."""
     size = position = os.fstat(fd).st_size
-    while whole_lines and position:
+    while complete_lines and position:
         start = max(0, position - _BLOCK_BYTES)
         newline = os.pread(fd, position - start, start).rfind(_NEWLINE)
         if newline >= 0:
             return start + newline + 1
         position = start
-    return 0 if whole_lines else size
+    return 0 if complete_lines else size
 
 
 def _backwards(fd: int, end: int) -> Iterator[bytes]:
@@ -240,7 +202,7 @@ def _backwards(fd: int, end: int) -> Iterator[bytes]:
     if not end:
         return
     position = end - 1 if os.pread(fd, 1, end - 1) == _NEWLINE else end
-    pieces: list[bytes] = []  # of the line that is being put together, its end first
+    pieces: list[bytes] = []  # of an incomplete line, its end first
     while position:
         start = max(0, position - _BLOCK_BYTES)
         first, *lines = os.pread(fd, position - start, start).split(_NEWLINE)
@@ -256,7 +218,7 @@ def _backwards(fd: int, end: int) -> Iterator[bytes]:
 
 
 def _follow(path: str, fd: int | None, position: int) -> Iterator[bytes]:
-    """Yield lines as they are written, for ever, across rotation, truncation and deletion."""
+    """Yield new lines without end, across rotation, truncation and deletion of the file."""
     while True:
         if fd is not None:
             with os.fdopen(fd, "rb"):
@@ -267,8 +229,8 @@ def _follow(path: str, fd: int | None, position: int) -> Iterator[bytes]:
 
 
 def _until_replaced(path: str, fd: int, position: int) -> Iterator[bytes]:
-    """Yield the lines of one file, to its end, which comes when `path` leads to another."""
-    pieces: list[bytes] = []  # of a line that has not come whole
+    """Yield new lines of one file until it is truncated or `path` is another file."""
+    pieces: list[bytes] = []  # of an incomplete line
     replaced = False
     while True:
         data = os.pread(fd, _BLOCK_BYTES, position)
@@ -283,7 +245,7 @@ def _until_replaced(path: str, fd: int, position: int) -> Iterator[bytes]:
             continue
         if replaced or os.fstat(fd).st_size < position:
             break
-        # Once it is replaced nothing more is written to it: read on to its end, then leave.
+        # After the replacement the daemon writes no more to it: one more read finds the rest.
         replaced = _is_replaced(path, fd)
         if not replaced:
             time.sleep(_POLL_SECONDS)

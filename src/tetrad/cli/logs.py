@@ -1,125 +1,45 @@
-"""status, logs, explain, check: what is, what would be, and what was."""
+"""`tetrad logs`: print lines of the log, those with an event of ours in a readable form."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from tetrad.cli.configuration import check_certificates, find, load, running_pid, warn
-from tetrad.cli.exit_status import (
-    FAILURE,
-    OK,
-    PERMISSION,
-    STATUS_DEAD,
-    STATUS_RUNNING,
-    STATUS_STOPPED,
-    STATUS_UNKNOWN,
-    CommandError,
-)
-from tetrad.config import yaml_writer
-from tetrad.config.result import ConfigError
-from tetrad.launch import pidfile
-from tetrad.system.text import reason_of
+from tetrad.cli.configuration import load_for_running
+from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError
+from tetrad.cli.log_reader import LogFilter, parse, read
+from tetrad.system.text import escape_unprintable, reason_of
 
 if TYPE_CHECKING:
     import argparse
 
-    from tetrad.ipc.control_messages import State
-
 DEFAULT_LINES = 20
 
+_FIRST_FIELDS = {"timestamp", "level", "event", "client", "connection"}
+_REPEATED_FIELDS = {"pid", "service", "listener"}
+"""Fields that are the same on all lines of a connection, and left out where it is shown."""
 
-def status(options: argparse.Namespace) -> int:
-    """Say whether the daemon runs, and how it is."""
-    from tetrad.cli import status as report
-    from tetrad.ipc import control_client
-    from tetrad.ipc import control_messages as model
-
-    if options.schema:
-        print(report.as_json(model.schema()))
-        return OK
-    try:
-        loaded = find(options, "daemon.pidfile", "daemon.control")
-    except ConfigError as error:
-        _report_absence(options.format, "unknown", error.problems[-1])
-        raise CommandError("; ".join(error.problems), STATUS_UNKNOWN) from None
-    path = loaded.config.daemon.pidfile
-    try:
-        state = pidfile.look(path)
-    except OSError as error:
-        reason = f"{path}: {reason_of(error)}"
-        _report_absence(options.format, "unknown", reason)
-        raise CommandError(reason, STATUS_UNKNOWN) from None
-    if state.pid is None:
-        return _report_absence(options.format, "dead" if state.left else "stopped")
-    try:
-        answer = control_client.ask(loaded.config.daemon.control, "status", model.Status)
-    except control_client.ControlError as error:
-        _report_absence(options.format, "unknown", str(error))
-        raise CommandError(
-            f"running (pid {state.pid}), but no word from it: {error}", STATUS_UNKNOWN
-        ) from None
-    if options.format == "json":
-        print(report.as_json(answer))
-    elif options.format == "openmetrics":
-        print(report.as_openmetrics(answer))
-    else:
-        print(report.as_sessions(answer) if options.clients else report.as_text(answer))
-    return STATUS_RUNNING
-
-
-def check(options: argparse.Namespace) -> int:
-    """Validate the configuration."""
-    if options.schema:
-        from tetrad.config import json_schema
-
-        print(json_schema.text(), end="")
-        return OK
-    loaded = load(options).checked()
-    check_certificates(loaded)
-    if options.dump:
-        print(yaml_writer.dump(loaded.config), end="")
-    else:
-        print(f"{loaded.file or 'built-in defaults'}: configuration OK")
-    warn(loaded)
-    return OK
-
-
-def _report_absence(style: str, state: State, reason: str | None = None) -> int:
-    """Say that there is no daemon to tell how it is."""
-    from tetrad.cli import status as report
-    from tetrad.ipc.control_messages import Absent
-
-    if style == "json":
-        print(report.as_json(Absent(state=state, reason=reason)))
-    elif style == "openmetrics":
-        print(report.as_openmetrics_down())
-    elif state != "unknown":
-        print("tetrad:", "dead, but its pidfile is left" if state == "dead" else "not running")
-    return {"dead": STATUS_DEAD, "stopped": STATUS_STOPPED}.get(state, STATUS_UNKNOWN)
+_COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
 
 
 def logs(options: argparse.Namespace) -> int:
-    """Show the log, in lines for people."""
-    from tetrad.cli import log_reader
-
-    loaded = find(options, "log.file")
-    path = loaded.config.log.file
+    """Print the last lines of the log that match the options, and follow it if asked to."""
+    result = load_for_running(options, "log.file")
+    path = result.config.log.file
     if path is None:
-        raise CommandError("log.file is null: the log is wherever the daemon was started", FAILURE)
+        message = "log.file is null: the log is the standard error of the daemon"
+        raise CommandError(f"{message}; under systemd: journalctl -u tetrad", FAILURE)
     since = None if options.since is None else time.time() - options.since
-    wanted = log_reader.LogFilter(
-        options.client, options.connection, options.event, options.level, since
-    )
+    wanted = LogFilter(options.client, options.connection, options.event, options.level, since)
     count = DEFAULT_LINES if options.lines is None and since is None else options.lines
     terminal = sys.stdout.isatty()
     colour = terminal and "NO_COLOR" not in os.environ
     try:
-        for line in log_reader.show(path, wanted, count, following=options.follow):
-            shown = log_reader.render(line, terminal=terminal, colour=colour)
-            sys.stdout.buffer.write(shown + b"\n")
+        for line in read(path, wanted, count, following=options.follow):
+            sys.stdout.buffer.write(render(line, terminal=terminal, colour=colour) + b"\n")
             if options.follow:
                 sys.stdout.buffer.flush()
     except OSError as error:
@@ -130,22 +50,33 @@ def logs(options: argparse.Namespace) -> int:
     return OK
 
 
-def explain(options: argparse.Namespace) -> int:
-    """Say whether a client from an address would be let in now, and why."""
-    from tetrad.cli import explain as explanation
-    from tetrad.config import types as config_types
-    from tetrad.ipc import control_client
+def render(line: bytes, *, terminal: bool, colour: bool) -> bytes:
+    """Return a line in a readable form: local time, level, event, connection, client, fields.
 
-    loaded = load(options).checked()
-    address = config_types.unmapped(options.address)
-    outlook = None
-    if running_pid(loaded) is not None:
-        try:
-            outlook = control_client.ask(
-                loaded.config.daemon.control, f"source {address}", explanation.AdmissionReport
-            )
-        except control_client.ControlError as error:
-            raise CommandError(str(error), STATUS_UNKNOWN) from None
-    verdict = explanation.explain(loaded, address, outlook)
-    print("\n".join(verdict.lines))
-    return OK if verdict.allowed else FAILURE
+    A line that is no event of ours is returned unchanged, or escaped for a terminal.
+    """
+    event = parse(line)
+    if event is None:
+        text = line.decode(errors="backslashreplace")
+        return escape_unprintable(text).encode() if terminal else line
+    level = f"{escape_unprintable(event.level):<7}"
+    if colour:
+        level = f"\x1b[{_COLOURS.get(event.level, '0')}m{level}\x1b[0m"
+    milliseconds = event.moment.microsecond // 1000
+    session = [event.fields[key] for key in ("connection", "client") if key in event.fields]
+    others = [
+        f"{escape_unprintable(key)}={_shown(value)}"
+        for key, value in event.fields.items()
+        if key not in _FIRST_FIELDS and not (session and key in _REPEATED_FIELDS)
+    ]
+    stamp = f"{event.moment:%m-%d %H:%M:%S}.{milliseconds:03d}"
+    words = [stamp, level, f"{escape_unprintable(event.name):<19}", *map(_shown, session), *others]
+    return " ".join(words).encode()
+
+
+def _shown(value: object) -> str:
+    """Return the value of a field without unprintable characters, in quotes if it has spaces."""
+    if isinstance(value, str):
+        plain = escape_unprintable(value)
+        return f'"{plain}"' if " " in plain or not plain else plain
+    return escape_unprintable(json.dumps(value))

@@ -1,57 +1,52 @@
-"""The parser of the command line, from which the manual and the completions are made, too."""
+"""The parser of the command line, with the help of each command and option."""
 
 from __future__ import annotations
 
 import argparse
-import ipaddress
 from typing import TYPE_CHECKING
 
 from tetrad import __version__
-from tetrad.cli import conversation, installation, start_stop
-from tetrad.cli import logs as inspection
-from tetrad.config.types import Duration
 from tetrad.ipc.log_protocol import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ipaddress
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+    """Return the parser; the name of the command is the attribute `command` of its result."""
     top = argparse.ArgumentParser(
         prog="tetrad",
-        description="A daemon that forks a process per TCP client and answers four-byte commands.",
-        parents=[_common(default=None)],
+        description="A TCP daemon that forks one process per client and replies to"
+        " four-byte commands.",
+        parents=[_common_options(default=None)],
     )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True
+    )
 
-    def add(
-        name: str, command: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        # What stands before the command must not be undone by a default behind it.
-        parents = [_common(default=argparse.SUPPRESS)]
-        sub = commands.add_parser(name, help=text, description=text, parents=parents)
-        sub.set_defaults(command=command)
-        return sub
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        # With a default, the options after the command would reset those before it.
+        parents = [_common_options(default=argparse.SUPPRESS)]
+        return commands.add_parser(name, help=text, description=text, parents=parents)
 
-    add("run", start_stop.run, "serve in the foreground, with the log on the terminal")
-    add("start", start_stop.start, "start the daemon, and return once it accepts clients")
-    add("stop", start_stop.stop, "stop the daemon, and return once it is gone")
-    add("restart", start_stop.restart, "stop the daemon and start it again")
-    add("reload", start_stop.reload, "have the daemon apply its configuration file again")
-    add("upgrade", start_stop.upgrade, "have the daemon become the version that is installed now")
-    _add_status(add("status", inspection.status, "say whether the daemon runs, and how it is"))
-    _add_logs(add("logs", inspection.logs, "show the log, in lines for people"))
-    _add_explain(add("explain", inspection.explain, "tell whether a client would be let in"))
-    _add_check(add("check", inspection.check, "validate the configuration"))
-    _add_client(add("client", conversation.client, "talk to a tetrad, by hand or in words"))
-    _add_install(add("install", installation.install, "put the files of the service in place"))
-    _add_place(add("uninstall", installation.uninstall, "take the files of the service away"))
+    add("run", "serve in the foreground, with the log on the terminal")
+    add("start", "start the daemon; return when it accepts clients")
+    add("stop", "stop the daemon; return when it has exited")
+    add("restart", "check that the daemon can start, then stop and start it")
+    add("reload", "make the daemon read its configuration file again")
+    add("upgrade", "replace the running daemon by the installed version, keeping its sessions")
+    _add_status(add("status", "show the state of the daemon"))
+    _add_logs(add("logs", "show the log in a readable form"))
+    _add_explain(add("explain", "show whether a client would be let in, and why"))
+    _add_check(add("check", "check the configuration file"))
+    _add_client(add("client", "connect to a daemon and send commands"))
+    _add_install(add("install", "install the files of the service"))
+    _add_target(add("uninstall", "remove the files of the service"))
     return top
 
 
-def _common(*, default: str | None) -> argparse.ArgumentParser:
-    """Return what every level understands."""
+def _common_options(*, default: str | None) -> argparse.ArgumentParser:
+    """Return the options that may be given before and after the command."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "-c",
@@ -59,7 +54,8 @@ def _common(*, default: str | None) -> argparse.ArgumentParser:
         type=_file,
         metavar="FILE",
         default=default,
-        help="the configuration (else $TETRAD_CONFIG, /etc/tetrad/tetrad.yaml, built-in defaults)",
+        help="configuration file (default: $TETRAD_CONFIG, then /etc/tetrad/tetrad.yaml if it"
+        " exists, then the built-in defaults)",
     )
     common.add_argument("--version", action="version", version=f"tetrad {__version__}")
     return common
@@ -70,27 +66,34 @@ def _add_status(status: argparse.ArgumentParser) -> None:
         "--format",
         choices=("text", "json", "openmetrics"),
         default="text",
-        help="for people, for programs, for Prometheus' textfile collector",
+        help="output format; openmetrics is for Prometheus (default: %(default)s)",
     )
     status.add_argument(
-        "--json", action="store_const", const="json", dest="format", help="as --format json"
+        "--json", action="store_const", const="json", dest="format", help="same as --format json"
     )
     status.add_argument("--clients", action="store_true", help="list the sessions")
     status.add_argument("--schema", action="store_true", help="print the JSON Schema of --json")
 
 
 def _add_logs(logs: argparse.ArgumentParser) -> None:
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
-    logs.add_argument("-n", "--lines", type=_count, metavar="N", help="the last N lines")
-    logs.add_argument("--client", type=_network, metavar="CIDR", help="of clients from there")
-    logs.add_argument("--connection", metavar="ID", help="of one session")
-    logs.add_argument("--event", metavar="GLOB", help="events such as client.*")
-    logs.add_argument("--level", choices=tuple(LEVELS), help="of this level or above")
-    logs.add_argument("--since", type=_span, metavar="SPAN", help="not older than 10m, 2h, 1d")
+    logs.add_argument("-f", "--follow", action="store_true", help="show new lines as they come")
+    logs.add_argument("-n", "--lines", type=_count, metavar="N", help="show the last N lines")
+    logs.add_argument("--client", type=_network, metavar="CIDR", help="only clients of a network")
+    logs.add_argument("--connection", metavar="ID", help="only one session")
+    logs.add_argument("--event", metavar="GLOB", help="only matching events, e.g. client.*")
+    logs.add_argument("--level", choices=tuple(LEVELS), help="only this level and higher ones")
+    logs.add_argument(
+        "--since",
+        type=_duration,
+        metavar="SPAN",
+        help="only events of the last SPAN, e.g. 10m or 2h",
+    )
 
 
 def _add_explain(explain: argparse.ArgumentParser) -> None:
-    explain.add_argument("address", type=_address, metavar="ADDRESS", help="IPv4 or IPv6")
+    explain.add_argument(
+        "address", type=_address, metavar="ADDRESS", help="IPv4 or IPv6 address of the client"
+    )
 
 
 def _add_check(check: argparse.ArgumentParser) -> None:
@@ -104,58 +107,69 @@ def _add_check(check: argparse.ArgumentParser) -> None:
 
 def _add_client(client: argparse.ArgumentParser) -> None:
     client.add_argument(
-        "--host", default="127.0.0.1", help="address, name or unix:PATH (default: %(default)s)"
+        "--host", default="127.0.0.1", help="address, host name or unix:PATH (default: %(default)s)"
     )
     client.add_argument("--port", type=_port, default=65000, help="TCP port (default: %(default)s)")
     client.add_argument(
         "--service",
         choices=("command", "echo"),
         default="command",
-        help="what is served there (default: %(default)s)",
+        help="service of the listener (default: %(default)s)",
     )
-    client.add_argument("--tls", action="store_true", help="encrypt, and insist on who it is")
+    client.add_argument("--tls", action="store_true", help="use TLS and verify the server")
     client.add_argument(
-        "--ca", metavar="FILE", help="who may vouch for it (default: whom this system trusts)"
+        "--ca", metavar="FILE", help="CA bundle, in PEM (default: the CAs of this system)"
     )
-    client.add_argument("--cert", metavar="FILE", help="a certificate to show, with its chain")
-    client.add_argument("--key", metavar="FILE", help="its key (default: it is in --cert, too)")
-    client.add_argument("--insecure", action="store_true", help="encrypt with whoever it is")
+    client.add_argument(
+        "--cert", metavar="FILE", help="client certificate, in PEM, with intermediate certificates"
+    )
+    client.add_argument(
+        "--key", metavar="FILE", help="private key of --cert (default: in the same file)"
+    )
+    client.add_argument(
+        "--insecure", action="store_true", help="use TLS, but do not verify the server"
+    )
     client.add_argument(
         "--timeout",
-        type=_span,
+        type=_duration,
         metavar="SPAN",
         default="2s",
-        help="how long an answer may take, such as 500ms or 1m (default: %(default)s)",
+        help="how long to wait for a reply, e.g. 500ms or 1m (default: %(default)s)",
     )
-    client.add_argument("words", nargs="*", metavar="WORD", help="what to send")
+    client.add_argument(
+        "words", nargs="*", metavar="WORD", help="commands to send (default: ask for them)"
+    )
 
 
 def _add_install(install: argparse.ArgumentParser) -> None:
-    _add_place(install)
+    _add_target(install)
     install.add_argument(
         "--socket",
         action=argparse.BooleanOptionalAction,
-        help="have clients come in through tetrad.socket alone (default: as it is)",
+        help="restrict the service to listeners from tetrad.socket (default: no change)",
     )
 
 
-def _add_place(command: argparse.ArgumentParser) -> None:
+def _add_target(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--root", metavar="DIR", default="/", help="what stands before every path (default: /)"
+        "--root", metavar="DIR", default="/", help="prefix of every path (default: /)"
     )
-    command.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    command.add_argument("--dry-run", action="store_true", help="print what would be done")
+
+
+# Types of arguments. An empty file name is refused: it usually is a variable that is not set.
+
+
+def _file(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a file")
+    return text
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
-        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535")
+        raise argparse.ArgumentTypeError("expected a port number from 1 to 65535")
     return int(text)
-
-
-def _file(text: str) -> str:
-    if not text:  # as of a variable that is not set: the defaults would not be what was meant
-        raise argparse.ArgumentTypeError("expected the name of a file")
-    return text
 
 
 def _count(text: str) -> int:
@@ -165,20 +179,26 @@ def _count(text: str) -> int:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    import ipaddress
+
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise argparse.ArgumentTypeError("expected a network as 192.0.2.0/24") from None
+        raise argparse.ArgumentTypeError("expected a network such as 192.0.2.0/24") from None
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    import ipaddress
+
     try:
         return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         raise argparse.ArgumentTypeError("expected an IPv4 or IPv6 address") from None
 
 
-def _span(text: str) -> float:
+def _duration(text: str) -> float:
+    from tetrad.config.types import Duration
+
     try:
         return float(Duration.parse(text))
     except ValueError as error:

@@ -1,13 +1,17 @@
-"""run, start, stop, restart, reload, upgrade."""
+"""`tetrad run`, `start`, `stop` and `restart`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tetrad.cli.configuration import check_certificates, explicit, find, load, running_pid, warn
-from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError, of_signal
-from tetrad.config.result import ConfigError
-from tetrad.system.text import escape_unprintable
+from tetrad.cli.check import print_warnings
+from tetrad.cli.configuration import config_path, load, load_for_running, running_pid
+from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
+from tetrad.config import certificates
+from tetrad.ipc import control_client
+from tetrad.ipc.control_messages import Status
+from tetrad.launch import launcher, preflight
+from tetrad.launch.start_signals import Interrupted
 
 if TYPE_CHECKING:
     import argparse
@@ -15,206 +19,131 @@ if TYPE_CHECKING:
     from tetrad.config.model import Listener
     from tetrad.config.result import ConfigResult
 
-RELOAD_PATIENCE_SECONDS = 40.0
-"""How long a reload may take; the daemon reads a file first."""
-
-UPGRADE_PATIENCE_SECONDS = 90.0
-"""How long an upgrade may take; the daemon may be reloading, then tries the new version first."""
-
 STOP_MARGIN_SECONDS = 10.0
-"""How long beyond `daemon.stop_timeout` a stop may take before we say that it failed."""
+"""How long beyond `daemon.stop_timeout` a stop may take before the command fails."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve in the foreground: this process becomes the master."""
-    from tetrad.launch import launcher
-    from tetrad.launch.start_signals import Interrupted
-
-    loaded = load(options).checked()
+    result = load(options).checked()
+    found = certificates.read(result)
     try:
-        front = launcher.Launcher(loaded, explicit(options), foreground=True)
-        with front.run():
+        launch = launcher.Launcher(result, config_path(options), found, foreground=True)
+        with launch.run():
             for (name, service), listener in zip(
-                front.listening, loaded.config.listen, strict=True
+                launch.listening, result.config.listen, strict=True
             ):
-                how = _how_to_talk(name, service, listener)
-                print(f"tetrad: {service} service at {name}; {how}")
+                print(f"tetrad: {service} service at {name}; {_usage(name, service, listener)}")
             print("tetrad: Ctrl-C stops it", flush=True)
-            warn(loaded)
+            print_warnings(result, found)
     except launcher.AlreadyRunning as running:
         raise CommandError(str(running), FAILURE) from None
-    except launcher.StartError as error:
-        raise CommandError(str(error), PERMISSION if error.permission else FAILURE) from None
-    except Interrupted as interrupted:
-        raise CommandError(str(interrupted), of_signal(interrupted.number)) from None
+    except (launcher.StartError, Interrupted) as error:
+        raise _command_error(error) from None
     return FAILURE
 
 
 def start(options: argparse.Namespace) -> int:
     """Start the daemon."""
-    loaded = load(options).checked()
-    print(_start(loaded, explicit(options)))
+    result = load(options).checked()
+    print(_start(result, config_path(options), certificates.read(result)))
     return OK
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Stop the daemon. A file with problems is no reason to let it run."""
-    print(_stop(find(options, "daemon.pidfile")))
+    """Stop the daemon, even if its file has errors."""
+    print(_stop(load_for_running(options, "daemon.pidfile")))
     return OK
 
 
 def restart(options: argparse.Namespace) -> int:
-    """Stop the daemon and start it again, unless its new configuration is bad."""
-    from tetrad.launch import preflight
-
-    loaded = load(options).checked()
-    check_certificates(loaded)
-    if found := preflight.problems(loaded.config):
-        status = PERMISSION if any(one.is_permission for one in found) else FAILURE
-        raise CommandError("; ".join(["nothing is stopped", *(one.text for one in found)]), status)
-    said = [_stop(loaded)]
+    """Stop and start the daemon, after checks that find most reasons why it could not start."""
+    result = load(options).checked()
+    found = certificates.read(result)
+    if problems := preflight.problems(result.config):
+        status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
+        lines = ["not stopped, because the daemon could not start again"]
+        raise CommandError("; ".join([*lines, *(one.text for one in problems)]), status)
+    messages = [_stop(result)]
     try:
-        said.append(_start(loaded, explicit(options)))
+        messages.append(_start(result, config_path(options), found))
     finally:
-        # Not before: whoever does not listen must not be the reason that there is no daemon.
-        print(*said, sep="\n")
+        # Not earlier: an error of standard output must not prevent the start.
+        print(*messages, sep="\n")
     return OK
 
 
-def reload(options: argparse.Namespace) -> int:
-    """Have the daemon apply its file, and say what came of it."""
-    from tetrad.ipc import control_client
-    from tetrad.ipc.control_messages import Reloaded
+def _start(result: ConfigResult, path: str | None, found: list[certificates.Found | None]) -> str:
+    """Start the daemon unless it runs, and return a message for the operator.
 
-    loaded = load(options).checked()
-    if running_pid(loaded) is None:
-        raise CommandError("not running", NOT_RUNNING)
-    try:
-        outcome = control_client.ask(
-            loaded.config.daemon.control, "reload", Reloaded, RELOAD_PATIENCE_SECONDS
-        )
-    except control_client.ControlError as error:
-        raise CommandError(str(error), _no_answer_status(error)) from None
-    if outcome.errors is not None:
-        if outcome.is_file_bad:
-            raise ConfigError(["not reloaded; the old configuration serves on", *outcome.errors])
-        raise CommandError("; ".join(["not reloaded", *outcome.errors]), FAILURE)
-    changes = outcome.changes or {}
-    print("tetrad: reloaded;", "changed:" if changes else "nothing has changed")
-    _tell(changes)
-    return OK
-
-
-def upgrade(options: argparse.Namespace) -> int:
-    """Have the daemon become the version that is installed, and say what came of it."""
-    from tetrad.ipc import control_client
-    from tetrad.ipc.control_messages import Upgraded
-
-    loaded = load(options).checked()
-    if running_pid(loaded) is None:
-        raise CommandError("not running", NOT_RUNNING)
-    try:
-        outcome = control_client.ask(
-            loaded.config.daemon.control, "upgrade", Upgraded, UPGRADE_PATIENCE_SECONDS
-        )
-    except control_client.ControlError as error:
-        if running_pid(loaded) is None:
-            raise CommandError("the daemon has ended; its log may say why", FAILURE) from None
-        raise CommandError(str(error), _no_answer_status(error)) from None
-    if outcome.errors is not None:
-        problems = ["not upgraded; the old version serves on", *outcome.errors]
-        if outcome.is_file_bad:
-            raise ConfigError(problems)
-        raise CommandError(": ".join(problems), FAILURE)
-    kept = f"{outcome.sessions} session{'' if outcome.sessions == 1 else 's'} kept"
-    print(f"tetrad: upgraded {outcome.old} -> {outcome.version} (pid {outcome.pid}, {kept})")
-    _tell(outcome.changes)
-    return OK
-
-
-def _tell(changes: dict[str, str]) -> None:
-    for key, change in changes.items():
-        print(escape_unprintable(f"  {key}: {change}"))
-
-
-def _start(loaded: ConfigResult, explicit: str | None) -> str:
-    """Start the daemon, unless it runs, and return what is to be said of that.
-
-    One that is about to end is waited for: it serves nobody any more.
+    If it runs but is stopping, the new one is started after it has exited. `found` are the
+    certificates.
     """
-    from tetrad.ipc import control_client
-    from tetrad.launch import launcher
-    from tetrad.launch.start_signals import Interrupted
-
     try:
-        front = launcher.Launcher(loaded, explicit, foreground=False)
+        launch = launcher.Launcher(result, path, found, foreground=False)
         try:
-            outcome = front.start()
+            started = launch.start()
         except launcher.AlreadyRunning as running:
-            if not _is_stopping(loaded):
-                raise
-            seconds = loaded.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
+            if not _is_stopping(result):
+                return f"tetrad: {running}"
+            seconds = result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
             if not control_client.wait_for_exit(running.pid, seconds):
-                text = f"{running}, and stopping, for {seconds:.0f} s"
-                raise CommandError(text, FAILURE) from None
-            outcome = front.start()
+                message = f"{running}, and still stopping after {seconds:.0f} s"
+                raise CommandError(message, FAILURE) from None
+            started = launch.start()
     except launcher.AlreadyRunning as running:
         return f"tetrad: {running}"
-    except launcher.StartError as error:
-        raise CommandError(str(error), PERMISSION if error.permission else FAILURE) from None
-    except Interrupted as interrupted:
-        raise CommandError(str(interrupted), of_signal(interrupted.number)) from None
-    places = ", ".join(f"{name} ({service})" for name, service in outcome["listening"])
-    warn(loaded)
-    return f"tetrad: started (pid {outcome['pid']}), listening on {places}"
+    except (launcher.StartError, Interrupted) as error:
+        raise _command_error(error) from None
+    listeners = ", ".join(f"{name} ({service})" for name, service in started["listening"])
+    print_warnings(result, found)
+    return f"tetrad: started (pid {started['pid']}), listening on {listeners}"
 
 
-def _is_stopping(loaded: ConfigResult) -> bool:
-    """Tell whether the daemon that runs is about to end."""
-    from tetrad.ipc import control_client
-    from tetrad.ipc.control_messages import Status
+def _command_error(error: launcher.StartError | Interrupted) -> CommandError:
+    """Return the error of the command for a start that failed."""
+    if isinstance(error, Interrupted):
+        return CommandError(str(error), of_signal(error.number))
+    return CommandError(str(error), PERMISSION if error.permission else FAILURE)
 
+
+def _is_stopping(result: ConfigResult) -> bool:
+    """Tell whether the running daemon accepts no more clients and is about to exit."""
     try:
-        return (
-            control_client.ask(loaded.config.daemon.control, "status", Status).state == "stopping"
-        )
+        status = control_client.ask(result.config.daemon.control, "status", Status)
     except control_client.ControlError:
         return False
+    return status.state == "stopping"
 
 
-def _stop(loaded: ConfigResult) -> str:
-    """Stop the daemon, if it runs, and return what is to be said of that."""
-    from tetrad.ipc import control_client
-
-    pid = running_pid(loaded)
+def _stop(result: ConfigResult) -> str:
+    """Stop the daemon if it runs, and return a message for the operator."""
+    pid = running_pid(result)
     if pid is None:
         return "tetrad: not running"
-    seconds = loaded.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
+    seconds = result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
     try:
-        gone = control_client.terminate(pid, seconds)
+        has_exited = control_client.terminate(pid, seconds)
     except PermissionError:
         raise CommandError(f"no permission to stop pid {pid}", PERMISSION) from None
-    if not gone:
+    if not has_exited:
         raise CommandError(
-            f"pid {pid} is still there after {seconds:.0f} s; kill -QUIT {pid} ends it at once",
+            f"pid {pid} still runs after {seconds:.0f} s; kill -QUIT {pid} stops it at once",
             FAILURE,
         )
     return f"tetrad: stopped (pid {pid})"
 
 
-def _no_answer_status(error: BaseException) -> int:
-    return PERMISSION if isinstance(error.__cause__, PermissionError) else FAILURE
-
-
-def _how_to_talk(name: str, service: str, listener: Listener) -> str:
+def _usage(name: str, service: str, listener: Listener) -> str:
+    """Return a command line to try a listener with."""
     if listener.proxy is not None:
-        return "for balancers, by the PROXY protocol"
-    encrypted = " --tls" if listener.tls is not None else ""
+        return "for load balancers that send a PROXY header"
+    tls = " --tls" if listener.tls is not None else ""
     if name.startswith("unix:"):
-        return f"try: tetrad client --host {name} --service {service}{encrypted}"
+        return f"try: tetrad client --host {name} --service {service}{tls}"
     host, _, port = name.rpartition(":")
     host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - a name
-    if encrypted:
-        return f"try: tetrad client --host {host} --port {port} --service {service}{encrypted}"
+    if tls:
+        return f"try: tetrad client --host {host} --port {port} --service {service}{tls}"
     text = "hello" if service == "echo" else "timequit"
     return f"try: printf {text} | nc {host} {port}"

@@ -1,4 +1,4 @@
-"""A daemon's status, written for people, for programs, and for Prometheus."""
+"""`tetrad status`: the state of the daemon as text, JSON or OpenMetrics."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tetrad.cli.configuration import load_for_running
+from tetrad.cli.exit_status import (
+    OK,
+    STATUS_DEAD,
+    STATUS_RUNNING,
+    STATUS_STOPPED,
+    STATUS_UNKNOWN,
+    CommandError,
+)
+from tetrad.config.diagnostics import ConfigError
 from tetrad.config.types import Duration
-from tetrad.system.text import escape_unprintable
+from tetrad.ipc import control_client, control_messages
+from tetrad.launch import pidfile
+from tetrad.system.text import escape_unprintable, reason_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
-    from tetrad.ipc.control_messages import Session, Status
+    from tetrad.ipc.control_messages import Session, State, Status
 
-TOP_CLIENTS = 5
+TOP_SOURCES = 5
 
 OPENMETRICS_PREFIX = "tetrad"
 
@@ -25,29 +38,75 @@ Samples = dict[tuple[tuple[str, str], ...], float]
 """The values of a metric by their labels."""
 
 
-def as_json(document: Any) -> str:  # noqa: ANN401 - anything that JSON can say
-    """Return a status, or anything else, for programs."""
+def status(options: argparse.Namespace) -> int:
+    """Print the state of the daemon; the exit status tells it to init scripts."""
+    if options.schema:
+        print(as_json(control_messages.schema()))
+        return OK
+    try:
+        result = load_for_running(options, "daemon.pidfile", "daemon.control")
+    except ConfigError as error:
+        _print_absent(options.format, "unknown", error.problems[-1])
+        raise CommandError("; ".join(error.problems), STATUS_UNKNOWN) from None
+    path = result.config.daemon.pidfile
+    try:
+        holder = pidfile.look(path)
+    except OSError as error:
+        reason = f"{path}: {reason_of(error)}"
+        _print_absent(options.format, "unknown", reason)
+        raise CommandError(reason, STATUS_UNKNOWN) from None
+    if holder.pid is None:
+        _print_absent(options.format, "dead" if holder.left else "stopped")
+        return STATUS_DEAD if holder.left else STATUS_STOPPED
+    try:
+        answer = control_client.ask(result.config.daemon.control, "status", control_messages.Status)
+    except control_client.ControlError as error:
+        _print_absent(options.format, "unknown", str(error))
+        message = f"running (pid {holder.pid}), but not responding: {error}"
+        raise CommandError(message, STATUS_UNKNOWN) from None
+    if options.format == "json":
+        print(as_json(answer))
+    elif options.format == "openmetrics":
+        print(as_openmetrics(answer))
+    else:
+        print(session_table(answer) if options.clients else as_text(answer))
+    return STATUS_RUNNING
+
+
+def _print_absent(style: str, state: State, reason: str | None = None) -> None:
+    """Print that there is no status; an unknown state as text is an error message instead."""
+    if style == "json":
+        print(as_json(control_messages.Absent(state=state, reason=reason)))
+    elif style == "openmetrics":
+        print(as_openmetrics_down())
+    elif state != "unknown":
+        text = "dead, but the pidfile exists" if state == "dead" else "not running"
+        print(f"tetrad: {text}")
+
+
+def as_json(document: Any) -> str:  # noqa: ANN401 - any document
+    """Return a status or any other document as JSON."""
     return json.dumps(msgspec.to_builtins(document), indent=2)
 
 
 def as_text(status: Status) -> str:
-    """Return a status for people."""
+    """Return a status in lines, each with a name and its value."""
     clients, handlers, log = status.clients, status.handlers, status.log
     started = datetime.fromtimestamp(status.started).astimezone()
     refused = ", ".join(f"{count} {reason}" for reason, count in status.refused.items() if count)
     lines = [
         f"tetrad {status.version}: {status.state} (pid {status.pid})",
-        f"  since      {started:%Y-%m-%d %H:%M:%S %Z}, {span(status.uptime)} ago",
+        f"  since      {started:%Y-%m-%d %H:%M:%S %Z}, {format_age(status.uptime)} ago",
         *_upgrades(status),
         f"  config     {status.config or 'built-in defaults'}",
         *(f"  listening  {one.name} ({one.kind})" for one in status.listeners),
         f"  clients    {clients.now} now, {clients.peak} at most, {clients.limit} allowed",
-        f"  handlers   {handlers.now} now, {handlers.idle} waiting, {handlers.lost} lost",
+        f"  handlers   {handlers.now} now, {handlers.idle} idle, {handlers.lost} lost",
         f"  accepted   {status.accepted}",
         f"  refused    {refused or 'none'}",
         f"  log        {log.file or 'standard error'}: {log.written} written, {log.lost} lost",
     ]
-    top = top_clients(status)
+    top = top_sources(status)
     if top:
         lines.append("  top        " + ", ".join(f"{host} ({count})" for host, count in top))
     return "\n".join(map(escape_unprintable, lines))
@@ -57,15 +116,15 @@ def _upgrades(status: Status) -> Iterator[str]:
     if status.upgraded is not None:
         moment = datetime.fromtimestamp(status.upgraded).astimezone()
         times = "once" if status.upgrades == 1 else f"{status.upgrades} times"
-        yield f"  upgraded   {times}, at {moment:%Y-%m-%d %H:%M:%S %Z} to this version"
+        yield f"  upgraded   {times}, last at {moment:%Y-%m-%d %H:%M:%S %Z}"
 
 
-def as_sessions(status: Status) -> str:
-    """Return a line for every session, the oldest first."""
+def session_table(status: Status) -> str:
+    """Return a table of the sessions, the oldest first."""
     rows = [
         ("CONNECTION", "CLIENT", "SERVICE", "AGE", "PID"),
         *(
-            (one.connection, one.client, one.service, span(one.age), str(one.pid))
+            (one.connection, one.client, one.service, format_age(one.age), str(one.pid))
             for one in sorted(status.sessions, key=lambda session: -session.age)
         ),
     ]
@@ -75,23 +134,23 @@ def as_sessions(status: Status) -> str:
 
 
 def as_openmetrics(status: Status) -> str:
-    """Return a status in OpenMetrics' text format, as Prometheus' textfile collector reads it."""
+    """Return a status in the OpenMetrics text format, for Prometheus' textfile collector."""
     return "\n".join([*_metrics(status), "# EOF"])
 
 
 def as_openmetrics_down() -> str:
-    """Return what Prometheus is to read of a daemon that does not run."""
+    """Return the metrics when there is no status."""
     return "\n".join([*_metric("up", "gauge", "Whether the daemon runs.", {(): 0}), "# EOF"])
 
 
-def top_clients(status: Status) -> list[tuple[str, int]]:
-    """Return the hosts with the most sessions, if any has more than one."""
+def top_sources(status: Status) -> list[tuple[str, int]]:
+    """Return the client addresses with the most sessions, and their numbers if above one."""
     hosts = Counter(_host(session) for session in status.sessions)
-    return [(host, count) for host, count in hosts.most_common(TOP_CLIENTS) if count > 1]
+    return [(host, count) for host, count in hosts.most_common(TOP_SOURCES) if count > 1]
 
 
-def span(seconds: float) -> str:
-    """Write a time span to the second, below one to the millisecond."""
+def format_age(seconds: float) -> str:
+    """Return a time span rounded to seconds; one below a second is rounded to milliseconds."""
     shown = round(seconds) if seconds >= 1 else max(round(seconds, 3), 0.001)
     return str(Duration(shown))
 
@@ -101,34 +160,33 @@ def _host(session: Session) -> str:
 
 
 def _metrics(status: Status) -> Iterator[str]:
+    clients, handlers, log = status.clients, status.handlers, status.log
     yield from _metric("up", "gauge", "Whether the daemon runs.", {(): 1})
     yield from _metric(
-        "start_time_seconds", "gauge", "When the daemon started.", {(): status.started}
+        "start_time_seconds", "gauge", "Start time of the daemon.", {(): status.started}
     )
-    yield from _metric("upgrades", "counter", "Upgrades while it ran.", {(): status.upgrades})
-    yield from _metric("clients", "gauge", "Clients now.", {(): status.clients.now})
-    yield from _metric("clients_peak", "gauge", "Most clients at once.", {(): status.clients.peak})
-    yield from _metric("clients_limit", "gauge", "Clients allowed.", {(): status.clients.limit})
-    yield from _metric("handlers", "gauge", "Handler processes now.", {(): status.handlers.now})
+    yield from _metric("upgrades", "counter", "Upgrades since the start.", {(): status.upgrades})
+    yield from _metric("clients", "gauge", "Connected clients.", {(): clients.now})
+    yield from _metric("clients_peak", "gauge", "Most clients at a time.", {(): clients.peak})
+    yield from _metric("clients_limit", "gauge", "Maximum of clients.", {(): clients.limit})
+    yield from _metric("handlers", "gauge", "Handler processes.", {(): handlers.now})
+    yield from _metric("handlers_idle", "gauge", "Handlers without a client.", {(): handlers.idle})
     yield from _metric(
-        "handlers_idle", "gauge", "Handlers that wait for a client.", {(): status.handlers.idle}
+        "handlers_lost", "counter", "Handlers that exited unexpectedly.", {(): handlers.lost}
     )
-    yield from _metric(
-        "handlers_lost", "counter", "Handlers that ended by accident.", {(): status.handlers.lost}
-    )
-    yield from _metric("accepted", "counter", "Clients that were let in.", {(): status.accepted})
+    yield from _metric("accepted", "counter", "Accepted clients.", {(): status.accepted})
     refused: Samples = {
         (("reason", reason),): count for reason, count in sorted(status.refused.items())
     }
-    yield from _metric("refused", "counter", "Clients that were refused.", refused)
-    yield from _metric("log_written", "counter", "Events in the log.", {(): status.log.written})
-    yield from _metric("log_lost", "counter", "Events not in the log.", {(): status.log.lost})
+    yield from _metric("refused", "counter", "Refused clients.", refused)
+    yield from _metric("log_written", "counter", "Events written to the log.", {(): log.written})
+    yield from _metric("log_lost", "counter", "Events that were not written.", {(): log.lost})
     build: Samples = {(("version", status.version),): 1}
-    yield from _metric("build", "info", "The version that runs.", build)
+    yield from _metric("build", "info", "Version of the daemon.", build)
 
 
 def _metric(name: str, kind: str, text: str, samples: Samples) -> Iterator[str]:
-    """Write one metric family; `samples` are its values by their labels."""
+    """Yield the lines of one metric family; `samples` are its values by their labels."""
     family = f"{OPENMETRICS_PREFIX}_{name}"
     suffix = {"counter": "_total", "info": "_info"}.get(kind, "")
     yield f"# TYPE {family} {kind}"

@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from tetrad.config.result import ConfigError
+from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc.runtime_config import TlsConfig
 from tetrad.system.text import reason_of
 from tetrad.tls.context import server_context
@@ -62,7 +62,7 @@ def read(loaded: ConfigResult) -> list[Found | None]:
             path = f"listen[{index}].tls"
             found.append(None if listener.tls is None else _look(listener.tls, path))
         except _Bad as bad:
-            problems.append(loaded.place(f"{path}.{bad.key}", str(bad)))
+            problems.append(loaded.error_at(f"{path}.{bad.key}", str(bad)))
     if problems:
         raise ConfigError(problems)
     return found

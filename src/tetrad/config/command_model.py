@@ -1,4 +1,4 @@
-"""The commands of a configuration: the kinds that there are, and the two that are built in."""
+"""The commands of a configuration: the kinds of commands, and the two built-in ones."""
 
 from __future__ import annotations
 
@@ -7,61 +7,69 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from tetrad.config import programs
-from tetrad.config.answers import Size
-from tetrad.config.programs import Argument, Function, Variable
 from tetrad.config.section import ConstraintViolation, Section, Text
-from tetrad.config.types import ClockFormat, CommandName, Duration, Timezone
+from tetrad.config.types import (
+    Argument,
+    ClockFormat,
+    CommandName,
+    Duration,
+    Function,
+    Size,
+    Timezone,
+    Variable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class Clock(Section, frozen=True):
-    """A command that answers the time."""
+    """A command that replies with the time."""
 
-    clock: Annotated[ClockFormat, Meta(description="the format, as of strftime(3)")]
+    clock: Annotated[ClockFormat, Meta(description="the format, as in strftime(3)")]
     timezone: Annotated[Timezone, Meta(description="local, UTC or a name such as Asia/Seoul")] = (
         Timezone("local")
     )
 
 
 class Close(Section, frozen=True):
-    """A command that answers a text and closes the connection."""
+    """A command that replies with a fixed text and closes the connection."""
 
     close: Annotated[Text, Meta(description="the text")]
 
 
 class FixedText(Section, frozen=True):
-    """A command that answers a text."""
+    """A command that replies with a fixed text."""
 
     text: Annotated[Text, Meta(description="the text")]
 
 
-Timeout = Annotated[Duration, Meta(description="how long it may take before it is killed")]
-MaxOutput = Annotated[Size, Meta(description="the longest answer; what goes beyond it is cut off")]
+Timeout = Annotated[Duration, Meta(description="time after which it is killed")]
+MaxOutput = Annotated[Size, Meta(description="maximum size of the reply; the rest is cut off")]
 OnError = Annotated[
-    Text | None, Meta(description="the answer if it fails or takes too long; null: none")
+    Text | None, Meta(description="reply when it fails or takes too long; null: no reply")
 ]
 
 
 class Run(Section, frozen=True):
-    """A command that answers what a program writes to its standard output."""
+    """A command that replies with the standard output of a program."""
 
     run: Annotated[
         list[Argument],
-        Meta(description="the program and its arguments; it is a path or is found in PATH"),
+        Meta(description="the program, as an absolute path or a name in PATH, and its arguments"),
     ]
     env: Annotated[
-        dict[Variable, Argument], Meta(description="variables of its environment, beside our own")
+        dict[Variable, Argument], Meta(description="environment variables to add or replace")
     ] = {}
     timeout: Timeout = Duration(10)
     max_output: MaxOutput = Size(1 << 16)
     on_error: OnError = None
 
-    def misfits(self) -> Iterable[ConstraintViolation]:
-        """Return what is wrong with a program that is not there."""
+    def violations(self) -> Iterable[ConstraintViolation]:
+        """Return a violation if the program does not exist."""
         if not self.run:
-            yield ConstraintViolation("run", "a program is needed, e.g. [uptime, -p]")
+            message = "expected a program and its arguments, such as [uptime, -p]"
+            yield ConstraintViolation("run", message)
             return
         try:
             _ = self.program
@@ -70,13 +78,13 @@ class Run(Section, frozen=True):
 
     @property
     def program(self) -> str:
-        """The path of the program. Raises ValueError."""
+        """The absolute path of the program. Raises ValueError if there is none."""
         path = self.env.get(Variable("PATH"), programs.PATH)
-        return programs.find(self.run[0], path)
+        return programs.find_program(self.run[0], path)
 
 
 class Call(Section, frozen=True):
-    """A command that answers what a function of Python returns."""
+    """A command that replies with the return value of a Python function."""
 
     call: Annotated[Function, Meta(description="the function, as package.module:function")]
     timeout: Timeout = Duration(10)

@@ -1,4 +1,4 @@
-"""What is said about a value that cannot be used, and what would do instead."""
+"""Texts of configuration errors: what was expected, what was found, and the likely correction."""
 
 from __future__ import annotations
 
@@ -11,35 +11,55 @@ if TYPE_CHECKING:
 
     import msgspec
 
+_MAX_SHOWN_CHARACTERS = 80
 
-def explain(error: msgspec.ValidationError, value: object, kind: Any) -> str:
-    """Say what was wrong with a value, and what was expected."""
-    plain = without_annotation(kind)
+_TYPE_NAMES = {"Expected int": "expected an integer", "Expected str": "expected a string"}
+"""How msgspec's messages name a type, and how ours do."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` has one line for each error."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def describe(error: msgspec.ValidationError, value: object, text: str, kind: Any) -> str:
+    """Return why a scalar, written as `text` and read as `value`, is not a valid `kind`."""
+    plain = strip_annotation(kind)
     if typing.get_origin(plain) is typing.Literal:
         choices = typing.get_args(plain)
         expected = " or ".join((", ".join(choices[:-1]), choices[-1]))
         return f"expected {expected}, got {show(value)}{did_you_mean(str(value), choices)}"
-    message = str(error).replace("`", "")
-    message = message.replace("Expected int", "expected a whole number").replace(
-        "Expected str", "expected a text"
-    )
-    message = message.partition(", got ")[0].replace(" | null", " or null")
-    return f"{message}, got {show(value)}" if message.startswith("expected") else message
+    message = str(error)
+    if message.startswith("Expected"):  # a message of msgspec, not of a `parse` of ours
+        message = message.replace("`", "").partition(", got ")[0].replace(" | null", " or null")
+        for name, ours in _TYPE_NAMES.items():
+            message = message.replace(name, ours)
+    if not message.startswith("expected"):
+        return message
+    if message.startswith("expected a string") and isinstance(value, bool | int | float):
+        noun = "" if isinstance(value, bool) else "the number "
+        return f'{message}, got {noun}{text}: write "{text}"'
+    return f"{message}, got {show(value)}"
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """Return a hint at the word that is nearest, if one is near."""
+    """Return a suggestion with the most similar word, or nothing if no word is similar."""
     close = difflib.get_close_matches(word, words)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def show(value: object) -> str:
-    """Return a value as it is shown in a line, which is to remain one."""
-    shown = {None: "nothing (null)", True: "true", False: "false"}
-    text = shown[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a terminal's width
+    """Return a value as YAML's types name it, shortened to a terminal's width, in one line."""
+    names = {None: "no value (null)", True: "true", False: "false"}
+    text = names[value] if value is None or isinstance(value, bool) else repr(value)
+    if len(text) <= _MAX_SHOWN_CHARACTERS:
+        return text
+    return f"{text[: _MAX_SHOWN_CHARACTERS - 3]}..."
 
 
-def without_annotation(kind: Any) -> Any:
-    """Return a type without what else is said about it."""
+def strip_annotation(kind: Any) -> Any:
+    """Return the type `T` of `Annotated[T, ...]`, and any other type unchanged."""
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind

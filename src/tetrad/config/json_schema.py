@@ -13,25 +13,28 @@ from typing import Any
 
 import msgspec
 
-from tetrad.config.answers import Size, Terminator
 from tetrad.config.command_model import BUILT_IN_COMMANDS
 from tetrad.config.model import DEFAULT_PORT, Config, Listener
-from tetrad.config.programs import Argument, Function, Variable
 from tetrad.config.section import Section
 from tetrad.config.types import (
     Address,
+    Argument,
     ClockFormat,
     CommandName,
     Duration,
+    Function,
     Group,
     Mode,
     Network,
     Path,
     Rate,
+    Size,
     SocketPath,
+    Terminator,
     Timezone,
     TlsVersion,
     User,
+    Variable,
 )
 
 _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"

@@ -1,6 +1,6 @@
-"""The configuration: every key, its type, its default and what it means, in one line each.
+"""The configuration: each key with its type, its default and a description in one line.
 
-The file's reader, the manual page, the JSON Schema and `--dump` are all made from these types.
+The file's reader, the JSON Schema and `tetrad check --dump` are made from these types.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from msgspec import Meta, field
 from msgspec.structs import force_setattr
 
 from tetrad.config import paths
-from tetrad.config.answers import Terminator
 from tetrad.config.command_model import BUILT_IN_COMMANDS, Command
 from tetrad.config.diagnostics import did_you_mean
 from tetrad.config.section import ConstraintViolation, Section, Text
@@ -25,6 +24,7 @@ from tetrad.config.types import (
     Path,
     Rate,
     SocketPath,
+    Terminator,
     TlsVersion,
     User,
 )
@@ -36,86 +36,93 @@ DEFAULT_PORT = 65000
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-CountOrNone = Annotated[int, Meta(ge=0, le=10_000)]
+SpareCount = Annotated[int, Meta(ge=0, le=10_000)]
 Backlog = Annotated[int, Meta(ge=1, le=65535)]
 
 
 class Proxy(Section, frozen=True):
-    """A balancer before a listener, which says at the head of each connection whom it brings."""
+    """The PROXY protocol: a load balancer sends each client's address before its data."""
 
     trusted: Annotated[
-        list[Network], Meta(description="where balancers are; nobody else may connect")
+        list[Network], Meta(description="addresses of the load balancers; others are refused")
     ] = []
-    timeout: Annotated[Duration, Meta(description="until the header has come")] = Duration(5)
+    timeout: Annotated[
+        Duration, Meta(description="time in which the whole PROXY header must arrive")
+    ] = Duration(5)
 
 
 class Tls(Section, frozen=True):
-    """What a listener is encrypted with."""
+    """The TLS settings of a listener. All files are in PEM format."""
 
     certificate: Annotated[
-        Path, Meta(description="in PEM: the listener's, then those that vouch for it")
+        Path, Meta(description="the server certificate, followed by the intermediate certificates")
     ]
     key: Annotated[
-        Path | None, Meta(description="in PEM; null: it is in the certificate's file")
+        Path | None, Meta(description="the private key; null: it is in the certificate file")
     ] = None
     client_ca: Annotated[
         Path | None,
-        Meta(description="in PEM: who vouches for clients, which then need a certificate"),
+        Meta(description="CA certificates that every client certificate is verified against"),
     ] = None
-    minimum_version: Annotated[
-        TlsVersion, Meta(description="older versions of TLS are refused")
-    ] = TlsVersion("1.2")
+    minimum_version: Annotated[TlsVersion, Meta(description="the oldest version accepted")] = (
+        TlsVersion("1.2")
+    )
     subjects: Annotated[
         list[Text],
-        Meta(description='who is served, as "CN=monitor,*"; empty: all whom client_ca vouches for'),
+        Meta(description='subjects of the clients to accept, such as "CN=monitor,*"; empty: all'),
     ] = []
 
-    def misfits(self) -> Iterable[ConstraintViolation]:
-        """Return what would be checked against nothing."""
+    def violations(self) -> Iterable[ConstraintViolation]:
+        """Return a violation if there are subjects but no certificates to compare them with."""
         if self.subjects and self.client_ca is None:
-            yield ConstraintViolation("subjects", "without client_ca nobody shows a certificate")
+            message = "needs client_ca: without it, clients send no certificate"
+            yield ConstraintViolation("subjects", message)
 
 
 class Listener(Section, frozen=True):
-    """A place where clients are accepted."""
+    """An address at which clients connect, and the service that they get."""
 
     address: Annotated[
         Address, Meta(description='IPv4, IPv6 ("::" is dual-stack), or unix:/path/to.sock')
     ] = Address("127.0.0.1")
-    port: Annotated[Port | None, Meta(description="0: any free port; none for a Unix socket")] = (
-        None
-    )
+    port: Annotated[
+        Port | None, Meta(description="TCP port; 0: any free port; not for a Unix socket")
+    ] = None
     service: Annotated[
-        Literal["command", "echo"], Meta(description="what clients get: command or echo")
+        Literal["command", "echo"],
+        Meta(description="command replies to commands, echo sends back what it receives"),
     ] = "command"
-    backlog: Annotated[Backlog, Meta(description="connections waiting to be accepted")] = 1024
+    backlog: Annotated[
+        Backlog, Meta(description="maximum number of connections that wait to be accepted")
+    ] = 1024
     reply_terminator: Annotated[
-        Terminator, Meta(description='what ends every answer to a command, e.g. "\\r\\n"')
+        Terminator, Meta(description='appended to each reply to a command, e.g. "\\r\\n"')
     ] = Terminator("")
     proxy: Annotated[
-        Proxy | None, Meta(description="the PROXY protocol, which is then mandatory; null: off")
+        Proxy | None,
+        Meta(description="requires a PROXY header on each connection; null: no header"),
     ] = None
-    tls: Annotated[Tls | None, Meta(description="encryption; null: none")] = None
+    tls: Annotated[Tls | None, Meta(description="encryption with TLS; null: no encryption")] = None
 
     def __post_init__(self) -> None:
-        """Give TCP its default port."""
+        """Set the default port of a TCP listener."""
         super().__post_init__()
         if self.address.path is None and self.port is None:
             force_setattr(self, "port", DEFAULT_PORT)
 
-    def misfits(self) -> Iterable[ConstraintViolation]:
-        """Return what fits TCP only, or Unix sockets; echoes have no end of their own."""
+    def violations(self) -> Iterable[ConstraintViolation]:
+        """Return keys that this service or this kind of address does not have."""
         is_tcp = self.address.path is None
         if self.reply_terminator and self.service == "echo":
-            message = "the service echo sends back what it gets, and nothing else; take this out"
+            message = "the echo service only sends back what it receives; remove this key"
             yield ConstraintViolation("reply_terminator", message)
         if self.port is not None and not is_tcp:
-            yield ConstraintViolation("port", "a Unix socket has no port; take this line out")
+            yield ConstraintViolation("port", "a Unix socket has no port; remove this key")
         if self.proxy is not None and not self.proxy.trusted and is_tcp:
-            message = "name the balancers that are trusted, as {trusted: [192.0.2.10]}"
+            message = "list the trusted load balancers, e.g. {trusted: [192.0.2.10]}"
             yield ConstraintViolation("proxy", message)
         if self.proxy is not None and self.proxy.trusted and not is_tcp:
-            message = "at a Unix socket its permissions say who is trusted; write {} here"
+            message = "a Unix socket trusts every peer that its file mode lets connect; write {}"
             yield ConstraintViolation("proxy", message)
 
     @property
@@ -131,36 +138,43 @@ class Listener(Section, frozen=True):
 
 
 class Daemon(Section, frozen=True):
-    """The process itself."""
+    """The daemon process."""
 
-    pidfile: Annotated[Path, Meta(description="held by a lock while the daemon runs")] = field(
+    pidfile: Annotated[Path, Meta(description="file with the pid, locked while it runs")] = field(
         default_factory=lambda: Path(paths.pidfile())
     )
-    control: Annotated[SocketPath, Meta(description="the socket of status and reload")] = field(
-        default_factory=lambda: SocketPath(paths.control())
-    )
+    control: Annotated[
+        SocketPath, Meta(description="control socket, for status, reload and upgrade")
+    ] = field(default_factory=lambda: SocketPath(paths.control()))
     control_group: Annotated[
-        Group | None, Meta(description="a group that may ask for the status, too")
+        Group | None, Meta(description="group whose members may read the status")
     ] = None
-    user: Annotated[User | None, Meta(description="drop to this user once bound")] = None
-    group: Annotated[Group | None, Meta(description="and group; the user's own if not given")] = (
-        None
+    user: Annotated[
+        User | None, Meta(description="user to switch to after binding; null: no switch")
+    ] = None
+    group: Annotated[
+        Group | None, Meta(description="group to switch to; null: the user's primary group")
+    ] = None
+    working_directory: Annotated[Path, Meta(description="working directory of the daemon")] = Path(
+        "/"
     )
-    working_directory: Annotated[Path, Meta(description="where the daemon stays")] = Path("/")
-    umask: Annotated[Mode, Meta(description="what its files do not allow, octal")] = Mode(0o027)
+    umask: Annotated[
+        Mode, Meta(description="octal permission bits that files it creates do not get")
+    ] = Mode(0o027)
     stop_timeout: Annotated[
-        Duration, Meta(description="what sessions get to finish in, before they are killed")
+        Duration, Meta(description="time that sessions have to end on a stop; then they are killed")
     ] = Duration(10)
 
 
 class Log(Section, frozen=True):
     """The log."""
 
-    file: Annotated[Path | None, Meta(description="null: standard error")] = field(
+    file: Annotated[Path | None, Meta(description="the log file; null: standard error")] = field(
         default_factory=lambda: Path(paths.log())
     )
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="the least that is written")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="the lowest level that is logged"),
     ] = "info"
     format: Annotated[
         Literal["json", "logfmt", "console"], Meta(description="json, logfmt or console")
@@ -168,50 +182,56 @@ class Log(Section, frozen=True):
 
 
 class Handlers(Section, frozen=True):
-    """The processes that serve clients."""
+    """The handler processes, which serve the clients."""
 
     spare: Annotated[
-        CountOrNone, Meta(description="forked ahead of their client, warm and waiting")
+        SpareCount, Meta(description="handlers forked in advance that wait for a client")
     ] = 0
     clients_each: Annotated[
-        Count, Meta(description="clients one handler serves, one after another, before it exits")
+        Count, Meta(description="clients that a handler serves, one at a time, before it exits")
     ] = 1
 
 
 class Limits(Section, frozen=True):
-    """How many clients are let in."""
+    """Limits on the number of clients."""
 
-    clients: Annotated[Count, Meta(description="at once")] = 1000
+    clients: Annotated[Count, Meta(description="clients connected at the same time")] = 1000
     clients_per_source: Annotated[
-        Count | None, Meta(description="at once from one IPv4 address or IPv6 /64")
+        Count | None,
+        Meta(description="of these, from one IPv4 address or IPv6 /64; null: no limit"),
     ] = None
     rate_per_source: Annotated[
-        Rate | None, Meta(description="new sessions, e.g. 20/s or 300/m")
+        Rate | None,
+        Meta(description="new sessions of a source, e.g. 20/s or 300/m; null: no limit"),
     ] = None
 
 
 class Session(Section, frozen=True):
-    """The deadlines of one session."""
+    """The timeouts of a session; null: no timeout."""
 
     first_command_timeout: Annotated[
-        Duration | None, Meta(description="a client that has said nothing yet")
+        Duration | None, Meta(description="from the connection to the first command")
     ] = Duration(30)
     idle_timeout: Annotated[Duration | None, Meta(description="between commands")] = Duration(300)
-    max_duration: Annotated[Duration | None, Meta(description="from connect to close")] = None
-    send_timeout: Annotated[Duration | None, Meta(description="a client that does not read")] = (
-        Duration(10)
+    max_duration: Annotated[Duration | None, Meta(description="from the connection to its end")] = (
+        None
     )
+    send_timeout: Annotated[
+        Duration | None, Meta(description="for a client that does not read its replies")
+    ] = Duration(10)
 
 
 class Access(Section, frozen=True):
-    """Who is let in: the most specific match of the two lists wins; on a tie, deny."""
+    """The access lists: the most specific matching network decides; on a tie, deny."""
 
-    allow: Annotated[list[Network], Meta(description="networks; empty: everyone")] = []
-    deny: Annotated[list[Network], Meta(description="networks that are kept out")] = []
+    allow: Annotated[
+        list[Network], Meta(description="networks that may connect; empty: all networks")
+    ] = []
+    deny: Annotated[list[Network], Meta(description="networks that may not connect")] = []
 
 
 class Config(Section, frozen=True):
-    """The whole configuration."""
+    """The configuration of a daemon."""
 
     listen: list[Listener] = field(default_factory=lambda: [Listener()])
     daemon: Daemon = field(default_factory=Daemon)
@@ -223,39 +243,37 @@ class Config(Section, frozen=True):
     commands: dict[CommandName, Command | None] = {}
 
     def __post_init__(self) -> None:
-        """Add the built-in commands to the file's own."""
+        """Add the built-in commands that the file does not replace or remove."""
         super().__post_init__()
         force_setattr(self, "commands", BUILT_IN_COMMANDS | self.commands)
 
-    def misfits(self) -> Iterable[ConstraintViolation]:
-        """Return what one part of the configuration does not leave to another."""
+    def violations(self) -> Iterable[ConstraintViolation]:
+        """Return conflicts between listeners and between paths, and removals of no command."""
         if not self.listen:
-            yield ConstraintViolation("listen", "at least one listener is needed")
+            yield ConstraintViolation("listen", "at least one listener is required")
         names = [listener.name for listener in self.listen]
         for index, (name, listener) in enumerate(zip(names, self.listen, strict=True)):
             first = names.index(name)
             if first != index and listener.port != 0:
-                yield ConstraintViolation(
-                    f"listen[{index}]", f"{name} is that of listen[{first}] already"
-                )
-        yield from self._files_in_the_way()
+                message = f"{name} is already used by listen[{first}]"
+                yield ConstraintViolation(f"listen[{index}]", message)
+        yield from self._path_conflicts()
         for name, command in self.commands.items():
             if command is None and name not in BUILT_IN_COMMANDS:
                 hint = did_you_mean(name, BUILT_IN_COMMANDS)
-                yield ConstraintViolation(
-                    f"commands.{name}", f"there is no such command to take out{hint}"
-                )
+                message = f"no built-in command of this name to remove{hint}"
+                yield ConstraintViolation(f"commands.{name}", message)
 
-    def _files_in_the_way(self) -> Iterable[ConstraintViolation]:
-        """Return what would have a log written into the pidfile, and the like."""
+    def _path_conflicts(self) -> Iterable[ConstraintViolation]:
+        """Return keys with the path of another key, such as a log that is also the pidfile."""
         files: list[tuple[str, str | None, str]] = [
             ("daemon.pidfile", self.daemon.pidfile, paths.pidfile()),
             ("daemon.control", self.daemon.control, paths.control()),
             ("log.file", self.log.file, paths.log()),
         ]
-        taken = {one.address.path: "listen" for one in self.listen}
-        # What nobody has said comes first: the place that is told is one that somebody has written.
+        users = {one.address.path: "listen" for one in self.listen}
+        # Defaults first, so that the key that is reported is one that the file sets.
         for key, path, _ in sorted(files, key=lambda file: file[1] != file[2]):
-            if path is not None and path in taken:
-                yield ConstraintViolation(key, f"{path} is that of {taken[path]} already")
-            taken[path] = key
+            if path is not None and path in users:
+                yield ConstraintViolation(key, f"{path} is already used by {users[path]}")
+            users[path] = key

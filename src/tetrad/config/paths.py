@@ -1,6 +1,6 @@
-"""Which configuration is read, and where files lie when nobody says otherwise.
+"""Which configuration file is read, and the default paths of the files of a daemon.
 
-The system's folders are for root, XDG's for others.
+The defaults are in the system's folders for root, and in the XDG folders for other users.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ SYSTEM_CONFIGURATION = "/etc/tetrad/tetrad.yaml"
 CONFIGURATION_VARIABLE = "TETRAD_CONFIG"
 
 
-def named_configuration(explicit: str | None) -> str | None:
-    """Return the file that is named by -c, or else by the environment, wherever we go from here."""
-    name = explicit or os.environ.get(CONFIGURATION_VARIABLE)
+def named_configuration(config_path: str | None) -> str | None:
+    """Return the absolute path of the file named by -c (`config_path`) or $TETRAD_CONFIG."""
+    name = config_path or os.environ.get(CONFIGURATION_VARIABLE)
     try:
         return os.path.abspath(name) if name else None
-    except FileNotFoundError:  # the folder that we are in is gone, and that file with it
+    except FileNotFoundError:  # the working directory was removed, and the file with it
         return name
 
 
-def configuration(explicit: str | None) -> str | None:
-    """Return the configuration to read: the one named, the system's, or none."""
+def configuration(config_path: str | None) -> str | None:
+    """Return the file to read: the named one, else the system's if it exists, else None."""
     system = SYSTEM_CONFIGURATION
-    return named_configuration(explicit) or (system if os.path.exists(system) else None)
+    return named_configuration(config_path) or (system if os.path.exists(system) else None)
 
 
 def pidfile() -> str:
@@ -43,7 +43,7 @@ def log() -> str:
 
 
 def runtime_folder() -> str:
-    """Return the folder of pidfile and control socket."""
+    """Return the default folder of the pidfile and the control socket."""
     if os.geteuid() == 0:
         return "/run/tetrad"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -51,7 +51,7 @@ def runtime_folder() -> str:
 
 
 def log_folder() -> str:
-    """Return the folder of the log."""
+    """Return the default folder of the log."""
     return "/var/log/tetrad" if os.geteuid() == 0 else _state()
 
 
@@ -69,4 +69,5 @@ def _home() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
-        return f"/tmp/tetrad-{os.geteuid()}"  # noqa: S108 - made 0700, and refused unless it is ours
+        # Created with mode 0700, and refused if it belongs to another user.
+        return f"/tmp/tetrad-{os.geteuid()}"  # noqa: S108

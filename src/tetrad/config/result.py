@@ -1,59 +1,54 @@
-"""What a configuration file gave: the model, its problems, and how far it can be relied on."""
+"""The result of reading a configuration file: the configuration, its errors, and its locations."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
+from tetrad.config.diagnostics import ConfigError
 from tetrad.config.model import Config
 from tetrad.system.text import escape_unprintable
 
-_BEHIND_SECTION = re.compile(r"[.\[]")  # as in access.deny[0]
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; `problems` has a line for everything that is wrong."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+_SECTION_END = re.compile(r"[.\[]")  # in paths such as access.deny[0]
 
 
 class ConfigResult(NamedTuple):
-    """What a file gave: where it had problems, the model has the defaults, or cannot work."""
+    """What was read from a file. A key whose value has an error has its default in `config`."""
 
     config: Config
     file: str | None
     problems: list[str]
-    given: dict[str, int]
-    """The keys that the file sets, as `log.file` or `access.deny[0]`, with their lines."""
-    places: dict[str, str] = {}  # noqa: RUF012 - never changed
-    """Where their values are, as `FILE:LINE:COLUMN`."""
-    spoilt: frozenset[str] = frozenset()
-    """The keys that had problems, or were not known; the empty one is the whole file."""
+    """One line for each error, each with its location."""
+    key_lines: dict[str, int]
+    """The keys that the file sets, such as `log.file` or `access.deny[0]`, and their lines."""
+    value_locations: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """The keys that the file sets and the `FILE:LINE:COLUMN` of their values."""
+    faulty_keys: frozenset[str] = frozenset()
+    """The keys with errors and the unknown keys; an empty key is the whole file."""
 
-    def is_sure_of(self, key: str) -> bool:
-        """Tell whether a key such as `log.file` has the value that the operator means.
+    def is_reliable(self, key: str) -> bool:
+        """Tell whether the value of a key such as `log.file` is certain in spite of the errors.
 
-        One that is not given may be what another one was to be.
+        If the file does not set the key, it is not certain when an unknown or faulty key could be
+        a misspelling of it.
         """
         section = _section_of(key)
-        if key in self.given:
-            return self.spoilt.isdisjoint({"", section, key})
-        others = set(Config.__struct_fields__) - {section}
-        return {_section_of(path) for path in self.spoilt} <= others
+        if key in self.key_lines:
+            return self.faulty_keys.isdisjoint({"", section, key})
+        other_sections = set(Config.__struct_fields__) - {section}
+        return {_section_of(path) for path in self.faulty_keys} <= other_sections
 
-    def place(self, key: str, message: str) -> str:
-        """Return a problem with a key's value, with its place."""
-        where = f"{self.places[key]}: " if key in self.places else ""
+    def error_at(self, key: str, message: str) -> str:
+        """Return an error message about the value of a key, with the location of the value."""
+        where = f"{self.value_locations[key]}: " if key in self.value_locations else ""
         return f"{where}{key}: {escape_unprintable(message)}"
 
     def checked(self) -> ConfigResult:
-        """Return itself, or raise ConfigError if there were problems."""
+        """Return this result, or raise ConfigError if the file has errors."""
         if self.problems:
             raise ConfigError(self.problems)
         return self
 
 
 def _section_of(key: str) -> str:
-    return _BEHIND_SECTION.split(key, maxsplit=1)[0]
+    return _SECTION_END.split(key, maxsplit=1)[0]

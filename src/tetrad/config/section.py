@@ -1,4 +1,4 @@
-"""A mapping of the configuration file, and what it may say of keys that cannot work together."""
+"""A mapping of the configuration file with a fixed set of keys, and constraints between them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class ConstraintViolation(NamedTuple):
-    """What is wrong with one `key` of a section, or of one below it, in the light of the others."""
+    """A constraint between keys that is violated; `key` is the path of the key to change."""
 
     key: str
     message: str
 
 
 class ConstraintError(ValueError):
-    """There are keys that cannot work together: `misfits` are all of them."""
+    """Valid values that contradict each other; `violations` has all of them."""
 
-    def __init__(self, misfits: list[ConstraintViolation]) -> None:
-        super().__init__("; ".join(f"{key}: {message}" for key, message in misfits))
-        self.misfits = misfits
+    def __init__(self, violations: list[ConstraintViolation]) -> None:
+        super().__init__("; ".join(f"{key}: {message}" for key, message in violations))
+        self.violations = violations
 
 
 class Section(Struct, frozen=True, kw_only=True):
-    """A mapping of the file, whose keys are known. To make one raises ConstraintError."""
+    """A mapping with a fixed set of keys. Creating one raises ConstraintError."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work together."""
-        if misfits := list(self.misfits()):
-            raise ConstraintError(misfits)
+        """Check the constraints."""
+        if violations := list(self.violations()):
+            raise ConstraintError(violations)
 
-    def misfits(self) -> Iterable[ConstraintViolation]:
-        """Return what cannot work together."""
+    def violations(self) -> Iterable[ConstraintViolation]:
+        """Return the constraints between keys of this section that are violated."""
         return ()

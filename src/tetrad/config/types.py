@@ -1,7 +1,7 @@
-"""Durations, rates, networks, addresses: what an operator writes as text, and back again.
+"""Types of the values in a configuration file: durations, sizes, networks, paths, names and so on.
 
-Each is a value with a `parse` that raises ValueError with the way out, and a `str` that parses to
-the same value.
+Each has a class method `parse`, which reads a scalar of the file and raises ValueError with the
+expected form, and a `str` that `parse` reads back to the same value.
 """
 
 from __future__ import annotations
@@ -15,58 +15,57 @@ import time
 import zoneinfo
 from typing import TYPE_CHECKING, Self
 
+from tetrad.config import programs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _DURATION_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms]))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])")
-_SHORTEST, _LONGEST = 0.001, 3650 * 86400.0
+_MIN_SECONDS, _MAX_SECONDS = 0.001, 3650 * 86400.0
 
 _RATE = re.compile(r"([0-9]{1,18})\s*/\s*(s|m|h)")
 _RATE_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
-_UNIX = "unix:"
-_UNIX_PATH_BYTES = 107
+_SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB)?")
+_SIZE_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+_MAX_SIZE_BYTES = 1 << 30
 
-_EXPECTED = {
-    "Duration": "a duration such as 500ms, 10s, 1h30m or a number of seconds",
-    "Rate": "a rate such as 20/s, 300/m or 1000/h",
-    "Mode": 'three octal digits in quotes, such as "027"',
-    "Network": "an address or a network such as 192.0.2.0/24 or 2001:db8::/32",
-    "Address": "an IPv4 or IPv6 address, or unix:/path/to.sock",
-    "Path": "a path",
-    "TlsVersion": "1.2 or 1.3",
-    "Timezone": "local, UTC or a time zone's name such as Asia/Seoul",
-    "ClockFormat": "a format of strftime(3) such as %H:%M:%S",
-    "CommandName": "a name of exactly four printable ASCII characters other than space",
-}
+_MAX_TERMINATOR_LENGTH = 16
+
+_UNIX = "unix:"
+_MAX_SOCKET_PATH_BYTES = 107
+
+_RESERVED_VARIABLES = "TETRAD_"
+"""The prefix of the variables by which a program learns about its client."""
+
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Duration(float):
-    """A time span in seconds, written `1h30m`, `500ms` or as a number of seconds."""
+    """A time span in seconds, written as `1h30m`, `500ms` or a number of seconds."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read text or a number of seconds, from a millisecond to ten years."""
-        if isinstance(value, bool):
-            raise ValueError(_expected(cls))  # noqa: TRY004 - a value's error, like the others
-        if isinstance(value, (int, float)):
+        """Read a string or a number of seconds, from 1 millisecond to 10 years."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             seconds: float = value
         elif isinstance(value, str) and _DURATION.fullmatch(value):
             parts = _DURATION_PART.findall(value)
             seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
         else:
-            raise ValueError(_expected(cls))
-        if not _SHORTEST <= seconds <= _LONGEST:
-            message = "expected a duration of at least 1ms and at most 3650d"
+            message = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
             raise ValueError(message)
+        if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+            raise ValueError("expected a duration of at least 1ms and at most 3650d")
         return cls(round(seconds, 3))
 
     def __str__(self) -> str:
-        """Write the span in the fewest units that keep its milliseconds."""
+        """Return the shortest text that is exact to the millisecond."""
         milliseconds = round(self * 1000)
         text = ""
         for unit, seconds in _DURATION_UNITS.items():
@@ -76,7 +75,7 @@ class Duration(float):
 
 
 class Rate(str):
-    """How many may come in how long: `20/s`, `300/m`, `1000/h`."""
+    """A number of events in a time span: `20/s`, `300/m`, `1000/h`."""
 
     __slots__ = ("number", "seconds")
     number: int
@@ -84,74 +83,88 @@ class Rate(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read `COUNT/UNIT`; the count is 1 or more."""
+        """Read `COUNT/UNIT`; the count is at least 1."""
         match = _RATE.fullmatch(value) if isinstance(value, str) else None
         if match is None or int(match[1]) == 0:
-            raise ValueError(_expected(cls))
+            raise ValueError("expected a rate such as 20/s, 300/m or 1000/h")
         rate = cls(f"{int(match[1])}/{match[2]}")
         rate.number, rate.seconds = int(match[1]), _RATE_SECONDS[match[2]]
         return rate
 
 
-class Mode(int):
-    """The bits of a umask, written in octal and in quotes: `"027"`."""
+class Size(int):
+    """A number of bytes, written as `4KiB`, `1MiB` or a number."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read octal digits. A bare 027 is the number twenty-seven to YAML, so it is refused."""
-        if not isinstance(value, str) or not re.fullmatch("[0-7]{1,4}", value):
-            raise ValueError(_expected(cls))
-        mode = cls(value, 8)
-        if mode > 0o777:  # noqa: PLR2004
-            raise ValueError(_expected(cls))
-        return mode
+        """Read a string or a number of bytes, from 1 byte to 1 GiB."""
+        match = _SIZE.fullmatch(str(value)) if isinstance(value, (int, str)) else None
+        size = int(match[1]) * _SIZE_UNITS[match[2] or "B"] if match else 0
+        if not 1 <= size <= _MAX_SIZE_BYTES:
+            raise ValueError("expected a size such as 4KiB or a number of bytes, from 1 to 1GiB")
+        return cls(size)
 
     def __str__(self) -> str:
-        """Write three octal digits."""
+        """Return the size in the largest unit that gives a whole number."""
+        unit = next(unit for unit, count in _SIZE_UNITS.items() if self % count == 0)
+        return f"{self // _SIZE_UNITS[unit]}{unit}"
+
+
+class Mode(int):
+    """The bits of a umask, written as octal digits in quotes: `"027"`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read octal digits. Unquoted, 027 is the number twenty-seven in YAML: it is refused."""
+        if not isinstance(value, str) or not re.fullmatch("0?[0-7]{1,3}", value):
+            raise ValueError('expected three octal digits in quotes, such as "027"')
+        return cls(value, 8)
+
+    def __str__(self) -> str:
+        """Return three octal digits."""
         return f"{self:03o}"
 
 
 class Network(str):
-    """An IPv4 or IPv6 network in canonical form; a single address is the smallest network."""
+    """An IPv4 or IPv6 network in canonical form; a single address is a network of one address."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read CIDR notation or an address. Bits to the right of the prefix must be zero."""
-        if not isinstance(value, str):
-            raise ValueError(_expected(cls))  # noqa: TRY004 - a value's error, like the others
+        """Read CIDR notation or an address. The host bits must be zero."""
+        text = str(value)  # for the library, an integer would be an address
         try:
-            network = ipaddress.ip_network(value, strict=False)
+            network = ipaddress.ip_network(text, strict=False)
         except ValueError:
-            raise ValueError(_expected(cls)) from None
-        if "%" in value:
-            message = "a network has no zone (the part after %)"
-            raise ValueError(message)
-        if network.network_address != ipaddress.ip_interface(value).ip:
-            message = f"{value} has bits set to the right of its prefix; write {network}"
-            raise ValueError(message)
-        return cls(_unmapped(network))
+            message = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/32"
+            raise ValueError(message) from None
+        if "%" in text:
+            raise ValueError("a network has no zone; remove % and the text after it")
+        if network.network_address != ipaddress.ip_interface(text).ip:
+            raise ValueError(f"{text} has host bits set; write {network}")
+        return cls(_unmapped_network(network))
 
 
 class Address(str):
-    """Where a listener listens: an IPv4 or IPv6 address, or `unix:` and a path."""
+    """The address of a listener: an IPv4 or IPv6 address, or `unix:` and a path."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read an address. Names are refused: what they mean can change under a running daemon."""
-        if not isinstance(value, str):
-            raise ValueError(_expected(cls))  # noqa: TRY004 - a value's error, like the others
-        if value.startswith(_UNIX):
+        """Read an address. Host names are refused: what they resolve to can change later."""
+        if isinstance(value, str) and value.startswith(_UNIX):
             return cls(_UNIX + SocketPath.parse(value.removeprefix(_UNIX)))
         try:
-            return cls(unmapped(ipaddress.ip_address(value)))
+            return cls(unmapped(ipaddress.ip_address(str(value))))
         except ValueError:
-            raise ValueError(_expected(cls)) from None
+            message = "expected an IPv4 or IPv6 address, or unix:/path/to.sock"
+            raise ValueError(message) from None
 
     @property
     def path(self) -> str | None:
@@ -159,8 +172,21 @@ class Address(str):
         return self.removeprefix(_UNIX) if self.startswith(_UNIX) else None
 
 
+class Path(str):
+    """A path in the file system; a relative one starts at the configuration file's folder."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a string that is not empty."""
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ValueError("expected a path")
+        return cls(value)
+
+
 class SocketPath(str):
-    """The path of a Unix socket, which the kernel wants to be short."""
+    """The path of a Unix socket, whose length the kernel limits."""
 
     __slots__ = ()
 
@@ -169,24 +195,10 @@ class SocketPath(str):
         """Read a path of at most 107 bytes."""
         path = Path.parse(value)
         length = len(os.fsencode(path))
-        if length > _UNIX_PATH_BYTES:
-            most = f"the path of a Unix socket has at most {_UNIX_PATH_BYTES} bytes"
-            message = f"{most}, and {path} has {length}"
-            raise ValueError(message)
+        if length > _MAX_SOCKET_PATH_BYTES:
+            most = f"the path of a Unix socket has at most {_MAX_SOCKET_PATH_BYTES} bytes"
+            raise ValueError(f"{most}, but {path} has {length}")
         return cls(path)
-
-
-class Path(str):
-    """A path in the file system; a relative one starts from the configuration file's folder."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """Read any text but none at all."""
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise ValueError(_expected(cls))
-        return cls(value)
 
 
 class TlsVersion(str):
@@ -196,9 +208,9 @@ class TlsVersion(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a version, which without quotes is a number."""
+        """Read a version, which is a number if it is not in quotes."""
         if str(value) not in {"1.2", "1.3"}:
-            raise ValueError(_expected(cls))
+            raise ValueError("expected 1.2 or 1.3")
         return cls(value)
 
 
@@ -210,7 +222,7 @@ class User(str):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read a name and look it up."""
-        return cls(_known(value, "user", pwd.getpwnam))
+        return cls(_known_name(value, "user", pwd.getpwnam))
 
 
 class Group(str):
@@ -221,7 +233,7 @@ class Group(str):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read a name and look it up."""
-        return cls(_known(value, "group", grp.getgrnam))
+        return cls(_known_name(value, "group", grp.getgrnam))
 
 
 class Timezone(str):
@@ -231,9 +243,10 @@ class Timezone(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a zone's name and look it up in this machine's database."""
+        """Read the name of a zone and look it up in this machine's database."""
         if not isinstance(value, str):
-            raise ValueError(_expected(cls))  # noqa: TRY004 - a value's error, like the others
+            message = "expected local, UTC or the name of a time zone such as Asia/Seoul"
+            raise ValueError(message)  # noqa: TRY004 - as for an invalid string
         if value not in {"local", "UTC"}:
             try:
                 zoneinfo.ZoneInfo(value)
@@ -244,17 +257,19 @@ class Timezone(str):
 
 
 class ClockFormat(str):
-    """How strftime(3) writes a time, e.g. `%Y/%m/%d %H:%M:%S`."""
+    """A format of strftime(3), such as `%Y/%m/%d %H:%M:%S`."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a format that gives some text."""
-        if not isinstance(value, str) or "\0" in value:
-            raise ValueError(_expected(cls))
-        if not time.strftime(value.encode("ascii", "replace").decode()):
-            raise ValueError(_expected(cls))
+        """Read a format whose result is not empty."""
+        if (
+            not isinstance(value, str)
+            or "\0" in value
+            or not time.strftime(value.encode("ascii", "replace").decode())
+        ):
+            raise ValueError("expected a format of strftime(3) such as %H:%M:%S")
         return cls(value)
 
 
@@ -267,40 +282,92 @@ class CommandName(str):
     def parse(cls, value: object) -> Self:
         """Read the four characters."""
         if not isinstance(value, str) or not re.fullmatch("[!-~]{4}", value):
-            raise ValueError(_expected(cls))
+            message = "expected a name of exactly four printable ASCII characters other than space"
+            raise ValueError(message)
+        return cls(value)
+
+
+class Terminator(str):
+    """The end of each reply, such as a line feed."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        r"""Read a short string. A backslash is refused: outside double quotes YAML keeps `\n`."""
+        if not isinstance(value, str) or len(value) > _MAX_TERMINATOR_LENGTH or "\\" in value:
+            raise ValueError('expected a string of at most 16 characters, such as "\\n"')
+        return cls(value)
+
+
+class Argument(str):
+    """An argument of a program, or the value of an environment variable."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a string, which may be empty."""
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError("expected a string")
+        return cls(value)
+
+
+class Variable(str):
+    """The name of an environment variable, such as LC_ALL."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a name that is not reserved."""
+        if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+            raise ValueError("expected the name of an environment variable, such as LC_ALL")
+        if value.startswith(_RESERVED_VARIABLES):
+            raise ValueError(f"names that begin with {_RESERVED_VARIABLES} are reserved")
+        return cls(value)
+
+
+class Function(str):
+    """A Python function of one argument, written as package.module:function."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a name, and check in another process that it can be imported and called."""
+        if not isinstance(value, str) or not _FUNCTION.fullmatch(value):
+            raise ValueError("expected a Python function, written as package.module:function")
+        programs.check_function(value)
         return cls(value)
 
 
 def unmapped(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the IPv4 address that an IPv6 one of ::ffff:0:0/96 stands for."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address, and any other one unchanged."""
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _unmapped(
+def _unmapped_network(
     network: ipaddress.IPv4Network | ipaddress.IPv6Network,
 ) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Return ::ffff:192.0.2.0/120 as 192.0.2.0/24: clients of dual-stack sockets are IPv4."""
     address = unmapped(network.network_address)
     if address == network.network_address:
         return network
-    # The 96th bit of such an address is set, so its prefix has at least that many.
+    # The 96th bit of such an address is set, so the prefix has at least 96 bits.
     prefix = network.prefixlen - (network.max_prefixlen - ipaddress.IPV4LENGTH)
     return ipaddress.ip_network((address, prefix))
 
 
-def _known(value: object, what: str, look_up: Callable[[str], object]) -> str:
+def _known_name(value: object, what: str, look_up: Callable[[str], object]) -> str:
+    """Return a name that `look_up` finds; it raises KeyError or ValueError for others."""
     if not isinstance(value, str):
         message = f"expected the name of a {what}"
-        raise ValueError(message)  # noqa: TRY004 - a value's error, like the others
+        raise ValueError(message)  # noqa: TRY004 - as for an unknown name
     try:
         look_up(value)
     except (KeyError, ValueError):
-        message = f"this machine has no {what} {value!r}"
-        raise ValueError(message) from None
+        raise ValueError(f"this machine has no {what} {value!r}") from None
     return value
-
-
-def _expected(kind: type) -> str:
-    return f"expected {_EXPECTED[kind.__name__]}"

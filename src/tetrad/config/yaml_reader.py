@@ -1,7 +1,7 @@
-"""The configuration file: YAML in, the model out, and every problem with its line and column.
+"""Reads a configuration file: YAML to the model, with the location of every error.
 
-The file is read as a tree of nodes that know their place; the tree is
-walked along the types of `tetrad.config.model`, so that one run finds everything that is wrong.
+YAML is composed to a tree of nodes with line and column. The tree is walked along the types of
+`tetrad.config.model`, and goes on after an error, so that one run reports all errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgspec import UNSET
 from msgspec.structs import force_setattr
 
 from tetrad.config import yaml_scalars
-from tetrad.config.diagnostics import did_you_mean, explain, show, without_annotation
+from tetrad.config.diagnostics import describe, did_you_mean, show, strip_annotation
 from tetrad.config.model import Config
 from tetrad.config.result import ConfigResult
 from tetrad.config.section import ConstraintError, Section
@@ -35,84 +35,99 @@ _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")}
 
 _STEP = re.compile(r"[^.\[\]]+")  # of a path such as access.deny[0]
 
-_MOST_NESTED = 64
-_MOST_BYTES = 16 << 20  # what is longer is a device, or somebody's film
+_MAX_DEPTH = 64
+_MAX_BYTES = 16 << 20
 
 
 def load(file: str | None) -> ConfigResult:
-    """Read a file, or the built-in defaults for None. Raises OSError; problems are returned."""
+    """Read a file, or return the built-in defaults for None.
+
+    Errors in the file are part of the result. Raises OSError if the file cannot be read.
+    """
     if file is None:
         return ConfigResult(Config(), None, [], {})
     with open(file, "rb") as stream:
-        data = stream.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise OSError(errno.EFBIG, f"more than {_MOST_BYTES >> 20} MiB: is this a configuration?")
+        data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {_MAX_BYTES >> 20} MiB: not a configuration file")
     return read(data, file)
 
 
 def read(data: bytes, file: str) -> ConfigResult:
-    """Read what a file contains."""
+    """Read the contents of a file; `file` is its path, for locations and relative paths."""
     reader = _Reader(file)
     root = reader.compose(data)
     config = UNSET if root is None else reader.value(root, Config, "")
     if config is UNSET:
         config = Config()
-        for name, section in reader.sound.items():
+        for name, section in reader.valid_sections.items():
             force_setattr(config, name, section)
-    spoilt = frozenset(reader.spoilt)
-    return ConfigResult(config, file, reader.problems, reader.given, reader.places, spoilt)
+    return ConfigResult(
+        config,
+        file,
+        reader.problems,
+        reader.key_lines,
+        reader.value_locations,
+        frozenset(reader.faulty_keys),
+    )
 
 
 class _Reader:
-    """One reading of one file; collects problems and goes on."""
+    """Reads one file once. Attributes are as in ConfigResult.
+
+    Methods that read a node return UNSET if it has an error, which is recorded, or no value.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[str] = []
-        self.given: dict[str, int] = {}
-        self.places: dict[str, str] = {}
-        self.spoilt: set[str] = set()
-        self.sound: dict[str, object] = {}
+        self.key_lines: dict[str, int] = {}
+        self.value_locations: dict[str, str] = {}
+        self.faulty_keys: set[str] = set()
+        self.valid_sections: dict[str, object] = {}
 
-    def problem(self, mark: yaml.Mark | None, path: str, message: str) -> None:
-        """Note what is wrong where; without a mark, at the beginning."""
+    def report(self, mark: yaml.Mark | None, path: str, message: str) -> None:
+        """Record an error at a mark; without a mark it is at the start of the file."""
         text = f"{path}: {message}" if path else message
-        self.problems.append(f"{self.place(mark)}: {escape_unprintable(text)}")
-        self.spoilt.add(path)
+        self.problems.append(f"{self.location(mark)}: {escape_unprintable(text)}")
+        self.faulty_keys.add(path)
 
-    def place(self, mark: yaml.Mark | None) -> str:
+    def location(self, mark: yaml.Mark | None) -> str:
+        """Return a mark as `FILE:LINE:COLUMN`, both counted from 1."""
         line, column = (0, 0) if mark is None else (mark.line, mark.column)
         return f"{self.file}:{line + 1}:{column + 1}"
 
     def compose(self, data: bytes) -> yaml.Node | None:
+        """Return the root node, or None if the file is empty or is not YAML."""
         try:
-            self.insist_on_depth(data)
+            self.check_depth(data)
             return yaml.compose(data, Loader=_LOADER)
         except yaml.reader.ReaderError as error:
-            what = f"not a text file in UTF-8: {error.reason}"
-            self.problem(_mark(data, error.position), "", what)
+            message = f"not a UTF-8 text file: {error.reason}"
+            self.report(_mark_of_byte(data, error.position), "", message)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            what = ", ".join(part for part in (error.context, error.problem) if part)
-            self.problem(mark, "", f"not YAML: {what}")
+            message = ", ".join(part for part in (error.context, error.problem) if part)
+            self.report(mark, "", f"invalid YAML: {message}")
         return None
 
-    def insist_on_depth(self, data: bytes) -> None:
-        """Refuse what the library would descend into until the stack is full."""
+    def check_depth(self, data: bytes) -> None:
+        """Raise MarkedYAMLError for deep nesting: PyYAML recurses until the stack overflows."""
         depth = 0
         for event in yaml.parse(data, Loader=_LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MOST_NESTED:
+            if depth > _MAX_DEPTH:
                 mark = typing.cast("yaml.Mark", event.start_mark)
-                raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+                message = f"nested more than {_MAX_DEPTH} levels deep"
+                raise yaml.MarkedYAMLError(problem=message, problem_mark=mark)
 
     def value(self, node: yaml.Node, kind: Any, path: str) -> Any:
-        """Read a node as a `kind`; UNSET where it is none, which is noted, or where it is empty."""
+        """Read a node as a value of any type of the model."""
         if node.tag not in _TAGS:
-            self.problem(node.start_mark, path, f"tags such as {node.tag} are not supported")
+            self.report(node.start_mark, path, f"the YAML tag {node.tag} is not supported")
             return UNSET
-        plain = without_annotation(kind)
+        plain = strip_annotation(kind)
         origin, arguments = typing.get_origin(plain), typing.get_args(plain)
         if origin is list:
             return self.sequence(node, arguments[0], path)
@@ -121,8 +136,8 @@ class _Reader:
         if _is_section(plain):
             return self.section(node, plain, path)
         if origin is types.UnionType and any(map(_is_section, arguments)):
-            return self.variant(node, arguments, path)
-        return self.leaf(node, kind, path)
+            return self.union(node, arguments, path)
+        return self.scalar(node, kind, path)
 
     def section(self, node: yaml.Node, kind: type[Section], path: str) -> Any:
         """Read a mapping whose keys are the fields of `kind`."""
@@ -130,94 +145,93 @@ class _Reader:
         values: dict[str, Any] = {}
         for name, key, child in self.pairs(node, path):
             if name in fields:
-                self.given[_join(path, name)] = key.start_mark.line + 1
-                self.places[_join(path, name)] = self.place(child.start_mark)
+                self.key_lines[_join(path, name)] = key.start_mark.line + 1
+                self.value_locations[_join(path, name)] = self.location(child.start_mark)
                 values[name] = self.field(child, fields[name], _join(path, name))
             else:
                 hint = did_you_mean(name, fields)
-                self.problem(key.start_mark, _join(path, name), f"there is no such key{hint}")
+                self.report(key.start_mark, _join(path, name), f"unknown key{hint}")
         required = {name for name, field in fields.items() if field.required}
         for name in sorted(required - values.keys()):
-            self.problem(node.start_mark, _join(path, name), "is needed here")
+            self.report(node.start_mark, _join(path, name), "this key is required")
         values = {name: value for name, value in values.items() if value is not UNSET}
         if not required <= values.keys():
             return UNSET
         try:
             return kind(**values)
         except ConstraintError as error:
-            for where, message in error.misfits:
-                self.problem(_place(node, where), _join(path, where), message)
+            for where, message in error.violations:
+                self.report(_mark_of_value(node, where), _join(path, where), message)
                 values.pop(where.partition("[")[0], None)
-            self.sound = values
+            self.valid_sections = values
         return UNSET
 
     def field(self, node: yaml.Node, field: msgspec.structs.FieldInfo, path: str) -> Any:
-        """Read the value of a known key; one that is needed may not be empty."""
+        """Read the value of a field; a required one must have a value."""
         before = len(self.problems)
         value = self.value(node, field.type, path)
         if value is UNSET and field.required and len(self.problems) == before:
-            self.problem(node.start_mark, path, f"expected a value, {_got(node)}")
+            self.report(node.start_mark, path, f"expected a value, {_got(node)}")
         return value
 
     def sequence(self, node: yaml.Node, kind: Any, path: str) -> Any:
-        """Read a list of `kind`."""
+        """Read a list of values of `kind`."""
         if not isinstance(node, yaml.SequenceNode):
             if not _is_null(node):
-                self.problem(node.start_mark, path, f"expected a list, {_got(node)}")
+                self.report(node.start_mark, path, f"expected a list, {_got(node)}")
             return UNSET
         values = []
         for index, child in enumerate(node.value):
-            self.given[f"{path}[{index}]"] = child.start_mark.line + 1
+            self.key_lines[f"{path}[{index}]"] = child.start_mark.line + 1
             values.append(self.value(child, kind, f"{path}[{index}]"))
         return UNSET if UNSET in values else values
 
-    def mapping(
-        self,
-        node: yaml.Node,
-        key_kind: Any,
-        kind: Any,
-        path: str,
-    ) -> Any:
-        """Read a mapping whose keys are the operator's."""
+    def mapping(self, node: yaml.Node, key_kind: Any, kind: Any, path: str) -> Any:
+        """Read a mapping whose keys are values of `key_kind`."""
         values = {}
         for name, key, child in self.pairs(node, path):
             checked = self.convert(key, name, key_kind, _join(path, name))
             values[checked] = self.value(child, kind, _join(path, name))
         return {} if UNSET in values or UNSET in values.values() else values
 
-    def variant(self, node: yaml.Node, kinds: Iterable[Any], path: str) -> Any:
-        """Read the section whose first key is there; where there is but one, that one."""
+    def union(self, node: yaml.Node, kinds: Iterable[Any], path: str) -> Any:
+        """Read one of several sections, told apart by their first field; null is None."""
         if _is_null(node):
             return None
         sections = {next(iter(_fields(kind))): kind for kind in kinds if _is_section(kind)}
         if len(sections) == 1:
             return self.section(node, next(iter(sections.values())), path)
         names = [_name(key) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        for name in names:
-            if name in sections:
-                return self.section(node, sections[name], path)
-        expected = f"expected one of the keys {', '.join(sections)}, {_got(node)}"
+        used = [name for name in dict.fromkeys(names) if name in sections]
+        if len(used) == 1:
+            return self.section(node, sections[used[0]], path)
+        choices = ", ".join(sections)
+        if used:
+            second_key, _ = node.value[names.index(used[1])]
+            self.report(second_key.start_mark, path, f"only one of {choices}")
+            return UNSET
+        got = f"got {', '.join(names)}" if names else _got(node)
         hint = next(filter(None, (did_you_mean(name, sections) for name in names)), "")
-        self.problem(node.start_mark, path, expected + hint)
+        self.report(node.start_mark, path, f"expected one of the keys {choices}, {got}{hint}")
         return UNSET
 
-    def leaf(self, node: yaml.Node, kind: Any, path: str) -> Any:
-        """Read a scalar."""
+    def scalar(self, node: yaml.Node, kind: Any, path: str) -> Any:
+        """Read a value that is neither a list nor a mapping."""
         if not isinstance(node, yaml.ScalarNode):
-            self.problem(node.start_mark, path, f"expected a single value, {_got(node)}")
+            self.report(node.start_mark, path, f"expected a single value, {_got(node)}")
             return UNSET
-        return self.convert(node, _scalar(node), kind, path)
+        return self.convert(node, _scalar_value(node), kind, path)
 
     def convert(self, node: yaml.Node, value: object, kind: Any, path: str) -> Any:
-        """Turn a scalar's value into a `kind`."""
+        """Convert the value of a scalar node to a `kind`."""
         try:
             return msgspec.convert(value, kind, dec_hook=self.parse)
         except msgspec.ValidationError as error:
-            self.problem(node.start_mark, path, explain(error, value, kind))
+            self.report(node.start_mark, path, describe(error, value, str(node.value), kind))
             return UNSET
 
     def parse(self, kind: Any, value: object) -> Any:
-        """Read one of our own types; what it says of a path is meant of the whole path."""
+        """Read a type of `tetrad.config.types`; the limits of a path apply to its absolute form."""
         result = kind.parse(value)
         if isinstance(result, Path | SocketPath):
             return kind.parse(self.absolute(result))
@@ -226,24 +240,23 @@ class _Reader:
         return result
 
     def absolute(self, path: str) -> str:
-        """Make a relative path relative to the file's folder."""
+        """Return a path that is relative to the file's folder as an absolute path."""
         return os.path.normpath(os.path.join(os.path.dirname(self.file), path))
 
     def pairs(self, node: yaml.Node, path: str) -> Iterable[tuple[str, yaml.Node, yaml.Node]]:
-        """Return a mapping's keys and values; a key that is there twice is a problem."""
+        """Return the names, key nodes and value nodes of a mapping; duplicates are reported."""
         if _is_null(node):
             return []
         if not isinstance(node, yaml.MappingNode):
-            self.problem(node.start_mark, path, f"expected keys and values, {_got(node)}")
+            self.report(node.start_mark, path, f"expected a mapping, {_got(node)}")
             return []
         pairs: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
         for key, child in node.value:
             name = _name(key)
             if name in pairs:
                 first = pairs[name][1].start_mark.line + 1
-                self.problem(
-                    key.start_mark, _join(path, name), f"this key is there already, in line {first}"
-                )
+                message = f"duplicate key; it is already set in line {first}"
+                self.report(key.start_mark, _join(path, name), message)
             else:
                 pairs[name] = (name, key, child)
         return pairs.values()
@@ -251,24 +264,24 @@ class _Reader:
 
 @functools.cache
 def _fields(kind: type[Section]) -> dict[str, msgspec.structs.FieldInfo]:
-    """Return a section's fields by their names; to ask the library for them takes its time."""
+    """Return the fields of a section by name; msgspec inspects the type anew for each call."""
     return {field.name: field for field in msgspec.structs.fields(kind)}
 
 
-def _scalar(node: yaml.ScalarNode) -> object:
-    """Return what a scalar means; in quotes it is text."""
+def _scalar_value(node: yaml.ScalarNode) -> object:
+    """Return the value of a scalar; a quoted one is a string."""
     text = typing.cast("str", node.value)
     return text if node.style in {"'", '"', "|", ">"} else yaml_scalars.read(text)
 
 
 def _got(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return f"got {show(_scalar(node))}"
-    return "got a list" if isinstance(node, yaml.SequenceNode) else "got keys and values"
+        return f"got {show(_scalar_value(node))}"
+    return "got a list" if isinstance(node, yaml.SequenceNode) else "got a mapping"
 
 
 def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and _scalar(node) is None
+    return isinstance(node, yaml.ScalarNode) and _scalar_value(node) is None
 
 
 def _is_section(kind: Any) -> bool:
@@ -276,18 +289,18 @@ def _is_section(kind: Any) -> bool:
 
 
 def _name(key: yaml.Node) -> str:
-    """Return a key's name; one that is a list, or keys itself, has none."""
+    """Return the name of a key; `?` stands for a key that is a list or a mapping."""
     return typing.cast("str", key.value) if isinstance(key, yaml.ScalarNode) else "?"
 
 
-def _mark(data: bytes, position: int) -> yaml.Mark:
-    """Return where a byte stands that is none of a text's."""
+def _mark_of_byte(data: bytes, position: int) -> yaml.Mark:
+    """Return the line and column of an invalid byte."""
     line, column = data.count(b"\n", 0, position), position - data.rfind(b"\n", 0, position) - 1
     return yaml.Mark("", position, line, column, None, 0)
 
 
-def _place(node: yaml.Node, path: str) -> yaml.Mark:
-    """Return where the value of a key begins, or as much of the way to it as is there."""
+def _mark_of_value(node: yaml.Node, path: str) -> yaml.Mark:
+    """Return the start of the value at a path, or of its nearest ancestor in the file."""
     for name in _STEP.findall(path):
         if isinstance(node, yaml.MappingNode):
             node = next((child for key, child in node.value if _name(key) == name), node)
@@ -297,6 +310,6 @@ def _place(node: yaml.Node, path: str) -> yaml.Mark:
 
 
 def _join(path: str, name: str) -> str:
-    """Return where a key is; in quotes it is seen if it is empty, or has blanks at its ends."""
+    """Append a key to a path; an empty key, or one with outer spaces, is quoted to be visible."""
     name = name if name and name == name.strip() else repr(name)
     return f"{path}.{name}" if path else name

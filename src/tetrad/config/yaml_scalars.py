@@ -1,4 +1,4 @@
-"""What a word of YAML means without quotes: YAML 1.2's numbers, true, false, null, or text."""
+"""The value of an unquoted YAML scalar: a number, true, false or null of YAML 1.2, or a string."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 _INTEGER = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?")
-_LONGEST_NUMBER = 40
+_MAX_NUMBER_LENGTH = 40
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
@@ -14,10 +14,10 @@ _WORDS |= {
 
 
 def read(text: str) -> object:
-    """Return the value; a number that is too long to be meant as one is text."""
+    """Return the value. A number of more than 40 characters is a string."""
     if text in _WORDS:
         return _WORDS[text]
-    if len(text) > _LONGEST_NUMBER:
+    if len(text) > _MAX_NUMBER_LENGTH:
         return text
     if _INTEGER.fullmatch(text):
         return int(text)

@@ -1,4 +1,4 @@
-"""A configuration, written as YAML: what `tetrad.config.yaml_reader` reads, the other way round."""
+"""Writes a configuration as YAML that `tetrad.config.yaml_reader` reads back to the same."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tetrad.config import yaml_scalars
 if TYPE_CHECKING:
     from tetrad.config.model import Config
 
-_LINE_ENDS = {"\x85", "\u2028", "\u2029"}
-"""What YAML takes for the end of a line, besides those that everybody does."""
+_RARE_LINE_ENDS = {"\x85", "\u2028", "\u2029"}
+"""Characters that end a line in YAML; PyYAML does not quote a string because of them."""
 
 
 def dump(config: Config) -> str:
-    """Write a configuration as YAML that loads back to the same."""
+    """Return the YAML text. The key `port` of a Unix socket is left out, as it must not be set."""
     tree = msgspec.to_builtins(config, enc_hook=str)
     for listener in tree["listen"]:
         if listener["port"] is None:
@@ -26,12 +26,12 @@ def dump(config: Config) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts texts in quotes that would be read as something else, by YAML 1.1 and by us."""
+    """Quotes strings that YAML 1.1 (PyYAML) or `yaml_scalars` would read as another type."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Write a text."""
+        """Return the node of a string."""
         node = super().represent_str(data)
-        if _LINE_ENDS & set(data) or (
+        if _RARE_LINE_ENDS & set(data) or (
             node.style is None and not isinstance(yaml_scalars.read(data), str)
         ):
             node.style = '"'

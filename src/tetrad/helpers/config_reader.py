@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tetrad.config import certificates, paths, yaml_reader
-from tetrad.config.result import ConfigError
+from tetrad.config.diagnostics import ConfigError
 from tetrad.launch import runtime_config
 from tetrad.logger import file as log_file
 from tetrad.system.text import reason_of
@@ -26,17 +26,17 @@ ANSWER = 3
 
 def main() -> None:
     """Read, and answer."""
-    manner, explicit = sys.argv[1], sys.argv[2] or None
+    run_mode, config_path = sys.argv[1], sys.argv[2] or None
     with os.fdopen(ANSWER, "wb") as answer:
-        marshal.dump(read(explicit, foreground=manner == "run"), answer)
+        marshal.dump(read(config_path, foreground=run_mode == "run"), answer)
 
 
-def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
+def read(config_path: str | None, *, foreground: bool) -> dict[str, Any]:
     """Return the `plan` of the configuration, and what `problems` it meets; or `errors`.
 
     `is_file_bad`: whether it is the configuration that they are about.
     """
-    file = paths.configuration(explicit)
+    file = paths.configuration(config_path)
     try:
         loaded = yaml_reader.load(file).checked()
         found = certificates.read(loaded)
@@ -47,7 +47,7 @@ def read(explicit: str | None, *, foreground: bool) -> dict[str, Any]:
         return {"errors": [f"{file}: {why}"], "is_file_bad": True}
     except OSError as error:
         return {"errors": [f"{file}: {reason_of(error)}"], "is_file_bad": True}
-    config = runtime_config.make(loaded, explicit, foreground=foreground, certificates=found)
+    config = runtime_config.make(loaded, config_path, foreground=foreground, certificates=found)
     return {"config": config, "problems": _problems_of_log(config, foreground=foreground)}
 
 

@@ -29,7 +29,7 @@ PROGRAMS = (process,)
 """What the new master will start and does not import: it is here to be imported."""
 
 
-def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
+def rehearse(state: State, run_mode: str, config_path: str | None) -> dict[str, Any]:
     """Return what to execute and the plan to do it with; or `errors`.
 
     `is_file_bad`: whether it is the configuration that they are about.
@@ -38,7 +38,7 @@ def rehearse(state: State, manner: str, explicit: str | None) -> dict[str, Any]:
         saved_state.check_format(state, __version__)
     except saved_state.StateFormatError as error:
         return {"errors": [str(error)], "is_file_bad": False}
-    answer = config_reader.read(explicit, foreground=manner == "run")
+    answer = config_reader.read(config_path, foreground=run_mode == "run")
     if "errors" in answer:
         return answer
     problems = _problems(answer["config"], state) + answer["problems"]

@@ -1,4 +1,4 @@
-"""The operator's side of a running daemon: its pidfile, its control socket, and its end."""
+"""Requests to a running daemon: over its control socket, and by a signal."""
 
 from __future__ import annotations
 
@@ -18,80 +18,84 @@ from tetrad.system.timers import LONGEST_WAIT_SECONDS
 T = TypeVar("T")
 
 ANSWER_TIMEOUT_SECONDS = 5.0
-"""How long an answer may take."""
 
-LONGEST_ANSWER = 1 << 26
-"""Bytes, enough for some hundred thousand sessions. Who says more is no daemon of ours."""
+MAX_ANSWER_BYTES = 1 << 26
+"""Enough for some hundred thousand sessions; a longer answer is not from tetrad."""
 
 
 class ControlError(Exception):
-    """The daemon did not answer; the text says why."""
+    """The daemon did not answer as expected; the text is the reason."""
 
 
-class _Refusal(msgspec.Struct):
-    """An answer that is none."""
+class _ErrorAnswer(msgspec.Struct):
+    """The answer to a request that was refused; other answers have no `error`."""
 
     error: str | None = None
 
 
-def ask(path: str, request: str, kind: type[T], patience: float = ANSWER_TIMEOUT_SECONDS) -> T:
-    """Send a request to a control socket and return its answer as a `kind`.
+def ask(path: str, request: str, kind: type[T], timeout: float = ANSWER_TIMEOUT_SECONDS) -> T:
+    """Send a request to the control socket at `path` and return the answer as a `kind`.
 
-    `patience` is in seconds. Raises NoAnswerError.
+    `timeout` is in seconds. Raises ControlError; its cause is an OSError of the connection.
     """
     try:
-        answer = _exchange(path, request.encode() + b"\n", patience)
+        answer = _exchange(path, request.encode() + b"\n", timeout)
     except BlockingIOError:
-        raise ControlError(f"{path}: no answer within {patience:.0f} s") from None
+        raise ControlError(f"{path}: no answer within {timeout:.0f} s") from None
     except OSError as error:
         raise ControlError(f"{path}: {reason_of(error)}") from error
     if not answer:
-        raise ControlError(f"{path}: no answer; only root and the daemon's own user are given one")
+        allowed = "root, the daemon's user and members of daemon.control_group"
+        raise ControlError(f"{path}: no answer; only {allowed} get one")
     try:
-        refusal = msgspec.json.decode(answer, type=_Refusal).error
+        refusal = msgspec.json.decode(answer, type=_ErrorAnswer).error
         if refusal is not None:
             raise ControlError(f"{path}: {refusal}")
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ControlError(f"{path}: the answer cannot be read: {error}") from None
+        raise ControlError(f"{path}: invalid answer: {error}") from None
 
 
-def _exchange(path: str, request: bytes, patience: float) -> bytes:
+def _exchange(path: str, request: bytes, timeout: float) -> bytes:
+    """Send a request and return all that is received. Raises OSError or ControlError."""
     answer = bytearray()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        # Not Python's own timeout: with it, a full backlog is an error at once.
-        timeout = struct.pack("@ll", int(patience), 0)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        # Not settimeout(): with it, connect(2) fails at once if the backlog is full.
+        timeval = struct.pack("@ll", int(timeout), 0)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         peer.connect(path)
         peer.sendall(request)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while data := peer.recv(1 << 16):
             answer += data
             if time.monotonic() > deadline:
                 raise BlockingIOError
-            if len(answer) > LONGEST_ANSWER:
+            if len(answer) > MAX_ANSWER_BYTES:
                 raise ControlError(f"{path}: the answer is too long")
     return bytes(answer)
 
 
 def terminate(pid: int, seconds: float) -> bool:
-    """Ask a daemon to stop; True once it is gone, False if it is there after `seconds`.
+    """Send SIGTERM to a daemon, and tell whether it exits within `seconds`.
 
     Raises PermissionError.
     """
     return wait_for_exit(pid, seconds, signal.SIGTERM)
 
 
-def wait_for_exit(pid: int, seconds: float, order: signal.Signals | None = None) -> bool:
-    """Wait for a daemon to end; `order` is a signal that has it do so. As `terminate`."""
+def wait_for_exit(pid: int, seconds: float, number: signal.Signals | None = None) -> bool:
+    """Send a process a signal, if any, and tell whether it exits within `seconds`.
+
+    Raises PermissionError.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        if order is not None:
-            signal.pidfd_send_signal(pidfd, order)
+        if number is not None:
+            signal.pidfd_send_signal(pidfd, number)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         return bool(poll.poll(min(seconds, LONGEST_WAIT_SECONDS) * 1000))

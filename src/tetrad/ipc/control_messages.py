@@ -1,39 +1,39 @@
-"""What a running daemon says of itself: the types behind `tetrad status --json` and its schema."""
+"""Types of the answers on the control socket, and of `tetrad status --json` with its schema."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Seconds = Annotated[float, Meta(ge=-(2.0**36), le=2.0**36)]
-"""What fits a calendar. A span is negative where somebody has set the clock."""
+"""Within the range of a calendar date. A span is negative after the clock was set back."""
 
 
 class Listener(Struct, frozen=True):
-    """A place where clients are accepted; a Unix socket has no port.
+    """An address at which clients are accepted; the port of a Unix socket is null.
 
-    `tls`: whether they are encrypted; `proxy`: whether balancers bring them.
+    `tls`: whether connections use TLS; `proxy`: whether they begin with a PROXY header.
     """
 
     name: str
     address: str
     port: int | None
     service: str
-    # A daemon of a version before these is to be told of, too.
+    # With defaults, as an older daemon does not send them.
     tls: bool = False
     proxy: bool = False
 
     @property
     def kind(self) -> str:
-        """What is served, and how: `command, tls, proxy`."""
-        how = {"tls": self.tls, "proxy": self.proxy}
-        return ", ".join([self.service, *(name for name, is_so in how.items() if is_so)])
+        """The service and the protocols around it: `command, tls, proxy`."""
+        layers = {"tls": self.tls, "proxy": self.proxy}
+        return ", ".join([self.service, *(name for name, is_used in layers.items() if is_used)])
 
 
 class Clients(Struct, frozen=True):
-    """Clients now, the most there were at once, and the most that are let in."""
+    """Clients now, the most at the same time so far, and the limit."""
 
     now: int
     peak: int
@@ -41,7 +41,7 @@ class Clients(Struct, frozen=True):
 
 
 class Handlers(Struct, frozen=True):
-    """Handlers now, those of them that wait for a client, and those lost so far."""
+    """Handler processes now, those without a client, and those that exited unexpectedly so far."""
 
     now: int
     idle: int
@@ -49,7 +49,7 @@ class Handlers(Struct, frozen=True):
 
 
 class Log(Struct, frozen=True):
-    """The log, and how many events were written to it, or lost, since the start."""
+    """The log, the pid of the logger, and the events written and lost since the start."""
 
     file: str | None
     level: str
@@ -60,9 +60,9 @@ class Log(Struct, frozen=True):
 
 
 class Session(Struct, frozen=True, omit_defaults=True):
-    """A client that is in: `age` in seconds, `pid` its handler's.
+    """A connected client; `age` is in seconds, `pid` is the handler's.
 
-    `proxy` is the balancer that brought it, if one did, `unique_id` that one's name for it.
+    `proxy` is the load balancer's address if there is one, `unique_id` the id from its header.
     """
 
     connection: str
@@ -76,9 +76,9 @@ class Session(Struct, frozen=True, omit_defaults=True):
 
 
 class Status(Struct, frozen=True):
-    """The whole: `started` and `upgraded` in seconds since 1970, `uptime` in seconds.
+    """The status of a daemon; `started` and `upgraded` are in seconds since 1970.
 
-    `upgraded` is when this version took over from another, None if none ever did.
+    `uptime` is in seconds. `upgraded` is the time of the last upgrade, null if there was none.
     """
 
     state: Literal["running", "stopping"]
@@ -94,15 +94,33 @@ class Status(Struct, frozen=True):
     refused: dict[str, int]
     log: Log
     sessions: list[Session]
-    # A daemon of a version before these is to be told of, too.
+    # With defaults, as an older daemon does not send them.
     upgrades: int = 0
     upgraded: Seconds | None = None
 
 
-class Reloaded(Struct, frozen=True):
-    """What came of a reload: the settings that changed, or why all is as it was.
+class AdmissionReport(Struct, frozen=True):
+    """The daemon's answer to `source ADDRESS`; a limit that is None is not set.
 
-    `is_file_bad`: whether it failed because of the configuration.
+    `rule` is the name of the access rule that decides, such as `access.deny[0]`, and None if none
+    matches; older daemons do not send it. `rate_limit` is a count and its seconds, `wait` the
+    seconds until the rate allows another session.
+    """
+
+    access: bool
+    clients: int
+    clients_limit: int
+    from_source: int
+    from_source_limit: int | None
+    rate_limit: tuple[int, int] | None
+    wait: float
+    rule: str | UnsetType | None = UNSET
+
+
+class Reloaded(Struct, frozen=True):
+    """The result of a reload: either the changed settings, or errors, and nothing changed.
+
+    `is_file_bad`: whether the errors are in the configuration file.
     """
 
     changes: dict[str, str] | None = None
@@ -110,15 +128,15 @@ class Reloaded(Struct, frozen=True):
     is_file_bad: bool = False
 
     def __post_init__(self) -> None:
-        """Insist on one of the two."""
+        """Check that it is one of the two."""
         if (self.changes is None) is (self.errors is None):
             raise ValueError("expected either changes or errors")
 
 
 class Upgraded(Struct, frozen=True, rename={"old": "from"}):
-    """What came of an upgrade: the versions and how many sessions went on; or why it failed.
+    """The result of an upgrade: versions, kept sessions and changed settings; or errors.
 
-    `is_file_bad`: whether it failed because of the configuration.
+    `is_file_bad`: whether the errors are in the configuration file.
     """
 
     version: str = ""
@@ -134,14 +152,14 @@ State = Literal["dead", "stopped", "unknown"]
 
 
 class Absent(Struct, frozen=True, omit_defaults=True):
-    """There is no daemon that could tell: it died, was stopped, or does not answer."""
+    """No status: the daemon has died (`dead`), does not run, or does not respond (`unknown`)."""
 
     state: State
     reason: str | None = None
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of what `tetrad status --json` prints."""
+    """Return the JSON Schema of the output of `tetrad status --json`."""
     kinds, definitions = msgspec.json.schema_components(
         (Status, Absent), ref_template="#/$defs/{name}"
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
 
-from tetrad.config import certificates, paths
+from tetrad.config import paths
 from tetrad.ipc import control_client, fds
 from tetrad.launch import pidfile, privileges, runtime_config, socket_activation
 from tetrad.launch.fd_layout import InheritedFds, become_master, hand_over
@@ -28,8 +28,9 @@ from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from tetrad.config.certificates import Found
     from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import RuntimeConfig
 
@@ -56,18 +57,29 @@ class AlreadyRunning(Exception):  # noqa: N818 - to be told, not to be mended
 
 
 class Launcher:
-    """One start of a daemon from a configuration without problems."""
+    """One start of a daemon, from a configuration without problems.
 
-    def __init__(self, loaded: ConfigResult, explicit: str | None, *, foreground: bool) -> None:
+    `config_path` is the file that -c or $TETRAD_CONFIG names, if one does; `certificates` are what
+    `tetrad.config.certificates.read` returned for the configuration.
+    """
+
+    def __init__(
+        self,
+        loaded: ConfigResult,
+        config_path: str | None,
+        certificates: Sequence[Found | None],
+        *,
+        foreground: bool,
+    ) -> None:
         self._daemon_config = loaded.config.daemon
         # Before anything forks: what is passed is for this very process.
         self._activation = socket_activation.take(os.environ, os.getpid())
         self._config: RuntimeConfig = runtime_config.make(
             loaded,
-            explicit,
+            config_path,
             foreground=foreground,
             activation=self._activation,
-            certificates=certificates.read(loaded),
+            certificates=certificates,
         )
         try:
             self._identity = privileges.wanted(loaded.config.daemon)
@@ -75,6 +87,7 @@ class Launcher:
             raise StartError(str(error), permission=True) from None
         self._interruptions = StartSignals()
         self._listeners: list[_socket.socket] = []
+        self._sockets = contextlib.ExitStack()
         self._made: list[str] = []
 
     @property
@@ -154,6 +167,8 @@ class Launcher:
         except OSError as error:
             self._undo()
             raise StartError(_say(error), permission=_is_permission(error)) from None
+        finally:
+            self._sockets.close()  # the daemon has its own copies
 
     def _make_folders(self) -> None:
         """Make the default folders; one that an operator has named is theirs to make."""
@@ -183,6 +198,8 @@ class Launcher:
             )
         except socket_activation.MismatchError as error:
             raise StartError(str(error)) from None
+        for listener in self._listeners:
+            self._sockets.callback(listener.close)
 
     def _listen(self) -> None:
         # The permissions of a Unix socket are the same whether it comes now or with a reload.
@@ -196,6 +213,7 @@ class Launcher:
                 )
             except OSError as error:
                 raise _bind_error(config["name"], error) from None
+            self._sockets.callback(self._listeners[-1].close)
             if config["family"] == "unix":
                 self._own(config["address"])
 
@@ -205,6 +223,7 @@ class Launcher:
             self._control = sockets.open_control(path, CONTROL_BACKLOG)
         except OSError as error:
             raise _bind_error(path, error) from None
+        self._sockets.callback(self._control.close)
         self._own(path)
         group = privileges.group_id(self._daemon_config.control_group)
         if group is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tetrad.config.certificates import Found
     from tetrad.config.command_model import Command
-    from tetrad.config.model import Config, Listener
+    from tetrad.config.model import Access, Config, Listener
     from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import TlsConfig
 
@@ -49,20 +49,21 @@ FIXED = (
 
 def make(
     loaded: ConfigResult,
-    explicit: str | None,
+    config_path: str | None,
     *,
     foreground: bool,
     activation: SocketActivation = SocketActivation(),  # noqa: B008 - immutable
     certificates: Sequence[Found | None] = (),
 ) -> RuntimeConfig:
-    """Make the plan of a configuration that has no problems; `explicit` is what -c named.
+    """Make the plan of a configuration that has no problems.
 
+    `config_path` is the path from -c or $TETRAD_CONFIG.
     `certificates` are what was found for each listener, if any needs them.
 
     In the foreground the log goes to the terminal, readable, unless the file says otherwise.
     """
     config = loaded.config
-    manner = "run" if foreground else "start"
+    run_mode = "run" if foreground else "start"
     session = config.session
     rate = config.limits.rate_per_source
     return RuntimeConfig(
@@ -92,19 +93,22 @@ def make(
             max_duration=_seconds(session.max_duration),
             send_timeout=_seconds(session.send_timeout),
         ),
-        access=[
-            *_rules("access.allow", config.access.allow, allow=True),
-            *_rules("access.deny", config.access.deny, allow=False),
-        ],
+        access=access_rules(config.access),
         commands=_commands(config),
         logger=exec_commands.command("logger.process"),
-        config_reader=exec_commands.command("helpers.config_reader", manner, explicit or ""),
-        upgrade_trial=exec_commands.command("helpers.upgrade_trial", manner, explicit or ""),
+        config_reader=exec_commands.command("helpers.config_reader", run_mode, config_path or ""),
+        upgrade_trial=exec_commands.command("helpers.upgrade_trial", run_mode, config_path or ""),
         service_manager=ServiceManagerConfig(
             notify=activation.notify, watchdog=activation.watchdog, knows_main_pid=foreground
         ),
         inherited=bool(activation.sockets),
     )
+
+
+def access_rules(access: Access) -> list[AccessRule]:
+    """Return the rules of both access lists; their names are keys such as `access.deny[0]`."""
+    allow = _rules("access.allow", access.allow, allow=True)
+    return allow + _rules("access.deny", access.deny, allow=False)
 
 
 def _listener(config: Config, index: int, tls: TlsConfig | None) -> ListenerConfig:
@@ -135,9 +139,9 @@ def _proxy(listener: Listener) -> ProxyConfig | None:
 def _log(loaded: ConfigResult, *, foreground: bool) -> LogConfig:
     log = loaded.config.log
     file, style = log.file, log.format
-    if foreground and "log.file" not in loaded.given:
+    if foreground and "log.file" not in loaded.key_lines:
         file = None
-    if file is None and "log.format" not in loaded.given:
+    if file is None and "log.format" not in loaded.key_lines:
         style = "console"
     return LogConfig(file=None if file is None else str(file), level=log.level, format=style)
 

@@ -1,0 +1,80 @@
+"""`tetrad reload` and `tetrad upgrade`: requests to the running daemon, and their results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tetrad.cli.configuration import load, running_pid
+from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError
+from tetrad.config.diagnostics import ConfigError
+from tetrad.ipc import control_client
+from tetrad.ipc.control_messages import Reloaded, Upgraded
+from tetrad.system.text import escape_unprintable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tetrad.config.result import ConfigResult
+
+RELOAD_TIMEOUT_SECONDS = 40.0
+"""How long a reload may take: another process reads the file first."""
+
+UPGRADE_TIMEOUT_SECONDS = 90.0
+"""How long an upgrade may take: it may wait for a reload, and the new version is tried first."""
+
+
+def reload(options: argparse.Namespace) -> int:
+    """Make the daemon read its file again, and print what changed."""
+    control = _control_socket(load(options).checked())
+    try:
+        outcome = control_client.ask(control, "reload", Reloaded, RELOAD_TIMEOUT_SECONDS)
+    except control_client.ControlError as error:
+        raise _command_error(error) from None
+    if outcome.errors is not None:
+        if outcome.is_file_bad:
+            kept = "not reloaded; the old configuration stays in effect"
+            raise ConfigError([kept, *outcome.errors])
+        raise CommandError("; ".join(["not reloaded", *outcome.errors]), FAILURE)
+    changes = outcome.changes or {}
+    print("tetrad: reloaded;", "changed:" if changes else "nothing changed")
+    _print_changes(changes)
+    return OK
+
+
+def upgrade(options: argparse.Namespace) -> int:
+    """Replace the running daemon by the installed version, and print what changed."""
+    result = load(options).checked()
+    control = _control_socket(result)
+    try:
+        outcome = control_client.ask(control, "upgrade", Upgraded, UPGRADE_TIMEOUT_SECONDS)
+    except control_client.ControlError as error:
+        if running_pid(result) is None:
+            message = "the daemon exited during the upgrade; its log may have the reason"
+            raise CommandError(message, FAILURE) from None
+        raise _command_error(error) from None
+    if outcome.errors is not None:
+        problems = ["not upgraded; the old version keeps serving", *outcome.errors]
+        if outcome.is_file_bad:
+            raise ConfigError(problems)
+        raise CommandError(": ".join(problems), FAILURE)
+    kept = f"{outcome.sessions} session{'' if outcome.sessions == 1 else 's'} kept"
+    print(f"tetrad: upgraded {outcome.old} -> {outcome.version} (pid {outcome.pid}, {kept})")
+    _print_changes(outcome.changes)
+    return OK
+
+
+def _control_socket(result: ConfigResult) -> str:
+    """Return the control socket of the running daemon; raise CommandError if none runs."""
+    if running_pid(result) is None:
+        raise CommandError("not running", NOT_RUNNING)
+    return result.config.daemon.control
+
+
+def _command_error(error: control_client.ControlError) -> CommandError:
+    is_permission = isinstance(error.__cause__, PermissionError)
+    return CommandError(str(error), PERMISSION if is_permission else FAILURE)
+
+
+def _print_changes(changes: dict[str, str]) -> None:
+    for key, change in changes.items():
+        print(escape_unprintable(f"  {key}: {change}"))
