@@ -1,4 +1,4 @@
-"""The answers of `clock`, `text` and `close` commands, at a time that the test sets."""
+"""The answers of commands, at a time that the test sets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import CommandConfig
 
 MOMENT = 1053537514.9
-"""2003/05/21 17:18:34 UTC, and nine tenths."""
+"""2003/05/21 17:18:34.9 UTC, in seconds since 1970."""
 
 FORMAT = "%Y/%m/%d %H:%M:%S"
 
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Set the clock, initially to MOMENT."""
+    """Set the clock, to MOMENT at first."""
 
     def set_clock(seconds: float) -> None:
         monkeypatch.setattr(time, "time", lambda: seconds)
@@ -35,7 +35,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 @pytest.fixture
 def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], None]]:
-    """Set the local time zone during the test."""
+    """Set the time zone of this process, for the test only."""
 
     def set_zone(name: str | None) -> None:
         if name is None:
@@ -50,7 +50,7 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], Non
 
 
 def clock(timezone: str, text: str = FORMAT) -> Clock:
-    """Return a clock command."""
+    """Return a clock."""
     return Clock({"kind": "clock", "text": text, "timezone": timezone})
 
 
@@ -63,10 +63,10 @@ def clock(timezone: str, text: str = FORMAT) -> Clock:
         ("<KST>-9", b"2003/05/22 02:18:34"),
     ],
 )
-def test_a_clock_answers_the_time_of_its_zone(
+def test_a_clock_answers_the_time_in_its_zone(
     zone: Callable[[str | None], None], timezone: str, answer: bytes
 ) -> None:
-    """UTC, the local time zone and a zone by name, in 19 bytes."""
+    """In UTC, the local zone, or a named one, in 19 bytes."""
     zone("<EST>5")
     assert clock(timezone).answer() == answer
     assert len(answer) == 19
@@ -74,7 +74,7 @@ def test_a_clock_answers_the_time_of_its_zone(
 
 @pytest.mark.usefixtures("now")
 def test_a_clock_writes_any_format(zone: Callable[[str | None], None]) -> None:
-    """Other text stays, in UTF-8, and %Z and %z follow the zone."""
+    """Other text stays, in UTF-8, and %Z and %z are those of the zone."""
     zone("<EST>5")
     assert clock("local", "%H時 %Z %z").answer() == "12時 EST -0500".encode()
     assert clock("<KST>-9", "%Z %z").answer() == b"KST +0900"
@@ -83,10 +83,10 @@ def test_a_clock_writes_any_format(zone: Callable[[str | None], None]) -> None:
 
 @pytest.mark.usefixtures("now")
 @pytest.mark.parametrize("own", ["<EST>5", None])
-def test_a_clock_restores_the_process_time_zone(
+def test_a_clock_of_another_zone_restores_the_zone_of_the_process(
     zone: Callable[[str | None], None], own: str | None
 ) -> None:
-    """After the answer TZ is as before, whether it was set or not."""
+    """Whether TZ was set or not."""
     zone(own)
     before = time.localtime(MOMENT)
     clock("<KST>-9").answer()
@@ -95,14 +95,14 @@ def test_a_clock_restores_the_process_time_zone(
 
 
 @pytest.mark.usefixtures("now")
-def test_a_utc_clock_does_not_change_the_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UTC needs no call of tzset(3)."""
+def test_a_clock_of_utc_does_not_call_tzset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no zone information."""
     monkeypatch.setattr(time, "tzset", None)
     assert clock("UTC").answer() == b"2003/05/21 17:18:34"
 
 
 def test_a_clock_answers_a_new_time_each_second(now: Callable[[float], None]) -> None:
-    """Within a second the answer is the same, also if the clock goes back."""
+    """Within one second the answer is the same."""
     it = clock("UTC", "%S")
     answers = []
     for moment in (MOMENT, MOMENT + 0.09, MOMENT + 0.1, MOMENT + 1.0, MOMENT - 1.0):
@@ -111,10 +111,10 @@ def test_a_clock_answers_a_new_time_each_second(now: Callable[[float], None]) ->
     assert answers == [b"34", b"34", b"35", b"35", b"33"]
 
 
-def test_a_clock_formats_once_a_second(
+def test_a_clock_formats_the_time_once_per_second(
     now: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thousand pipelined commands need one conversion."""
+    """A thousand pipelined commands cost one conversion."""
     it = clock("UTC")
     first = it.answer()
     monkeypatch.setattr(time, "strftime", None)
@@ -122,15 +122,15 @@ def test_a_clock_formats_once_a_second(
     assert it.answer() is first
 
 
-def test_only_a_close_closes() -> None:
-    """`close` answers its text and ends the connection, `clock` does not."""
+def test_close_closes_and_clock_does_not() -> None:
+    """Close answers its text in UTF-8."""
     close = Close({"kind": "close", "text": "Bis später", "timezone": ""})
     assert (close.closes, close.answer()) == (True, "Bis später".encode())
     assert clock("UTC").closes is False
 
 
-def test_commands_are_created_by_kind() -> None:
-    """Each name, in bytes, maps to a command of its configured kind."""
+def test_commands_are_made_from_the_configuration() -> None:
+    """By their names in bytes, each of its configured kind."""
     configs: dict[str, CommandConfig] = {
         "time": {"kind": "clock", "text": "%%", "timezone": "UTC"},
         "quit": {"kind": "close", "text": "bye", "timezone": ""},

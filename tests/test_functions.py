@@ -1,4 +1,4 @@
-"""`call` commands: the function's answer, its failures, and the process that runs it."""
+"""Commands that call a Python function: its answer, its errors, and where it runs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def leave(context: Context) -> str:
 def crash(context: Context) -> str:
     os.kill(os.getpid(), 11)
 
-def hang(context: Context) -> str:
+def stay(context: Context) -> str:
     import signal
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -97,14 +97,14 @@ def serve(prepared: MakeDaemon, tmp_path: Path) -> Serve:
 
 
 def ask(daemon: Daemon, words: bytes = b"funcquit") -> bytes:
-    """Send bytes, and return all answers."""
+    """Send commands, and return all answers."""
     client = daemon.connect()
     client.send(words)
     return client.read_all()
 
 
-def test_the_context_has_client_connection_and_command(serve: Serve) -> None:
-    """A string is answered in UTF-8."""
+def test_a_function_gets_its_context(serve: Serve) -> None:
+    """The client, the id of the session, and the command."""
     served = serve("echo")
     client = served.connect()
     client.send(b"funcquit")
@@ -115,7 +115,7 @@ def test_the_context_has_client_connection_and_command(serve: Serve) -> None:
 
 
 def test_a_function_may_return_bytes(serve: Serve) -> None:
-    """All 256 values are sent unchanged."""
+    """All 256 values, unchanged."""
     assert ask(serve("data")) == bytes(range(256)) + b"quit"
 
 
@@ -128,30 +128,32 @@ def test_a_function_may_return_bytes(serve: Serve) -> None:
         ("crash", "killed by SIGSEGV"),
     ],
 )
-def test_a_failed_function_is_logged_in_one_line(serve: Serve, function: str, error: str) -> None:
-    """The answer is `on_error`, and the session continues."""
+def test_an_error_of_a_function_is_logged_in_one_line(
+    serve: Serve, function: str, error: str
+) -> None:
+    """The answer is `on_error`, and the session goes on."""
     served = serve(function, on_error="sorry")
     assert ask(served, b"funcfuncquit") == b"sorrysorryquit"
     line = served.wait_for("client.command", command="func", count=2)
     assert (line["level"], line["error"]) == ("warning", error)
 
 
-def test_a_too_long_answer_is_cut(serve: Serve) -> None:
-    """As with programs."""
+def test_a_long_answer_is_cut(serve: Serve) -> None:
+    """As that of a program."""
     served = serve("much", max_output="1KiB")
     assert ask(served) == bytes(1024) + b"quit"
     assert served.wait_for("client.command", command="func")["cut"] is True
 
 
-def test_printed_output_goes_to_the_log(serve: Serve) -> None:
-    """It is logged with the output of the function's child processes."""
+def test_what_a_function_prints_is_not_its_answer(serve: Serve) -> None:
+    """It goes to the log, with the output of programs that the function runs."""
     served = serve("talk")
     assert ask(served) == b"quietquit"
     assert served.wait_for("client.command", command="func")["stderr"] == r"and this\nto the log"
 
 
-def test_long_output_and_errors_are_shortened_and_escaped(serve: Serve) -> None:
-    """Terminal codes in them are not interpreted."""
+def test_long_errors_are_cut_and_escaped_in_the_log(serve: Serve) -> None:
+    """No terminal obeys them."""
     served = serve("shout")
     assert ask(served) == b"quit"
     line = served.wait_for("client.command", command="func")
@@ -159,12 +161,14 @@ def test_long_output_and_errors_are_shortened_and_escaped(serve: Serve) -> None:
     assert line["error"] == f"ValueError: {chr(0x1F600) * 188} (answers.py:37)"
 
 
-def test_a_hanging_function_is_killed(serve: Serve, tmp_path: Path) -> None:
-    """Its child processes, too, although they ignore signals."""
-    served = serve("hang", timeout="3s", on_error="late")
+def test_a_function_that_ignores_signals_is_killed_at_its_timeout(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """With the processes that it started."""
+    served = serve("stay", timeout="3s", on_error="late")
     client = served.connect()
     client.send(b"func")
-    until((tmp_path / "child").exists, "the child process")
+    until((tmp_path / "child").exists, "its child")
     child = Process(int((tmp_path / "child").read_text()))
     assert client.read(4) == b"late"
     assert child.has_ended()
@@ -174,15 +178,15 @@ def test_a_hanging_function_is_killed(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_function_ends_with_its_handler(serve: Serve, tmp_path: Path) -> None:
-    """It has a title, and does not outlive its handler."""
-    served = serve("hang", timeout="1h")
+    """Which is killed; and the process titles show what runs."""
+    served = serve("stay", timeout="1h")
     served.allow_lost_handlers = True
     client = served.connect()
     client.send(b"func")
-    until((tmp_path / "child").exists, "the child process")
+    until((tmp_path / "child").exists, "its child")
     (supervisor,) = children_of(served.handlers[0])
     titles = {title_of(pid): pid for pid in children_of(supervisor)}
-    pid = titles[f"tetrad: func for {client.name}"]
+    pid = titles[f"tetrad: job: func, client {client.name}"]
     function, child = Process(pid), Process(int((tmp_path / "child").read_text()))
     os.kill(served.handlers[0], signal.SIGKILL)
     assert function.has_ended()
@@ -191,7 +195,7 @@ def test_a_function_ends_with_its_handler(serve: Serve, tmp_path: Path) -> None:
     child.close()
 
 
-def test_each_call_runs_in_a_new_process(serve: Serve, tmp_path: Path) -> None:
+def test_each_call_is_a_process_of_its_own(serve: Serve, tmp_path: Path) -> None:
     """No state is kept, and neither master nor handler imports the module."""
     served = serve("more")
     imported = tmp_path / "imported"
@@ -203,17 +207,17 @@ def test_each_call_runs_in_a_new_process(serve: Serve, tmp_path: Path) -> None:
     assert ours.isdisjoint(word for line in processes for word in line.split()[:1])
 
 
-def test_a_missing_module_fails_the_command(serve: Serve, tmp_path: Path) -> None:
-    """The session and the daemon continue."""
+def test_a_module_that_is_gone_makes_the_command_fail(serve: Serve, tmp_path: Path) -> None:
+    """But not the session, nor the daemon."""
     served = serve("echo", on_error="gone")
     (tmp_path / "answers.py").unlink()
     assert ask(served) == b"gonequit"
     line = served.wait_for("client.command", command="func")
-    assert line["error"] == "NotFoundError: there is no module answers"
+    assert line["error"] == "NotFoundError: no module named answers"
 
 
 def test_a_context_is_immutable() -> None:
-    """No attribute can be set or deleted."""
+    """Its repr is the call that makes it."""
     context = Context("192.0.2.7:38276", "1f-1", "func")
     assert repr(context) == "Context('192.0.2.7:38276', '1f-1', 'func')"
     for name in ("client", "colour"):
@@ -224,19 +228,17 @@ def test_a_context_is_immutable() -> None:
     assert context.client == "192.0.2.7:38276"
 
 
-def test_the_example_in_the_documentation_works() -> None:
-    """The example in `tetrad.extension` can be called."""
-    namespace: dict[str, Any] = {}
+def test_the_example_in_the_docstring_works() -> None:
+    """The function that `tetrad.extension` shows can be called."""
+    who: dict[str, Any] = {}
     lines = (extension.__doc__ or "").partition("    from tetrad")[2].partition("\n\nEach call")[0]
     source = "    from tetrad" + lines
-    exec("\n".join(line[4:] for line in source.splitlines()), namespace)  # noqa: S102 - our own text
-    assert (
-        namespace["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
-    )
+    exec("\n".join(line[4:] for line in source.splitlines()), who)  # noqa: S102 - our own text
+    assert who["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
 
 
-def test_an_answer_is_bytes_or_str(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any bytes-like type is accepted, other types are refused by name."""
+def test_an_answer_is_bytes_or_a_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any bytes-like object; everything else is a TypeError that names the type."""
     context = Context("", "", "")
     for given, answer in [("é", "é".encode()), (b"x", b"x"), (bytearray(b"x"), b"x")]:
         monkeypatch.setattr(python_call, "find", lambda _name, given=given: lambda _context: given)

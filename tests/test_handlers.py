@@ -1,4 +1,4 @@
-"""Spare handlers, and handlers that serve several clients."""
+"""Spare handlers, and reusable handlers that serve several clients."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ WAITING = "tetrad: handler (waiting)"
 
 
 def until_waiting(daemon: Daemon, count: int) -> list[int]:
-    """Wait until the master counts so many spare handlers; return their pids."""
+    """Wait until so many handlers wait for a client; return their pids."""
     until(lambda: daemon.status()["handlers"]["idle"] == count, f"{count} waiting handlers")
     until(lambda: len(waiting(daemon)) == count, WAITING)
     return waiting(daemon)
 
 
 def waiting(daemon: Daemon) -> list[int]:
-    """Return the handlers whose title says that they wait."""
+    """Return the handlers whose process title is that of a waiting one."""
     return [pid for pid in daemon.handlers if title_of(pid) == WAITING]
 
 
 def pid_of(daemon: Daemon, client: Client) -> int:
-    """Return the pid of a client's handler, by the log."""
+    """Return the handler that serves a client, by the log."""
     pid: int = daemon.wait_for("client.connected", client=client.name)["pid"]
     return pid
 
 
-def serve_sequentially(daemon: Daemon, count: int) -> list[int]:
+def serve_one_after_another(daemon: Daemon, count: int) -> list[int]:
     """Serve clients one after another; return the pids of their handlers."""
     pids = []
     for _ in range(count):
@@ -48,8 +48,8 @@ def serve_sequentially(daemon: Daemon, count: int) -> list[int]:
     return pids
 
 
-def test_spare_handlers_serve_the_first_clients(daemon: MakeDaemon) -> None:
-    """`spare` handlers are forked before the first client connects."""
+def test_spare_handlers_wait_for_their_clients(daemon: MakeDaemon) -> None:
+    """`spare` handlers exist before the first client, and serve the first clients."""
     served = daemon(handlers={"spare": 2})
     spares = until_waiting(served, 2)
     assert pid_of(served, served.served()) in spares
@@ -66,14 +66,14 @@ def test_spare_handlers_are_replaced(daemon: MakeDaemon) -> None:
 
 
 def test_a_spare_handler_serves_one_client_by_default(daemon: MakeDaemon) -> None:
-    """Each client still has a process of its own."""
+    """Each client has a process of its own."""
     served = daemon(handlers={"spare": 1})
-    pids = serve_sequentially(served, 3)
+    pids = serve_one_after_another(served, 3)
     assert len(set(pids)) == 3
 
 
 def test_more_clients_than_spares_are_served(daemon: MakeDaemon) -> None:
-    """A burst is served although only one handler was waiting."""
+    """A burst of clients, with one spare handler."""
     served = daemon(handlers={"spare": 1})
     clients = [served.connect() for _ in range(20)]
     assert all(ANSWER.fullmatch(client.ask()) for client in clients)
@@ -81,7 +81,7 @@ def test_more_clients_than_spares_are_served(daemon: MakeDaemon) -> None:
 
 
 def test_spare_handlers_serve_every_listener(daemon: MakeDaemon) -> None:
-    """A spare handler can serve either service, and a Unix client."""
+    """Both services, and clients of a Unix socket."""
     listen = [{"port": 0}, {"port": 0, "service": "echo"}, {"address": "unix:t.sock"}]
     served = daemon(listen=listen, handlers={"spare": 1})
     until_waiting(served, 1)
@@ -92,8 +92,8 @@ def test_spare_handlers_serve_every_listener(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect_to_path("t.sock").ask())
 
 
-def test_a_killed_spare_handler_is_replaced(daemon: MakeDaemon) -> None:
-    """Its loss is logged, and another one is forked."""
+def test_a_waiting_handler_that_is_killed_is_replaced(daemon: MakeDaemon) -> None:
+    """Its loss is logged."""
     served = daemon(handlers={"spare": 1})
     served.allow_lost_handlers = True
     lost = until_waiting(served, 1)[0]
@@ -102,29 +102,29 @@ def test_a_killed_spare_handler_is_replaced(daemon: MakeDaemon) -> None:
     assert until_waiting(served, 1) != [lost]
 
 
-def test_a_handler_serves_clients_each_clients(daemon: MakeDaemon) -> None:
-    """With `clients_each` 3, three clients have one handler, and the fourth has another."""
+def test_a_handler_serves_as_many_clients_as_it_may(daemon: MakeDaemon) -> None:
+    """With `clients_each` 3, the fourth client has another handler."""
     served = daemon(handlers={"clients_each": 3})
-    first, second, third, fourth = serve_sequentially(served, 4)
+    first, second, third, fourth = serve_one_after_another(served, 4)
     assert first == second == third != fourth
 
 
 def test_a_handler_exits_after_its_last_client(daemon: MakeDaemon) -> None:
-    """After `clients_each` clients its process has ended."""
+    """After `clients_each` clients."""
     served = daemon(handlers={"clients_each": 2})
-    serve_sequentially(served, 2)
+    serve_one_after_another(served, 2)
     until(lambda: not served.handlers, "the end of the handler")
 
 
-def test_simultaneous_clients_have_separate_handlers(daemon: MakeDaemon) -> None:
-    """A handler never has two clients at the same time."""
+def test_clients_at_once_have_handlers_of_their_own(daemon: MakeDaemon) -> None:
+    """A handler never has two clients at a time."""
     served = daemon(handlers={"clients_each": 100})
     clients = [served.served() for _ in range(3)]
     assert len({pid_of(served, client) for client in clients}) == 3
 
 
-def test_a_waiting_handlers_title_has_no_client(daemon: MakeDaemon) -> None:
-    """The title has the client's address only during its session."""
+def test_the_title_of_a_handler_names_its_present_client(daemon: MakeDaemon) -> None:
+    """And no client while it waits for one."""
     served = daemon(handlers={"clients_each": 5})
     client = served.served()
     assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
@@ -134,7 +134,7 @@ def test_a_waiting_handlers_title_has_no_client(daemon: MakeDaemon) -> None:
     assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
 
 
-def test_a_partial_command_does_not_reach_the_next_session(daemon: MakeDaemon) -> None:
+def test_an_unfinished_command_is_not_the_next_clients(daemon: MakeDaemon) -> None:
     """The next client cannot complete it."""
     served = daemon(handlers={"clients_each": 5})
     client = served.connect()
@@ -147,30 +147,30 @@ def test_a_partial_command_does_not_reach_the_next_session(daemon: MakeDaemon) -
     assert ANSWER.fullmatch(client.ask())
 
 
-def test_counts_start_at_zero_for_each_client(daemon: MakeDaemon) -> None:
-    """Bytes and commands of a session do not include earlier sessions."""
+def test_counts_begin_at_zero_for_each_client(daemon: MakeDaemon) -> None:
+    """Bytes and commands of a reusable handler's sessions."""
     served = daemon(handlers={"clients_each": 5})
-    serve_sequentially(served, 2)
+    serve_one_after_another(served, 2)
     lines = served.events("client.disconnected")
     assert [(line["bytes_in"], line["bytes_out"], line["commands"]) for line in lines] == [
         (8, 23, 2)
     ] * 2
 
 
-def test_log_lines_have_the_clients_own_identity(daemon: MakeDaemon) -> None:
-    """Two clients of one handler have two connection ids and two addresses."""
+def test_each_client_has_its_own_log_context(daemon: MakeDaemon) -> None:
+    """Two clients of one handler have two addresses and two connection ids."""
     served = daemon(handlers={"clients_each": 5})
-    serve_sequentially(served, 2)
+    serve_one_after_another(served, 2)
     lines = served.events("client.connected") + served.events("client.disconnected")
     names = {(line["client"], line["connection"]) for line in lines}
     assert len(names) == 2
     assert len({name for name, _ in names}) == len({number for _, number in names}) == 2
 
 
-def test_deadlines_start_anew_for_each_client(daemon: MakeDaemon) -> None:
-    """A second client has the whole `first_command_timeout`."""
+def test_deadlines_begin_anew_for_each_client(daemon: MakeDaemon) -> None:
+    """A second client has its full `first_command_timeout`."""
     served = daemon(handlers={"clients_each": 5}, session={"first_command_timeout": "1s"})
-    serve_sequentially(served, 1)
+    serve_one_after_another(served, 1)
     silent = served.connect()
     assert silent.read_all() == b""
     line = served.wait_for("client.disconnected", client=silent.name)
@@ -178,8 +178,8 @@ def test_deadlines_start_anew_for_each_client(daemon: MakeDaemon) -> None:
     assert line["duration"] >= 1.0
 
 
-def test_discarded_input_does_not_reach_the_next_session(daemon: MakeDaemon) -> None:
-    """Input after `quit` is discarded with its session."""
+def test_unread_input_is_not_the_next_clients(daemon: MakeDaemon) -> None:
+    """It is thrown away with the connection."""
     served = daemon(handlers={"clients_each": 5})
     first = served.connect()
     first.send(b"quittimetime")
@@ -190,7 +190,7 @@ def test_discarded_input_does_not_reach_the_next_session(daemon: MakeDaemon) -> 
 
 
 def test_waiting_handlers_end_with_the_daemon(daemon: MakeDaemon) -> None:
-    """A stop does not wait for idle handlers."""
+    """A stop does not wait for them."""
     served = daemon(handlers={"spare": 3, "clients_each": 10})
     until_waiting(served, 3)
     served.stop()
@@ -198,25 +198,25 @@ def test_waiting_handlers_end_with_the_daemon(daemon: MakeDaemon) -> None:
 
 
 def test_a_handler_with_lowered_priority_serves_no_other_client(daemon: MakeDaemon) -> None:
-    """Invalid commands lower the priority of the handler, which exits after the session."""
+    """Invalid commands of one client do not slow down the next."""
     served = daemon(handlers={"clients_each": 5})
     client = served.served()
     client.send(b"help")
     served.wait_for("client.invalid")
     handler = served.handlers[0]
-    until(lambda: _nice(handler) == os.nice(0) + 5, "a handler with lowered priority")
+    until(lambda: _nice(handler) == os.nice(0) + 5, "the lowered priority")
     client.close()
     served.wait_for("client.disconnected")
     assert _nice(pid_of(served, served.served())) == os.nice(0)
 
 
 def _nice(pid: int) -> int:
-    """Return the nice value of a process."""
+    """Return the nice value of a process, as of proc(5)."""
     return int(stat_of(pid)[16])
 
 
-def test_a_terminated_handler_serves_the_client_passed_before(daemon: MakeDaemon) -> None:
-    """That client is answered, and the next one gets another handler."""
+def test_a_waiting_handler_that_gets_sigterm_loses_no_client(daemon: MakeDaemon) -> None:
+    """One that was passed to it before is answered; the next one gets another handler."""
     served = daemon(handlers={"spare": 1, "clients_each": 1000})
     until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
     (spare,) = served.handlers
@@ -232,8 +232,8 @@ def test_a_terminated_handler_serves_the_client_passed_before(daemon: MakeDaemon
     assert other.quit() == b"quit"
 
 
-def test_a_handler_terminated_during_a_session_exits_after_it(daemon: MakeDaemon) -> None:
-    """It serves no further client."""
+def test_a_reusable_handler_that_gets_sigterm_exits_after_its_client(daemon: MakeDaemon) -> None:
+    """Also when the signal arrives on the fast path."""
     served = daemon(handlers={"clients_each": 1000})
     assert served.connect().quit() == b"quit"
     (handler,) = until(lambda: served.handlers, "a handler")
@@ -247,15 +247,15 @@ def test_a_handler_terminated_during_a_session_exits_after_it(daemon: MakeDaemon
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_warm_up_without_time_keeps_the_masters_priority(daemon: MakeDaemon) -> None:
-    """The warm-up never runs an invalid command."""
+def test_the_warm_up_does_not_lower_the_priority_of_the_master(daemon: MakeDaemon) -> None:
+    """It sends no invalid commands, whichever are configured."""
     served = daemon(commands={"time": None, "ping": {"text": "pong"}})
     assert os.getpriority(os.PRIO_PROCESS, served.pid) == os.getpriority(os.PRIO_PROCESS, 0)
     assert served.connect().quit() == b"quit"
 
 
-def test_warm_up_works_with_any_number_of_commands(daemon: MakeDaemon) -> None:
-    """The answers may exceed the socket buffer."""
+def test_the_warm_up_works_with_any_number_of_commands(daemon: MakeDaemon) -> None:
+    """A start does not depend on the size of a socket's buffer."""
     commands = {f"{number:04}": {"text": "x" * 1000} for number in range(400)}
     served = daemon(commands=commands, handlers={"spare": 1})
     client = served.connect()

@@ -1,4 +1,4 @@
-"""`run` commands: the program's answer and end, and that no process of it remains."""
+"""Commands that run a program: its answer, its environment, and the end of all its processes."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ STUBBORN = """
 trap "" TERM INT HUP
 echo $$ > near.new; mv near.new near
 """
-"""A program that ignores signals and has started another one in a session of its own."""
+"""A program that ignores signals, and leaves another one in a session of its own, as orphans."""
 
 
 def shell(script: str, **settings: object) -> dict[str, Any]:
-    """Return a command that runs a shell script."""
+    """Return a command that runs a script."""
     return {"run": ["sh", "-c", script], **settings}
 
 
-def command_event(daemon: Daemon, command: str = "prog") -> Event:
-    """Wait for the log line of a command, which is logged once."""
+def logged(daemon: Daemon, command: str = "prog") -> Event:
+    """Wait for the log line of a command."""
     return daemon.wait_for("client.command", command=command)
 
 
 def ask(daemon: Daemon, words: bytes = b"progquit", listener: int = 0) -> bytes:
-    """Send bytes, and return all answers."""
+    """Send commands, and return all answers."""
     client = daemon.connect(listener)
     client.send(words)
     client.half_close()
@@ -52,7 +52,7 @@ def ask(daemon: Daemon, words: bytes = b"progquit", listener: int = 0) -> bytes:
 
 
 class Stubborn:
-    """A running STUBBORN: the pids of its two processes, and the second one's child."""
+    """The processes of a stubborn program: two that write their pids, and a child of the second."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,8 +60,8 @@ class Stubborn:
         self._processes: list[Process] = []
 
     def watch(self) -> None:
-        """Wait until all its processes run."""
-        pids = [*self._note("near"), *self._note("far")]
+        """Wait until all of them run."""
+        pids = [*self._pids("near"), *self._pids("far")]
         self._processes = [Process(int(pid)) for pid in pids]
 
     @property
@@ -69,21 +69,21 @@ class Stubborn:
         """The program itself."""
         return self._processes[0]
 
-    def _note(self, name: str) -> list[str]:
+    def _pids(self, name: str) -> list[str]:
         file = self.folder / name
-        until(file.exists, f"the note {name}")
+        until(file.exists, f"the file {name}")
         return file.read_text().split()
 
     def release(self) -> None:
-        """Let a program continue that waits for the test."""
+        """Let a program continue that waits for the file `go`."""
         (self.folder / "go").touch()
 
     def is_gone(self) -> bool:
-        """Wait for the end of all its processes."""
+        """Wait until all of them have ended."""
         return all(process.has_ended() for process in self._processes)
 
     def close(self) -> None:
-        """Kill all its processes."""
+        """Kill what is left."""
         for process in self._processes:
             process.signal(signal.SIGKILL)
             process.close()
@@ -91,7 +91,7 @@ class Stubborn:
 
 @pytest.fixture
 def stubborn(tmp_path: Path) -> Iterator[Stubborn]:
-    """Return a program that is hard to kill."""
+    """A program that is hard to kill."""
     folder = tmp_path / "stubborn"
     folder.mkdir()
     one = Stubborn(folder)
@@ -99,14 +99,14 @@ def stubborn(tmp_path: Path) -> Iterator[Stubborn]:
     one.close()
 
 
-# The answer
+# Its answer
 
 
-def test_the_answer_is_the_programs_standard_output(daemon: MakeDaemon) -> None:
-    """It is sent unchanged, and logged with exit status, duration and bytes."""
+def test_the_answer_is_the_output_of_the_program(daemon: MakeDaemon) -> None:
+    """Its standard output unchanged; the log has status, duration and bytes."""
     served = daemon(commands={"prog": shell("printf 'a\\0b\\n'")})
     assert ask(served) == b"a\0b\nquit"
-    line = command_event(served)
+    line = logged(served)
     assert (line["level"], line["status"], line["bytes"]) == ("info", 0, 4)
     assert 0 < line["duration"] < 30
     assert line.keys().isdisjoint({"error", "stderr", "cut"})
@@ -124,75 +124,75 @@ def test_the_answer_is_the_programs_standard_output(daemon: MakeDaemon) -> None:
     ],
 )
 @pytest.mark.parametrize(("on_error", "answer"), [(None, b""), ("sorry", b"sorry")])
-def test_a_failed_program_is_answered_with_on_error(
+def test_the_answer_of_a_program_that_fails_is_on_error(
     daemon: MakeDaemon, script: str, fields: Event, on_error: str | None, answer: bytes
 ) -> None:
-    """Its exit status is logged, its output is not sent, and the session continues."""
+    """Its status is logged, its output is not sent, and the session goes on."""
     served = daemon(commands={"prog": shell(script, on_error=on_error)})
     assert ask(served) == answer + b"quit"
-    line = command_event(served)
+    line = logged(served)
     assert {key: line[key] for key in ("status", "error") if key in line} == fields
     assert (line["level"], line["bytes"]) == ("warning", 5)
 
 
 @pytest.mark.parametrize("closing", ["", "exec >&- 2>&-; "])
-def test_a_program_beyond_its_timeout_is_killed(daemon: MakeDaemon, closing: str) -> None:
-    """Even if it has closed its output."""
+def test_a_program_is_killed_at_its_timeout(daemon: MakeDaemon, closing: str) -> None:
+    """Also when it has closed its output."""
     script = f"echo lost; {closing}exec sleep {LONG}"
     served = daemon(commands={"prog": shell(script, timeout="300ms", on_error="late")})
     assert ask(served) == b"latequit"
-    line = command_event(served)
+    line = logged(served)
     assert (line["level"], line["error"]) == ("warning", "timed out")
     assert 0.3 <= line["duration"] < 30
     assert "status" not in line
 
 
-def test_a_failed_exec_is_logged(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """With the kernel's error message."""
+def test_a_program_that_cannot_be_executed_fails(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """The kernel's reason is in the log."""
     program = tmp_path / "program"
     program.write_text("this is no program\n")
     program.chmod(stat.S_IRWXU)
     served = daemon(commands={"prog": {"run": [str(program)], "on_error": "sorry"}})
     assert ask(served) == b"sorryquit"
-    line = command_event(served)
-    assert line["error"] == "it cannot be started: exec format error"
+    line = logged(served)
+    assert line["error"] == "cannot start the job: exec format error"
     assert "status" not in line
     program.unlink()
     assert ask(served) == b"sorryquit"
-    served.wait_for("client.command", error="it cannot be started: no such file or directory")
+    served.wait_for("client.command", error="cannot start the job: no such file or directory")
 
 
 @pytest.mark.parametrize("command", [["yes"], ["sh", "-c", "yes; sleep 1000"]])
-def test_a_too_long_answer_is_cut(daemon: MakeDaemon, command: list[str]) -> None:
-    """The first bytes are answered, the program is killed at once, and the log says so."""
+def test_a_long_answer_is_cut(daemon: MakeDaemon, command: list[str]) -> None:
+    """After `max_output` bytes the program is killed, and the log has `cut`."""
     served = daemon(commands={"prog": {"run": command, "max_output": "100KiB", "timeout": "1h"}})
     assert ask(served) == b"y\n" * 51200 + b"quit"
-    line = command_event(served)
+    line = logged(served)
     assert (line["level"], line["bytes"], line["cut"]) == ("warning", 102400, True)
     assert "error" not in line
 
 
-def test_an_answer_of_the_maximum_length_is_sent(daemon: MakeDaemon) -> None:
-    """The limit itself is allowed."""
+def test_an_answer_of_max_output_bytes_is_not_cut(daemon: MakeDaemon) -> None:
+    """The limit is the longest answer that is allowed."""
     script = "head -c 300000 /dev/zero"
     served = daemon(commands={"prog": shell(script, max_output=300000)})
     assert ask(served) == bytes(300000) + b"quit"
-    assert command_event(served)["level"] == "info"
+    assert logged(served)["level"] == "info"
 
 
-def test_standard_error_is_logged(daemon: MakeDaemon) -> None:
-    """Its beginning only; more output does not block the program."""
+def test_standard_error_goes_to_the_log(daemon: MakeDaemon) -> None:
+    """The first 400 bytes of it; the program can write more without being blocked."""
     script = "printf 'oops\\n\\377' >&2; head -c 1000000 /dev/zero >&2; echo ok"
     served = daemon(commands={"prog": shell(script)})
     assert ask(served) == b"ok\nquit"
-    line = command_event(served)
+    line = logged(served)
     assert line["stderr"].startswith(r"oops\n\xff\x00\x00")
     assert len(line["stderr"]) == 400
     assert line["level"] == "info"
 
 
-def test_a_program_runs_as_the_daemons_user(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """That user can also kill all its processes."""
+def test_a_program_runs_as_the_user_of_the_daemon(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """Who may also kill it."""
     served = daemon(
         folder=nobodys_folder,
         daemon={"user": "nobody"},
@@ -205,17 +205,17 @@ def test_a_program_runs_as_the_daemons_user(daemon: MakeDaemon, nobodys_folder: 
     assert children_of(served.handlers[0]) == []
 
 
-# The program's environment
+# Its environment
 
 
 def test_the_environment_is_what_is_documented(daemon: MakeDaemon) -> None:
-    """No variable of the daemon; `env` adds and replaces variables."""
+    """Nothing of the daemon's environment; `env` adds and overrides."""
     command = {"run": ["env"], "env": {"LANG": "C", "EMPTY": "", "COLOUR": "light red"}}
     served = daemon(commands={"prog": command})
     client = served.connect()
     client.send(b"progquit")
     lines = client.read_all().removesuffix(b"quit").decode().splitlines()
-    line = command_event(served)
+    line = logged(served)
     assert dict(entry.split("=", 1) for entry in lines) == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C",
@@ -228,7 +228,7 @@ def test_the_environment_is_what_is_documented(daemon: MakeDaemon) -> None:
 
 
 def test_no_descriptor_is_inherited(daemon: MakeDaemon) -> None:
-    """Only standard input, output and error; `ls` itself opens a fourth."""
+    """It has an empty input and two pipes; the fourth descriptor is that of `ls` itself."""
     served = daemon(commands={"prog": {"run": ["ls", "-l", "/proc/self/fd"]}})
     found = re.findall(r" (\d+) -> (\S+)", ask(served).decode())
     kinds = {int(fd): name.partition(":")[0] for fd, name in found}
@@ -237,8 +237,8 @@ def test_no_descriptor_is_inherited(daemon: MakeDaemon) -> None:
     assert [name.rpartition("/")[2] for name in kinds.values()] == ["fd"]
 
 
-def test_no_signal_is_blocked_or_ignored(daemon: MakeDaemon) -> None:
-    """Programs start with default signal handling."""
+def test_signals_have_their_defaults(daemon: MakeDaemon) -> None:
+    """None is blocked, and none is ignored."""
     served = daemon(commands={"prog": {"run": ["grep", "Sig[BI]", "/proc/self/status"]}})
     blocked, ignored, _ = ask(served).decode().split("\n")
     assert blocked.split() == ["SigBlk:", "0" * 16]
@@ -247,7 +247,7 @@ def test_no_signal_is_blocked_or_ignored(daemon: MakeDaemon) -> None:
 
 
 def test_a_program_leads_a_session(daemon: MakeDaemon) -> None:
-    """Its resource limits are the usual ones."""
+    """And has the usual limit on open files."""
     served = daemon(commands={"prog": shell("ulimit -Sn; ps -o sid= -p $$; echo $$")})
     files, session, pid = ask(served).decode().removesuffix("quit").split()
     assert int(files) <= 1024
@@ -255,17 +255,17 @@ def test_a_program_leads_a_session(daemon: MakeDaemon) -> None:
 
 
 def test_the_input_is_empty(daemon: MakeDaemon) -> None:
-    """A program that reads gets end of file, and nothing of the client."""
+    """A program that reads gets the end at once, and nothing of the client's input."""
     served = daemon(commands={"prog": {"run": ["cat"], "timeout": "1h"}})
     assert ask(served, b"progquit") == b"quit"
-    assert command_event(served)["status"] == 0
+    assert logged(served)["status"] == 0
 
 
-# Programs and the session
+# The session around it
 
 
-def test_answers_are_in_the_order_of_commands(daemon: MakeDaemon) -> None:
-    """Commands before a program are answered at once, those after it wait."""
+def test_answers_are_in_the_order_of_the_commands(daemon: MakeDaemon) -> None:
+    """Commands before a job do not wait for it, commands behind it do."""
     served = daemon(commands={"prog": shell("sleep 0.2; echo x"), "text": {"text": "t"}})
     client = served.connect()
     client.send(b"textprogtexttimequit")
@@ -280,21 +280,21 @@ def test_answers_are_in_the_order_of_commands(daemon: MakeDaemon) -> None:
 
 
 def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
-    """A client that sends no more has not necessarily left."""
+    """The end of its input is not a disconnect."""
     served = daemon(commands={"prog": shell("sleep 0.3; echo x")})
     assert ask(served, b"progprog") == b"x\nx\n"
     assert served.wait_for("client.disconnected")["reason"] == "eof"
 
 
-def test_an_invalid_command_after_a_program_is_logged(daemon: MakeDaemon) -> None:
-    """The rules of the protocol apply as for any command."""
+def test_an_invalid_command_behind_a_job_is_logged(daemon: MakeDaemon) -> None:
+    """As behind any command."""
     served = daemon(commands={"prog": shell("echo x")})
     assert ask(served, b"prog\r\nhelp") == b"x\n"
     served.wait_for("client.invalid", command="help")
 
 
-def test_idle_timeout_does_not_run_during_a_program(daemon: MakeDaemon) -> None:
-    """It starts when the answer has been sent."""
+def test_the_idle_timeout_does_not_run_during_a_job(daemon: MakeDaemon) -> None:
+    """It begins with the answer."""
     served = daemon(
         commands={"prog": shell("sleep 0.6; echo x")},
         session={"idle_timeout": "200ms", "first_command_timeout": "200ms"},
@@ -307,8 +307,8 @@ def test_idle_timeout_does_not_run_during_a_program(daemon: MakeDaemon) -> None:
     assert end["duration"] >= 0.8
 
 
-def test_a_reload_applies_to_new_sessions(daemon: MakeDaemon) -> None:
-    """An open session keeps its commands."""
+def test_a_reload_changes_the_commands_of_new_sessions(daemon: MakeDaemon) -> None:
+    """A session keeps the commands that it began with."""
     served = daemon(commands={"prog": shell("echo old")})
     old = served.served()
     served.configure(commands={"prog": shell("echo new")})
@@ -319,29 +319,29 @@ def test_a_reload_applies_to_new_sessions(daemon: MakeDaemon) -> None:
     assert old.read_all() == b"old\nquit"
 
 
-def test_a_reload_with_a_missing_program_fails(daemon: MakeDaemon) -> None:
-    """The error has the position, and nothing changes."""
+def test_a_reload_with_a_missing_program_changes_nothing(daemon: MakeDaemon) -> None:
+    """It fails, and names the key."""
     served = daemon(commands={"prog": shell("echo old")})
     served.configure(commands={"prog": {"run": ["/no/such/program"]}})
     ran = served.tetrad("reload")
-    assert (ran.status, "commands.prog.run: no such program: /no/such" in ran.err) == (78, True)
+    assert (ran.status, "commands.prog.run: there is no program /no/such" in ran.err) == (78, True)
     assert ask(served) == b"old\nquit"
 
 
-def test_no_program_runs_without_a_request(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """Neither the warm-up nor spare handlers run programs."""
-    note = tmp_path / "note"
-    command = shell(f"echo x >> {note}")
+def test_no_program_runs_before_a_client_asks(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Neither in the warm-up of the master, nor in that of spare handlers."""
+    file = tmp_path / "file"
+    command = shell(f"echo x >> {file}")
     commands = {"quit": None, "prog": command}
     served = daemon(commands=commands, handlers={"spare": 1, "clients_each": 9})
     until(lambda: served.status()["handlers"]["idle"], "a spare")
     assert ask(served, b"prog") == b""
-    assert note.read_text() == "x\n"
+    assert file.read_text() == "x\n"
 
 
 @pytest.mark.parametrize("terminator", ["\n", "\r\n", "|", "\0"])
 def test_every_answer_has_the_terminator(daemon: MakeDaemon, terminator: str) -> None:
-    """Immediate and delayed answers do; it is not added twice."""
+    """Of commands and jobs, on both paths; it is not added to an answer that has it already."""
     served = daemon(
         listen=[{"port": 0, "reply_terminator": terminator}, {"port": 0}],
         commands={
@@ -363,17 +363,15 @@ def test_every_answer_has_the_terminator(daemon: MakeDaemon, terminator: str) ->
 
 
 def test_the_echo_service_has_no_terminator(prepared: MakeDaemon) -> None:
-    """Every byte comes back unchanged, so the key is refused there."""
+    """Every byte comes back unchanged, so the key is an error there."""
     made = prepared(listen=[{"port": 0, "service": "echo", "reply_terminator": "\n"}])
     ran = made.tetrad("check")
     assert ran.status == 78
-    assert re.search(
-        r":\d+:\d+: listen\[0\].reply_terminator: the echo service only sends", ran.err
-    )
+    assert re.search(r":\d+:\d+: listen\[0\].reply_terminator: the service echo sends", ran.err)
 
 
 @pytest.mark.parametrize("terminator", ["", "\n", "\r\n"])
-def test_the_client_prints_one_line_per_answer(daemon: MakeDaemon, terminator: str) -> None:
+def test_tetrad_client_prints_an_answer_in_a_line(daemon: MakeDaemon, terminator: str) -> None:
     """Whether the answer has a terminator or not."""
     served = daemon(
         listen=[{"port": 0, "reply_terminator": terminator}], commands={"prog": shell("printf x")}
@@ -382,12 +380,12 @@ def test_the_client_prints_one_line_per_answer(daemon: MakeDaemon, terminator: s
     assert (ran.status, ran.out) == (0, "x\nquit\n")
 
 
-# The program's end
+# Its end
 
 
 @pytest.fixture
 def running(daemon: MakeDaemon, stubborn: Stubborn) -> tuple[Daemon, Client]:
-    """Return a daemon, and a client that waits for a stubborn program."""
+    """A daemon, and a client that waits for a stubborn program."""
     served = daemon(
         commands={"prog": shell(f"{stubborn.script}sleep 1000", timeout="1h")},
         daemon={"stop_timeout": "300ms"},
@@ -407,27 +405,27 @@ def running(daemon: MakeDaemon, stubborn: Stubborn) -> tuple[Daemon, Client]:
         (f"{WAIT}; yes", {"max_output": 10}, None),
     ],
 )
-def test_nothing_outlives_its_command(
+def test_no_process_outlives_its_command(
     daemon: MakeDaemon, stubborn: Stubborn, script: str, settings: Event, error: str | None
 ) -> None:
-    """When a program ends, so do its child processes, in whatever session they are."""
+    """However a program ends, the processes that it started are killed, in whichever session."""
     command = shell(stubborn.script + script, **{"timeout": "1h", **settings})
     served = daemon(commands={"prog": command})
     client = served.connect()
     client.send(b"prog")
     stubborn.watch()
     stubborn.release()
-    assert command_event(served).get("error") == error
+    assert logged(served).get("error") == error
     assert stubborn.is_gone()
     assert client.quit().endswith(b"quit")
 
 
 def test_a_program_ends_with_its_client(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
-    """A reset of the connection is noticed while the program runs."""
+    """A reset is noticed while the program runs."""
     served, client = running
     client.reset()
     assert stubborn.is_gone()
-    assert command_event(served)["error"] == "the client has left"
+    assert logged(served)["error"] == "the client disconnected"
     end = served.wait_for("client.disconnected")
     assert (end["reason"], end["commands"]) == ("reset", 1)
 
@@ -435,7 +433,7 @@ def test_a_program_ends_with_its_client(running: tuple[Daemon, Client], stubborn
 def test_a_program_ends_with_a_client_of_a_unix_socket(
     daemon: MakeDaemon, stubborn: Stubborn
 ) -> None:
-    """Closing a Unix socket is noticed as well."""
+    """There, a close ends both directions."""
     command = shell(f"{stubborn.script}sleep 1000", timeout="1h")
     served = daemon(listen=[{"address": "unix:t.sock"}], commands={"prog": command})
     client = served.connect_to_path("t.sock")
@@ -443,25 +441,25 @@ def test_a_program_ends_with_a_client_of_a_unix_socket(
     stubborn.watch()
     client.close()
     assert stubborn.is_gone()
-    assert command_event(served)["error"] == "the client has left"
+    assert logged(served)["error"] == "the client disconnected"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_program_ends_with_the_daemon(
     running: tuple[Daemon, Client], stubborn: Stubborn, number: int
 ) -> None:
-    """It has `stop_timeout`, or no time after SIGQUIT."""
+    """After `stop_timeout`, or at once on SIGQUIT."""
     served, client = running
     served.signal(number)
     assert served.is_gone()
     assert stubborn.is_gone()
     assert client.read_all() == b""
-    assert command_event(served)["error"] == "the session has ended: stopping"
+    assert logged(served)["error"] == "the session ended: stopping"
     assert served.events("client.disconnected")[0]["commands"] == 1
 
 
-def test_a_stop_waits_for_a_program(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """A running command is finished and answered."""
+def test_a_stop_waits_for_a_job(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """It ends and is answered."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     served = daemon(commands={"prog": shell(f"cat {gate}", timeout="1h")})
@@ -473,11 +471,11 @@ def test_a_stop_waits_for_a_program(daemon: MakeDaemon, tmp_path: Path) -> None:
     gate.write_text("done")
     assert client.read_all() == b"done"
     assert served.is_gone()
-    assert command_event(served)["status"] == 0
+    assert logged(served)["status"] == 0
 
 
-def test_max_duration_ends_a_program(daemon: MakeDaemon, stubborn: Stubborn) -> None:
-    """The session ends although a program runs."""
+def test_a_program_ends_at_max_duration(daemon: MakeDaemon, stubborn: Stubborn) -> None:
+    """Which ends the session."""
     command = shell(f"{stubborn.script}sleep 1000", timeout="1h")
     served = daemon(commands={"prog": command}, session={"max_duration": "2s"})
     client = served.connect()
@@ -485,14 +483,14 @@ def test_max_duration_ends_a_program(daemon: MakeDaemon, stubborn: Stubborn) -> 
     stubborn.watch()
     assert client.read_all() == b""
     assert stubborn.is_gone()
-    assert command_event(served)["error"] == "the session has ended: max_duration"
+    assert logged(served)["error"] == "the session ended: max_duration"
     assert served.wait_for("client.disconnected")["reason"] == "max_duration"
 
 
 def test_a_program_ends_with_its_handler(
     running: tuple[Daemon, Client], stubborn: Stubborn
 ) -> None:
-    """Also when the handler is killed and cannot end it."""
+    """Also when the handler is killed."""
     served, _ = running
     served.allow_lost_handlers = True
     os.kill(served.handlers[0], signal.SIGKILL)
@@ -500,7 +498,7 @@ def test_a_program_ends_with_its_handler(
 
 
 def test_a_program_ends_with_the_master(running: tuple[Daemon, Client], stubborn: Stubborn) -> None:
-    """When the master is killed, handlers and programs end."""
+    """Its handlers exit, and kill their jobs."""
     served, _ = running
     served.signal(signal.SIGKILL)
     assert stubborn.is_gone()
@@ -509,21 +507,21 @@ def test_a_program_ends_with_the_master(running: tuple[Daemon, Client], stubborn
 def test_a_program_ends_with_its_supervisor(
     running: tuple[Daemon, Client], stubborn: Stubborn
 ) -> None:
-    """If the job supervisor is killed, the handler kills the program and continues."""
+    """The handler kills what is left, and the session goes on."""
     served, client = running
     (supervisor,) = children_of(served.handlers[0])
-    assert title_of(supervisor).startswith(f"tetrad: keeper of prog for {client.name}")
+    assert title_of(supervisor) == f"tetrad: job supervisor: prog, client {client.name}"
     os.kill(supervisor, signal.SIGKILL)
     assert stubborn.is_gone()
-    assert command_event(served)["error"] == "its keeper was killed"
+    assert logged(served)["error"] == "the job supervisor was killed"
     assert ANSWER.fullmatch(client.ask())
     assert children_of(served.handlers[0]) == []
 
 
-def test_a_program_ends_with_its_supervisor_at_once(
+def test_the_kernel_kills_a_program_with_its_supervisor(
     running: tuple[Daemon, Client], stubborn: Stubborn
 ) -> None:
-    """The kernel sends the parent-death signal."""
+    """At once, also while the handler is stopped."""
     served, _ = running
     (supervisor,) = children_of(served.handlers[0])
     with stopped(served.handlers[0]):
@@ -532,8 +530,8 @@ def test_a_program_ends_with_its_supervisor_at_once(
     assert stubborn.is_gone()
 
 
-def test_a_handler_has_no_zombies(daemon: MakeDaemon) -> None:
-    """A handler of many clients has reaped all their programs."""
+def test_a_handler_leaves_no_zombies(daemon: MakeDaemon) -> None:
+    """A reusable handler has reaped the processes of all its clients."""
     commands = {"prog": shell("sleep 0.01 & echo x"), "late": shell("sleep 1000", timeout="50ms")}
     served = daemon(commands=commands, handlers={"clients_each": 1000})
     for _ in range(5):
@@ -544,7 +542,7 @@ def test_a_handler_has_no_zombies(daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize("handlers", [{}, {"clients_each": 1000, "spare": 2}])
 def test_many_clients_run_programs_at_once(daemon: MakeDaemon, handlers: Event) -> None:
-    """Each client gets its own answer, and no process is left."""
+    """Each gets its own answer, and no process is left."""
     script = "sleep 1000 & echo $TETRAD_CLIENT"
     served = daemon(commands={"prog": shell(script, timeout="1h")}, handlers=handlers)
     clients = [served.connect() for _ in range(32)]
@@ -556,8 +554,8 @@ def test_many_clients_run_programs_at_once(daemon: MakeDaemon, handlers: Event) 
     assert [pid for handler in served.handlers for pid in children_of(handler)] == []
 
 
-def test_a_start_runs_no_program(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """The warm-up has no side effect, even if `time` and `quit` are programs."""
+def test_a_start_runs_no_job(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """The warm-up uses immediate commands only, whatever `time` and `quit` are."""
     ran = tmp_path / "ran"
     commands = {"time": {"run": ["touch", str(ran)]}, "quit": {"run": ["touch", str(ran)]}}
     served = daemon(commands=commands, handlers={"spare": 1})
@@ -568,14 +566,14 @@ def test_a_start_runs_no_program(daemon: MakeDaemon, tmp_path: Path) -> None:
     until(ran.exists, "the program")
 
 
-def test_input_during_a_program_is_kept(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """An invalid command discards what had arrived with it, and no later input."""
+def test_input_that_arrives_during_a_job_is_kept(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """An invalid command discards what had arrived with it, and nothing that arrives later."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     served = daemon(commands={"load": {"run": ["cat", str(gate)]}})
     client = served.connect()
     client.send(b"loadhelp me")
-    writer = os.open(gate, os.O_WRONLY)  # which waits for the program
+    writer = os.open(gate, os.O_WRONLY)  # waits for the program
     client.send(b"quit")
     os.write(writer, b"hello")
     os.close(writer)
@@ -583,14 +581,14 @@ def test_input_during_a_program_is_kept(daemon: MakeDaemon, tmp_path: Path) -> N
     assert served.wait_for("client.invalid")["command"] == "help"
 
 
-def test_orphans_of_a_program_are_reaped(daemon: MakeDaemon, tmp_path: Path) -> None:
-    """Orphans that end while it runs do not accumulate."""
+def test_orphans_that_have_ended_are_reaped(daemon: MakeDaemon, tmp_path: Path) -> None:
+    """While their program still runs."""
     script = f"for n in 1 2 3; do (true &); done; cd {tmp_path}; touch ready; {WAIT}; echo done"
     served = daemon(commands={"prog": shell(script)})
     client = served.connect()
     client.send(b"progquit")
     until((tmp_path / "ready").exists, "the program")
     (supervisor,) = children_of(served.handlers[0])
-    until(lambda: len(children_of(supervisor)) == 1, "all other processes to end")
+    until(lambda: len(children_of(supervisor)) == 1, "no child but the program")
     (tmp_path / "go").touch()
     assert client.read_all() == b"done\nquit"

@@ -339,9 +339,17 @@ def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
     assert shown(path, 100) == [line(1), line(2), line(3)]
 
 
+GZIP_HEADER = gzip.compress(b"", mtime=0)[:10]
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"", b"not compressed", gzip.compress(b"", mtime=0)[:10], gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9],
+    [
+        b"",
+        b"not compressed",
+        gzip.compress(b"", mtime=0)[:10],
+        gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9,
+    ],
 )
 def test_a_damaged_file_does_not_hide_the_others(path: str, data: bytes) -> None:
     """A file that cannot be decompressed is ignored."""

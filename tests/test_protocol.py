@@ -1,4 +1,4 @@
-"""The four-byte protocol: whatever pieces the bytes come in, the same commands come out."""
+"""The four-byte command protocol: the same commands, in whatever pieces the bytes arrive."""
 
 from __future__ import annotations
 
@@ -12,28 +12,35 @@ from hypothesis import strategies as st
 
 from tetrad.protocol.commands import Parser, printable
 
-settings.register_profile("patient", parent=settings(), deadline=None)
-settings.load_profile("patient")
+settings.register_profile("no_deadline", parent=settings(), deadline=None)
+settings.load_profile("no_deadline")
 
 NAMES = (b"time", b"quit", b"tick", b"stop")
 
 names = st.sampled_from(NAMES)
 gaps = st.text("\r\n \t\0", max_size=3).map(str.encode)
 streams = st.lists(st.tuples(gaps, names, gaps).map(b"".join)).map(b"".join)
-noise = st.text("timequckstop\r\n \t\0é", max_size=24).map(lambda text: text.encode("latin-1"))
-anything = st.one_of(st.binary(max_size=24), noise, st.tuples(streams, noise).map(b"".join))
+near_misses = st.text("timequckstop\r\n \t\0é", max_size=24).map(
+    lambda text: text.encode("latin-1")
+)
+anything = st.one_of(
+    st.binary(max_size=24), near_misses, st.tuples(streams, near_misses).map(b"".join)
+)
 
 
 @st.composite
 def pieces_of(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> list[bytes]:
-    """Cut a stream anywhere, as TCP may."""
-    whole = draw(data)
-    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
-    return [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
+    """Split a stream anywhere, as TCP may."""
+    stream = draw(data)
+    cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    return [stream[start:end] for start, end in pairwise([0, *cuts, len(stream)])]
 
 
 def expected(data: bytes) -> tuple[list[bytes], bytes | None, bytes]:
-    """Say what a new parser makes of `data`, told once more: commands, invalid, unfinished."""
+    """Return what a new parser should make of `data`: commands, invalid, unfinished.
+
+    The rules of the protocol, written a second time with regular expressions.
+    """
     known = rb"(?:time|quit|tick|stop)"
     head = re.match(rb"(?:[\r\n \t\0]*%b)*[\r\n \t\0]*" % known, data)
     assert head is not None
@@ -46,10 +53,10 @@ def expected(data: bytes) -> tuple[list[bytes], bytes | None, bytes]:
 
 
 @given(st.lists(names), st.data())
-def test_any_cutting_of_commands_gives_the_same_commands(
+def test_commands_do_not_depend_on_how_the_stream_is_split(
     sent: list[bytes], data: st.DataObject
 ) -> None:
-    """Commands arrive in order, in whatever pieces and whatever stands between them."""
+    """All commands are found, in order, whatever pieces and separators are around them."""
     stream = b"".join(data.draw(gaps) + name for name in sent) + data.draw(gaps)
     parser = Parser(NAMES)
     fed = [parser.feed(piece) for piece in data.draw(pieces_of(st.just(stream)))]
@@ -59,8 +66,8 @@ def test_any_cutting_of_commands_gives_the_same_commands(
 
 
 @given(anything)
-def test_a_feed_gives_what_the_rules_say(data: bytes) -> None:
-    """Commands, the invalid one behind them, and what is unfinished are those of the rules."""
+def test_the_parser_follows_the_rules(data: bytes) -> None:
+    """Commands, an invalid one and an unfinished one are those of a second implementation."""
     parser = Parser(NAMES)
     assert (*parser.feed(data), parser.unfinished) == expected(data)
 
@@ -69,7 +76,7 @@ def test_a_feed_gives_what_the_rules_say(data: bytes) -> None:
 def test_no_input_raises_and_no_invalid_command_is_longer_than_four_bytes(
     pieces: list[bytes],
 ) -> None:
-    """An invalid command has one to four bytes, begins with one that counts, and is one line."""
+    """An invalid command has one to four bytes of one line, and no separator in front."""
     parser = Parser(NAMES)
     invalids = [parser.feed(piece)[1] for piece in pieces]
     for invalid in [*invalids, parser.finish()]:
@@ -77,8 +84,8 @@ def test_no_input_raises_and_no_invalid_command_is_longer_than_four_bytes(
 
 
 @given(pieces_of(anything))
-def test_what_is_unfinished_is_the_beginning_of_a_command(pieces: list[bytes]) -> None:
-    """What is kept for the next piece can become a known command, and is never a whole one."""
+def test_an_unfinished_command_is_a_prefix_of_a_known_one(pieces: list[bytes]) -> None:
+    """What is kept for the next piece can become a known command, and is never a complete one."""
     parser = Parser(NAMES)
     for piece in pieces:
         parser.feed(piece)
@@ -86,14 +93,12 @@ def test_what_is_unfinished_is_the_beginning_of_a_command(pieces: list[bytes]) -
 
 
 @given(pieces_of(anything), anything)
-def test_after_an_invalid_command_the_rest_at_hand_is_gone(
-    pieces: list[bytes], behind: bytes
-) -> None:
-    """Nothing that stood behind an invalid command is heard of again."""
+def test_bytes_behind_an_invalid_command_are_thrown_away(pieces: list[bytes], rest: bytes) -> None:
+    """In the same piece; the next piece is parsed from its beginning."""
     parser = Parser(NAMES)
     for piece in pieces:
         parser.feed(piece)
-    assert parser.feed(b"\n!" + behind)[1] is not None
+    assert parser.feed(b"\n!" + rest)[1] is not None
     assert parser.unfinished == b""
     assert parser.feed(b"time") == ([b"time"], None)
 
@@ -124,24 +129,24 @@ def test_after_an_invalid_command_the_rest_at_hand_is_gone(
         ([b" \r\n\t\0"], [], None),
     ],
 )
-def test_commands_are_told_from_what_is_invalid(
+def test_commands_and_invalid_commands_are_found(
     pieces: list[bytes], commands: list[bytes], invalid: bytes | None
 ) -> None:
-    """What a client sends is commands, and at most one invalid one, which is logged so far."""
+    """At most one command of a stream here is invalid, with the bytes that the log shows."""
     parser = Parser(NAMES)
     fed = [parser.feed(piece) for piece in pieces]
     assert [name for found, _ in fed for name in found] == commands
     assert [word for _, word in fed if word is not None] == ([] if invalid is None else [invalid])
 
 
-def test_five_bytes_stand_between_commands_and_no_others() -> None:
+def test_five_bytes_are_separators_and_no_others() -> None:
     """Carriage returns, line feeds, spaces, tabs and NULs are skipped, and nothing else is."""
     skipped = {n for n in range(256) if Parser(NAMES).feed(bytes([n]) + b"time")[0]}
     assert bytes(sorted(skipped)) == b"\0\t\n\r "
 
 
 def test_an_unfinished_command_waits_for_its_end() -> None:
-    """What can still become a command is neither answered nor refused."""
+    """Bytes that can still become a command are neither a command nor invalid."""
     parser = Parser(NAMES)
     assert parser.feed(b"quitti") == ([b"quit"], None)
     assert parser.unfinished == b"ti"
@@ -149,41 +154,41 @@ def test_an_unfinished_command_waits_for_its_end() -> None:
     assert parser.unfinished == b""
 
 
-@pytest.mark.parametrize("begun", [b"t", b"ti", b"tim"])
-def test_the_end_of_input_makes_an_unfinished_command_invalid(begun: bytes) -> None:
-    """At the end what was begun is invalid, and it is told once."""
+@pytest.mark.parametrize("prefix", [b"t", b"ti", b"tim"])
+def test_the_end_of_input_makes_an_unfinished_command_invalid(prefix: bytes) -> None:
+    """It is returned once."""
     parser = Parser(NAMES)
-    parser.feed(b"quit\n" + begun)
-    assert parser.finish() == begun
+    parser.feed(b"quit\n" + prefix)
+    assert parser.finish() == prefix
     assert parser.unfinished == b""
     assert parser.finish() is None
 
 
-def test_commands_may_come_from_anywhere() -> None:
-    """Names that can be gone through once are known for good."""
+def test_names_may_be_an_iterator() -> None:
+    """Which can be read only once."""
     parser = Parser(iter(NAMES))
     assert parser.feed(b"timeti") == ([b"time"], None)
     assert parser.feed(b"ckstop") == ([b"tick", b"stop"], None)
 
 
-def test_another_parser_knows_the_same_and_begins_anew() -> None:
-    """What one client has begun is nothing to the next one."""
+def test_a_reset_forgets_an_unfinished_command() -> None:
+    """The next client cannot complete it; the known commands stay the same."""
     parser = Parser(NAMES)
     parser.feed(b"ti")
-    another = parser.another()
-    assert another.feed(b"me") == ([], b"me")
-    assert another.feed(b"stopti") == ([b"stop"], None)
-    assert (parser.unfinished, another.unfinished) == (b"ti", b"ti")
+    parser.reset()
+    assert parser.unfinished == b""
+    assert parser.feed(b"me") == ([], b"me")
+    assert parser.feed(b"stopti") == ([b"stop"], None)
 
 
-def test_a_parser_that_knows_no_command_refuses_everything() -> None:
-    """Where an operator has taken all commands away, whatever comes is invalid."""
+def test_without_commands_everything_is_invalid() -> None:
+    """As where the configuration removes all commands."""
     assert Parser([]).feed(b" time") == ([], b"time")
 
 
 @given(st.binary(max_size=4))
 def test_a_logged_command_is_printable_and_short(command: bytes) -> None:
-    """Whatever was sent, the log shows at most 16 characters of printable ASCII."""
+    """The log shows at most 16 characters of printable ASCII."""
     shown = printable(command)
     assert set(shown) <= {*string.ascii_letters, *string.digits, *string.punctuation, " "}
     assert len(command) <= len(shown) <= 16
@@ -201,5 +206,5 @@ def test_a_logged_command_is_printable_and_short(command: bytes) -> None:
     ],
 )
 def test_a_logged_command_shows_printable_bytes_as_they_are(command: bytes, shown: str) -> None:
-    r"""Printable ASCII stands for itself, every other byte as ``\xNN``."""
+    r"""Every other byte is shown as ``\xNN``."""
     assert printable(command) == shown

@@ -130,12 +130,12 @@ def test_a_second_header_is_an_invalid_command(daemon: MakeDaemon) -> None:
 @pytest.mark.parametrize(
     ("header", "error"),
     [
-        (b"time", "it does not begin with a PROXY header"),
-        (b"\x16\x03\x01\x02\x00", "it does not begin with a PROXY header"),
-        (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n", "65536 is no port"),
-        (b"PROXY TCP4 " + b"1" * 200, "the line is longer than 107 bytes"),
-        (SIGNATURE + b"\x21\x11\xff\xff" + bytes(100), "it is longer than 2064 bytes"),
-        (version_2(TCP4, tlv(3, b"\0\0\0\0")), "its checksum is wrong"),
+        (b"time", "no PROXY header signature"),
+        (b"\x16\x03\x01\x02\x00", "no PROXY header signature"),
+        (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n", "not a port: 65536"),
+        (b"PROXY TCP4 " + b"1" * 200, "PROXY line longer than 107 bytes"),
+        (SIGNATURE + b"\x21\x11\xff\xff" + bytes(100), "PROXY header longer than 2064 bytes"),
+        (version_2(TCP4, tlv(3, b"\0\0\0\0")), "wrong CRC-32C in the PROXY header"),
     ],
 )
 def test_a_client_without_a_valid_header_is_refused(

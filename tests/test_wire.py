@@ -22,12 +22,12 @@ ECHO = [{"port": 0, "service": "echo"}]
 
 
 def seconds_of(answer: bytes) -> float:
-    """Return the moment that an answer tells, in seconds."""
+    """Return the time of an answer, in seconds since 1970."""
     return time.mktime(time.strptime(answer.decode(), "%Y/%m/%d %H:%M:%S"))
 
 
 def commands_logged(daemon: Daemon, connection: str) -> list[str]:
-    """Return the commands of a session that is over, the invalid ones as `!name`."""
+    """Return the commands of a session that has ended, invalid ones as `!name`."""
     daemon.wait_for("client.disconnected", connection=connection)
     marks = {"client.command": "", "client.invalid": "!"}
     lines = daemon.events(connection=connection)
@@ -35,7 +35,7 @@ def commands_logged(daemon: Daemon, connection: str) -> list[str]:
 
 
 def conversation(daemon: Daemon, *pieces: bytes) -> tuple[bytes, list[str]]:
-    """Send pieces, each read by the server before the next; return answers and log."""
+    """Send pieces, each read by the server before the next; return answers and logged commands."""
     client = daemon.connect()
     name = client.name
     for piece in pieces:
@@ -47,7 +47,7 @@ def conversation(daemon: Daemon, *pieces: bytes) -> tuple[bytes, list[str]]:
 
 
 def test_time_is_answered_with_the_local_time(daemon: MakeDaemon) -> None:
-    """`time` is answered with the time now, 19 bytes without a terminator."""
+    """In 19 bytes, without a terminator."""
     before = int(time.time())
     answers, log = conversation(daemon(), b"time")
     assert ANSWER.fullmatch(answers)
@@ -56,7 +56,7 @@ def test_time_is_answered_with_the_local_time(daemon: MakeDaemon) -> None:
 
 
 def test_quit_is_answered_and_ends_the_session(daemon: MakeDaemon) -> None:
-    """`quit` is answered with `quit`, and the server closes."""
+    """The answer is `quit`."""
     served = daemon()
     assert served.connect().quit() == b"quit"
     line = served.wait_for("client.disconnected")
@@ -65,7 +65,7 @@ def test_quit_is_answered_and_ends_the_session(daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize("separator", [b"\r\n", b"\n", b"\r", b" ", b"\t", b"\0", b"\0 \t\r\n\n"])
 def test_separators_between_commands_are_skipped(daemon: MakeDaemon, separator: bytes) -> None:
-    """Line endings, blanks, tabs and NULs before, between and after commands mean nothing."""
+    """Line endings, spaces, tabs and NULs before, between and after commands."""
     text = separator.join([b"", b"time", b"time", b""])
     answers, log = conversation(daemon(), text)
     assert len(answers) == 2 * ANSWER_BYTES
@@ -80,7 +80,7 @@ def test_commands_are_pipelined(daemon: MakeDaemon) -> None:
 
 
 def test_a_thousand_commands_in_one_piece_are_all_answered(daemon: MakeDaemon) -> None:
-    """More commands than fit a read, cut wherever the reads end, each get their answer."""
+    """Also those that are split where a read of the server ends."""
     client = daemon().connect()
     sender = in_background(lambda: client.send(b"time" * 30001 + b"quit"))
     answers = client.read_all()
@@ -89,37 +89,37 @@ def test_a_thousand_commands_in_one_piece_are_all_answered(daemon: MakeDaemon) -
 
 
 @pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)])
-def test_a_command_may_come_in_any_pieces(daemon: MakeDaemon, cuts: tuple[int, ...]) -> None:
-    """However a command is cut, it is one command."""
+def test_a_command_may_arrive_in_any_pieces(daemon: MakeDaemon, cuts: tuple[int, ...]) -> None:
+    """However it is split, it is one command."""
     edges = itertools.pairwise((0, *cuts, 4))
     answers, log = conversation(daemon(), *(b"time"[start:end] for start, end in edges))
     assert ANSWER.fullmatch(answers)
     assert log == ["time"]
 
 
-def test_a_command_may_come_byte_by_byte_among_others(daemon: MakeDaemon) -> None:
-    """Pieces may hold the end of a command and the beginning of the next."""
+def test_a_piece_may_end_one_command_and_begin_another(daemon: MakeDaemon) -> None:
+    """Both commands are found."""
     answers, log = conversation(daemon(), b"ti", b"met", b"imequ", b"it")
     assert re.fullmatch(ANSWER.pattern * 2 + b"quit", answers)
     assert log == ["time", "time", "quit"]
 
 
-def test_what_is_no_command_is_one_invalid_command(daemon: MakeDaemon) -> None:
-    r"""`help me\r\n` is one invalid command, `help`, and the next `time` is answered."""
+def test_an_unknown_line_is_one_invalid_command(daemon: MakeDaemon) -> None:
+    r"""`help me\r\n` is the invalid command `help`; the next `time` is answered."""
     answers, log = conversation(daemon(), b"help me\r\n", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!help", "time"]
 
 
-def test_what_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDaemon) -> None:
-    """A command behind an invalid one in the same piece is not answered."""
+def test_input_that_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDaemon) -> None:
+    """A command behind it in the same piece is not answered."""
     answers, log = conversation(daemon(), b"timehelptimequit", b"time")
     assert re.fullmatch(ANSWER.pattern * 2, answers)
     assert log == ["time", "!help", "time"]
 
 
-def test_much_that_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDaemon) -> None:
-    """However much is there behind an invalid command when it is read, it goes with it."""
+def test_all_input_that_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDaemon) -> None:
+    """Also when it is more than one read returns."""
     served = daemon()
     client = served.served()
     with stopped(served.handlers[0]):
@@ -140,8 +140,8 @@ def test_much_that_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDa
         ("é€".encode(), "\\xc3\\xa9\\xe2\\x82"),
     ],
 )
-def test_an_invalid_command_is_known_at_once(daemon: MakeDaemon, sent: bytes, shown: str) -> None:
-    """Bytes that can no longer become a command are invalid before more comes, four at most."""
+def test_an_invalid_command_is_logged_at_once(daemon: MakeDaemon, sent: bytes, shown: str) -> None:
+    """As soon as the bytes cannot become a command any more; the log shows at most four."""
     served = daemon()
     client = served.connect()
     client.send(sent)
@@ -151,21 +151,21 @@ def test_an_invalid_command_is_known_at_once(daemon: MakeDaemon, sent: bytes, sh
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"\n", b"\r"])
 def test_a_line_ending_ends_an_unfinished_command(daemon: MakeDaemon, ending: bytes) -> None:
-    """A line ending inside a command makes it invalid; what comes next is a new one."""
+    """As invalid; the next bytes begin a new command."""
     answers, log = conversation(daemon(), b"ti" + ending, b"me", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!ti", "!me", "time"]
 
 
-def test_a_line_ending_in_a_later_piece_ends_a_command_too(daemon: MakeDaemon) -> None:
-    """The beginning of a command and its line ending may come in two pieces."""
+def test_a_line_ending_in_a_later_piece_ends_an_unfinished_command(daemon: MakeDaemon) -> None:
+    """The beginning of the command and its line ending arrive in two pieces."""
     answers, log = conversation(daemon(), b"tim", b"\n", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!tim", "time"]
 
 
 def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
-    """A client that has said all it will say is answered before the server closes."""
+    """Before the server closes."""
     served = daemon()
     client = served.connect()
     client.send(b"timetime")
@@ -174,8 +174,8 @@ def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
     assert served.wait_for("client.disconnected")["reason"] == "eof"
 
 
-def test_a_command_unfinished_at_the_end_is_invalid(daemon: MakeDaemon) -> None:
-    """The end of the input ends a command that has begun."""
+def test_a_command_unfinished_at_the_end_of_input_is_invalid(daemon: MakeDaemon) -> None:
+    """It is logged."""
     answers, log = conversation(daemon(), b"timeti")
     assert ANSWER.fullmatch(answers)
     assert log == ["time", "!ti"]
@@ -189,17 +189,17 @@ def test_what_follows_quit_is_ignored(daemon: MakeDaemon) -> None:
 
 
 def test_quit_followed_by_a_megabyte_is_answered_without_a_reset(daemon: MakeDaemon) -> None:
-    """Input that nobody will read does not destroy the last answer."""
+    """Unread input does not destroy the last answer."""
     client = daemon().connect()
-    # A small buffer: most of it is still to be sent when the server has answered.
+    # With a small buffer, most of the data is still unsent when the server answers.
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
     client.send(b"quit" + bytes(MEGABYTE))
     client.half_close()
     assert client.read_all() == b"quit"
 
 
-def test_a_client_that_never_stops_after_quit_is_let_go(daemon: MakeDaemon) -> None:
-    """The goodbye is brief, whatever the client does meanwhile."""
+def test_a_client_that_keeps_sending_after_quit_is_disconnected(daemon: MakeDaemon) -> None:
+    """The wait for its end is short."""
     served = daemon()
     client = served.connect()
     client.send(b"quit")
@@ -208,14 +208,14 @@ def test_a_client_that_never_stops_after_quit_is_let_go(daemon: MakeDaemon) -> N
 
 
 def test_a_reset_ends_the_session(daemon: MakeDaemon) -> None:
-    """A client that resets its connection is logged as just that."""
+    """With the reason reset."""
     served = daemon()
     served.served().reset()
     assert served.wait_for("client.disconnected")["reason"] == "reset"
 
 
-def test_commands_of_the_file_are_added_to_the_built_in_ones(daemon: MakeDaemon) -> None:
-    """A command with a clock answers the time its way, one with a close closes."""
+def test_configured_commands_are_added_to_the_built_in_ones(daemon: MakeDaemon) -> None:
+    """A clock answers the time in its format; a close answers and closes."""
     more = {"year": {"clock": "%Y"}, "bye!": {"close": "so long"}}
     answers, log = conversation(daemon(commands=more), b"yeartimebye!")
     assert re.fullmatch(rb"\d{4}" + ANSWER.pattern + b"so long", answers)
@@ -223,14 +223,14 @@ def test_commands_of_the_file_are_added_to_the_built_in_ones(daemon: MakeDaemon)
 
 
 def test_a_built_in_command_is_removed_by_null(daemon: MakeDaemon) -> None:
-    """A command that is null is as invalid as any other word."""
+    """Then it is invalid."""
     answers, log = conversation(daemon(commands={"quit": None}), b"quit", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!quit", "time"]
 
 
-def test_a_command_tells_the_time_of_its_zone(daemon: MakeDaemon) -> None:
-    """Each clock has its own time zone, and the local one is not touched by the others."""
+def test_each_clock_has_its_own_zone(daemon: MakeDaemon) -> None:
+    """And does not change the zone of the others."""
     zones = {"seou": "Asia/Seoul", "utc_": "UTC", "loca": "local"}
     more = {name: {"clock": "%z;", "timezone": zone} for name, zone in zones.items()}
     answers, _ = conversation(daemon(commands=more), b"seouutc_locaseou")
@@ -238,14 +238,14 @@ def test_a_command_tells_the_time_of_its_zone(daemon: MakeDaemon) -> None:
 
 
 def test_every_byte_is_echoed(daemon: MakeDaemon) -> None:
-    """All 256 values come back as they went."""
+    """All 256 values come back unchanged."""
     client = daemon(listen=ECHO).connect()
     client.send(bytes(range(256)))
     assert client.read(256) == bytes(range(256))
 
 
 def test_a_megabyte_is_echoed(daemon: MakeDaemon) -> None:
-    """More than any buffer holds comes back whole, and in order."""
+    """More than any buffer holds comes back complete and in order."""
     client = daemon(listen=ECHO).connect()
     text = b"".join(b"%07d\n" % number for number in range(MEGABYTE // 8))
     sender = in_background(lambda: client.send(text))
@@ -253,8 +253,8 @@ def test_a_megabyte_is_echoed(daemon: MakeDaemon) -> None:
     sender.join()
 
 
-def test_echo_knows_no_commands(daemon: MakeDaemon) -> None:
-    """`quit` and `END` are bytes like all others; only the client's end ends the session."""
+def test_echo_has_no_commands(daemon: MakeDaemon) -> None:
+    """`quit` and `END` are echoed; the session ends when the client closes."""
     served = daemon(listen=ECHO)
     client = served.connect()
     client.send(b"quitEND\r\n")

@@ -1,11 +1,12 @@
-r'''What a function that answers a command is told.
+r'''The API for functions that answer commands.
 
-A command of the configuration may be a function of an installed package:
+A command of the configuration may call a function of an installed package:
 
     commands:
       who?: {call: "mycompany.tetrad:who"}
 
-It takes a `Context`, and returns the answer as bytes, or as a text that goes out in UTF-8:
+The function takes a `Context` and returns the answer as bytes, or as a string, which is sent in
+UTF-8:
 
     from tetrad.extension import Context
 
@@ -13,10 +14,10 @@ It takes a `Context`, and returns the answer as bytes, or as a text that goes ou
         """Tell clients their own address."""
         return f"you are {context.client}\n"
 
-Each call has a process of its own, which is killed at the command's `timeout`, and when the client
-resets its connection. So a function may block, crash or print without harm (what it prints goes
-into the log), and what it remembers is gone after the call. An exception is logged in one line, and
-`on_error` is what the client gets.
+Each call runs in a process of its own, which is killed after the command's `timeout` and when the
+client resets the connection. So a function may block, crash or print without harm, and keeps no
+state between calls. What it prints goes to the log. If it raises an exception, the log has the
+exception in one line, and the client gets `on_error`.
 '''
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ __all__ = ["Context"]
 
 
 class Context:
-    """Who has sent which command. It does not change.
+    """The command that is answered, and its client. Immutable.
 
-    `client` is its address as the log has it (`192.0.2.7:38276`, `[2001:db8::7]:41010`, `unix:1`),
-    `connection` the id that is on all lines of the session, `command` the four characters.
+    `client` is the client's address as in the log (`192.0.2.7:38276`, `[2001:db8::7]:41010`,
+    `unix:1`), `connection` the id that all log lines of the session have, `command` the four
+    characters.
     """
 
     __slots__ = ("client", "command", "connection")
@@ -43,13 +45,13 @@ class Context:
         object.__setattr__(self, "command", command)
 
     def __setattr__(self, name: str, _value: object) -> None:
-        """Refuse."""
-        raise AttributeError(f"a context does not change: {name}")
+        """Raise AttributeError."""
+        raise AttributeError(f"Context is immutable: {name}")
 
     def __delattr__(self, name: str) -> None:
-        """Refuse."""
-        raise AttributeError(f"a context does not change: {name}")
+        """Raise AttributeError."""
+        raise AttributeError(f"Context is immutable: {name}")
 
     def __repr__(self) -> str:
-        """Show it as it is made."""
+        """Return the call that creates an equal context."""
         return f"Context({self.client!r}, {self.connection!r}, {self.command!r})"

@@ -220,6 +220,6 @@ def _reason(error: OSError) -> str:
     """Return the reason of an error of the connection or of TLS."""
     import ssl
 
-    from tetrad.tls.errors import words
+    from tetrad.tls.errors import describe
 
-    return words(error) if isinstance(error, ssl.SSLError) else reason_of(error)
+    return describe(error, "server") if isinstance(error, ssl.SSLError) else reason_of(error)

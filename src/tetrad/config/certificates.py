@@ -16,7 +16,7 @@ from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc.runtime_config import TlsConfig
 from tetrad.system.text import reason_of
 from tetrad.tls.context import server_context
-from tetrad.tls.errors import words
+from tetrad.tls.errors import describe
 from tetrad.tls.expiry import EXPIRY_WARNING_SECONDS
 
 if TYPE_CHECKING:
@@ -151,8 +151,10 @@ def _meet(made: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
     except ssl.SSLError as error:
         reason = error.reason or ""
         if reason.startswith(("EE_", "CA_")):
-            _refuse(made, words(error))
-        message = words(error) if reason == "KEY_VALUES_MISMATCH" else "no key can be read"
+            _refuse(made, describe(error, "client"))
+        message = (
+            describe(error, "client") if reason == "KEY_VALUES_MISMATCH" else "no key can be read"
+        )
         key, path = _place_of_key(settings)
         raise _Bad(key, f"{path}: {message}") from None
     context.verify_mode = ssl.CERT_NONE
@@ -165,7 +167,7 @@ def _meet(made: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
     except ssl.SSLCertVerificationError as error:
         _refuse(made, f"the certificates in it are no chain for a server: {error.verify_message}")
     except ssl.SSLError as error:
-        _refuse(made, words(error))
+        _refuse(made, describe(error, "client"))
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What a command answers: at once, or after a while."""
+"""The commands of the configuration: which bytes each answers, or which job it runs.
+
+A command never reads from the client or writes to it.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,29 @@ if TYPE_CHECKING:
 
 
 class Command:
-    """What a client may send. It `answer`s at once, unless it `takes_time`: then it `perform`s.
+    """A command. An immediate one has an `answer`; one that `is_job` is `run`.
 
     One that `closes` is the last of its session.
     """
 
     closes = False
-    takes_time = False
+    is_job = False
     __slots__ = ()
 
     def answer(self) -> bytes:
-        """Return the answer."""
+        """Return the answer of an immediate command."""
         raise NotImplementedError
 
-    def perform(self, context: Context, session: JobSession) -> bytes | None:
-        """Find the answer while the session goes on, and log it; None if there is none.
+    def run(self, context: Context, session: JobSession) -> bytes | None:
+        """Run a job to its end and log it; return the answer, None for no answer.
 
-        Raises what ends the session, if it ends meanwhile.
+        Raises SessionEnded or OSError if the session ends before the job.
         """
         raise NotImplementedError
 
 
 class Clock(Command):
-    """Answers the time, as strftime(3) writes it."""
+    """Answers the time, in a format of strftime(3)."""
 
     __slots__ = ("_answer", "_format", "_second", "_zone")
 
@@ -49,14 +52,14 @@ class Clock(Command):
         self._answer = b""
 
     def answer(self) -> bytes:
-        """Return the time now; within one second it is the same text."""
+        """Return the time now; it is formatted once per second."""
         second = int(time.time())
         if second != self._second:
-            self._answer = self._write(second)
+            self._answer = self._format_time(second)
             self._second = second
         return self._answer
 
-    def _write(self, second: int) -> bytes:
+    def _format_time(self, second: int) -> bytes:
         if self._zone == "local":
             moment = time.localtime(second)
         elif self._zone == "UTC":
@@ -67,7 +70,7 @@ class Clock(Command):
 
 
 class Text(Command):
-    """Answers a text."""
+    """Answers a fixed text."""
 
     __slots__ = ("_answer",)
 
@@ -80,31 +83,32 @@ class Text(Command):
 
 
 class Close(Text):
-    """Answers a text, and the connection is closed."""
+    """Answers a fixed text and closes the connection."""
 
     closes = True
     __slots__ = ()
 
 
 class Job(Command):
-    """Answers what a program or a function says.
+    """Answers the output of a program or the result of a function.
 
-    What that takes is loaded where there is such a command, and only there, for every fork pays for
-    it; and not later, when another version may be installed.
+    The modules for that are imported only where the configuration has a job, because each fork
+    copies page tables for them; and in the master, because a handler might import those of another
+    version that was installed meanwhile.
     """
 
-    takes_time = True
-    __slots__ = ("_config", "_perform")
+    is_job = True
+    __slots__ = ("_config", "_run_job")
 
     def __init__(self, config: JobConfig) -> None:
         self._config = config
-        from tetrad.handler.jobs import perform  # noqa: PLC0415 - only for a job, see above
+        from tetrad.handler.jobs import run_job  # noqa: PLC0415 - only for a job, see above
 
-        self._perform = perform
+        self._run_job = run_job
 
-    def perform(self, context: Context, session: JobSession) -> bytes | None:
-        """Have it done, and return what is to be answered."""
-        return self._perform(self._config, context, session)
+    def run(self, context: Context, session: JobSession) -> bytes | None:
+        """Run the job to its end and log it; return the answer, None for no answer."""
+        return self._run_job(self._config, context, session)
 
 
 KINDS: dict[str, type[Any]] = {
@@ -117,22 +121,22 @@ KINDS: dict[str, type[Any]] = {
 
 
 def make(configs: Mapping[str, CommandConfig | JobConfig]) -> dict[bytes, Command]:
-    """Return the commands by the four bytes that call them."""
+    """Return the commands by their names, four bytes each."""
     return {name.encode(): KINDS[config["kind"]](config) for name, config in configs.items()}
 
 
-def prompt(commands: Mapping[bytes, Command]) -> dict[bytes, Command]:
-    """Return those that answer at once."""
-    return {name: command for name, command in commands.items() if not command.takes_time}
+def immediate(commands: Mapping[bytes, Command]) -> dict[bytes, Command]:
+    """Return the commands that are not jobs."""
+    return {name: command for name, command in commands.items() if not command.is_job}
 
 
-def terminated(answer: bytes, terminator: bytes) -> bytes:
-    """Return an answer with its end; one that has it already keeps it."""
+def with_terminator(answer: bytes, terminator: bytes) -> bytes:
+    """Return an answer that ends with `terminator`, which is not added twice."""
     return answer if answer.endswith(terminator) else answer + terminator
 
 
 def _in_zone(zone: str, second: int) -> time.struct_time:
-    """Return the time in another zone. A handler has one thread, so nobody sees the change."""
+    """Return the time in another zone. A handler has one thread, so TZ can be changed for it."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = zone
     time.tzset()

@@ -1,11 +1,11 @@
-"""The first moments of a session, in which most of them end.
+"""The fast path: the first moments of a session, in which most sessions also end.
 
-Most clients have their question ready and leave with the answer. Every page of memory that a fresh
-handler touches has to be copied for it, and that is most of what a session costs: so this is one
-function, which makes nothing that it may not need, and whose reads block, but only for a moment
-(`tetrad.system.sockets.READ_SECONDS`). A client that makes us wait longer has a
-`tetrad.handler.idle_wait`; one that
-then goes on, or says anything but one command at a time, a `tetrad.handler.session`.
+Most clients have their command ready and disconnect with the answer. Every page of memory that a
+new handler touches has to be copied for it, and that is most of the cost of a session. So this is
+one function, which creates nothing that it may not need. Its reads block, but only briefly
+(`tetrad.system.sockets.READ_SECONDS`). A client that takes longer is waited for in
+`tetrad.handler.idle_wait`. A client that then sends more, or anything but one command at a time,
+goes to the slow path, which creates a `tetrad.handler.session`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from _socket import SHUT_WR
 from os import getpid, read, write
 from time import monotonic, monotonic_ns, time_ns
 
-from tetrad.handler.commands import prompt, terminated
+from tetrad.handler.commands import immediate, with_terminator
 from tetrad.handler.progress import SessionProgress
 from tetrad.ipc import exit_notices, log_protocol
 from tetrad.protocol.commands import LENGTH
@@ -23,118 +23,126 @@ from tetrad.system.json_lite import members
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
 
     from tetrad.handler.commands import Command
     from tetrad.handler.idle_wait import IdleWait
     from tetrad.ipc.fd_passing import ClientHandoff
 
-    SoFar = tuple[int, tuple[int | bytes, ...], int, bytes | None, bool, OSError | None]
-    """When a session began, what is to be logged of it, how many bytes were sent, what was read and
-    is not answered, whether the last command closes, and what went wrong."""
+    SlowPath = Callable[[_socket.socket, ClientHandoff, SessionProgress, bytes], bool]
+    """Serves the rest of a session and sends its exit notice (the last argument).
 
-_MOST_COMMANDS = 8
-_LONGEST_ANSWER = 256
-"""So many of them, of that length, fit the buffer of any socket: a write never blocks."""
+    Returns True if the handler can serve another client.
+    """
+
+    State = tuple[int, tuple[int | bytes, ...], int, bytes | None, bool, OSError | None]
+    """A session so far: its start (ns), values for the log, bytes sent, input that was read and not
+    answered, whether the last command closes, the error."""
+
+_MAX_COMMANDS = 8
+_MAX_ANSWER_BYTES = 256
+"""This many answers of this length fit the buffer of any socket: a write never blocks."""
 
 _READ_BYTES = 256
-"""A small number, and small enough to be read into memory of the interpreter's own."""
+"""One of CPython's preallocated integers, and a buffer that its own allocator provides."""
 
 _MICROSECONDS = 1_000_000
 _NANOSECONDS = 1_000_000_000
 
 _CONNECTED = f"%d info {log_protocol.CLIENT_CONNECTED} {{}}\n"
 _COMMAND = f"%d info {log_protocol.CLIENT_COMMAND} {{%b}}\n"
-_TOLD = [(_CONNECTED + _COMMAND * count).encode() for count in range(_MOST_COMMANDS + 1)]
-"""What the log is told of a session so far, by the number of its commands."""
+_EVENTS = [(_CONNECTED + _COMMAND * count).encode() for count in range(_MAX_COMMANDS + 1)]
+"""The log lines of a session that goes on, by the number of its commands."""
 
-_SPOKEN = [f'{log_protocol.CONTEXT_MARK}{{"pid":%d,%b}}\n'.encode() + told for told in _TOLD]
-"""The same, and who speaks."""
+_BATCH = [f'{log_protocol.CONTEXT_MARK}{{"pid":%d,%b}}\n'.encode() + lines for lines in _EVENTS]
+"""The same lines behind the context line, as one write to the event pipe."""
 
-_WHOLE = [
-    spoken
+_FINAL_BATCH = [
+    batch
     + f'%d info {log_protocol.CLIENT_DISCONNECTED} {{"reason":"%b","duration":%d.%06d,'
     '"bytes_in":%d,"bytes_out":%d,"commands":%d}\n'.encode()
-    for spoken in _SPOKEN
+    for batch in _BATCH
 ]
-"""What it is told of one that is over."""
+"""The write to the event pipe for a session that has ended."""
 
 
 class FastPath:
-    """Serves clients of commands, whose answers are made before they are forked for.
+    """Serves clients of one listener with answers that were prepared before the fork.
 
-    Each answer ends with the `terminator`; commands that take their time are not for this. Who
-    takes longer has a `stay`; `master` is where the end of the others is noticed.
+    Each answer ends with `terminator`. Jobs are not answered here. The exit notice of a session
+    that ends here is written to `notices_fd`; all others are continued by `slow_path`.
     """
 
     __slots__ = (
         "_answers",
         "_commands",
-        "_go_on",
         "_idle_wait",
         "_log",
         "_log_fd",
-        "_master",
-        "_since",
+        "_notices_fd",
+        "_slow_path",
         "_terminator",
-        "_until",
+        "_valid_from",
+        "_valid_until",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - all that it uses
         self,
         commands: dict[bytes, Command],
         terminator: bytes,
         log: log_protocol.LogWriter,
-        master: int,
+        notices_fd: int,
         idle_wait: IdleWait,
+        slow_path: SlowPath,
     ) -> None:
-        self._commands = prompt(commands)
+        self._commands = immediate(commands)
         self._terminator = terminator
         self._log = log
         self._log_fd = log.fd if log.level <= log_protocol.LEVELS["info"] else None
-        self._master = master
+        self._notices_fd = notices_fd
         self._idle_wait = idle_wait
-        self._go_on = idle_wait.go_on
+        self._slow_path = slow_path
         self._answers: dict[bytes, tuple[bytes, int, bytes, bool]] = {}
-        self._since = self._until = 0
+        self._valid_from = self._valid_until = 0
 
-    def refresh(self) -> None:
-        """Have answers that hold for the second that we are in."""
+    def refresh_answers(self) -> None:
+        """Prepare the answers for the current second, unless that is done already."""
         now = time_ns()
-        if self._since <= now < self._until:
+        if self._valid_from <= now < self._valid_until:
             return
-        self._since = now // _NANOSECONDS * _NANOSECONDS
-        self._until = self._since + _NANOSECONDS
+        self._valid_from = now // _NANOSECONDS * _NANOSECONDS
+        self._valid_until = self._valid_from + _NANOSECONDS
         for name, command in self._commands.items():
-            answer = terminated(command.answer(), self._terminator)
-            if len(answer) <= _LONGEST_ANSWER:
-                named = members({"command": name.decode()}).encode()
-                self._answers[name] = (answer, len(answer), named, command.closes)
+            answer = with_terminator(command.answer(), self._terminator)
+            if len(answer) <= _MAX_ANSWER_BYTES:
+                fields = members({"command": name.decode()}).encode()
+                self._answers[name] = (answer, len(answer), fields, command.closes)
             else:
                 self._answers.pop(name, None)
 
     def serve(self, socket: _socket.socket, client: ClientHandoff, notice: bytes) -> bool:
-        """Serve a client, and send the master a notice of its end; True if we can serve another.
+        """Serve a client and send its exit notice; True if the handler can serve another client.
 
-        All in one piece, for each function, module and method that is used here is one more page.
-        The socket is left open: a handler's own end closes it, too.
+        One long function, because each function, module and method that is used here is one more
+        page to copy. The socket is left open: it is closed when the handler exits.
         """
-        since = monotonic_ns()
-        told: tuple[int | bytes, ...] = (time_ns(),)
+        started = monotonic_ns()
+        values: tuple[int | bytes, ...] = (time_ns(),)
         answers = self._answers
         fd = socket.fileno()
         commands = bytes_out = 0
         closes = False
         pending = error = None
         try:
-            while commands < _MOST_COMMANDS:
+            while commands < _MAX_COMMANDS:
                 pending = read(fd, _READ_BYTES)
                 now = time_ns()
-                if pending not in answers or not self._since <= now < self._until:
+                if pending not in answers or not self._valid_from <= now < self._valid_until:
                     break
-                answer, length, named, closes = answers[pending]
+                answer, length, fields, closes = answers[pending]
                 write(fd, answer)
                 pending = None
-                told += (now, named)
+                values += (now, fields)
                 bytes_out += length
                 commands += 1
                 if closes:
@@ -143,76 +151,77 @@ class FastPath:
                     break
         except BlockingIOError:
             pass
-        except OSError as failed:
-            error = failed
+        except OSError as failure:
+            error = failure
         if pending != b"":
-            so_far = since, told, bytes_out, pending, closes, error
-            return self._keep(socket, client, so_far, notice)
+            state = started, values, bytes_out, pending, closes, error
+            return self._continue(socket, client, state, notice)
         if self._log_fd is not None:
-            took = (monotonic_ns() - since) // 1000
+            duration = (monotonic_ns() - started) // 1000
             reason = b"quit" if closes else b"eof"
-            ended = (time_ns(), reason, took // _MICROSECONDS, took % _MICROSECONDS)
+            end = (time_ns(), reason, duration // _MICROSECONDS, duration % _MICROSECONDS)
             counts = (LENGTH * commands, bytes_out, commands)
-            fields = (getpid(), client[3]) + told + ended + counts  # noqa: RUF005 - no list
-            whole = _WHOLE[commands] % fields
+            values = (getpid(), client[3]) + values + end + counts  # noqa: RUF005 - no list
+            batch = _FINAL_BATCH[commands] % values
             try:
-                write(self._log_fd, whole)
+                write(self._log_fd, batch)
             except OSError:
-                notice = self._tell_again(whole, commands + 2, notice)
+                notice = self._retry_log_write(batch, commands + 2, notice)
         try:
-            write(self._master, notice)
+            write(self._notices_fd, notice)
         except OSError:
-            pass  # no master, no need
+            pass  # the master is gone
         return True
 
-    def _tell_again(self, whole: bytes, count: int, notice: bytes) -> bytes:
-        """Tell what found no room at once; return the notice with what was lost of it."""
-        self._log.write_batch(whole, count)
+    def _retry_log_write(self, batch: bytes, count: int, notice: bytes) -> bytes:
+        """Retry a log write that got EAGAIN; return the notice with the number of lost events."""
+        self._log.write_batch(batch, count)
         return exit_notices.with_lost_count(notice, self._log.take_lost())
 
-    def _keep(
-        self, socket: _socket.socket, client: ClientHandoff, so_far: SoFar, notice: bytes
+    def _continue(
+        self, socket: _socket.socket, client: ClientHandoff, state: State, notice: bytes
     ) -> bool:
-        """Have a client served on; if it has us wait, it is waited for first."""
-        since, told, bytes_out, pending, closes, error = so_far
-        commands = len(told) // 2
-        is_told = pending is None and error is None and not closes
-        when = monotonic_ns()
-        self._idle_wait.settle(client[0].encode())
-        if is_told:
+        """Pass a session to the slow path; an idle client is first waited for."""
+        started, values, bytes_out, pending, closes, error = state
+        commands = len(values) // 2
+        is_idle = pending is None and error is None and not closes
+        last_command = monotonic_ns()
+        self._idle_wait.set_up_process(client[0].encode())
+        if is_idle:
             if self._log_fd is not None:
-                spoken = _SPOKEN[commands] % ((getpid(), client[3]) + told)  # noqa: RUF005 - no list
+                batch = _BATCH[commands] % ((getpid(), client[3]) + values)  # noqa: RUF005 - no list
                 try:
-                    write(self._log_fd, spoken)
+                    write(self._log_fd, batch)
                 except OSError:
-                    self._log.write_batch(spoken, 1 + commands)
-            self._idle_wait.wait(socket.fileno(), since, has_asked=commands > 0)
-        progress = SessionProgress(since / _NANOSECONDS)
+                    self._log.write_batch(batch, 1 + commands)
+            self._idle_wait.wait(socket.fileno(), started, has_asked=commands > 0)
+        progress = SessionProgress(started / _NANOSECONDS)
         if commands:
             progress.commands = commands
-            progress.last_command = when / _NANOSECONDS
-        if not is_told and self._log_fd is not None:
-            progress.told = _TOLD[commands] % told
-        progress.data = pending or b""
-        progress.bytes_in = LENGTH * commands + len(progress.data)
+            progress.last_command = last_command / _NANOSECONDS
+        if not is_idle and self._log_fd is not None:
+            progress.log_lines = _EVENTS[commands] % values
+        progress.pending = pending or b""
+        progress.bytes_in = LENGTH * commands + len(progress.pending)
         progress.bytes_out = bytes_out
-        progress.is_over = closes
+        progress.is_closing = closes
         progress.error = error
-        return self._go_on(socket, client, progress, notice)
+        return self._slow_path(socket, client, progress, notice)
 
 
 class SlowPathOnly:
     """Takes the place of `FastPath` at a TLS listener: every session takes the slow path."""
 
-    __slots__ = ("_idle_wait",)
+    __slots__ = ("_idle_wait", "_slow_path")
 
-    def __init__(self, idle_wait: IdleWait) -> None:
+    def __init__(self, idle_wait: IdleWait, slow_path: SlowPath) -> None:
         self._idle_wait = idle_wait
+        self._slow_path = slow_path
 
-    def refresh(self) -> None:
+    def refresh_answers(self) -> None:
         """Prepare nothing."""
 
     def serve(self, socket: _socket.socket, client: ClientHandoff, notice: bytes) -> bool:
         """Serve a client on the slow path; True if the handler can serve another client."""
-        self._idle_wait.settle(client[0].encode())
-        return self._idle_wait.go_on(socket, client, SessionProgress(monotonic()), notice)
+        self._idle_wait.set_up_process(client[0].encode())
+        return self._slow_path(socket, client, SessionProgress(monotonic()), notice)

@@ -1,12 +1,15 @@
-"""The keeper: stands between a handler and the one program that it runs, and leaves nothing of it.
+"""The job supervisor: runs one job for a handler, and kills everything that the job started.
 
-A process of its own, so that a handler that is killed does not leave its program behind. It is the
-reaper of whatever the program starts and abandons, whichever session or group that is in, and kills
-all of it when the program has ended, and when the handler hangs up or is gone. If the keeper itself
-is killed, its program dies by the kernel's hand, and the handler, a reaper too, kills the rest.
+It is a process of its own, so that a job does not outlive a handler that is killed. It is the
+subreaper of all descendants of the job, in whichever session or process group they are. It kills
+them when the job ends, and when the handler closes its end of the socket between them or is gone.
+If the supervisor itself is killed, the kernel kills the job, and the handler, a subreaper too,
+kills the rest.
 
-What only a control group could hold is a program that is left when handler and keeper are killed at
-once: the program itself dies even then, but what it has started may live.
+Only a control group could prevent this: if handler and supervisor are killed at the same moment,
+the job dies, but processes that it started may stay.
+
+The supervisor never talks to a client and never writes to the log.
 """
 
 from __future__ import annotations
@@ -29,39 +32,42 @@ if TYPE_CHECKING:
     from tetrad.extension import Context
     from tetrad.ipc.runtime_config import JobConfig
 
-CONTROL = 3
-"""Where the keeper and its program hear of the handler, and tell it how the program fares."""
+HANDLER_SOCKET = 3
+"""The descriptor of the socket to the handler, in the supervisor and in the job until it executes
+its program. It carries messages to the handler; its end means that the handler closed it or is
+gone."""
 
 ENDED, NOT_STARTED, RAISED = b"s", b"e", b"x"
-"""What a message to the handler begins with: a wait status, why none, or what was raised."""
+"""The first byte of a message: a wait status follows, why the job did not start, or what it
+raised."""
 
 NOT_EXECUTED = 127
-"""Exit status of who could not become the program."""
+"""Exit status of a child that could not execute the program."""
 
-ORPHAN_SECONDS = 1.0
-"""How often it is looked whether something that the program has abandoned has ended."""
+REAP_SECONDS = 1.0
+"""How often orphans of the job that have ended are reaped."""
 
-DESCRIPTORS = 1024
-"""How many a program may have open unless it asks for more, as everywhere else."""
+MAX_OPEN_FILES = 1024
+"""The soft limit on open files of a job, which may raise it: the usual default."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-_SHORTEST_NAP_SECONDS, _LONGEST_NAP_SECONDS = 0.0005, 0.05
-_EVERY_DESCRIPTOR = 1 << 30
+_MIN_SLEEP_SECONDS, _MAX_SLEEP_SECONDS = 0.0005, 0.05
+_ALL_DESCRIPTORS = 1 << 30
 
 
-def adopt_orphans() -> None:
-    """Be the parent of all descendants whose own parent ends."""
+def become_subreaper() -> None:
+    """Become the parent of all descendants whose own parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_children(seconds: float) -> bool:
-    """Kill and reap children, and those that become ours by that; False if some are left.
+def kill_children(seconds: float) -> bool:
+    """Kill and reap all children, and the orphans that they leave; False if some remain.
 
-    One that waits for a disk, say, is killed only when that is over.
+    A process in disk I/O, for example, ends only after that.
     """
-    deadline, nap = time.monotonic() + seconds, _SHORTEST_NAP_SECONDS
+    deadline, sleep = time.monotonic() + seconds, _MIN_SLEEP_SECONDS
     while True:
         for pid in _children():
             _kill(pid)
@@ -69,79 +75,80 @@ def end_children(seconds: float) -> bool:
             return True
         if time.monotonic() >= deadline:
             return False
-        time.sleep(nap)
-        nap = min(2 * nap, _LONGEST_NAP_SECONDS)
+        time.sleep(sleep)
+        sleep = min(2 * sleep, _MAX_SLEEP_SECONDS)
 
 
-def keep(places: tuple[int, int, int, int], config: JobConfig, context: Context) -> None:
-    """Run a program, or a function, until it has ended or the handler hangs up.
+def supervise(fds: list[int], config: JobConfig, context: Context) -> None:
+    """Run a job until it ends or the handler closes its end of the socket.
 
-    `places` are its standard input, output and error and the socket to the handler, for descriptors
-    0 to 3. To be called in a child that is forked for it.
+    `fds` are the socket to the handler, and standard input, output and error. To be called in a
+    child that was forked for it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    _take(places)
-    ProcessTitle().show(f"keeper of {context.command} for {context.client}".encode())
-    adopt_orphans()
+    _move_fds(fds)
+    ProcessTitle().show(f"job supervisor: {context.command}, client {context.client}".encode())
+    become_subreaper()
     try:
-        status = _watch(config, context)
+        status = _run(config, context)
     except OSError as error:
-        os.write(CONTROL, NOT_STARTED + reason_of(error).encode())
+        os.write(HANDLER_SOCKET, NOT_STARTED + reason_of(error).encode())
     else:
-        end_children(float("inf"))
+        kill_children(float("inf"))
         if status is not None:
-            os.write(CONTROL, b"%b%d" % (ENDED, status))
+            os.write(HANDLER_SOCKET, b"%b%d" % (ENDED, status))
 
 
-def _take(places: tuple[int, int, int, int]) -> None:
-    """Have these descriptors at 0 to 3, and no other. None of them is there already."""
-    for place, fd in enumerate(places):
-        os.dup2(fd, place, inheritable=place != CONTROL)
-    os.closerange(CONTROL + 1, _EVERY_DESCRIPTOR)
+def _move_fds(fds: list[int]) -> None:
+    """Move these descriptors to their numbers, 0 to 3, and close all others."""
+    socket, *standard = fds  # none of which is below 4
+    for number, fd in enumerate([*standard, socket]):
+        os.dup2(fd, number, inheritable=number != HANDLER_SOCKET)
+    os.closerange(HANDLER_SOCKET + 1, _ALL_DESCRIPTORS)
 
 
-def _watch(config: JobConfig, context: Context) -> int | None:
-    """Start it, and wait for its end; return its wait status, None if the handler was first.
+def _run(config: JobConfig, context: Context) -> int | None:
+    """Run the job; return its wait status, or None if the handler closed its end of the socket.
 
-    Raises OSError if it cannot be started.
+    Raises OSError if the job cannot be started.
     """
-    keeper = os.getpid()
-    pid = fork.fork_child(lambda: _become(config, context, keeper))
+    supervisor = os.getpid()
+    pid = fork.fork_child(lambda: _become_job(config, context, supervisor))
     pidfd = os.pidfd_open(pid)
-    # The pipes end with the program: we have no part in them.
+    # Only the job holds the pipes open now, so they end with it.
     os.dup2(0, 1)
     os.dup2(0, 2)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    poll.register(CONTROL, select.POLLIN)
+    poll.register(HANDLER_SOCKET, select.POLLIN)
     ready: dict[int, int] = {}
     while not ready:
-        ready = dict(poll.poll(ORPHAN_SECONDS * 1000))
+        ready = dict(poll.poll(REAP_SECONDS * 1000))
         _reap_orphans(pid)
     return os.waitpid(pid, 0)[1] if pidfd in ready else None
 
 
-def _become(config: JobConfig, context: Context, keeper: int) -> None:
-    """Be the program or the function, with nothing of a handler's."""
+def _become_job(config: JobConfig, context: Context, supervisor: int) -> None:
+    """Become the program or call the function, with default signals and limits."""
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != keeper:
-        return
+    if os.getppid() != supervisor:
+        return  # it was killed before prctl(2)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _limit_descriptors()
+    _limit_open_files()
     if config["kind"] == "call":
         _call(config["target"], context)
     else:
         _execute(config, context)
 
 
-def _limit_descriptors() -> None:
-    """Take back what the daemon has made possible for itself: some programs try all of them."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most == resource.RLIM_INFINITY or most > DESCRIPTORS:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, most))
+def _limit_open_files() -> None:
+    """Lower the daemon's soft limit again: some programs close every possible descriptor."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > MAX_OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, hard))
 
 
 def _execute(config: JobConfig, context: Context) -> None:
@@ -153,52 +160,53 @@ def _execute(config: JobConfig, context: Context) -> None:
     try:
         os.execve(config["target"], config["arguments"], config["environment"] | own)
     except OSError as error:
-        os.write(CONTROL, NOT_STARTED + reason_of(error).encode())
+        os.write(HANDLER_SOCKET, NOT_STARTED + reason_of(error).encode())
         os._exit(NOT_EXECUTED)
 
 
 def _call(target: str, context: Context) -> None:
-    """Call the function. What it prints is not its answer: it goes where its errors do."""
+    """Call the function. What it prints is not its answer: it goes to standard error."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gc.enable()
-    ProcessTitle().show(f"{context.command} for {context.client}".encode())
-    answers = os.dup(1)
+    ProcessTitle().show(f"job: {context.command}, client {context.client}".encode())
+    stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         answer = python_call.call(target, context)
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException as error:  # noqa: BLE001 - whatever it raises, the log will say it
-        os.write(CONTROL, RAISED + python_call.describe(error).encode("utf-8", "backslashreplace"))
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is logged
+        text = python_call.describe(error).encode("utf-8", "backslashreplace")
+        os.write(HANDLER_SOCKET, RAISED + text)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
     while answer:
-        answer = answer[os.write(answers, answer) :]
+        answer = answer[os.write(stdout, answer) :]
 
 
-def _reap_orphans(program: int) -> None:
-    """Reap what a program has left to us and has ended; the program itself has its turn later."""
+def _reap_orphans(job: int) -> None:
+    """Reap orphans of the job that have ended. The job itself (pid `job`) is reaped later."""
     while True:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is None or ended.si_pid == program:
+        if ended is None or ended.si_pid == job:
             return
         os.waitpid(ended.si_pid, 0)
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # noqa: PLC0415 - as much as the rest of the master, for which each fork pays
+    import ctypes  # noqa: PLC0415 - as large as the rest of the master, which forks
 
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _children() -> list[int]:
-    """Return our children, as far as the kernel can tell at this moment."""
+    """Return the pids of our children that the kernel lists at this moment."""
     pid = os.getpid()
     try:
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             return [int(child) for child in file.read().split()]
-    except FileNotFoundError:  # a kernel without this, or no /proc
+    except FileNotFoundError:  # a kernel without this file, or no /proc
         return []
 
 
@@ -206,7 +214,7 @@ def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except OSError:
-        pass  # somebody has reaped it, or it has become another user
+        pass  # it was reaped already, or runs as another user now
 
 
 def _reap() -> bool:

@@ -1,7 +1,8 @@
-"""A command that takes its time: a keeper is forked for it, and the session goes on meanwhile.
+"""Jobs: commands that run a program or a function, while the session continues.
 
-Runs in a handler; a master has it only where there is such a command. While the program
-runs the handler hears its client and its master; whatever ends the session ends the program.
+Used in handlers, and imported by the master only where the configuration has a job. The handler
+forks a job supervisor, which forks the job. Meanwhile the handler watches its client and the
+shutdown pipe; whatever ends the session ends the job.
 """
 
 from __future__ import annotations
@@ -40,25 +41,25 @@ if TYPE_CHECKING:
 
 
 KILL_SECONDS = 0.5
-"""How long the end of what was killed is waited for: one that waits for a disk takes longer."""
+"""How long the end of killed processes is waited for: one in disk I/O ends later."""
 
 STDERR_BYTES = 400
-"""How much of what a program complains of is kept."""
+"""How much of a job's standard error is kept."""
 
-LONGEST_TEXT = 400
-"""How many characters of that, and of an error, the log gets: a line of it is one short write."""
+MAX_LOG_TEXT = 400
+"""Characters of the log fields `stderr` and `error`, so that the event fits one write."""
 
 _READ_BYTES = 65536
-_SIGNALS = {
+_MESSAGE_BYTES = 4096
+_SIGNAL_NAMES = {
     getattr(signal, name): name
     for name in dir(signal)
     if name.startswith("SIG") and "_" not in name
 }
-_LONGEST_MESSAGE = 4096
 
 
 class JobResult:
-    """What came of it. Without an `error` it succeeded; a `status` is there if it exited."""
+    """The result of a job. Without an `error` it succeeded; `status` is set if it exited."""
 
     __slots__ = ("answer", "error", "is_cut", "status", "stderr")
 
@@ -69,171 +70,172 @@ class JobResult:
         self.error: str | None = None
         self.is_cut = False
 
-    def take_status(self, wait_status: int) -> None:
-        """Take note of how the program has ended, unless its failure is known already."""
+    def set_wait_status(self, wait_status: int) -> None:
+        """Record how the job ended, unless an error is recorded already."""
         if self.error is not None:
             return
         code = os.waitstatus_to_exitcode(wait_status)
         if code < 0:
-            self.error = f"killed by {_SIGNALS.get(-code, f'signal {-code}')}"
+            self.error = f"killed by {_SIGNAL_NAMES.get(-code, f'signal {-code}')}"
         else:
             self.status = code
             self.error = f"exit status {code}" if code else None
 
 
 class RunningJob:
-    """A program or a function at work, its keeper, and what it has said so far."""
+    """A job that runs: its supervisor, and the pipes from its standard output and error."""
 
-    def __init__(self, config: JobConfig, context: Context, outcome: JobResult) -> None:
-        """Start it. Raises OSError."""
-        self._most = config["max_output"]
-        self._outcome = outcome
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        self._control = ours
-        self._output, self._errors = -1, -1
-        made = [theirs.detach()]
+    def __init__(self, config: JobConfig, context: Context, result: JobResult) -> None:
+        """Start the job. Raises OSError."""
+        self._max_output = config["max_output"]
+        self._result = result
+        self._socket, other_end = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._stdout, self._stderr = -1, -1
+        fds = [other_end.detach()]  # those of the supervisor
         try:
-            made.append(os.open(os.devnull, os.O_RDONLY))
-            self._output, output = os.pipe()
-            made.append(output)
-            self._errors, errors = os.pipe()
-            made.append(errors)
-            places = (made[1], output, errors, made[0])
-            self._pid = fork.fork_child(lambda: job_supervisor.keep(places, config, context))
+            fds.append(os.open(os.devnull, os.O_RDONLY))
+            self._stdout, stdout = os.pipe()
+            fds.append(stdout)
+            self._stderr, stderr = os.pipe()
+            fds.append(stderr)
+            self._pid = fork.fork_child(lambda: job_supervisor.supervise(fds, config, context))
         except OSError:
             self._close()
             raise
         finally:
-            for fd in made:
+            for fd in fds:
                 os.close(fd)
-        os.set_blocking(self._output, False)
-        os.set_blocking(self._errors, False)
-        self._heard = {ours.fileno(), self._output, self._errors}
+        os.set_blocking(self._stdout, False)
+        os.set_blocking(self._stderr, False)
+        self._open_fds = {self._socket.fileno(), self._stdout, self._stderr}
 
-    def follow(self, session: JobSession, deadline: float) -> None:
-        """Listen until it has ended, or is to be ended. Raises what ends the session."""
-        control = self._control.fileno()
-        while control in self._heard:
-            for fd in session.wait_for_fds(tuple(self._heard), deadline):
-                self._hear(fd)
-            if self._outcome.is_cut:
+    def wait(self, session: JobSession, deadline: float) -> None:
+        """Read the job's output until it ends, is cut or times out.
+
+        Raises SessionEnded or OSError if the session ends first.
+        """
+        supervisor = self._socket.fileno()
+        while supervisor in self._open_fds:
+            for fd in session.wait_for_fds(tuple(self._open_fds), deadline):
+                self._read(fd)
+            if self._result.is_cut:
                 return
-            if time.monotonic() >= deadline and control in self._heard:
-                self._outcome.error = "timed out"
+            if time.monotonic() >= deadline and supervisor in self._open_fds:
+                self._result.error = "timed out"
                 return
-        # Nobody writes any more, but there may be more to read than the last looks have shown.
-        for fd in tuple(self._heard):
-            while not self._outcome.is_cut and self._hear(fd):
+        # All writers are gone, but a pipe may hold more than one read has returned.
+        for fd in tuple(self._open_fds):
+            while not self._result.is_cut and self._read(fd):
                 pass
-        if self._outcome.status is None and self._outcome.error is None:
-            self._outcome.error = "its keeper was killed"
+        if self._result.status is None and self._result.error is None:
+            self._result.error = "the job supervisor was killed"
 
-    def end(self) -> None:
-        """Kill what is left of it, and wait for that."""
+    def kill(self) -> None:
+        """Kill the job and everything that it started, and wait for their end."""
         self._close()
         pidfd = os.pidfd_open(self._pid)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        is_over = bool(poll.poll(KILL_SECONDS * 1000))
+        has_ended = bool(poll.poll(KILL_SECONDS * 1000))
         os.close(pidfd)
-        if is_over:
-            # All that there can be is what a keeper that was killed has left.
-            job_supervisor.end_children(KILL_SECONDS)
+        if has_ended:
+            # A supervisor leaves processes only if it was killed.
+            job_supervisor.kill_children(KILL_SECONDS)
 
     def _close(self) -> None:
-        self._control.close()
-        for fd in (self._output, self._errors):
+        self._socket.close()
+        for fd in (self._stdout, self._stderr):
             if fd >= 0:
                 os.close(fd)
 
-    def _hear(self, fd: int) -> bool:
-        """Take what is there; False if that is nothing."""
+    def _read(self, fd: int) -> bool:
+        """Read once from a descriptor; False if nothing was there."""
         try:
-            if fd == self._control.fileno():
-                data = self._control.recv(_LONGEST_MESSAGE)
-                self._take_message(data)
+            if fd == self._socket.fileno():
+                data = self._socket.recv(_MESSAGE_BYTES)
+                self._handle_message(data)
             else:
                 data = os.read(fd, _READ_BYTES)
-                self._take_output(fd, data)
+                self._append_output(fd, data)
         except BlockingIOError:
             return False
         except ConnectionError:
             data = b""
         if not data:
-            self._heard.discard(fd)
+            self._open_fds.discard(fd)
         return bool(data)
 
-    def _take_output(self, fd: int, data: bytes) -> None:
-        outcome = self._outcome
-        if fd == self._errors:
-            outcome.stderr += data[: STDERR_BYTES - len(outcome.stderr)]
+    def _append_output(self, fd: int, data: bytes) -> None:
+        result = self._result
+        if fd == self._stderr:
+            result.stderr += data[: STDERR_BYTES - len(result.stderr)]
             return
-        outcome.answer += data
-        if len(outcome.answer) > self._most:
-            del outcome.answer[self._most :]
-            outcome.is_cut = True
+        result.answer += data
+        if len(result.answer) > self._max_output:
+            del result.answer[self._max_output :]
+            result.is_cut = True
 
-    def _take_message(self, data: bytes) -> None:
-        """Take note of what the keeper says; the first complaint is what counts."""
+    def _handle_message(self, data: bytes) -> None:
+        """Record a message of the supervisor; a wait status does not replace an error."""
         kind, text = data[:1], data[1:].decode("utf-8", "replace")
-        outcome = self._outcome
+        result = self._result
         if kind == job_supervisor.ENDED:
-            outcome.take_status(int(text))
+            result.set_wait_status(int(text))
         elif kind == job_supervisor.NOT_STARTED:
-            outcome.error = f"it cannot be started: {text}"
+            result.error = f"cannot start the job: {text}"
         elif kind == job_supervisor.RAISED:
-            outcome.error = text
+            result.error = text
 
 
-def perform(config: JobConfig, context: Context, session: JobSession) -> bytes | None:
-    """Run it, log the command, and return what is to be answered; None for nothing.
+def run_job(config: JobConfig, context: Context, session: JobSession) -> bytes | None:
+    """Run a job to its end and log the command; return the answer, None for no answer.
 
-    Raises what ends the session, if it ends meanwhile.
+    Raises SessionEnded or OSError if the session ends before the job.
     """
-    began = time.monotonic()
-    outcome = JobResult()
+    started = time.monotonic()
+    result = JobResult()
     try:
-        _run(config, context, session, outcome)
+        _run(config, context, session, result)
     except SessionEnded as ended:
-        outcome.error = f"the session has ended: {ended.reason}"
+        result.error = f"the session ended: {ended.reason}"
         raise
     except ConnectionError:
-        outcome.error = "the client has left"
+        result.error = "the client disconnected"
         raise
     finally:
         session.count_commands(1)
-        _tell(session, context.command, outcome, time.monotonic() - began)
-    if outcome.error is None:
-        return bytes(outcome.answer)
+        _log(session, context.command, result, time.monotonic() - started)
+    if result.error is None:
+        return bytes(result.answer)
     return None if config["on_error"] is None else config["on_error"].encode()
 
 
-def _run(config: JobConfig, context: Context, session: JobSession, outcome: JobResult) -> None:
-    """Run it to its end; only what ends the session is raised."""
+def _run(config: JobConfig, context: Context, session: JobSession, result: JobResult) -> None:
+    """Run a job to its end. Raises SessionEnded or OSError if the session ends first."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    job_supervisor.adopt_orphans()
+    job_supervisor.become_subreaper()
     try:
-        running = RunningJob(config, context, outcome)
+        job = RunningJob(config, context, result)
     except OSError as error:
-        outcome.error = f"it cannot be started: {reason_of(error)}"
+        result.error = f"cannot start the job: {reason_of(error)}"
         return
     try:
-        running.follow(session, time.monotonic() + config["timeout"])
+        job.wait(session, time.monotonic() + config["timeout"])
     finally:
-        running.end()
+        job.kill()
 
 
-def _tell(session: JobSession, command: str, outcome: JobResult, seconds: float) -> None:
+def _log(session: JobSession, command: str, result: JobResult, seconds: float) -> None:
     fields: dict[str, object] = {"command": command}
-    if outcome.status is not None:
-        fields["status"] = outcome.status
-    fields |= {"duration": round(seconds, 6), "bytes": len(outcome.answer)}
-    if outcome.is_cut:
+    if result.status is not None:
+        fields["status"] = result.status
+    fields |= {"duration": round(seconds, 6), "bytes": len(result.answer)}
+    if result.is_cut:
         fields["cut"] = True
-    if outcome.stderr:
-        stderr = outcome.stderr.decode("utf-8", "backslashreplace")
-        fields["stderr"] = escape_unprintable(stderr.rstrip("\n"))[:LONGEST_TEXT]
-    if outcome.error is not None:
-        fields["error"] = escape_unprintable(outcome.error)[:LONGEST_TEXT]
-    level = "info" if outcome.error is None and not outcome.is_cut else "warning"
+    if result.stderr:
+        stderr = result.stderr.decode("utf-8", "backslashreplace")
+        fields["stderr"] = escape_unprintable(stderr.rstrip("\n"))[:MAX_LOG_TEXT]
+    if result.error is not None:
+        fields["error"] = escape_unprintable(result.error)[:MAX_LOG_TEXT]
+    level = "info" if result.error is None and not result.is_cut else "warning"
     session.log_json(level, log_protocol.CLIENT_COMMAND, members(fields))

@@ -1,7 +1,8 @@
 """The handler: a child of the master that serves one client, or several one after another.
 
-It has the journal, the notices to the master, the lifeline from it, and a client; nothing else of
-the master's is left open (see `tetrad.system.fork`). It never accepts and never returns.
+It has the event pipe, the notice pipe, the shutdown pipe, and its client or the channel through
+which clients arrive; the fork closes all other descriptors of the master (`tetrad.system.fork`).
+A handler never accepts a connection and never returns to the master's loop.
 """
 
 from __future__ import annotations
@@ -10,228 +11,264 @@ import _socket
 import os
 from select import POLLIN
 
-from tetrad.handler import commands
+from tetrad.handler.commands import immediate
 from tetrad.handler.fast_path import FastPath, SlowPathOnly
 from tetrad.handler.idle_wait import IdleWait
 from tetrad.handler.services import CommandService, EchoService, Service
 from tetrad.handler.session import Session
 from tetrad.ipc import exit_notices, fd_passing, log_protocol
-from tetrad.ipc.fds import EVENTS_WRITE, NOTICES_WRITE
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.system import fork
+from tetrad.system.lean_signal import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from tetrad.handler.commands import Command
     from tetrad.handler.progress import SessionProgress
     from tetrad.ipc.fd_passing import ClientHandoff
+    from tetrad.ipc.log_protocol import LogWriter
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
     from tetrad.system.proctitle import ProcessTitle
     from tetrad.tls.context import TlsContext
 
-    Server = Callable[[_socket.socket, ClientHandoff, bytes], bool]
-    """Serves a client, sends its notice, and tells whether it can serve another."""
+    ServeClient = Callable[[_socket.socket, ClientHandoff, bytes], bool]
+    """Serves a client and sends its exit notice (the last argument).
+
+    Returns True if the handler can serve another client.
+    """
 
 _WAITING = b"(waiting)"
+"""The title of a reusable handler without a client, behind `handler`."""
 
-_MOST_WORDS = 8
-"""What a client says in a rehearsal before it listens: that must fit a socket, and its answers."""
+_WARM_UP_ROUNDS = 64
+"""More runs than CPython needs before it specialises an instruction."""
 
-_REHEARSALS = 64
-"""More than the interpreter wants to see before it specialises an instruction."""
+_WARM_UP_COMMANDS = 8
+"""Commands that a dummy client sends before it reads: they fit a socket, and so do the answers."""
 
 
-class Handler:
-    """What a handler serves with. Made in the master, so that a fork finds all of it ready."""
+class SessionRunner:
+    """The slow path: runs the sessions that the fast path does not finish."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - all that it uses
         self,
         config: RuntimeConfig,
-        known: dict[bytes, Command],
+        commands: dict[bytes, Command],
         tls_contexts: list[TlsContext | None],
         shutdown_pipe: ShutdownPipe,
-        title: ProcessTitle,
+        log: LogWriter,
+        notices_fd: int,
     ) -> None:
-        self._session = config["session"]
-        self._level = config["log"]["level"]
-        self._commands = known
-        self._title = title
-        self._listeners = config["listeners"]
-        self._services = [_service(listener, known) for listener in self._listeners]
+        self._config = config["session"]
+        self._services = [_service(listener, commands) for listener in config["listeners"]]
         self._tls_contexts = tls_contexts
         if any(tls_contexts):
             from tetrad.handler.tls_session import TlsSession  # noqa: PLC0415 - only for TLS
 
             self._tls_session = TlsSession
         self._shutdown_pipe = shutdown_pipe
-        self._tell(EVENTS_WRITE, NOTICES_WRITE)
+        self._log = log
+        self._notices_fd = notices_fd
 
-    def let_go(self) -> None:
-        """Be of no more use: break the circle that we are in, as the master collects no garbage."""
-        self._quick.clear()
-        self.servers.clear()
-        del self._idle_wait
-
-    def refresh(self) -> None:
-        """Have the answers ready for clients that are about to be forked for."""
-        for quick in self._quick:
-            quick.refresh()
-
-    def serve_many(self, channel: _socket.socket, clients: int, number: int) -> None:
-        """Serve up to `clients` clients that come through the channel, then leave."""
-        self._warm_up()
-        idle, gone = (
-            exit_notices.make_notice(kind, number)
-            for kind in (exit_notices.IDLE, exit_notices.EXITING)
-        )
-        is_last, is_fit = False, True
-        while is_fit and not is_last:
-            self._idle_wait.settle(_WAITING)
-            is_last = _wait(channel, self._shutdown_pipe)
-            if is_last:
-                channel.shutdown(_socket.SHUT_RD)  # who has not been passed to us goes to another
-            arrived = fd_passing.receive_client(channel)
-            if arrived is None:
-                exit_notices.send_notice(self._notices, gone)
-                return
-            socket, client = arrived
-            clients -= 1
-            is_last = is_last or not clients
-            self.refresh()
-            is_fit = self.servers[client[2]](socket, client, gone if is_last else idle)
-            socket.close()
-
-    def rehearse(self) -> None:
-        """Serve clients that are not there, so that every child finds the code warm.
-
-        What the interpreter learns about code while it runs (specialised instructions, cached
-        attributes) is written into memory; learnt before the fork, it is not copied after it.
-        Raises OSError.
-        """
-        words = self._words()
-        in_pieces = [[word[:1], word[1:]] for word in words[:1]]
-        of_who_stays = [word for word in words if not self._commands[word].closes][:1]
-        with fork.AsIfForked():
-            self._rehearse([words, *in_pieces] * _REHEARSALS, [of_who_stays] * _REHEARSALS)
-
-    def _warm_up(self) -> None:
-        """Have pages of our own before a client waits for them, unless there is no room for it."""
-        try:
-            self._rehearse([self._words()], [])
-        except OSError:
-            pass
-
-    def _words(self) -> list[bytes]:
-        """Return some commands that do nothing but answer, and that at once."""
-        return list(commands.prompt(self._commands))[:_MOST_WORDS]
-
-    def _rehearse(self, sessions: list[list[bytes]], long: list[list[bytes]]) -> None:
-        """Serve sessions that nobody is told of; each is what its client says, read by read.
-
-        In `long` ones the client stays, until the master has all handlers stop.
-        """
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        hears, holds = os.pipe()
-        before, self._shutdown_pipe = (
-            self._shutdown_pipe,
-            ShutdownPipe(hears, 0.0, signals=frozenset()),
-        )
-        shown = self._title.text
-        self._tell(nowhere, nowhere)
-        try:
-            for place in self._plain_places():
-                for words in sessions:
-                    self._serve_nobody(place, words)
-            os.write(holds, b".")
-            for place in self._plain_places():
-                for words in long:
-                    self._shutdown_pipe.stopping = self._shutdown_pipe.signals_unblocked = False
-                    self._serve_nobody(place, words, stays=True)
-                    self._title.show(shown)
-        finally:
-            self._title.show(shown)
-            self._shutdown_pipe = before
-            self._tell(EVENTS_WRITE, NOTICES_WRITE)
-            for fd in (nowhere, hears, holds):
-                os.close(fd)
-
-    def _plain_places(self) -> Iterable[int]:
-        """Return the place of one listener of each service without TLS."""
-        plain = [config for config in self._listeners if not config["tls"]]
-        return {config["service"]: config["index"] for config in plain}.values()
-
-    def _serve_nobody(self, place: int, words: list[bytes], *, stays: bool = False) -> None:
-        nobody = ("", "unix", place, b'"client":"127.0.0.1:65535"', "")
-        gives, takes = fd_passing.open_channel()
-        given, other = fd_passing.open_channel()
-        is_given = fd_passing.send_client(gives, given, nobody)
-        socket, client = (fd_passing.receive_client(takes) if is_given else None) or (given, nobody)
-        for word in words:
-            other.send(word)
-        if stays:
-            socket.settimeout(0)
-        else:
-            other.shutdown(_socket.SHUT_WR)
-        self.refresh()
-        self.servers[place](socket, client, exit_notices.make_notice(exit_notices.EXITING, 0))
-        for end in (socket, other, given, gives, takes):
-            end.close()
-
-    def _tell(self, log: int, master: int) -> None:
-        """Have them told what happens, from now on."""
-        self._notices = master
-        self._idle_wait = IdleWait(self._session, self._shutdown_pipe, self._title, self._go_on)
-        self._log = log_protocol.LogWriter(log, self._level, log_protocol.PIPE_TIMEOUT_SECONDS)
-        self._quick = [
-            SlowPathOnly(self._idle_wait)
-            if config["tls"]
-            else FastPath(
-                self._commands if config["service"] == "command" else {},
-                config["reply_terminator"].encode(),
-                self._log,
-                master,
-                self._idle_wait,
-            )
-            for config in self._listeners
-        ]
-        self.servers: list[Server] = [quick.serve for quick in self._quick]
-
-    def _go_on(
+    def run(
         self,
         socket: _socket.socket,
         client: ClientHandoff,
         progress: SessionProgress,
         notice: bytes,
     ) -> bool:
-        """Serve a client that takes longer, and tell the master; False if it is to be the last."""
-        _, _, place, context, _ = client
-        shutdown_pipe = self._shutdown_pipe
-        self._log.set_context(context)
-        self._log.append(progress.told, 1 + progress.commands)
-        tls = self._tls_contexts[place]
-        arguments = socket, self._session, shutdown_pipe, self._log, progress
+        """Run a session to its end and send its exit notice.
+
+        Returns True if the handler can serve another client.
+        """
+        _, _, index, context, _ = client
+        shutdown_pipe, log = self._shutdown_pipe, self._log
+        log.set_context(context)
+        log.append(progress.log_lines, 1 + progress.commands)
+        tls = self._tls_contexts[index]
+        arguments = socket, self._config, shutdown_pipe, log, progress
         session = Session(*arguments) if tls is None else self._tls_session(*arguments, tls=tls)
-        session.serve(self._services[place].another(client))
-        # Who has become less important cannot take that back: the next client gets another.
-        is_fit = session.is_urgent and not shutdown_pipe.stopping
-        if not is_fit:
-            notice = exit_notices.as_final(notice)
-        exit_notices.send_notice(
-            self._notices, exit_notices.with_lost_count(notice, self._log.take_lost())
+        service = self._services[index]
+        service.begin(client)
+        session.serve(service)
+        # A lowered priority cannot be raised again, so the next client gets another handler.
+        is_reusable = session.has_normal_priority and not shutdown_pipe.stopping
+        if not is_reusable:
+            notice = exit_notices.as_exiting(notice)
+        notice = exit_notices.with_lost_count(notice, log.take_lost())
+        exit_notices.send_notice(self._notices_fd, notice)
+        return is_reusable
+
+
+class Handler:
+    """Everything that a handler serves with: made in the master, so that each fork inherits it.
+
+    Events are written to `events_fd`, exit notices to `notices_fd`. `serve_functions` has one
+    function per listener. The objects form no reference cycle, because the master collects no
+    garbage and drops a Handler at each reload.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - all that it uses
+        self,
+        config: RuntimeConfig,
+        commands: dict[bytes, Command],
+        tls_contexts: list[TlsContext | None],
+        title: ProcessTitle,
+        shutdown_pipe: ShutdownPipe,
+        events_fd: int,
+        notices_fd: int,
+    ) -> None:
+        self._config = config
+        self._commands = commands
+        self._title = title
+        self._shutdown_pipe = shutdown_pipe
+        self._notices_fd = notices_fd
+        self._idle_wait = IdleWait(config["session"], shutdown_pipe, title)
+        log = log_protocol.LogWriter(
+            events_fd, config["log"]["level"], log_protocol.PIPE_TIMEOUT_SECONDS
         )
-        return is_fit
+        runner = SessionRunner(config, commands, tls_contexts, shutdown_pipe, log, notices_fd)
+        self._paths = [
+            SlowPathOnly(self._idle_wait, runner.run)
+            if listener["tls"]
+            else FastPath(
+                commands if listener["service"] == "command" else {},
+                listener["reply_terminator"].encode(),
+                log,
+                notices_fd,
+                self._idle_wait,
+                runner.run,
+            )
+            for listener in config["listeners"]
+        ]
+        self.serve_functions: list[ServeClient] = [path.serve for path in self._paths]
+
+    def refresh_answers(self) -> None:
+        """Prepare the answers of the current second. To be called before each fork."""
+        for path in self._paths:
+            path.refresh_answers()
+
+    def serve_many(self, channel: _socket.socket, clients: int, number: int) -> None:
+        """Serve up to `clients` clients that arrive through `channel`, then return.
+
+        `number` is the handler's, for its notices.
+        """
+        # Copy the pages that sessions write to before a client waits for that.
+        try:
+            self._serve_dummies([self._warm_up_words()], [])
+        except OSError:
+            pass  # no descriptor or memory is left: the first client will wait
+        self.refresh_answers()
+        idle = exit_notices.make_notice(exit_notices.IDLE, number)
+        exiting = exit_notices.make_notice(exit_notices.EXITING, number)
+        is_last, is_reusable = False, True
+        while is_reusable and not is_last:
+            self._idle_wait.set_up_process(_WAITING)
+            is_last = _wait_for_client(channel, self._shutdown_pipe)
+            if is_last:
+                channel.shutdown(_socket.SHUT_RD)  # the master gives further clients to others
+            arrived = fd_passing.receive_client(channel)
+            if arrived is None:
+                exit_notices.send_notice(self._notices_fd, exiting)
+                return
+            socket, client = arrived
+            clients -= 1
+            is_last = is_last or not clients
+            self.refresh_answers()
+            serve = self.serve_functions[client[2]]
+            is_reusable = serve(socket, client, exiting if is_last else idle)
+            socket.close()
+
+    def warm_up(self) -> None:
+        """Serve dummy clients in the master, so that each fork inherits warm code.
+
+        CPython writes what it learns about running code (specialised instructions, cached
+        attributes) into memory. What it learns before the fork is not copied after it. Raises
+        OSError.
+        """
+        words = self._warm_up_words()
+        split = [[word[:1], word[1:]] for word in words[:1]]
+        staying = [word for word in words if not self._commands[word].closes][:1]
+        # The sessions set the wakeup descriptor to -1, as in a handler; until it is restored, no
+        # signal may arrive.
+        with fork.signals_blocked:
+            wakeup_fd = signal.set_wakeup_fd(-1)
+            try:
+                self._serve_dummies([words, *split] * _WARM_UP_ROUNDS, [staying] * _WARM_UP_ROUNDS)
+            finally:
+                signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+
+    def _warm_up_words(self) -> list[bytes]:
+        """Return some immediate commands."""
+        return list(immediate(self._commands))[:_WARM_UP_COMMANDS]
+
+    def _serve_dummies(self, leaving: list[list[bytes]], staying: list[list[bytes]]) -> None:
+        """Serve dummy clients, each given by what it sends, at one listener of each service.
+
+        A second handler serves them, which writes to /dev/null and has a shutdown pipe of its own.
+        Clients in `leaving` close their side at once. Those in `staying` do not: their sessions end
+        by a request to stop. Raises OSError.
+        """
+        listeners = {one["service"]: one for one in self._config["listeners"] if not one["tls"]}
+        config = self._config.copy()
+        config["listeners"] = list(listeners.values())
+        title = self._title.text
+        fds = [os.open(os.devnull, os.O_WRONLY)]
+        try:
+            fds += os.pipe()
+            null, read_end, write_end = fds
+            shutdown_pipe = ShutdownPipe(read_end, 0.0, signals=frozenset())
+            no_tls: list[TlsContext | None] = [None] * len(listeners)
+            handler = Handler(
+                config, self._commands, no_tls, self._title, shutdown_pipe, null, null
+            )
+            for index in range(len(listeners)):
+                for words in leaving:
+                    _serve_dummy(handler, index, words)
+            os.write(write_end, b".")
+            for index in range(len(listeners)):
+                for words in staying:
+                    shutdown_pipe.stopping = shutdown_pipe.signals_unblocked = False
+                    _serve_dummy(handler, index, words, stays=True)
+                    self._title.show(title)
+        finally:
+            self._title.show(title)
+            for fd in fds:
+                os.close(fd)
 
 
-def _service(listener: ListenerConfig, known: dict[bytes, Command]) -> Service:
+def _service(listener: ListenerConfig, commands: dict[bytes, Command]) -> Service:
     if listener["service"] == "echo":
         return EchoService()
-    return CommandService.of(known, listener["reply_terminator"].encode())
+    return CommandService(commands, listener["reply_terminator"].encode())
 
 
-def _wait(channel: _socket.socket, shutdown_pipe: ShutdownPipe) -> bool:
-    """Wait until there is a client, or none to come; True if we are to leave."""
+def _serve_dummy(handler: Handler, index: int, words: list[bytes], *, stays: bool = False) -> None:
+    """Serve one dummy client, which is passed through a channel if that is possible."""
+    client: ClientHandoff = ("", "unix", index, b'"client":"127.0.0.1:65535"', "")
+    master_end, handler_end = fd_passing.open_channel()
+    server_end, client_end = fd_passing.open_channel()
+    is_passed = fd_passing.send_client(master_end, server_end, client)
+    arrived = fd_passing.receive_client(handler_end) if is_passed else None
+    socket, client = arrived or (server_end, client)
+    for word in words:
+        client_end.send(word)
+    if stays:
+        socket.settimeout(0)
+    else:
+        client_end.shutdown(_socket.SHUT_WR)
+    handler.refresh_answers()
+    handler.serve_functions[index](
+        socket, client, exit_notices.make_notice(exit_notices.EXITING, 0)
+    )
+    for one in (socket, client_end, server_end, master_end, handler_end):
+        one.close()
+
+
+def _wait_for_client(channel: _socket.socket, shutdown_pipe: ShutdownPipe) -> bool:
+    """Wait for a client or the end of the channel; True if the handler is asked to stop."""
     shutdown_pipe.poll.register(channel.fileno(), POLLIN)
     ready = dict(shutdown_pipe.wait(shutdown_pipe.poll, None, is_stopping=False))
     shutdown_pipe.poll.unregister(channel.fileno())

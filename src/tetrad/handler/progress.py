@@ -4,32 +4,33 @@ from __future__ import annotations
 
 
 class SessionProgress:
-    """A session so far. It goes on, unless it `is_over` but for the goodbye or has met an `error`.
+    """What has happened in a session before the slow path continues it.
 
-    `since` is in seconds of the monotonic clock; `data` was read, and nothing is done about it yet;
-    `told` is what the log is to be told: that it has begun, and of the commands, the last of which
-    was about `last_command`.
+    `started` and `last_command` are in seconds of the monotonic clock (`last_command` is None
+    before the first command). `pending` is input that was read and not processed. `log_lines` are
+    events that were not logged yet, `client.connected` and one line per answered command. A session
+    that `is_closing` has sent its last answer; one with an `error` ends with it.
     """
 
     __slots__ = (
         "bytes_in",
         "bytes_out",
         "commands",
-        "data",
         "error",
-        "is_over",
+        "is_closing",
         "last_command",
-        "since",
-        "told",
+        "log_lines",
+        "pending",
+        "started",
     )
 
-    def __init__(self, since: float) -> None:
-        self.since = since
+    def __init__(self, started: float) -> None:
+        self.started = started
         self.last_command: float | None = None
-        self.told = b""
+        self.log_lines = b""
         self.bytes_in = 0
         self.bytes_out = 0
         self.commands = 0
-        self.data = b""
-        self.is_over = False
+        self.pending = b""
+        self.is_closing = False
         self.error: OSError | None = None

@@ -1,6 +1,7 @@
-"""Functions that answer commands: found by their names, called, and their failures told in a line.
+"""Functions that answer commands: imported by name, called, and errors described in one line.
 
-Runs in a process that was forked for this one call, and in the inspector; never in the master.
+Used in a process that was forked for one call, and by the function check of the configuration
+(`tetrad.helpers.function_check`); never in the master or a handler.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
 
     from tetrad.extension import Context
 
-_LONGEST_MESSAGE = 200
-_FOREIGN = (os.path.join(tetrad.__path__[0], ""), "<frozen")
-"""How the file names of frames begin that are of no use to the author of a function."""
+_MAX_MESSAGE = 200
+_INTERNAL = (os.path.join(tetrad.__path__[0], ""), "<frozen")
+"""File names of stack frames that are of no use to the author of a function begin like this."""
 
 
 class NotFoundError(Exception):
-    """There is no such function; the text says so."""
+    """There is no such module or function; the text names it."""
 
 
 def find(name: str) -> Callable[..., Any]:
-    """Return what `package.module:function` leads to.
+    """Import and return the function `package.module:function`.
 
     Raises NotFoundError, or whatever the module raises.
     """
@@ -38,18 +39,18 @@ def find(name: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise NotFoundError(f"there is no module {error.name}") from None
+        raise NotFoundError(f"no module named {error.name}") from None
     found: Any = sys.modules[module]
     for part in path.split("."):
         if not hasattr(found, part):
-            raise NotFoundError(f"module {module} has no {path}")
+            raise NotFoundError(f"module {module} has no attribute {path}")
         found = getattr(found, part)
     function: Callable[..., Any] = found
     return function
 
 
 def call(name: str, context: Context) -> bytes:
-    """Call a function, and return its answer. Raises TypeError, or whatever it raises."""
+    """Call a function and return its answer. Raises TypeError, or whatever the function raises."""
     answer = find(name)(context)
     if isinstance(answer, str):
         return answer.encode()
@@ -59,10 +60,10 @@ def call(name: str, context: Context) -> bytes:
 
 
 def describe(error: BaseException) -> str:
-    """Return what was raised, and the last place outside of Python and tetrad, in one line.
+    """Return an exception and the last line outside of Python and tetrad that it passed.
 
     For example `ValueError: too many (disks.py:17)`.
     """
-    text = describe_error(error)[:_LONGEST_MESSAGE]
-    places = [frame for frame in traceback_frames(error) if not frame[0].startswith(_FOREIGN)]
+    text = describe_error(error)[:_MAX_MESSAGE]
+    places = [frame for frame in traceback_frames(error) if not frame[0].startswith(_INTERNAL)]
     return f"{text} ({os.path.basename(places[-1][0])}:{places[-1][1]})" if places else text

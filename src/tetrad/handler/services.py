@@ -1,9 +1,12 @@
-"""What a listener's clients get: answers to commands, or their own bytes back."""
+"""The services of a listener: `command` answers commands, `echo` sends every byte back.
+
+A service decides what the input means; the session does all I/O.
+"""
 
 from __future__ import annotations
 
 from tetrad.extension import Context
-from tetrad.handler.commands import terminated
+from tetrad.handler.commands import with_terminator
 from tetrad.ipc import log_protocol
 from tetrad.protocol.commands import Parser, printable
 from tetrad.system.json_lite import members
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
         def send(self, data: bytes) -> None:
             """Send all of `data`. Raises SessionEnded."""
 
-        def discard(self) -> None:
+        def discard_input(self) -> None:
             """Throw away the input received so far."""
 
         def count_activity(self) -> None:
@@ -32,128 +35,115 @@ if TYPE_CHECKING:
 
 CONTINUE = ""
 DISCARD = "discard"
-"""What `Service.take` returns while the session goes on; DISCARD throws away the rest of the input
-received so far. Any other string is the reason why the session ends."""
+"""What `Service.handle_input` returns while the session goes on; DISCARD throws away the rest of
+the input received so far. Any other string is the reason why the session ends."""
 
 
 class Service:
-    """Serves one session's input."""
+    """What a listener does with its clients' input. Serves one client at a time."""
 
     @property
-    def unfinished(self) -> bool:
-        """Whether the client is in the middle of something."""
+    def is_mid_command(self) -> bool:
+        """Whether the client has sent the beginning of a command."""
         return False
 
-    def another(self, client: ClientHandoff) -> Service:
-        """Return the same service for another client."""
+    def begin(self, client: ClientHandoff) -> None:
+        """Begin a session with a client; nothing of the previous client is left."""
+
+    def handle_input(self, session: ServedSession, data: bytes) -> str:
+        """Process input; return CONTINUE, DISCARD or the reason why the session ends.
+
+        Raises SessionEnded or OSError.
+        """
         raise NotImplementedError
 
-    def take(self, session: ServedSession, data: bytes) -> str:
-        """Serve some input: CONTINUE, DISCARD, or why the session is to end."""
-        raise NotImplementedError
-
-    def finish(self, _session: ServedSession) -> str:
-        """The client has said all it will say: why the session ends."""
+    def handle_eof(self, _session: ServedSession) -> str:
+        """Process the end of the client's input; return the reason why the session ends."""
         return "eof"
 
 
 class CommandService(Service):
-    """Answers four-byte commands; each answer ends with the `terminator`."""
+    """Answers four-byte commands; each answer ends with `terminator`."""
 
-    __slots__ = ("_client", "_commands", "_parser", "_terminator", "_told")
+    __slots__ = ("_client", "_commands", "_log_fields", "_parser", "_terminator")
 
-    def __init__(
-        self,
-        commands: Mapping[bytes, Command],
-        terminator: bytes,
-        parser: Parser,
-        told: Mapping[bytes, str],
-        client: ClientHandoff | None = None,
-    ) -> None:
+    def __init__(self, commands: Mapping[bytes, Command], terminator: bytes) -> None:
         self._commands = commands
         self._terminator = terminator
-        self._parser = parser
-        self._told = told
-        self._client = client
-
-    @classmethod
-    def of(cls, commands: Mapping[bytes, Command], terminator: bytes) -> CommandService:
-        """Make it from its commands, with what the log says of each of them."""
-        told = {name: members({"command": name.decode()}) for name in commands}
-        return cls(commands, terminator, Parser(commands), told)
-
-    def another(self, client: ClientHandoff) -> CommandService:
-        """Return the same service for another client."""
-        parser = self._parser.another()
-        return CommandService(self._commands, self._terminator, parser, self._told, client)
+        self._parser = Parser(commands)
+        self._log_fields = {name: members({"command": name.decode()}) for name in commands}
+        self._client: ClientHandoff = ("", "", 0, b"", "")
 
     @property
-    def unfinished(self) -> bool:
-        """Whether a command has begun and not ended."""
+    def is_mid_command(self) -> bool:
+        """Whether the client has sent the beginning of a command."""
         return bool(self._parser.unfinished)
 
-    def take(self, session: ServedSession, data: bytes) -> str:
+    def begin(self, client: ClientHandoff) -> None:
+        """Begin a session with a client; nothing of the previous client is left."""
+        self._client = client
+        self._parser.reset()
+
+    def handle_input(self, session: ServedSession, data: bytes) -> str:
         """Answer the commands in `data`."""
         names, invalid = self._parser.feed(data)
-        takes_time = any(self._commands[name].takes_time for name in names)
-        if invalid is not None and takes_time:
-            session.discard()  # what comes from now on is not to be thrown away
+        has_job = any(self._commands[name].is_job for name in names)
+        if invalid is not None and has_job:
+            session.discard_input()  # now: input that arrives during the job is kept
         if self._answer(session, names):
             return "quit"
         if invalid is None:
             return CONTINUE
-        self._refuse(session, invalid)
-        return CONTINUE if takes_time else DISCARD
+        self._log_invalid(session, invalid)
+        return CONTINUE if has_job else DISCARD
+
+    def handle_eof(self, session: ServedSession) -> str:
+        """Log an unfinished command as invalid."""
+        invalid = self._parser.finish()
+        if invalid is not None:
+            self._log_invalid(session, invalid)
+        return "eof"
 
     def _answer(self, session: ServedSession, names: list[bytes]) -> bool:
         """Answer commands in their order; True if one of them closes, which is then the last.
 
-        What comes before one that takes its time does not wait for it.
+        Answers to the commands before a job are sent before it starts.
         """
-        commands = self._commands
-        prompt: list[bytes] = []
+        immediate: list[bytes] = []
         for name in names:
-            command = commands[name]
-            if command.takes_time:
-                self._send(session, prompt)
-                prompt = []
-                self._perform(session, name)
+            command = self._commands[name]
+            if command.is_job:
+                self._send_answers(session, immediate)
+                immediate = []
+                self._run_job(session, name)
             else:
-                prompt.append(name)
+                immediate.append(name)
                 if command.closes:
-                    self._send(session, prompt)
+                    self._send_answers(session, immediate)
                     return True
-        self._send(session, prompt)
+        self._send_answers(session, immediate)
         return False
 
-    def _send(self, session: ServedSession, names: list[bytes]) -> None:
-        """Answer commands that need no time with one write, then log them."""
+    def _send_answers(self, session: ServedSession, names: list[bytes]) -> None:
+        """Answer immediate commands with one write, then log them."""
         if not names:
             return
         answers = [self._commands[name].answer() for name in names]
         if self._terminator:
-            answers = [terminated(answer, self._terminator) for answer in answers]
+            answers = [with_terminator(answer, self._terminator) for answer in answers]
         session.send(b"".join(answers))
         session.count_commands(len(names))
         for name in names:
-            session.log_json("info", log_protocol.CLIENT_COMMAND, self._told[name])
+            session.log_json("info", log_protocol.CLIENT_COMMAND, self._log_fields[name])
 
-    def _perform(self, session: ServedSession, name: bytes) -> None:
-        """Answer a command that takes its time."""
-        client, _, _, _, connection = self._client or ("", "", 0, b"", "")
+    def _run_job(self, session: ServedSession, name: bytes) -> None:
+        client, _, _, _, connection = self._client
         context = Context(client, connection, name.decode())
-        answer = self._commands[name].perform(context, session)
+        answer = self._commands[name].run(context, session)
         if answer is not None:
-            session.send(terminated(answer, self._terminator))
+            session.send(with_terminator(answer, self._terminator))
 
-    def finish(self, session: ServedSession) -> str:
-        """Log what never became a command."""
-        invalid = self._parser.finish()
-        if invalid is not None:
-            self._refuse(session, invalid)
-        return "eof"
-
-    def _refuse(self, session: ServedSession, invalid: bytes) -> None:
+    def _log_invalid(self, session: ServedSession, invalid: bytes) -> None:
         session.count_activity()
         fields = members({"command": printable(invalid)})
         session.log_json("warning", log_protocol.CLIENT_INVALID, fields)
@@ -162,12 +152,8 @@ class CommandService(Service):
 class EchoService(Service):
     """Sends every byte back."""
 
-    def another(self, _client: ClientHandoff) -> EchoService:
-        """Return itself: it remembers nothing."""
-        return self
-
-    def take(self, session: ServedSession, data: bytes) -> str:
-        """Send it back; the client is idle from when it has taken that."""
+    def handle_input(self, session: ServedSession, data: bytes) -> str:
+        """Send `data` back; the idle timeout starts when the client has received it."""
         session.send(data)
         session.count_activity()
         return CONTINUE

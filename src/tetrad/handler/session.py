@@ -1,8 +1,8 @@
-"""One session: a client's socket, its conversation, and the goodbye.
+"""A session on the slow path: one client from its first unanswered input to the close.
 
-Runs in a handler. It serves, it tells the journal, and it always ends: by the client, by a
-deadline, or because the master says so or is gone. It never looks at anything but its client, the
-lifeline and the journal.
+A session reads, has a service process the input, sends and logs. It always ends: by the client, by
+a deadline, by a request to stop, or when the master is gone. It uses its client's socket, the
+shutdown pipe and the log, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import sys
 import time
 
 from tetrad.handler.services import CONTINUE, DISCARD
-from tetrad.handler.wait import ClientWait, SessionEnded, after
+from tetrad.handler.wait import ClientWait, SessionEnded, deadline_after
 from tetrad.ipc import log_protocol
+from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
     from tetrad.ipc.shutdown_pipe import ShutdownPipe
 
 DRAIN_SECONDS = 1.0
-"""How long a closed session waits for the client's own end before it closes for good."""
+"""How long the server waits for the client to close its side after `quit`."""
 
-YIELDS = 5
-"""How much less important who talks nonsense is than everybody else, in nice(2)'s scale."""
+INVALID_NICE = 5
+"""By how much nice(2) lowers the priority of a handler whose client sends invalid commands."""
 
 _RECEIVE_BYTES = 16384
 
-_LOOKS = 8
-"""How often it is tried in `send_timeout` whether a client that takes nothing reads after all."""
+_SEND_ATTEMPTS = 8
+"""How often per `send_timeout` a send is tried to a client whose socket is not writable."""
 
-_RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
-"""A struct linger: on, for no time."""
+_LINGER_RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
+"""A struct linger for SO_LINGER: on, zero seconds."""
 
-_GONE = {
+_DISCONNECT_ERRORS = {
     errno.ECONNRESET,
     errno.EPIPE,
     errno.ETIMEDOUT,
@@ -51,9 +52,9 @@ _GONE = {
 
 
 class Session:
-    """A client being served. `serve` is the whole of it and returns when the socket is closed.
+    """The session of one client. `serve` runs it and returns when the socket is closed.
 
-    It `is_urgent` until the client has talked nonsense.
+    `has_normal_priority` turns False when the client sends an invalid command.
     """
 
     def __init__(
@@ -68,22 +69,21 @@ class Session:
         self._config = config
         self._log = log
         self._progress = progress
-        self._waiting = ClientWait(
-            client.fileno(), shutdown_pipe, after(progress.since, config["max_duration"])
-        )
-        self.is_urgent = True
-        self._last_command = progress.last_command
+        end_by = deadline_after(progress.started, config["max_duration"])
+        self._wait = ClientWait(client.fileno(), shutdown_pipe, end_by)
+        self.has_normal_priority = True
+        self._last_activity = progress.last_command
 
     def serve(self, service: Service) -> None:
-        """Serve the client until the session ends, say goodbye, and log what there was of it."""
+        """Serve the client until the session ends, close the socket, and log the end."""
         progress = self._progress
         reason, detail = self._run(service)
-        self._say_goodbye(reason)
+        self._close(reason)
         self._log.event(
             "info",
             log_protocol.CLIENT_DISCONNECTED,
             reason=reason,
-            duration=round(time.monotonic() - progress.since, 6),
+            duration=round(time.monotonic() - progress.started, 6),
             bytes_in=progress.bytes_in,
             bytes_out=progress.bytes_out,
             commands=progress.commands,
@@ -92,79 +92,82 @@ class Session:
         self._log.flush()
 
     def _run(self, service: Service) -> tuple[str, dict[str, object]]:
-        """Converse, and return why it ended and what more there is to say about that."""
+        """Run the session; return the reason for its end, and further log fields about it."""
         try:
-            return self.converse(service), {}
+            return self.process_input(service), {}
         except SessionEnded as ended:
             return ended.reason, ended.detail
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in _DISCONNECT_ERRORS:
                 return "reset", {}
-            return "error", {"error": str(error)}
+            return "error", {"error": reason_of(error)}
         except Exception as error:  # noqa: BLE001 - a defect ends one session, in the log
             return "error", {"error": repr(error)}
 
-    def converse(self, service: Service) -> str:
-        """Go on from where it has begun, and return why it ended."""
+    def process_input(self, service: Service) -> str:
+        """Continue from the session's progress; return the reason why the session ends.
+
+        Raises SessionEnded or OSError.
+        """
         progress = self._progress
         if progress.error is not None:
             raise progress.error
-        if progress.is_over:
+        if progress.is_closing:
             return "quit"
-        verdict = service.take(self, progress.data) if progress.data else CONTINUE
+        verdict = service.handle_input(self, progress.pending) if progress.pending else CONTINUE
         while verdict in {CONTINUE, DISCARD}:
             if verdict == DISCARD:
-                self._yield()
-                self._waiting.check()
+                self._lower_priority()
+                self._wait.check()
             else:
-                self._await_input(service)
+                self._wait_for_input(service)
             data = self._receive()
             if data == b"":
-                return service.finish(self)
+                return service.handle_eof(self)
             if data is None:
-                verdict = CONTINUE  # all that had arrived is gone
+                verdict = CONTINUE  # all that had arrived is discarded
             elif verdict == CONTINUE:
-                verdict = service.take(self, data)
+                verdict = service.handle_input(self, data)
         return verdict
 
-    def _yield(self) -> None:
-        """Be less important than those who make sense, once and for all.
+    def _lower_priority(self) -> None:
+        """Lower the priority of this process, once and for all.
 
-        A hundred who talk nonsense without a pause would leave the master so little of the
-        processors that newcomers wait. Where it is forbidden, only a courtesy is lost.
+        A hundred clients that send invalid commands without a pause would leave the master so
+        little processor time that new clients wait. Where nice(2) is forbidden, nothing changes.
         """
-        if self.is_urgent:
-            self.is_urgent = False
+        if self.has_normal_priority:
+            self.has_normal_priority = False
             try:
-                os.nice(YIELDS)
+                os.nice(INVALID_NICE)
             except OSError:
                 pass
 
-    def discard(self) -> None:
-        """Throw away all that has arrived."""
+    def discard_input(self) -> None:
+        """Throw away the input received so far. Raises SessionEnded or OSError."""
         while self._receive():
-            self._waiting.check()
+            self._wait.check()
 
     def count_commands(self, count: int) -> None:
-        """Take note of commands that were answered."""
+        """Count commands that were answered, and restart the idle timeout."""
         self._progress.commands += count
-        self._last_command = time.monotonic()
+        self._last_activity = time.monotonic()
 
     def count_activity(self) -> None:
-        """Take note of something said that is not a command."""
-        self._last_command = time.monotonic()
+        """Restart the idle timeout, for input that is not a command."""
+        self._last_activity = time.monotonic()
 
     def wait_for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
-        """Wait for other descriptors than the client's, as `ClientWait.for_fds`."""
+        """Wait until one of `fds` is readable, as `ClientWait.for_fds`."""
         self._log.flush()
-        return self._waiting.for_fds(fds, deadline)
+        return self._wait.for_fds(fds, deadline)
 
     def log_json(self, level: str, event: str, fields: str) -> None:
-        """Tell the journal; `fields` are JSON."""
+        """Log an event; `fields` are JSON members."""
         self._log.event_json(level, event, fields)
 
     def send(self, data: bytes) -> None:
-        """Send all of it, as fast as the client reads. Raises SessionEnded."""
+        """Send all of `data`, as fast as the client reads. Raises SessionEnded or OSError."""
         deadline: float | None = None
         while True:
             try:
@@ -173,7 +176,7 @@ class Session:
             except BlockingIOError:
                 sent = 0
                 if deadline is not None and time.monotonic() >= deadline:
-                    self._give_up()
+                    self._reset_on_close()
                     raise SessionEnded("send_timeout") from None
             self._progress.bytes_out += sent
             if sent == len(data):
@@ -181,30 +184,30 @@ class Session:
             data = data[sent:]
             self._log.flush()
             if deadline is None:
-                deadline = after(time.monotonic(), self._config["send_timeout"])
-            self._await_room(deadline)
+                deadline = deadline_after(time.monotonic(), self._config["send_timeout"])
+            self._wait_for_room(deadline)
 
-    def _await_room(self, deadline: float) -> None:
-        """Wait for the client to read, until it is time to try whether it has. Raises SessionEnded.
+    def _wait_for_room(self, deadline: float) -> None:
+        """Wait until the socket is writable, or until the next attempt. Raises SessionEnded.
 
-        The kernel calls a socket writable when a third of what it holds is gone, megabytes maybe;
-        who reads slowly makes room for a byte more long before.
+        The kernel calls a socket writable when a third of its buffer is free, which may be
+        megabytes; a client that reads slowly makes room for one more byte long before.
         """
         timeout = self._config["send_timeout"]
-        look = after(time.monotonic(), timeout and timeout / _LOOKS)
+        retry = deadline_after(time.monotonic(), timeout and timeout / _SEND_ATTEMPTS)
         try:
-            self._waiting.for_writable(min(deadline, look), "send_timeout")
+            self._wait.for_writable(min(deadline, retry), "send_timeout")
         except SessionEnded as ended:
             if ended.reason != "send_timeout":
-                self._give_up()
+                self._reset_on_close()
                 raise
 
-    def _give_up(self) -> None:
-        """Have the close be a reset: what is not read would stay in the kernel for minutes."""
-        self._client.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+    def _reset_on_close(self) -> None:
+        """Make the close a reset: unread answers would stay in the kernel for minutes."""
+        self._client.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _LINGER_RESET)
 
     def _receive(self) -> bytes | None:
-        """Return what is there: b"" at the end, None if there is nothing yet."""
+        """Return the input that has arrived: b"" at its end, None if there is none yet."""
         try:
             data = self._client.recv(_RECEIVE_BYTES, _socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -212,27 +215,28 @@ class Session:
         self._progress.bytes_in += len(data)
         return data
 
-    def _await_input(self, service: Service) -> None:
-        """Wait for the client; an order to stop ends a session that is between commands."""
+    def _wait_for_input(self, service: Service) -> None:
+        """Wait for input. A request to stop ends a session that is between commands."""
         self._log.flush()
         while True:
-            if self._waiting.is_stopping() and not service.unfinished:
+            if self._wait.is_stopping() and not service.is_mid_command:
                 raise SessionEnded("stopping")
-            if self._last_command is None:
-                since, reason = self._progress.since, "first_command_timeout"
+            if self._last_activity is None:
+                since, reason = self._progress.started, "first_command_timeout"
                 seconds = self._config["first_command_timeout"]
             else:
-                since, reason = self._last_command, "idle_timeout"
+                since, reason = self._last_activity, "idle_timeout"
                 seconds = self._config["idle_timeout"]
-            if self._waiting.for_input(after(since, seconds), reason):
+            if self._wait.for_input(deadline_after(since, seconds), reason):
                 return
 
-    def _say_goodbye(self, reason: str) -> None:
-        """Close so that the last answer arrives.
+    def _close(self, reason: str) -> None:
+        """Close the socket so that the last answer arrives.
 
-        A socket that is closed with input unread sends a reset, which can destroy an answer that
-        the client has not read yet: so end our side, read the client's to its end, then close.
-        Other ends than `quit` come long after the last answer, and have no time to spend.
+        A socket that is closed with unread input sends a reset, which can destroy an answer that
+        the client has not read yet. So the server shuts down its side, reads the client's to its
+        end, and then closes. With other reasons than `quit` the last answer was sent long before,
+        and one read without waiting is enough.
         """
         try:
             if reason == "quit":
@@ -241,11 +245,12 @@ class Session:
             elif reason in {"stopping", "max_duration", "tls", "access"}:
                 self._receive()
         except (OSError, SessionEnded):
-            pass  # there is nobody left to be polite to
+            pass  # the client is gone, or the time is over
         self._client.close()
 
     def _drain(self) -> None:
+        """Read and discard until the client closes its side, for at most DRAIN_SECONDS."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._receive() != b"":
-            self._waiting.is_stopping()
-            self._waiting.for_input(deadline, "drained")
+            self._wait.is_stopping()
+            self._wait.for_input(deadline, "drained")

@@ -1,6 +1,6 @@
-"""TLS: what listeners are encrypted with, and sessions that begin with a handshake.
+"""A session that begins with a TLS handshake.
 
-Imported by the master only where a listener is encrypted (`tetrad.tls.context`).
+The master imports this module only where a listener has `tls`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import time
 
 from tetrad.handler.session import Session
 from tetrad.handler.tls_socket import TlsSocket
-from tetrad.handler.wait import SessionEnded, after
+from tetrad.handler.wait import SessionEnded, deadline_after
 from tetrad.ipc import log_protocol
 from tetrad.system.json_lite import members
-from tetrad.tls.errors import LEFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,13 +24,14 @@ if TYPE_CHECKING:
     from tetrad.ipc.shutdown_pipe import ShutdownPipe
     from tetrad.tls.context import TlsContext
 
-_LONGEST_SUBJECT = 400
+_MAX_SUBJECT = 400
+"""Characters of a certificate's subject in the log."""
 
 
 class TlsSession(Session):
-    """A session that begins with a handshake, for which there is as much time as for a command."""
+    """A session with TLS. The handshake has to be over within `first_command_timeout`."""
 
-    def __init__(  # noqa: PLR0913 - a session's, and what it is encrypted with
+    def __init__(  # noqa: PLR0913 - those of a session, and the TLS context
         self,
         socket: _socket.socket,
         config: SessionConfig,
@@ -42,52 +42,56 @@ class TlsSession(Session):
         tls: TlsContext,
     ) -> None:
         self._tls = tls
-        self._encrypted = TlsSocket(socket, tls.context)
-        super().__init__(self._encrypted, config, shutdown_pipe, log, progress)
+        self._tls_socket = TlsSocket(socket, tls.context)
+        super().__init__(self._tls_socket, config, shutdown_pipe, log, progress)
         log.event_json("info", log_protocol.CLIENT_CONNECTED)
 
-    def converse(self, service: Service) -> str:
-        """Shake hands, and serve the client if it is one to be served."""
-        if not self._shake_hands(service):
+    def process_input(self, service: Service) -> str:
+        """Do the handshake, and serve the client if its certificate is accepted."""
+        if not self._do_handshake(service):
             return "eof"
         if self._tls.requires_certificate:
-            subject = self._encrypted.subject
-            self._log.add_context(members({"subject": _short(subject)}).encode())
+            subject = self._tls_socket.subject
+            self._log.add_context(members({"subject": _shortened(subject)}).encode())
             if not self._tls.allows(subject):
                 return "access"
-        self._progress.data = self._encrypted.read()
-        self._progress.bytes_in = len(self._progress.data)
-        return super().converse(service)
+        self._progress.pending = self._tls_socket.read()
+        self._progress.bytes_in = len(self._progress.pending)
+        return super().process_input(service)
 
-    def _shake_hands(self, service: Service) -> bool:
-        """Shake hands; False if the client has not said a word. Raises SessionEnded or OSError."""
-        socket, has_spoken = self._encrypted, False
-        while not socket.shake_hands():
+    def _do_handshake(self, service: Service) -> bool:
+        """Do the handshake; False if the client disconnected without sending anything.
+
+        Raises SessionEnded or OSError.
+        """
+        socket, has_begun = self._tls_socket, False
+        while not socket.do_handshake():
             self._flush()
-            self._await_input(service)
+            self._wait_for_input(service)
             try:
-                there_is_more = socket.listen()
+                has_input = socket.receive()
             except BlockingIOError:
                 continue
-            if not there_is_more:
-                if has_spoken:
-                    raise SessionEnded("tls", error=LEFT)
+            if not has_input:
+                if has_begun:
+                    error = "the client disconnected during the handshake"
+                    raise SessionEnded("tls", error=error)
                 return False
-            has_spoken = True
+            has_begun = True
         self._flush()
         return True
 
     def _flush(self) -> None:
-        """Send our part of the handshake, as fast as the client reads."""
-        deadline = after(time.monotonic(), self._config["send_timeout"])
+        """Send handshake records, as fast as the client reads. Raises SessionEnded or OSError."""
+        deadline = deadline_after(time.monotonic(), self._config["send_timeout"])
         while True:
             try:
-                self._encrypted.flush()
+                self._tls_socket.flush()
             except BlockingIOError:
-                self._waiting.for_writable(deadline, "send_timeout")
+                self._wait.for_writable(deadline, "send_timeout")
             else:
                 return
 
 
-def _short(subject: str) -> str:
-    return subject if len(subject) <= _LONGEST_SUBJECT else f"{subject[:_LONGEST_SUBJECT]}..."
+def _shortened(subject: str) -> str:
+    return subject if len(subject) <= _MAX_SUBJECT else f"{subject[:_MAX_SUBJECT]}..."

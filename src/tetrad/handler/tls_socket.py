@@ -1,8 +1,8 @@
-"""An encrypted client's socket, which a session uses as any other.
+"""The socket of a TLS client, with the interface that a session uses of a plain one.
 
-OpenSSL never sees the socket: it is given what has come, and says what is to go. So nothing lies
-unseen inside it while somebody waits for the socket, and no copy of the socket is ever made
-non-blocking.
+OpenSSL never uses the socket: it gets received bytes from memory and puts bytes to send into
+memory. So no received record stays inside OpenSSL while a session waits for the socket, and
+O_NONBLOCK, which all copies of a descriptor share, is not needed.
 """
 
 from __future__ import annotations
@@ -11,46 +11,46 @@ import _socket
 import ssl
 
 from tetrad.handler.wait import SessionEnded
-from tetrad.tls.errors import words
+from tetrad.tls.errors import describe
 from tetrad.tls.subjects import subject_of
 
 _RECORD_BYTES = 16384
-"""The most that is encrypted at once, and read at once."""
+"""The most bytes that are encrypted at once, and received at once."""
 
 
 class TlsSocket:
-    """A client's socket: what a session sends and receives is what it means, not what goes."""
+    """A client's socket with TLS: `send` and `recv` take and return plain text."""
 
-    __slots__ = ("_accepted", "_arriving", "_due", "_has_ended", "_leaving", "_socket", "_tls")
+    __slots__ = ("_incoming", "_is_eof", "_outgoing", "_socket", "_tls", "_unsent", "_written")
 
     def __init__(self, socket: _socket.socket, context: ssl.SSLContext) -> None:
         self._socket = socket
-        self._arriving = ssl.MemoryBIO()
-        self._leaving = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._arriving, self._leaving, server_side=True)
-        self._due = b""
-        self._accepted = 0
-        self._has_ended = False
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._unsent = b""
+        self._written = 0
+        self._is_eof = False
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
         return self._socket.fileno()
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        """Set an option of the socket below."""
+        """Set an option of the underlying socket."""
         self._socket.setsockopt(level, option, value)
 
-    def listen(self) -> bool:
-        """Take in what has come; True if there was something. Raises OSError."""
+    def receive(self) -> bool:
+        """Receive records; False at the end of the input. Raises BlockingIOError or OSError."""
         data = self._socket.recv(_RECORD_BYTES, _socket.MSG_DONTWAIT)
         if data:
-            self._arriving.write(data)
+            self._incoming.write(data)
         else:
-            self._arriving.write_eof()
+            self._incoming.write_eof()
         return bool(data)
 
-    def shake_hands(self) -> bool:
-        """Go on with the handshake as far as what has come will do; True at its end.
+    def do_handshake(self) -> bool:
+        """Continue the handshake with the records received so far; True when it is complete.
 
         Raises SessionEnded.
         """
@@ -59,95 +59,96 @@ class TlsSocket:
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError as error:
-            raise SessionEnded("tls", error=words(error)) from None
+            raise SessionEnded("tls", error=describe(error, "client")) from None
         return True
 
     @property
     def subject(self) -> str:
-        """Whom the client's certificate is about."""
+        """The subject of the client's certificate."""
         return subject_of(self._tls.getpeercert() or {})
 
     def recv(self, _size: int, _flags: int) -> bytes:
-        """Return the bytes received, b"" at the end.
+        """Receive and return plain text, b"" at its end.
 
         Raises SessionEnded, BlockingIOError or OSError.
         """
-        if not self._has_ended:
-            self.listen()
+        if not self._is_eof:
+            self.receive()
         data = self.read()
-        if not data and not self._has_ended:
+        if not data and not self._is_eof:
             raise BlockingIOError
         return data
 
     def read(self) -> bytes:
-        """Return what has been taken in. Raises SessionEnded."""
+        """Return the plain text of the records received so far. Raises SessionEnded."""
         parts = []
         try:
-            while not self._has_ended:
+            while not self._is_eof:
                 parts.append(self._tls.read(_RECORD_BYTES))
                 if not parts[-1]:
-                    self._end()
+                    self._end_input()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            self._end()  # its goodbye answers ours
+            self._end_input()  # close_notify after the one that was sent
         except ssl.SSLError as error:
-            raise SessionEnded("tls", error=words(error)) from None
-        self._try_to_flush()  # an update of the keys may have to be answered
+            raise SessionEnded("tls", error=describe(error, "client")) from None
+        self._try_to_flush()  # a KeyUpdate may have to be answered
         return b"".join(parts)
 
-    def _end(self) -> None:
-        """The client has said all it will say; who waits for the socket is to see that, too."""
-        self._has_ended = True
+    def _end_input(self) -> None:
+        """Record the end of the input, and make the socket show it to the session's polls."""
+        self._is_eof = True
         try:
             self._socket.shutdown(_socket.SHUT_RD)
         except OSError:
-            pass  # it is no more
+            pass  # it is closed already
 
     def send(self, data: bytes, _flags: int) -> int:
-        """Send some of it, and return how much. Raises BlockingIOError or OSError.
+        """Send some of `data`; return how many bytes. Raises BlockingIOError or OSError.
 
-        What was encrypted once must not be again: to be called with the same until it is sent. 0 is
-        a part of that, BlockingIOError is nothing at all.
+        Bytes that OpenSSL has encrypted must not be encrypted again, so the caller passes the same
+        data until it is sent. 0 means that part of a record was sent, BlockingIOError that nothing
+        was.
         """
-        if not self._accepted:
-            self._accepted = self._tls.write(data[:_RECORD_BYTES])
-        self._due += self._leaving.read()
-        due = len(self._due)
+        if not self._written:
+            self._written = self._tls.write(data[:_RECORD_BYTES])
+        self._unsent += self._outgoing.read()
+        before = len(self._unsent)
         try:
             self.flush()
         except BlockingIOError:
-            if len(self._due) == due:
+            if len(self._unsent) == before:
                 raise
             return 0
-        accepted, self._accepted = self._accepted, 0
-        return accepted
+        written, self._written = self._written, 0
+        return written
 
     def flush(self) -> None:
-        """Send what is encrypted already. Raises BlockingIOError or OSError."""
-        self._due += self._leaving.read()
-        while self._due:
-            self._due = self._due[self._socket.send(self._due, _socket.MSG_DONTWAIT) :]
+        """Send all encrypted bytes. Raises BlockingIOError or OSError."""
+        self._unsent += self._outgoing.read()
+        while self._unsent:
+            self._unsent = self._unsent[self._socket.send(self._unsent, _socket.MSG_DONTWAIT) :]
 
     def _try_to_flush(self) -> None:
         try:
             self.flush()
         except OSError:
-            pass  # later, or never
+            pass  # the next send tries again
 
     def shutdown(self, how: int) -> None:
-        """Say that this was all, in TLS and below it. Raises OSError."""
-        self._take_leave()
+        """Send close_notify and shut down the socket. Raises OSError."""
+        self._send_close_notify()
         self._socket.shutdown(how)
 
-    def _take_leave(self) -> None:
+    def _send_close_notify(self) -> None:
         try:
             self._tls.unwrap()
         except (ssl.SSLError, ValueError):
-            pass  # the client's own goodbye is not waited for here
+            pass  # the client's close_notify is not waited for here
         self._try_to_flush()
 
     def close(self) -> None:
-        """Leave politely if that can be done at once."""
-        self._take_leave()
+        """Send close_notify if that is possible without waiting, and close the socket."""
+        self._send_close_notify()
         self._socket.close()

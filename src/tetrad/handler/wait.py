@@ -1,7 +1,7 @@
-"""Waiting for a client: until it speaks, until it reads, and never beyond a deadline.
+"""Waits of a session: for input, for room to send, for other descriptors, never past a deadline.
 
-Runs in a handler, once its session has turned out to be one that takes a while. While it waits it
-hears the master, too: an order to stop, or the end of it.
+Used by handlers whose session has left the fast path. Each wait also watches the shutdown pipe: a
+request to stop, or the end of the master. Nothing here reads from the client or writes to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STOPPING = "stopping"
 
 
 class SessionEnded(Exception):  # noqa: N818 - the end of a session is no error
-    """The session is over; `reason` is the log's word for why, `detail` what more it is told."""
+    """The session is over: the `reason` that the log gives, and further log fields in `detail`."""
 
     def __init__(self, reason: str, **detail: object) -> None:
         super().__init__(reason)
@@ -32,39 +32,43 @@ class SessionEnded(Exception):  # noqa: N818 - the end of a session is no error
 
 
 class ClientWait:
-    """Waits for the socket `fd`. All moments are in seconds of the monotonic clock.
+    """Waits for the client's socket `fd`. All times are in seconds of the monotonic clock.
 
-    Every wait raises Ended at its deadline, when the session has lasted until `leave_by`, and when
-    the master is gone. What has come by a deadline is heard, though we may be late ourselves; once,
-    so that nobody who never pauses outlasts it.
+    Every wait raises SessionEnded at its own deadline, at the end of the session (`end_by`), and
+    when the master is gone. Input that arrived by a deadline is still processed if this process got
+    the processor late; but only once, so that a client that never pauses does not outlast the
+    deadline.
     """
 
-    __slots__ = ("_fd", "_leave_by", "_leave_reason", "_missed", "_poll", "_shutdown_pipe")
+    __slots__ = ("_end_by", "_end_reason", "_fd", "_missed_deadline", "_poll", "_shutdown_pipe")
 
-    def __init__(self, fd: int, shutdown_pipe: ShutdownPipe, leave_by: float) -> None:
+    def __init__(self, fd: int, shutdown_pipe: ShutdownPipe, end_by: float) -> None:
         self._fd = fd
         self._shutdown_pipe = shutdown_pipe
-        self._leave_by = leave_by
-        self._leave_reason = "max_duration"
-        self._missed: float | None = None
+        self._end_by = end_by
+        self._end_reason = "max_duration"
+        self._missed_deadline: float | None = None
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._poll.register(shutdown_pipe.fd, select.POLLIN)
 
     def for_input(self, deadline: float, reason: str) -> bool:
-        """Wait for the client to speak or leave; False when something else has happened."""
+        """Wait for input or the end of it; False if something else ended the wait.
+
+        Raises SessionEnded, with `reason` at the deadline.
+        """
         now = time.monotonic()
         if now >= deadline:
-            if deadline == self._missed:
+            if deadline == self._missed_deadline:
                 raise SessionEnded(reason)
-            self._missed = deadline
-        ready = self._hear(min(deadline, self._leave_by) - now)
+            self._missed_deadline = deadline
+        ready = self._poll_once(min(deadline, self._end_by) - now)
         if not ready and time.monotonic() >= deadline:
             raise SessionEnded(reason)
         return bool(ready)
 
     def for_writable(self, deadline: float, reason: str) -> None:
-        """Wait for the client to read."""
+        """Wait until the socket is writable. Raises SessionEnded, with `reason` at the deadline."""
         self._poll.modify(self._fd, select.POLLOUT)
         try:
             while not self.for_input(deadline, reason):
@@ -73,16 +77,17 @@ class ClientWait:
             self._poll.modify(self._fd, select.POLLIN)
 
     def for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
-        """Wait for other descriptors while the client waits for us; return those that are ready.
+        """Wait until other descriptors are readable; return those that are.
 
-        At the deadline, and when the master says something, there may be none. A client that has
-        ended only its own side still waits. Raises ConnectionResetError if it has hung up.
+        The list may be empty: at the deadline, and after a request to stop. Raises SessionEnded,
+        and ConnectionResetError if the client has closed both directions; a client that has closed
+        only its own still waits for its answer.
         """
         self._poll.modify(self._fd, 0)
         for fd in fds:
             self._poll.register(fd, select.POLLIN)
         try:
-            ready = self._hear(min(deadline, self._leave_by) - time.monotonic())
+            ready = self._poll_once(min(deadline, self._end_by) - time.monotonic())
         finally:
             for fd in fds:
                 self._poll.unregister(fd)
@@ -93,35 +98,38 @@ class ClientWait:
         return list(ready)
 
     def check(self) -> None:
-        """Do not wait, but end if it is time to."""
+        """Raise SessionEnded if the session has to end now; never wait."""
         self.is_stopping()
-        self._hear(0.0)
+        self._poll_once(0.0)
 
     def is_stopping(self) -> bool:
-        """Tell whether we are to finish; from the first time on there is a last moment for it."""
-        if self._shutdown_pipe.stopping and self._leave_reason != _STOPPING:
+        """Tell whether a request to stop has arrived; the first call starts the grace period."""
+        if self._shutdown_pipe.stopping and self._end_reason != _STOPPING:
             by = time.monotonic() + self._shutdown_pipe.grace
-            self._leave_by, self._leave_reason = min(self._leave_by, by), _STOPPING
-            # Its byte stays in the lifeline: listen for nothing but its end.
+            self._end_by, self._end_reason = min(self._end_by, by), _STOPPING
+            # The byte stays in the shutdown pipe: from now on only its end is of interest.
             self._poll.modify(self._shutdown_pipe.fd, 0)
         return self._shutdown_pipe.stopping
 
-    def _hear(self, seconds: float) -> dict[int, int]:
-        """Listen to the master and to others; return which of these are ready, and for what."""
-        # Who waits looks at the clock, and waits again.
+    def _poll_once(self, seconds: float) -> dict[int, int]:
+        """Poll once, for at most `seconds`; return the ready descriptors with their events.
+
+        The shutdown pipe is not among them. Raises SessionEnded.
+        """
+        # A longer wait ends early; the caller looks at the clock and waits again.
         milliseconds = min(max(0.0, seconds), LONGEST_WAIT_SECONDS) * 1000
-        knows = self._leave_reason == _STOPPING
-        ready = dict(self._shutdown_pipe.wait(self._poll, milliseconds, is_stopping=knows))
-        heard = ready.pop(self._shutdown_pipe.fd, 0)
-        if heard & ~select.POLLIN:
+        is_stopping = self._end_reason == _STOPPING
+        ready = dict(self._shutdown_pipe.wait(self._poll, milliseconds, is_stopping=is_stopping))
+        events = ready.pop(self._shutdown_pipe.fd, 0)
+        if events & ~select.POLLIN:
             raise SessionEnded(_STOPPING)
-        if heard:
+        if events:
             self._shutdown_pipe.stopping = True
-        if time.monotonic() >= self._leave_by:
-            raise SessionEnded(self._leave_reason)
+        if time.monotonic() >= self._end_by:
+            raise SessionEnded(self._end_reason)
         return ready
 
 
-def after(moment: float, seconds: float | None) -> float:
-    """Return the moment so many seconds later; with None there is none."""
+def deadline_after(moment: float, seconds: float | None) -> float:
+    """Return the time `seconds` after `moment`; NEVER for None."""
     return NEVER if seconds is None else moment + seconds

@@ -1,7 +1,7 @@
-"""What handlers tell their master, in records of 20 bytes through one pipe.
+"""Exit notices: handlers report to the master that a client is gone, in records of 20 bytes.
 
-SIGCHLD is ignored, so no exit status tells a handler that finished from one that was killed: the
-one that finished has said so before it went.
+SIGCHLD is ignored, so the master sees no exit status. A handler that exits normally sends a notice
+first; one that ends without a notice has crashed. All handlers write to one pipe.
 """
 
 from __future__ import annotations
@@ -12,39 +12,42 @@ IDLE = b"i"
 """The client is gone, and the handler waits for the next one."""
 
 EXITING = b"g"
-"""The client, if there was one, is gone, and the handler leaves."""
+"""The client, if there was one, is gone, and the handler exits."""
 
 _BYTES = 20
 _KIND_AT, _COUNT_AT = 12, 13
 _BATCH = 1024
-_MOST_LOST = 999_999
+_MAX_LOST = 999_999
 
 
 def make_notice(kind: bytes, number: int) -> bytes:
-    """Write a notice of handler `number`, which has logged all that it had to say."""
+    """Return a notice of handler `number`, none of whose events were lost."""
     return b"%012d%b000000\n" % (number, kind)
 
 
 def with_lost_count(notice: bytes, lost: int) -> bytes:
-    """Return a notice that says how many events its handler could not log."""
-    return notice[:_COUNT_AT] + b"%06d\n" % min(lost, _MOST_LOST)
+    """Return the notice with the number of events that the handler could not log."""
+    return notice[:_COUNT_AT] + b"%06d\n" % min(lost, _MAX_LOST)
 
 
-def as_final(notice: bytes) -> bytes:
-    """Return a notice that says that its handler leaves."""
+def as_exiting(notice: bytes) -> bytes:
+    """Return the notice with the kind EXITING."""
     return notice[:_KIND_AT] + EXITING + notice[_COUNT_AT:]
 
 
 def send_notice(fd: int, notice: bytes) -> None:
-    """Tell the master."""
+    """Write a notice to the pipe."""
     try:
         os.write(fd, notice)
     except OSError:
-        pass  # no master, no need
+        pass  # the master is gone
 
 
 def read_notices(fd: int) -> list[tuple[int, bytes, int]]:
-    """Return what is there as number, kind and lost. A pipe tears no record of this size."""
+    """Return all notices in the pipe as handler number, kind and lost events.
+
+    A pipe never splits a record of this size.
+    """
     received: list[tuple[int, bytes, int]] = []
     while True:
         try:

@@ -1,4 +1,8 @@
-"""How a handler hears of its master: a pipe of which the master holds the other end."""
+"""The shutdown pipe: by it the master asks all handlers to stop, and handlers see the master's end.
+
+The master holds the only write end. A byte in the pipe, which no handler reads, means: finish and
+exit. The end of the pipe means: exit now.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +18,26 @@ if TYPE_CHECKING:
 
 _set_wakeup_fd, _sigmask = signal.set_wakeup_fd, signal.pthread_sigmask
 _UNBLOCK = signal.SIG_UNBLOCK
-"""All of the module that a handler needs: the module itself would be one more page to copy."""
+"""All that a handler needs of the module; the module itself would be one more page to copy."""
 
 HANDLER_SIGNALS = frozenset({signal.SIGTERM})
 
 
-class StopRequested(Exception):  # noqa: N818 - an order, not an error
-    """Raised out of a wait by the signal that ends this handler."""
+class StopRequested(Exception):  # noqa: N818 - a request, not an error
+    """Raised by the signal handler to end a wait."""
 
 
 class ShutdownPipe:
-    """The pipe, and a wait that ends when it says so. `grace` is what it leaves us, in seconds.
+    """A handler's view of the pipe, and a wait that ends at a request to stop.
 
-    A byte in it, which nobody reads: finish and go. Its end: go now. A signal to this one process
-    says the same as the byte, once it `is_heard`: these are `signals`. `poll` listens to the pipe.
+    `fd` is the read end, and `poll` watches it. `grace` is how many seconds a handler has after a
+    request to stop. One of `signals` to this process means the same as a byte in the pipe, once
+    they are unblocked. `stopping`: a request has arrived.
 
-    It is made in the master, and `on_signal` is made known there, so that a handler finds all of
-    that ready.
+    The master creates it and installs `on_signal`, so that each fork inherits both.
     """
 
-    __slots__ = ("_signals", "_waiting", "fd", "grace", "poll", "signals_unblocked", "stopping")
+    __slots__ = ("_is_waiting", "_signals", "fd", "grace", "poll", "signals_unblocked", "stopping")
 
     def __init__(self, fd: int, grace: float, signals: AbstractSet[int] = HANDLER_SIGNALS) -> None:
         self.fd = fd
@@ -43,33 +47,33 @@ class ShutdownPipe:
         self._signals = signals
         self.poll = select.poll()
         self.poll.register(fd, select.POLLIN)
-        self._waiting = False
+        self._is_waiting = False
 
     def unblock_signals(self) -> None:
-        """Be a process of our own: SIGTERM is ours now, the master's other signals stay blocked."""
+        """Unblock the handler's signals; the master's other signals stay blocked."""
         self.signals_unblocked = True
         _set_wakeup_fd(-1)
         _sigmask(_UNBLOCK, self._signals)
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Take note, and wake up a wait that is under way."""
+        """Record a request to stop, and end a wait."""
         self.stopping = True
-        if self._waiting:
+        if self._is_waiting:
             raise StopRequested
 
     def wait(
         self, poll: select.poll, milliseconds: float | None, *, is_stopping: bool
     ) -> list[tuple[int, int]]:
-        """Poll, but not past an order to stop, for which the answer is an empty list.
+        """Poll, but only until a request to stop, for which the result is an empty list.
 
-        Who knows of the order already, and `is_stopping`, polls on.
+        A caller that `is_stopping` knows of the request already, and polls on.
         """
         try:
-            self._waiting = not is_stopping
+            self._is_waiting = not is_stopping
             if self.stopping and not is_stopping:
                 return []
             return poll.poll(milliseconds)
         except StopRequested:
             return []
         finally:
-            self._waiting = False
+            self._is_waiting = False

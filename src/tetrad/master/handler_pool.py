@@ -117,7 +117,7 @@ class HandlerPool:
 
         Returns how many clients got a handler, and the error that kept the next one from it.
         """
-        self._handler.refresh()
+        self._handler.refresh_answers()
         served, error = 0, None
         if self._table.waiting:
             while served < len(admitted) and self._hand_off(*admitted[served]):
@@ -202,10 +202,10 @@ class HandlerPool:
         forks is copied once more.
         """
         first, self.forked = self.forked + 1, self.forked + len(admitted)
-        servers, jobs, packed, number = self._handler.servers, [], [], first
+        functions, jobs, packed, number = self._handler.serve_functions, [], [], first
         for socket, client in admitted:
             arguments = socket, client.handoff(), make_notice(EXITING, number)
-            jobs.append((socket.fileno(), servers[client.listener_index], arguments))
+            jobs.append((socket.fileno(), functions[client.listener_index], arguments))
             packed.append(client.pack())
             number += 1
         pids, error = fork_each(jobs, FIRST_MASTER_FD, self._loop.highest_fd, log_handler_failure)

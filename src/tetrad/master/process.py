@@ -21,6 +21,7 @@ from tetrad.ipc.fds import (
     EVENTS_WRITE,
     FIRST_MASTER_FD,
     LOG_COUNTERS,
+    NOTICES_WRITE,
     PIDFILE,
     RUNTIME_CONFIG,
     SHUTDOWN_READ,
@@ -101,7 +102,6 @@ class Master:
             may_read=config["control_group"] is not None,
         )
         self._tls_contexts = tls_contexts.load_contexts(config["listeners"])
-        self._handler: Handler | None = None
         self._startup = Startup(state, self.fork)
 
     @property
@@ -119,7 +119,7 @@ class Master:
             self.log.restore_state(state["log"])
             self.acceptor.restore_state(state["acceptor"])
             self.handlers.restore_state(state["handlers"])
-        self._configure_handlers().rehearse()
+        self._configure_handlers().warm_up()
         return self._startup.listeners(self.config)
 
     def run(self) -> None:
@@ -255,11 +255,16 @@ class Master:
         config = self.config
         self.shutdown_pipe.grace = config["stop_timeout"]
         known = commands.make(config["commands"])
-        handler = Handler(config, known, self._tls_contexts, self.shutdown_pipe, self.title)
+        handler = Handler(
+            config,
+            known,
+            self._tls_contexts,
+            self.title,
+            self.shutdown_pipe,
+            EVENTS_WRITE,
+            NOTICES_WRITE,
+        )
         self.handlers.configure(handler, config["spare"], config["clients_each"])
-        before, self._handler = self._handler, handler
-        if before is not None:
-            before.let_go()
         return handler
 
     # Upgrade

@@ -50,11 +50,11 @@ class PendingConnection:
     def read_header(self) -> Header | None:
         """Return the header, or None while it is incomplete. Raises HeaderError."""
         try:
-            room = proxy.LONGEST_2 - len(self.received)
+            room = proxy.V2_MAX_BYTES - len(self.received)
             data = self.socket.recv(room, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
             if not data:
                 raise HeaderError(HEADER_CLOSED)
-            size, is_complete = proxy.extent(self.received + data)
+            size, is_complete = proxy.header_length(self.received + data)
             self.received += self.socket.recv(size - len(self.received), _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None

@@ -54,20 +54,6 @@ class SignalsBlocked:
 signals_blocked = SignalsBlocked()
 
 
-class AsIfForked(SignalsBlocked):
-    """A context in which the master can run a child's code: signals blocked, no wakeup pipe."""
-
-    def __enter__(self) -> None:
-        """Block the signals, and disable the wakeup pipe."""
-        super().__enter__()
-        self._wakeup = signal.set_wakeup_fd(-1)
-
-    def __exit__(self, *_: object) -> None:
-        """Enable the wakeup pipe, and unblock the signals."""
-        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
-        super().__exit__()
-
-
 def fork_each(
     tasks: Iterable[tuple[int, Callable[[*Ts], object], tuple[*Ts]]],
     close_from: int,

@@ -1,6 +1,6 @@
 """TLS contexts of listeners: OpenSSL's settings, the certificate, and which clients are served.
 
-The master loads this module only when a listener has `tls`.
+The master imports this module only when a listener has `tls`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class TlsContext:
 
 
 def server_context(config: TlsConfig) -> ssl.SSLContext:
-    """Return OpenSSL's context of a listener. Raises OSError."""
+    """Return OpenSSL's context for a listener. Raises OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[config["minimum_version"]]
-    # No session is taken up again: each client shows its certificate, and keys are never shared.
+    # No session resumption: each client presents its certificate, and no ticket key is shared.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.num_tickets = 0
-    # Commands have an end of their own, so an end of the connection is as good as one in TLS.
+    # Commands have an end of their own, so an EOF without close_notify truncates nothing.
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
-    _load(context, config["certificate"], config["key"])
+    _load_certificate(context, config["certificate"], config["key"])
     if config["client_ca"] is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -50,16 +50,16 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
     return context
 
 
-def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Have the context use what it would rather read from files."""
+def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Load a certificate and a key in PEM, through files in memory: `ssl` takes only files."""
     fds: list[int] = []
     try:
         for text in (certificate, key):
             fds.append(os.memfd_create("pem"))
             os.write(fds[-1], text.encode())
-        one, other = (f"/proc/self/fd/{fd}" for fd in fds)
-        # A key that wants a password is refused instead of asking a terminal for it.
-        context.load_cert_chain(one, other, password=str)
+        certificate_file, key_file = (f"/proc/self/fd/{fd}" for fd in fds)
+        # The empty password makes an encrypted key an error instead of a prompt on the terminal.
+        context.load_cert_chain(certificate_file, key_file, password=str)
     finally:
         for fd in fds:
             os.close(fd)

@@ -1,43 +1,57 @@
-"""What goes wrong with TLS, in words of a person."""
+"""OpenSSL's errors as one line of text.
+
+The texts are written from the side of this process. Its `peer` is "client" in a handler and when
+the certificates of a listener are checked, and "server" in `tetrad client`, whose options the
+hints name. OpenSSL's and the RFCs' terms are kept.
+"""
 
 from __future__ import annotations
 
 import ssl
 
-LEFT = "it left in the middle of the handshake"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
-_WORDS = {
-    "WRONG_VERSION_NUMBER": "that is not TLS, or not a version of it that is known",
-    "HTTP_REQUEST": "that is plain HTTP, not TLS",
-    "HTTPS_PROXY_REQUEST": "that is plain HTTP, not TLS",
-    "UNSUPPORTED_PROTOCOL": "its version of TLS is too old",
-    "VERSION_TOO_LOW": "its version of TLS is too old",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "no version of TLS is good enough for both",
-    "NO_SHARED_CIPHER": "no cipher is good enough for both",
-    "NO_SHARED_GROUP": "no key exchange is good enough for both",
-    "NO_SUITABLE_KEY_SHARE": "no key exchange is good enough for both",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it has shown no certificate",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "a certificate has to be shown",
-    "TLSV1_ALERT_UNKNOWN_CA": "the other side does not know who vouches for our certificate",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "the other side does not take our certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "to the other side our certificate has expired",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the other side does not take our certificate",
-    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the other side cannot use our certificate",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the other side finds nothing that is good enough for both",
-    "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
-    "EE_KEY_TOO_SMALL": "its key is too short to be safe",
-    "CA_KEY_TOO_SMALL": "the key of who vouches for it is too short to be safe",
-    "CA_MD_TOO_WEAK": "its signature is of a kind that is not safe",
-    "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "what has come was changed on its way",
+    Peer = Literal["client", "server"]
+
+_OTHER = {"client": "server", "server": "client"}
+
+_TEXTS = {
+    "WRONG_VERSION_NUMBER": "not TLS, or an unsupported TLS version",
+    "HTTP_REQUEST": "plain HTTP, not TLS",
+    "HTTPS_PROXY_REQUEST": "plain HTTP, not TLS",
+    "UNSUPPORTED_PROTOCOL": "unsupported protocol: the {peer}'s TLS version is too old",
+    "VERSION_TOO_LOW": "unsupported protocol: the {peer}'s TLS version is too old",
+    "NO_SHARED_GROUP": "no shared group for the key exchange",
+    "NO_SUITABLE_KEY_SHARE": "no shared group for the key exchange",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the {peer} sent no certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the {peer} requires a certificate (use --cert)",
+    "KEY_VALUES_MISMATCH": "the key does not match the certificate",
+    "EE_KEY_TOO_SMALL": "the key of the certificate is too small",
+    "CA_KEY_TOO_SMALL": "the key of the CA is too small",
+    "CA_MD_TOO_WEAK": "the signature algorithm of the certificate is too weak",
+    "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "bad record MAC",
 }
-"""By OpenSSL's names of reasons; there are hundreds more, of which its own words have to do."""
+"""Texts by OpenSSL's names of reasons; hundreds of other reasons are shown as they are."""
+
+_UNKNOWN_ISSUER = {18, 19, 20, 21}
+"""X509_V_ERR_* codes of a certificate whose issuer is not among the trusted CAs."""
 
 
-def words(error: ssl.SSLError) -> str:
-    """Say what has gone wrong."""
+def describe(error: ssl.SSLError, peer: Peer) -> str:
+    """Return the text for an error of a connection with `peer`."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not taken: {error.verify_message}"
+        hint = " (use --ca)" * (peer == "server" and error.verify_code in _UNKNOWN_ISSUER)
+        return f"{peer} certificate rejected: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLEOFError):
-        return LEFT
+        return f"unexpected EOF: the {peer} closed the connection"
     reason = error.reason or ""
-    return _WORDS.get(reason) or reason.lower().replace("_", " ") or "TLS has failed"
+    if reason in _TEXTS:
+        return _TEXTS[reason].replace("{peer}", peer)
+    alert = reason.partition("_ALERT_")[2].lower()
+    if "certificate" in alert or alert == "unknown_ca":
+        return f"the {peer} rejected the {_OTHER[peer]} certificate (TLS alert {alert})"
+    if alert:
+        return f"TLS alert {alert} from the {peer}"
+    return reason.lower().replace("_", " ") or "TLS error"

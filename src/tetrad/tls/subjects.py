@@ -1,4 +1,4 @@
-"""Whom a certificate is about, in a line: RFC 4514's, with the most specific part first."""
+"""The subject of a certificate in one line, as RFC 4514 writes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-_SHORT = {
+_SHORT_NAMES = {
     "commonName": "CN",
     "countryName": "C",
     "domainComponent": "DC",
@@ -18,13 +18,13 @@ _SHORT = {
     "streetAddress": "STREET",
     "userId": "UID",
 }
-"""The names that RFC 4514 shortens."""
+"""The attribute types that RFC 4514 abbreviates."""
 
 _SPECIAL = set('"+,;<>\\')
 
 
 def subject_of(certificate: Mapping[str, Any]) -> str:
-    """Return the subject of a certificate, as RFC 4514 writes it: the most specific part first."""
+    """Return the subject of a certificate (as of `getpeercert`), the most specific part first."""
     subject = certificate.get("subject", ())
     return ",".join("+".join(_part(*pair) for pair in part) for part in reversed(subject))
 
@@ -35,7 +35,7 @@ def _part(name: str, value: str) -> str:
         escaped = f"\\{escaped}"
     if value[-1:] == " " and len(value) > 1:
         escaped = f"{escaped[:-1]}\\ "
-    return f"{_SHORT.get(name, name)}={escaped}"
+    return f"{_SHORT_NAMES.get(name, name)}={escaped}"
 
 
 def _escaped(character: str) -> str:
