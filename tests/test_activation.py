@@ -14,7 +14,8 @@ from clients import ANSWER
 from processes import run
 from tetrad.ipc.runtime_config import ListenerConfig
 from tetrad.launch import socket_activation
-from tetrad.launch.socket_activation import MismatchError, PassedSocket, SocketActivation
+from tetrad.launch.preflight import StartError
+from tetrad.launch.socket_activation import PassedSocket, SocketActivation
 
 if TYPE_CHECKING:
     import pathlib
@@ -65,7 +66,7 @@ def test_variables_for_this_process_are_read_and_removed() -> None:
         "WATCHDOG_USEC": "30000000",
         "HOME": "/",
     }
-    taken = socket_activation.take(variables, PID)
+    taken = socket_activation.pop_environment(variables, PID)
     assert taken == SocketActivation(
         "@notify", 30.0, (PassedSocket(3, "tetrad"), PassedSocket(4, "listen[1]"))
     )
@@ -84,13 +85,13 @@ def test_variables_for_this_process_are_read_and_removed() -> None:
 )
 def test_variables_for_another_process_are_ignored(variables: dict[str, str]) -> None:
     """Variables for another pid, and invalid ones, are removed without effect."""
-    assert socket_activation.take(variables, PID) == SocketActivation()
+    assert socket_activation.pop_environment(variables, PID) == SocketActivation()
     assert not variables
 
 
 def test_sockets_may_have_no_names() -> None:
     """Older versions of systemd pass none."""
-    taken = socket_activation.take({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
+    taken = socket_activation.pop_environment({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
     assert taken.sockets == (PassedSocket(3, ""), PassedSocket(4, ""))
 
 
@@ -133,14 +134,18 @@ def test_a_socket_is_found_by_the_listeners_index() -> None:
 def test_a_listener_without_a_socket_is_refused() -> None:
     """The message names both ways out."""
     (one, first), (other, second) = tcp(), tcp()
-    with one, other, pytest.raises(MismatchError, match=r"none for listen\[1\]: add it to"):
+    with (
+        one,
+        other,
+        pytest.raises(StartError, match=r"no socket for listen\[1\]: add ListenStream="),
+    ):
         socket_activation.adopt([first, second], passed(one))
 
 
 def test_a_socket_without_a_listener_is_refused() -> None:
     """Its clients would wait forever."""
     (one, first), (other, second) = tcp(), tcp()
-    with one, other, pytest.raises(MismatchError, match=second["name"]):
+    with one, other, pytest.raises(StartError, match=second["name"]):
         socket_activation.adopt([first], passed(one, other))
 
 
@@ -150,7 +155,7 @@ def test_a_datagram_socket_is_refused() -> None:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
         wanted = listener(f"127.0.0.1:{port}", "inet", "127.0.0.1", port)
-        with pytest.raises(MismatchError, match="none for"):
+        with pytest.raises(StartError, match="no socket for"):
             socket_activation.adopt([wanted], passed(bound))
 
 
@@ -211,14 +216,14 @@ os.execv(sys.executable, [sys.executable, "-m", "tetrad", "start", "-c", sys.arg
 def test_a_descriptor_that_is_not_a_socket_is_named() -> None:
     """The message has its number."""
     reads, writes = os.pipe()
-    refused = pytest.raises(MismatchError, match=f"descriptor {reads}, .*non-socket")
+    refused = pytest.raises(StartError, match=f"descriptor {reads} .*non-socket")
     with open(reads, "rb"), open(writes, "wb"), refused:
         socket_activation.adopt([], (PassedSocket(reads, ""),))
 
 
 def test_a_descriptor_that_is_not_open_is_named() -> None:
     """The message has its number."""
-    with pytest.raises(MismatchError, match=r"descriptor 99999, .*bad file descriptor"):
+    with pytest.raises(StartError, match=r"descriptor 99999 .*bad file descriptor"):
         socket_activation.adopt([], (PassedSocket(99999, ""),))
 
 
@@ -229,5 +234,5 @@ def test_a_descriptor_that_is_not_open_is_named() -> None:
 def test_too_large_numbers_are_ignored(variable: str, most: str, too_many: str) -> None:
     """No service manager sends them, and they would exhaust the memory."""
     for number, is_taken in ((most, True), (too_many, False), ("9" * 5000, False)):
-        taken = socket_activation.take({"LISTEN_PID": f"{PID}", variable: number}, PID)
+        taken = socket_activation.pop_environment({"LISTEN_PID": f"{PID}", variable: number}, PID)
         assert (taken != SocketActivation()) is is_taken

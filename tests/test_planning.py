@@ -92,7 +92,7 @@ def make(
 ) -> RuntimeConfig:
     """Make the plan of a configuration, in which the keys `given` were in the file."""
     loaded = ConfigResult(config, file, [], dict.fromkeys(given, 1))
-    return runtime_config.make(loaded, explicit, foreground=foreground)
+    return runtime_config.build(loaded, explicit, foreground=foreground)
 
 
 def kinds(value: object) -> set[type]:

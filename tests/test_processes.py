@@ -122,7 +122,7 @@ def test_the_logger_has_no_socket(daemon: MakeDaemon) -> None:
     open_files = kinds_of(descriptors_of(served.logger))
     assert sorted(open_files) == [0, 1, 2, 3, 4, 5]
     assert {open_files.pop(fd) for fd in (0, 1, 2)} == {"/dev/null"}
-    assert sorted(open_files.values()) == ["/memfd:tally (deleted)", served.log_file, "pipe"]
+    assert sorted(open_files.values()) == ["/memfd:log_counters (deleted)", served.log_file, "pipe"]
 
 
 def sockets_of(pid: int) -> int:

@@ -147,13 +147,13 @@ def test_a_script_without_execute_permission_is_reported(file: Path) -> None:
         ("answers:f", "module answers has no attribute f"),
         ("answers:Kind.f", "module answers has no attribute Kind.f"),
         ("answers:number", "answers:number is not a function"),
-        ("answers:none", "answers:none has to take one argument, the context"),
-        ("answers:more", "answers:more has to take one argument, the context"),
+        ("answers:none", "answers:none must take one argument, the context"),
+        ("answers:more", "answers:more must take one argument, the context"),
         (
             "answers:later",
-            "answers:later is a coroutine or a generator; a plain function is needed",
+            "answers:later is a coroutine or generator function; use a plain function",
         ),
-        ("answers:bits", "answers:bits is a coroutine or a generator; a plain function is needed"),
+        ("answers:bits", "answers:bits is a coroutine or generator function; use a plain function"),
         (
             "broken:f",
             "broken:f cannot be imported: RuntimeError: not today (broken.py:1)",

@@ -232,7 +232,7 @@ def test_a_log_that_is_the_pidfile_by_another_name_costs_no_lock(daemon: MakeDae
     served = daemon()
     os.link(served.pidfile, f"{served.folder}/other.log")
     served.configure(log={"file": "other.log"})
-    assert_refuses(served, "log.file", "is the same file as daemon.pidfile")
+    assert_refuses(served, "log.file", "is the same file as daemon.pidfile; name another path")
     assert "already running" in served.tetrad("start").out
 
 

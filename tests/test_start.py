@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from daemons import Daemon
 
 
+TOO_MANY_FILES = (
+    "tetrad: too many open files; raise the limit (ulimit -n, or LimitNOFILE= in the unit)\n"
+)
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     """Return a port at which another program listens."""
@@ -101,7 +106,7 @@ def test_one_taken_port_of_several_undoes_the_others(prepared: MakeDaemon, taken
 def test_an_address_of_another_machine_is_named(prepared: MakeDaemon) -> None:
     """The message has the address that this machine does not have."""
     asked = prepared(listen=[{"address": "192.0.2.1", "port": 0}])
-    assert_fails(asked, 1, "192.0.2.1:0", "no such address")
+    assert_fails(asked, 1, "192.0.2.1:0", "no network interface of this host has this address")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_a_missing_folder_is_named(prepared: MakeDaemon, section: str, key: str)
 def test_a_missing_folder_of_a_listener_is_named(prepared: MakeDaemon) -> None:
     """The folder of a Unix socket is not created."""
     asked = prepared(listen=[{"address": "unix:missing/it.sock"}])
-    assert_fails(asked, 1, f"unix:{asked.folder}/missing/it.sock", "does not exist")
+    assert_fails(asked, 1, f"unix:{asked.folder}/missing/it.sock", "create the directory")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_a_folder_at_the_path_of_a_file_is_named(
 def test_a_file_that_is_no_pidfile_is_not_touched(prepared: MakeDaemon) -> None:
     """A wrong path in `daemon.pidfile` does not overwrite another file."""
     asked = prepared(daemon={"pidfile": "tetrad.yaml"})
-    assert_fails(asked, 1, "no pidfile")
+    assert_fails(asked, 1, "is not a pidfile; not modified")
     with open(asked.file, encoding="utf-8") as file:
         assert "listen" in file.read()
 
@@ -258,11 +263,23 @@ def test_a_restart_with_an_invalid_file_stops_nothing(daemon: MakeDaemon) -> Non
     [
         ({"log": {"file": None}}, "log.file is null"),
         ({"log": {"file": "home"}}, "log.file: {folder}/home: is a directory"),
-        ({"log": {"file": "no/it.log"}}, "log.file: {folder}/no: no such directory"),
-        ({"daemon": {"working_directory": "no"}}, "daemon.working_directory: {folder}/no: no such"),
-        ({"listen": [{"address": "192.0.2.77", "port": 0}]}, "192.0.2.77:0: cannot assign"),
-        ({"listen": [{"address": "unix:tetrad.yaml"}]}, "tetrad.yaml: that is no socket"),
-        ({"listen": [{"address": "unix:no/x"}]}, "unix:{folder}/no/x: {folder}/no: no such"),
+        (
+            {"log": {"file": "no/it.log"}},
+            "log.file: {folder}/no/it.log: no such file or directory; create ",
+        ),
+        (
+            {"daemon": {"working_directory": "no"}},
+            "daemon.working_directory: {folder}/no: no such file",
+        ),
+        (
+            {"listen": [{"address": "192.0.2.77", "port": 0}]},
+            "192.0.2.77:0: cannot assign requested address; no network",
+        ),
+        ({"listen": [{"address": "unix:tetrad.yaml"}]}, "tetrad.yaml: exists and is not a socket"),
+        (
+            {"listen": [{"address": "unix:no/x"}]},
+            "unix:{folder}/no/x: no such file or directory; create ",
+        ),
     ],
 )
 def test_a_restart_that_cannot_start_stops_nothing(
@@ -276,6 +293,20 @@ def test_a_restart_that_cannot_start_stops_nothing(
     assert ran.err.startswith("tetrad: not stopped, because the daemon could not start again; ")
     assert words.format(folder=served.folder) in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
+    served.stop()
+    assert_fails(served, 1, ran.err.removeprefix("tetrad: nothing is stopped; "))
+
+
+def test_all_that_prevents_a_start_is_told_at_once(prepared: MakeDaemon) -> None:
+    """In one line, each with its key or listener."""
+    settings: dict[str, Any] = {
+        "daemon": {"control": "no/x", "working_directory": "no"},
+        "log": {"file": "home"},
+        "listen": [{"address": "192.0.2.77", "port": 0}, {"address": "unix:tetrad.yaml"}],
+    }
+    asked = prepared(**settings)
+    keys = ("daemon.control: ", "daemon.working_directory: ", "log.file: ")
+    assert_fails(asked, 1, *keys, "192.0.2.77:0: ", f"unix:{asked.file}: ")
 
 
 def test_a_restart_of_a_stopped_daemon_is_a_start(prepared: MakeDaemon) -> None:
@@ -375,7 +406,9 @@ def test_a_path_that_is_not_a_socket_is_reported(prepared: MakeDaemon) -> None:
     """The file is not removed."""
     asked = prepared()
     asked.configure(listen=[{"address": "unix:tetrad.yaml"}])
-    assert_fails(asked, 1, "that is no socket, so it is not taken away")
+    assert_fails(
+        asked, 1, "tetrad.yaml: exists and is not a socket; not removed; name another path"
+    )
 
 
 def test_a_file_may_have_any_name(prepared: MakeDaemon) -> None:
@@ -401,6 +434,6 @@ def test_a_start_succeeds_or_reports_too_few_descriptors(
         ran = run(["/bin/sh", "-c", script, "sh", *command], asked.environment)
         if ran.status == 0:
             break
-        assert ran.err == "tetrad: too many open files\n"
+        assert ran.err == TOO_MANY_FILES
     asked.adopt(ran.out)
     assert ANSWER.fullmatch(asked.connect().ask())

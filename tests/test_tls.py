@@ -667,17 +667,17 @@ def test_tetrad_client_with_tls_and_a_server_without(daemon: MakeDaemon) -> None
 
 BAD: dict[str, tuple[str, str]] = {
     "absent": ("certificate", "no such file or directory"),
-    "empty": ("certificate", "there is no certificate in it, in PEM"),
-    "damaged": ("certificate", "a certificate in it cannot be read"),
-    "expired": ("certificate", "the certificate has expired on 20"),
+    "empty": ("certificate", "no certificate in PEM format in this file"),
+    "damaged": ("certificate", "a certificate in this file cannot be parsed"),
+    "expired": ("certificate", "the certificate expired on 20"),
     "early": ("certificate", "the certificate is not valid before 20"),
-    "a client's": ("certificate", "are no chain for a server: unsuitable certificate purpose"),
-    "broken chain": ("certificate", "are no chain for a server: unable to get"),
-    "no key": ("key", "there is no private key in it, in PEM"),
-    "damaged key": ("key", "no key can be read"),
+    "a client's": ("certificate", "server certificate rejected: unsuitable certificate purpose"),
+    "broken chain": ("certificate", "server certificate rejected: unable to get"),
+    "no key": ("key", "no private key in PEM format in this file"),
+    "damaged key": ("key", "the private key cannot be parsed"),
     "another's key": ("key", "the key does not match the certificate"),
-    "secret key": ("key", "the key is encrypted, and a daemon cannot ask for its password"),
-    "no authority": ("client_ca", "there is no certificate in it, in PEM"),
+    "secret key": ("key", "the private key is encrypted; remove its passphrase (openssl pkey "),
+    "no authority": ("client_ca", "no certificate in PEM format in this file"),
 }
 
 

@@ -38,7 +38,7 @@ IMPATIENT: Edit = (
 )
 
 HANGING: Edit = (
-    "helpers/trial_steps.py",
+    "helpers/upgrade_checks.py",
     "import marshal\n",
     "import time\ntime.sleep(1000)\nimport marshal\n",
 )
@@ -293,7 +293,7 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
     [
         (("handler/session.py", "class Session:", "class Session"), "SyntaxError: expected"),
         (("logger/process.py", "import structlog", "import no_such_thing"), "No module named"),
-        (("helpers/config_reader.py", "import pwd", "from pwd import nothing"), "ImportError"),
+        (("helpers/config_reader.py", "import sys", "from sys import nothing"), "ImportError"),
         (
             ("master/process.py", "self.title = ProcessTitle()", "raise ValueError('so')"),
             "ValueError: so",
@@ -314,7 +314,7 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
             "trying the new version failed",
         ),
         (
-            ("helpers/trial_steps.py", '"config": config', '"confit": config'),
+            ("helpers/upgrade_checks.py", '"config": config', '"confit": config'),
             "the new version cannot start",
         ),
     ],
@@ -365,7 +365,7 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
     until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
     spare = served.handlers
     installed.publish(
-        ("helpers/trial_steps.py", 'exec_commands.command("master.process")', '["/no/python"]')
+        ("helpers/upgrade_checks.py", 'exec_commands.command("master.process")', '["/no/python"]')
     )
     held = descriptors_of(served.pid)
     outcome = json.loads(ask(served, b"upgrade").read_all())
@@ -389,8 +389,11 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
     [
         ({"daemon": {"pidfile": "other.pid"}}, "daemon.pidfile cannot change"),
         ({"log": {"file": "missing/it.log"}}, "log.file: "),
-        ({"listen": [{"port": 0}, {"address": "unix:t.sock"}]}, "an upgrade changes no listeners"),
-        ({"listen": [{"address": "unix:t.sock"}]}, "an upgrade changes no listeners"),
+        (
+            {"listen": [{"port": 0}, {"address": "unix:t.sock"}]},
+            "an upgrade cannot change listeners",
+        ),
+        ({"listen": [{"address": "unix:t.sock"}]}, "an upgrade cannot change listeners"),
         ({"limits": {"clients": "many"}}, "limits.clients"),
     ],
 )
@@ -415,7 +418,7 @@ def test_a_bad_file_has_its_status(upgradable: Upgradable) -> None:
     """The command fails as `check` and `reload` do."""
     served, _ = upgradable()
     served.configure(listen=[{"port": 0}, {"address": "unix:t.sock"}])
-    assert_fails(served, 78, "put them back, upgrade")
+    assert_fails(served, 78, "restore them, run tetrad upgrade")
     served.configure(listen="nothing")
     assert served.tetrad("upgrade").status == 78
 
@@ -505,7 +508,7 @@ class Trying:
         self._go = os.path.join(served.folder, "go")
         wait = f"import os, time\nwhile not os.path.exists({self._go!r}): time.sleep(0.01)\n"
         self.version = installed.publish(
-            ("helpers/trial_steps.py", "import marshal\n", wait + "import marshal\n")
+            ("helpers/upgrade_checks.py", "import marshal\n", wait + "import marshal\n")
         )
         self.asking = ask(served, b"upgrade")
         self.probe = served.watch(until(lambda: probe_of(served), "the program that tries"))

@@ -86,7 +86,7 @@ def seconds_until_gone(daemon: Daemon) -> float:
     finally:
         for pid in processes_of(daemon):
             os.kill(pid, signal.SIGKILL)
-    assert pidfile.look(daemon.pidfile).pid is None
+    assert pidfile.read_state(daemon.pidfile).pid is None
     return time.monotonic() - began
 
 

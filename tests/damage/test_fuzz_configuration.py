@@ -89,7 +89,7 @@ def check(data: bytes) -> bool:
         assert problem.isprintable(), (data, problem)
     if loaded.problems:
         return False
-    made = runtime_config.make(loaded, FILE, foreground=False)
+    made = runtime_config.build(loaded, FILE, foreground=False)
     assert marshal.loads(marshal.dumps(dict(made))) == made, data  # noqa: S302 - our own
     for command in commands.make(made["commands"]).values():
         assert command.answer(), data

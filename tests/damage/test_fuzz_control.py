@@ -43,8 +43,8 @@ COMMANDS = (
 HOLD_LOCK = """\
 import sys
 from tetrad.launch import pidfile
-with pidfile.turn_to_start(sys.argv[1]) as fd:
-    pidfile.take(fd)
+with pidfile.start_lock(sys.argv[1]) as fd:
+    pidfile.claim(fd)
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -125,7 +125,7 @@ def test_a_damaged_pidfile_does_not_count_as_a_running_daemon(
                 content
             )
             stopped = run_in_process(capsysbinary, "stop", "-c", asked.file)
-            assert stopped.status == 0 or "no pidfile" in stopped.err, content
+            assert stopped.status == 0 or "is not a pidfile; not modified" in stopped.err, content
             with open(asked.pidfile, "rb") as file:
                 assert file.read() == content
 
@@ -142,7 +142,7 @@ def test_a_start_with_a_damaged_pidfile(prepared: MakeDaemon, figure: Figure, co
             asked.adopt(ran.out)
             asked.stop()
         else:
-            assert "no pidfile" in ran.err, content
+            assert "is not a pidfile; not modified" in ran.err, content
             with open(asked.pidfile, "rb") as file:
                 assert file.read() == content
 
@@ -173,7 +173,7 @@ def test_invalid_service_manager_variables_are_ignored(figure: Figure, count: in
             variables = an_environment(rng, 4711)
             if not number % 256:
                 begin()
-            taken = socket_activation.take(dict(variables), 4711)
+            taken = socket_activation.pop_environment(dict(variables), 4711)
             assert len(taken.sockets) <= 1 << 16, variables
             assert taken.watchdog is None or 0 < taken.watchdog < 1 << 45, variables
             Notifier(taken.notify).watchdog()

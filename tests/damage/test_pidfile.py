@@ -162,7 +162,9 @@ def test_a_file_that_is_not_a_pidfile_is_not_touched(
         "reload": 1,
         "start": 1,
     }
-    assert all(one.err.startswith(f"tetrad: {asked.pidfile}: ") for one in ran.values())
+    assert all(
+        one.err.startswith(f"tetrad: daemon.pidfile: {asked.pidfile}: ") for one in ran.values()
+    )
     assert all(one.err.count("\n") == 1 for one in ran.values())
     assert everything_below(asked.folder) == before
 
@@ -202,7 +204,7 @@ def test_a_lock_of_another_program_is_reported(
     asked, other = held
     ran = [run_without_signals(asked, name) for name in COMMANDS] + [asked.tetrad("start")]
     assert [one.status for one in ran] == [4, 1, 1, 1]
-    assert all(one.err.startswith(f"tetrad: {asked.pidfile}: ") for one in ran)
+    assert all(one.err.startswith(f"tetrad: daemon.pidfile: {asked.pidfile}: ") for one in ran)
     assert all("another program" in one.err for one in ran)
     assert other.poll() is None
     with open(asked.pidfile, "rb") as file:

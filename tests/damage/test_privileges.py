@@ -173,8 +173,8 @@ def descriptors_by_role(served: Daemon, pid: int) -> dict[int, str]:
     of_master = descriptors_of(served.pid)
     words = {
         "/dev/null": "null device",
-        "/memfd:plan (deleted)": "runtime configuration",
-        "/memfd:tally (deleted)": "log counters",
+        "/memfd:runtime_config (deleted)": "runtime configuration",
+        "/memfd:log_counters (deleted)": "log counters",
         "anon_inode:[eventpoll]": "epoll",
         "anon_inode:[pidfd]": "pidfd",
         served.pidfile: "pidfile",

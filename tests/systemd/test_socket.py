@@ -47,14 +47,14 @@ def test_a_listener_without_a_socket_is_reported(activated: Service) -> None:
     """A listener that exists only in the configuration fails the start."""
     activated.configure(listen=[{"port": 65000}, {"port": 65001}])
     assert activated.systemctl("start", "tetrad").status != 0
-    activated.wait_for_status_text("none for listen[1]: add it to tetrad.socket")
+    activated.wait_for_status_text("no socket for listen[1]: add ListenStream= to tetrad.socket")
 
 
 def test_a_socket_without_a_listener_is_reported(activated: Service) -> None:
     """A socket that exists only in the unit fails the start."""
     activated.configure(listen=[{"port": 65001}])
     assert activated.systemctl("start", "tetrad").status != 0
-    activated.wait_for_status_text("127.0.0.1:65001: systemd passed listeners, but none")
+    activated.wait_for_status_text("127.0.0.1:65001: systemd passed no socket for")
 
 
 def test_a_reload_cannot_change_systemds_sockets(activated: Service) -> None:

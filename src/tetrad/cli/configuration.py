@@ -65,7 +65,7 @@ def running_pid(result: ConfigResult) -> int | None:
     """Return the pid of the daemon that holds the pidfile, or None."""
     path = result.config.daemon.pidfile
     try:
-        return pidfile.look(path).pid
+        return pidfile.read_state(path).pid
     except PermissionError:
         raise CommandError(f"{path}: permission denied", PERMISSION) from None
     except OSError as error:

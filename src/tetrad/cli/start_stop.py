@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tetrad.cli.check import print_warnings
+from tetrad.cli.check import print_warnings, read_certificates
 from tetrad.cli.configuration import config_path, load, load_for_running, running_pid
 from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
-from tetrad.config import certificates
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
-from tetrad.launch import launcher, preflight
+from tetrad.launch.launcher import AlreadyRunning, Launcher
+from tetrad.launch.preflight import StartError
 from tetrad.launch.start_signals import Interrupted
 
 if TYPE_CHECKING:
@@ -26,19 +26,18 @@ STOP_MARGIN_SECONDS = 10.0
 def run(options: argparse.Namespace) -> int:
     """Serve in the foreground: this process becomes the master."""
     result = load(options).checked()
-    found = certificates.read(result)
+    launcher = _launcher(result, options, foreground=True)
     try:
-        launch = launcher.Launcher(result, config_path(options), found, foreground=True)
-        with launch.run():
+        with launcher.run():
             for (name, service), listener in zip(
-                launch.listening, result.config.listen, strict=True
+                launcher.listening, result.config.listen, strict=True
             ):
                 print(f"tetrad: {service} service at {name}; {_usage(name, service, listener)}")
             print("tetrad: Ctrl-C stops it", flush=True)
-            print_warnings(result, found)
-    except launcher.AlreadyRunning as running:
+            print_warnings(result, launcher.certificates)
+    except AlreadyRunning as running:
         raise CommandError(str(running), FAILURE) from None
-    except (launcher.StartError, Interrupted) as error:
+    except (StartError, Interrupted) as error:
         raise _command_error(error) from None
     return FAILURE
 
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 def start(options: argparse.Namespace) -> int:
     """Start the daemon."""
     result = load(options).checked()
-    print(_start(result, config_path(options), certificates.read(result)))
+    print(_start(result, _launcher(result, options, foreground=False)))
     return OK
 
 
@@ -59,52 +58,55 @@ def stop(options: argparse.Namespace) -> int:
 def restart(options: argparse.Namespace) -> int:
     """Stop and start the daemon, after checks that find most reasons why it could not start."""
     result = load(options).checked()
-    found = certificates.read(result)
-    if problems := preflight.problems(result.config):
+    launcher = _launcher(result, options, foreground=False)
+    if problems := launcher.problems():
         status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
         lines = ["not stopped, because the daemon could not start again"]
         raise CommandError("; ".join([*lines, *(one.text for one in problems)]), status)
     messages = [_stop(result)]
     try:
-        messages.append(_start(result, config_path(options), found))
+        messages.append(_start(result, launcher))
     finally:
         # Not earlier: an error of standard output must not prevent the start.
         print(*messages, sep="\n")
     return OK
 
 
-def _start(result: ConfigResult, path: str | None, found: list[certificates.Found | None]) -> str:
+def _launcher(result: ConfigResult, options: argparse.Namespace, *, foreground: bool) -> Launcher:
+    certificates = read_certificates(result)
+    return Launcher(result, config_path(options), certificates, foreground=foreground)
+
+
+def _start(result: ConfigResult, launcher: Launcher) -> str:
     """Start the daemon unless it runs, and return a message for the operator.
 
-    If it runs but is stopping, the new one is started after it has exited. `found` are the
-    certificates.
+    If it runs but is stopping, the new one is started after it has exited.
     """
     try:
-        launch = launcher.Launcher(result, path, found, foreground=False)
         try:
-            started = launch.start()
-        except launcher.AlreadyRunning as running:
+            started = launcher.start()
+        except AlreadyRunning as running:
             if not _is_stopping(result):
                 return f"tetrad: {running}"
             seconds = result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
             if not control_client.wait_for_exit(running.pid, seconds):
                 message = f"{running}, and still stopping after {seconds:.0f} s"
                 raise CommandError(message, FAILURE) from None
-            started = launch.start()
-    except launcher.AlreadyRunning as running:
+            started = launcher.start()
+    except AlreadyRunning as running:
         return f"tetrad: {running}"
-    except (launcher.StartError, Interrupted) as error:
+    except (StartError, Interrupted) as error:
         raise _command_error(error) from None
     listeners = ", ".join(f"{name} ({service})" for name, service in started["listening"])
-    print_warnings(result, found)
+    print_warnings(result, launcher.certificates)
     return f"tetrad: started (pid {started['pid']}), listening on {listeners}"
 
 
-def _command_error(error: launcher.StartError | Interrupted) -> CommandError:
+def _command_error(error: StartError | Interrupted) -> CommandError:
     """Return the error of the command for a start that failed."""
     if isinstance(error, Interrupted):
         return CommandError(str(error), of_signal(error.number))
-    return CommandError(str(error), PERMISSION if error.permission else FAILURE)
+    return CommandError(str(error), PERMISSION if error.is_permission else FAILURE)
 
 
 def _is_stopping(result: ConfigResult) -> bool:

@@ -50,14 +50,14 @@ def status(options: argparse.Namespace) -> int:
         raise CommandError("; ".join(error.problems), STATUS_UNKNOWN) from None
     path = result.config.daemon.pidfile
     try:
-        holder = pidfile.look(path)
+        holder = pidfile.read_state(path)
     except OSError as error:
         reason = f"{path}: {reason_of(error)}"
         _print_absent(options.format, "unknown", reason)
         raise CommandError(reason, STATUS_UNKNOWN) from None
     if holder.pid is None:
-        _print_absent(options.format, "dead" if holder.left else "stopped")
-        return STATUS_DEAD if holder.left else STATUS_STOPPED
+        _print_absent(options.format, "dead" if holder.is_stale else "stopped")
+        return STATUS_DEAD if holder.is_stale else STATUS_STOPPED
     try:
         answer = control_client.ask(result.config.daemon.control, "status", control_messages.Status)
     except control_client.ControlError as error:

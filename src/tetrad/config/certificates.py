@@ -1,7 +1,7 @@
-"""Certificates and keys: read for the plan, and checked before anybody relies on them.
+"""Certificates and keys of listeners: read, and verified before a daemon uses them.
 
-They are tried out: a server that has them and a client that knows the end of the chain shake hands,
-in memory. So what is found is what clients would find, and no parser of certificates is needed.
+A TLS server with the files and a client that trusts the last certificate of the chain perform a
+handshake in memory. So the check finds what clients would find, and needs no certificate parser.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tetrad.tls.errors import describe
 from tetrad.tls.expiry import EXPIRY_WARNING_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tetrad.config.model import Tls
     from tetrad.config.result import ConfigResult
@@ -29,152 +29,155 @@ _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE---
 _KEY = re.compile("-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
 _ENCRYPTED = re.compile("BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 
-_MOST_STEPS = 4
-"""What a handshake takes at most, each side in turn."""
+_HANDSHAKE_STEPS = 4
+"""The most steps of each side in a handshake."""
 
-_ANY_TIME = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which the library does not name: we judge it ourselves."""
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl` does not name: `_verify` checks the dates."""
 
 
-class Found(NamedTuple):
-    """What a listener is encrypted with, and the settings by which a change of it is noticed."""
+class ListenerTls(NamedTuple):
+    """The TLS configuration of a listener, and settings that show a reload what has changed."""
 
     config: TlsConfig
     settings: dict[str, str]
 
 
-class _Bad(Exception):  # noqa: N818 - a problem, with its place
-    """Something is wrong with what one key names."""
+class _TlsError(Exception):
+    """The file that a key of `listen[].tls` names cannot be used."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
         self.key = key
 
 
-def read(loaded: ConfigResult) -> list[Found | None]:
-    """Return what each listener is encrypted with, if it is. Raises ConfigError."""
-    found: list[Found | None] = []
+def read(loaded: ConfigResult) -> list[ListenerTls | None]:
+    """Return the TLS configuration of each listener; None without `tls`. Raises ConfigError."""
+    found: list[ListenerTls | None] = []
     problems = []
     for index, listener in enumerate(loaded.config.listen):
+        path = f"listen[{index}].tls"
         try:
-            path = f"listen[{index}].tls"
-            found.append(None if listener.tls is None else _look(listener.tls, path))
-        except _Bad as bad:
-            problems.append(loaded.error_at(f"{path}.{bad.key}", str(bad)))
+            found.append(None if listener.tls is None else _read_listener(listener.tls, path))
+        except _TlsError as error:
+            problems.append(loaded.error_at(f"{path}.{error.key}", str(error)))
     if problems:
         raise ConfigError(problems)
     return found
 
 
-def warnings(found: list[Found | None]) -> Iterator[str]:
-    """Say which certificates are near their end."""
+def expiry_warnings(found: Sequence[ListenerTls | None]) -> Iterator[str]:
+    """Return a warning for each certificate that expires soon."""
     for one in found:
         if one is not None and one.config["expires"] - time.time() < EXPIRY_WARNING_SECONDS:
-            yield f"{one.config['file']}: the certificate expires on {_day(one.config['expires'])}"
+            file, date = one.config["file"], _date(one.config["expires"])
+            yield f"{file}: the certificate expires on {date}; renew it, then run tetrad reload"
 
 
-def _look(settings: Tls, path: str) -> Found:
-    certificate = _text("certificate", settings.certificate)
-    made = TlsConfig(
+def _read_listener(settings: Tls, path: str) -> ListenerTls:
+    certificate = _read_file("certificate", settings.certificate)
+    config = TlsConfig(
         file=str(settings.certificate),
         certificate=certificate,
-        key=certificate if settings.key is None else _text("key", settings.key),
+        key=certificate if settings.key is None else _read_file("key", settings.key),
         expires=0.0,
-        client_ca=settings.client_ca and _text("client_ca", settings.client_ca),
+        client_ca=settings.client_ca and _read_file("client_ca", settings.client_ca),
         minimum_version=str(settings.minimum_version),
         subjects=[str(subject) for subject in settings.subjects],
     )
-    _insist_on_certificates("certificate", settings.certificate, certificate)
-    _insist_on_key(*_place_of_key(settings), made["key"])
-    if made["client_ca"] is not None and settings.client_ca is not None:
-        _insist_on_certificates("client_ca", settings.client_ca, made["client_ca"])
-    facts = _try(made, settings)
-    made["expires"] = float(ssl.cert_time_to_seconds(facts["notAfter"]))
-    shown = f"{made['file']} (serial {facts['serialNumber']}, until {_day(made['expires'])})"
-    return Found(made, {f"{path}.certificate": shown})
+    _require_certificates("certificate", settings.certificate, certificate)
+    _require_key(*_key_setting(settings), config["key"])
+    if config["client_ca"] is not None and settings.client_ca is not None:
+        _require_certificates("client_ca", settings.client_ca, config["client_ca"])
+    facts = _verify(config, settings)
+    config["expires"] = float(ssl.cert_time_to_seconds(facts["notAfter"]))
+    shown = f"{config['file']} (serial {facts['serialNumber']}, until {_date(config['expires'])})"
+    return ListenerTls(config, {f"{path}.certificate": shown})
 
 
-def _text(key: str, path: str) -> str:
+def _read_file(key: str, path: str) -> str:
     try:
         with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise _Bad(key, f"{path}: {reason_of(error)}") from None
-    if len(data) > _MOST_BYTES:
-        raise _Bad(key, f"{path}: far too long for a file of certificates and keys")
-    # Between what is in PEM there may be remarks in any language.
+        raise _TlsError(key, f"{path}: {reason_of(error)}") from None
+    if len(data) > _MAX_BYTES:
+        raise _TlsError(key, f"{path}: larger than 1 MiB; not a file of certificates and keys")
+    # Comments between the PEM blocks may be in any encoding.
     return data.decode("ascii", "replace").replace("\ufffd", "?")
 
 
-def _insist_on_certificates(key: str, path: str, text: str) -> None:
+def _require_certificates(key: str, path: str, text: str) -> None:
     if not _CERTIFICATE.search(text):
-        raise _Bad(key, f"{path}: there is no certificate in it, in PEM")
+        raise _TlsError(key, f"{path}: no certificate in PEM format in this file")
     try:
         for one in _CERTIFICATE.findall(text):
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=one)
     except (ssl.SSLError, ValueError):
-        raise _Bad(key, f"{path}: a certificate in it cannot be read") from None
+        raise _TlsError(key, f"{path}: a certificate in this file cannot be parsed") from None
 
 
-def _insist_on_key(key: str, path: str, text: str) -> None:
+def _require_key(key: str, path: str, text: str) -> None:
     if not _KEY.search(text):
-        raise _Bad(key, f"{path}: there is no private key in it, in PEM")
+        raise _TlsError(key, f"{path}: no private key in PEM format in this file")
     if _ENCRYPTED.search(text):
-        raise _Bad(key, f"{path}: the key is encrypted, and a daemon cannot ask for its password")
+        way_out = "remove its passphrase (openssl pkey -in FILE -out FILE)"
+        raise _TlsError(key, f"{path}: the private key is encrypted; {way_out}")
 
 
-def _place_of_key(settings: Tls) -> tuple[str, str]:
-    """Return the key of the configuration that names the private key, and its file."""
+def _key_setting(settings: Tls) -> tuple[str, str]:
+    """Return the key of the configuration that names the private key, and the file."""
     if settings.key is None:
         return "certificate", settings.certificate
     return "key", settings.key
 
 
-def _try(made: TlsConfig, settings: Tls) -> dict[str, Any]:
-    """Have a client meet a server that has these; return the facts of the certificate."""
-    facts = _meet(made, settings, _ANY_TIME)
+def _verify(config: TlsConfig, settings: Tls) -> dict[str, Any]:
+    """Check dates and chain of the certificate; return the fields of `getpeercert`."""
+    facts = _handshake(config, settings, _NO_CHECK_TIME)
     now = time.time()
     since, until = (ssl.cert_time_to_seconds(facts[key]) for key in ("notBefore", "notAfter"))
     if until <= now:
-        _refuse(made, f"the certificate has expired on {_day(until)}")
+        _reject(config, f"the certificate expired on {_date(until)}")
     if since > now:
-        _refuse(made, f"the certificate is not valid before {_day(since)}")
-    _meet(made, settings, 0)
+        _reject(config, f"the certificate is not valid before {_date(since)}")
+    _handshake(config, settings, 0)
     return facts
 
 
-def _meet(made: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
+def _handshake(config: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
+    """Perform a handshake; return what the client knows of the server's certificate."""
     try:
-        context = server_context(made)
+        server = server_context(config)
     except ssl.SSLError as error:
         reason = error.reason or ""
         if reason.startswith(("EE_", "CA_")):
-            _refuse(made, describe(error, "client"))
-        message = (
-            describe(error, "client") if reason == "KEY_VALUES_MISMATCH" else "no key can be read"
-        )
-        key, path = _place_of_key(settings)
-        raise _Bad(key, f"{path}: {message}") from None
-    context.verify_mode = ssl.CERT_NONE
+            _reject(config, describe(error, "client"))
+        is_mismatch = reason == "KEY_VALUES_MISMATCH"
+        message = describe(error, "client") if is_mismatch else "the private key cannot be parsed"
+        key, path = _key_setting(settings)
+        raise _TlsError(key, f"{path}: {message}") from None
+    server.verify_mode = ssl.CERT_NONE
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | flags
-    client.load_verify_locations(cadata=_CERTIFICATE.findall(made["certificate"])[-1])
+    client.load_verify_locations(cadata=_CERTIFICATE.findall(config["certificate"])[-1])
     try:
-        return _shake_hands(context, client)
+        return _exchange(server, client)
     except ssl.SSLCertVerificationError as error:
-        _refuse(made, f"the certificates in it are no chain for a server: {error.verify_message}")
+        order = "the server's certificate comes first, then its intermediate CAs"
+        _reject(config, f"server certificate rejected: {error.verify_message} ({order})")
     except ssl.SSLError as error:
-        _refuse(made, describe(error, "client"))
+        _reject(config, describe(error, "client"))
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ours = client.wrap_bio(back, there)
-    sides = (ours, server.wrap_bio(there, back, server_side=True))
-    for _ in range(_MOST_STEPS):
+def _exchange(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server)
+    sides = (ours, server.wrap_bio(to_server, to_client, server_side=True))
+    for _ in range(_HANDSHAKE_STEPS):
         for side in sides:
             try:
                 side.do_handshake()
@@ -184,9 +187,9 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, An
     return facts
 
 
-def _refuse(made: TlsConfig, message: str) -> NoReturn:
-    raise _Bad("certificate", f"{made['file']}: {message}") from None
+def _reject(config: TlsConfig, message: str) -> NoReturn:
+    raise _TlsError("certificate", f"{config['file']}: {message}") from None
 
 
-def _day(moment: float) -> str:
+def _date(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"

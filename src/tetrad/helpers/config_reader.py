@@ -1,40 +1,36 @@
-"""The reloader: reads the configuration file again for a master that cannot.
+"""The config reader: a helper that reads the configuration file for the master.
 
-Its one argument list says how the daemon was started; its plan, or the problems, goes through
-descriptor 3 to the master. It applies nothing, but tries what the master must not: see `logfile`.
+The arguments are how the daemon was started, `run` or `start`, and the file's path, empty if it was
+not named. The runtime configuration, or what is wrong, goes to descriptor 3. It applies nothing,
+but opens the log file, which the master must not: see `preflight.log_problems`.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
-import pwd
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tetrad.config import certificates, paths, yaml_reader
 from tetrad.config.diagnostics import ConfigError
-from tetrad.launch import runtime_config
-from tetrad.logger import file as log_file
+from tetrad.launch import preflight, privileges, runtime_config
 from tetrad.system.text import reason_of
-
-if TYPE_CHECKING:
-    from tetrad.ipc.runtime_config import RuntimeConfig
 
 ANSWER = 3
 
 
 def main() -> None:
-    """Read, and answer."""
+    """Read the configuration and write the answer."""
     run_mode, config_path = sys.argv[1], sys.argv[2] or None
     with os.fdopen(ANSWER, "wb") as answer:
         marshal.dump(read(config_path, foreground=run_mode == "run"), answer)
 
 
 def read(config_path: str | None, *, foreground: bool) -> dict[str, Any]:
-    """Return the `plan` of the configuration, and what `problems` it meets; or `errors`.
+    """Return the runtime `config` of a valid file, and the `problems` of its log; or `errors`.
 
-    `is_file_bad`: whether it is the configuration that they are about.
+    `is_file_bad` tells whether the errors are about the configuration.
     """
     file = paths.configuration(config_path)
     try:
@@ -42,30 +38,10 @@ def read(config_path: str | None, *, foreground: bool) -> dict[str, Any]:
         found = certificates.read(loaded)
     except ConfigError as error:
         return {"errors": error.problems, "is_file_bad": True}
-    except PermissionError:
-        why = f"the daemon's user, {_user()}, has no permission to read it"
-        return {"errors": [f"{file}: {why}"], "is_file_bad": True}
     except OSError as error:
-        return {"errors": [f"{file}: {reason_of(error)}"], "is_file_bad": True}
-    config = runtime_config.make(loaded, config_path, foreground=foreground, certificates=found)
-    return {"config": config, "problems": _problems_of_log(config, foreground=foreground)}
-
-
-def _user() -> str:
-    """Return our user's name; in a container there may be none, but a number."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _problems_of_log(config: RuntimeConfig, *, foreground: bool) -> list[str]:
-    """Try whether the log file can be opened: a bad one must not cost the good one."""
-    file = config["log"]["file"]
-    if file is None and not foreground:
-        return [log_file.NO_STANDARD_ERROR]
-    try:
-        log_file.check_openable(file, config["pidfile"])
-    except OSError as error:
-        return [f"log.file: {file}: {reason_of(error)}"]
-    return []
+        user = f"; user {privileges.user_name()} needs read access"
+        hint = user if isinstance(error, PermissionError) else ""
+        return {"errors": [f"{file}: {reason_of(error)}{hint}"], "is_file_bad": True}
+    config = runtime_config.build(loaded, config_path, foreground=foreground, certificates=found)
+    problems = preflight.log_problems(config, foreground=foreground, create=True)
+    return {"config": config, "problems": [problem.text for problem in problems]}

@@ -1,8 +1,8 @@
-"""The probe: the newly installed version, tried out by a daemon that is to become it.
+"""The upgrade trial: the newly installed version, executed by a daemon that is to become it.
 
-It finds at descriptor 3 where to answer, at 4 the daemon's state, and as arguments how the daemon
-was started. So that it can tell of whatever is wrong with its version, it imports the rest of it
-late, and answers through descriptor 0: 3 and above are where the master's stand-ins come.
+Descriptor 3 is for the answer, 4 has the daemon's saved state; the arguments are those of the
+config reader. The rest of the new version is imported late, so that an import error is an answer
+too, and the answer goes to descriptor 0: the stand-ins of the checks take 3 and above.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from tetrad.system.text import describe_error, traceback_frames
 
 ANSWER, STATE = 3, 4
 
-MOST_SECONDS = 120
-"""After this it ends, should there be no daemon any more that would end it."""
+MAX_SECONDS = 120
+"""After this time the trial ends itself; usually the daemon has ended it long before."""
 
 
 def main() -> None:
-    """Try, and answer."""
-    signal.alarm(MOST_SECONDS)
+    """Run the checks and write the answer."""
+    signal.alarm(MAX_SECONDS)
     with open(STATE, "rb") as file:
-        marshal.load(file)  # noqa: S302 - the daemon's; there is no plan yet
+        marshal.load(file)  # noqa: S302 - the daemon's; the place of the runtime configuration
         state = marshal.load(file)  # noqa: S302
     os.dup2(ANSWER, 0)
     try:
-        from tetrad.helpers import trial_steps  # noqa: PLC0415 - what is wrong with it is to be told
+        from tetrad.helpers import upgrade_checks  # noqa: PLC0415 - see the module's docstring
 
-        answer = trial_steps.rehearse(state, sys.argv[1], sys.argv[2] or None)
-    except BaseException as error:  # noqa: BLE001 - as above
-        answer = {"errors": [f"the new version fails: {_describe(error)}"]}
+        answer = upgrade_checks.run(state, sys.argv[1], sys.argv[2] or None)
+    except BaseException as error:  # noqa: BLE001 - whatever the new version raises is the answer
+        answer = {"errors": [f"the new version failed its trial: {_describe(error)}"]}
     with open(0, "wb") as file:
         marshal.dump(answer, file)
     os._exit(0)
 
 
 def _describe(error: BaseException) -> str:
-    """Return what was raised and where, in one line."""
+    """Return the place and the exception in one line."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {describe_error(error)}"
     file, line = traceback_frames(error)[-1]

@@ -1,4 +1,4 @@
-"""From front to master: every descriptor put into its place, then exec."""
+"""The last step of the launcher: every descriptor at the number of `tetrad.ipc.fds`, then exec."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from tetrad.system import exec_commands
 if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import RuntimeConfig
 
-EVENTS_PIPE_BYTES = 1 << 20
+LOG_PIPE_BYTES = 1 << 20
 """Room for some thousands of events while the logger is busy or being replaced."""
 
-
 NO_STATE = marshal.dumps(None)
-"""Stands behind the plan of a daemon that begins."""
+"""Follows the runtime configuration of a new daemon, where an upgrade has the saved state."""
 
 
 class InheritedFds(NamedTuple):
-    """The descriptors that the front has opened for the master."""
+    """The descriptors that the launcher has opened for the master."""
 
     pidfile: int
     control: int
@@ -34,60 +33,63 @@ class InheritedFds(NamedTuple):
     ready: int
 
 
-def hand_over(config: RuntimeConfig, inherited: InheritedFds) -> None:
-    """Put everything where the master finds it. Raises OSError, and all is where it was."""
+def place_fds(config: RuntimeConfig, inherited: InheritedFds) -> None:
+    """Create the pipes, and move every descriptor to the number where the master expects it.
+
+    Raises OSError before any descriptor has moved.
+    """
     for stream in (0, 1, 2):
-        # python-daemon opens the null device with close-on-exec where it stands already.
+        # python-daemon opens the null device at its final number, with close-on-exec.
         os.set_inheritable(stream, True)
-    _raise_descriptor_limit()
-    events, journal = _pipe(blocking_writes=False)
-    with contextlib.suppress(PermissionError):  # this user's pipes have their fill already
-        fcntl.fcntl(journal, fcntl.F_SETPIPE_SZ, EVENTS_PIPE_BYTES)
-    heard, notices = _pipe(blocking_reads=False)
-    lifeline, held = _pipe()
-    places = {
-        fds.EVENTS_WRITE: journal,
-        fds.NOTICES_WRITE: notices,
-        fds.SHUTDOWN_READ: lifeline,
-        fds.EVENTS_READ: events,
-        fds.NOTICES_READ: heard,
-        fds.SHUTDOWN_WRITE: held,
-        fds.RUNTIME_CONFIG: _in_memory(marshal.dumps(dict(config)) + NO_STATE),
+    _raise_fd_limit()
+    events_read, events_write = _pipe(blocking_writes=False)
+    with contextlib.suppress(PermissionError):  # over the user's pipe-user-pages-soft (pipe(7))
+        fcntl.fcntl(events_write, fcntl.F_SETPIPE_SZ, LOG_PIPE_BYTES)
+    notices_read, notices_write = _pipe(blocking_reads=False)
+    shutdown_read, shutdown_write = _pipe()
+    targets = {
+        fds.EVENTS_WRITE: events_write,
+        fds.NOTICES_WRITE: notices_write,
+        fds.SHUTDOWN_READ: shutdown_read,
+        fds.EVENTS_READ: events_read,
+        fds.NOTICES_READ: notices_read,
+        fds.SHUTDOWN_WRITE: shutdown_write,
+        fds.RUNTIME_CONFIG: _memfd(marshal.dumps(dict(config)) + NO_STATE),
         fds.PIDFILE: inherited.pidfile,
         fds.CONTROL: inherited.control,
         fds.READY: inherited.ready,
-        fds.LOG_COUNTERS: os.memfd_create("tally"),
+        fds.LOG_COUNTERS: os.memfd_create("log_counters"),
     }
-    put_into_place(places | dict(enumerate(inherited.listeners, fds.FIRST_LISTENER)))
+    move_fds(targets | dict(enumerate(inherited.listeners, fds.FIRST_LISTENER)))
 
 
-def become_master() -> NoReturn:
-    """Claim the pidfile, and become the master, for whom all is in its place. Raises OSError."""
-    pidfile.take(fds.PIDFILE)
+def exec_master() -> NoReturn:
+    """Claim the pidfile and execute the master, after `place_fds`. Raises OSError."""
+    pidfile.claim(fds.PIDFILE)
     command = exec_commands.command("master.process")
-    # Symbols are bound once, here, and not again in every child.
+    # Symbols are bound once, in the master, and not again in every child.
     os.execve(command[0], command, os.environ | {"LD_BIND_NOW": "1"})
 
 
-def put_into_place(places: dict[int, int]) -> None:
-    """Move descriptors to their places, by way of where none of these places is.
+def move_fds(targets: dict[int, int]) -> None:
+    """Move descriptors (the values) to the numbers that are the keys, by way of higher numbers.
 
-    Raises OSError before anything is moved, if there is no room.
+    Raises OSError before any descriptor has moved, if the limit of open files is too low.
     """
-    above = max(places) + 1
-    parked: dict[int, int] = {}
+    first_free = max(targets) + 1
+    copies: dict[int, int] = {}
     try:
-        for place, fd in places.items():
-            parked[place] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+        for target, fd in targets.items():
+            copies[target] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first_free)
     except OSError:
-        for fd in parked.values():
+        for fd in copies.values():
             os.close(fd)
-        # A number beyond what is allowed is called an invalid one.
+        # fcntl(2) calls a number beyond the limit an invalid argument.
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
-    for fd in places.values():
+    for fd in targets.values():
         os.close(fd)
-    for place, fd in parked.items():
-        os.dup2(fd, place, inheritable=True)
+    for target, fd in copies.items():
+        os.dup2(fd, target, inheritable=True)
         os.close(fd)
 
 
@@ -98,15 +100,15 @@ def _pipe(*, blocking_reads: bool = True, blocking_writes: bool = True) -> tuple
     return reads, writes
 
 
-def _in_memory(data: bytes) -> int:
-    fd = os.memfd_create("plan")
+def _memfd(data: bytes) -> int:
+    fd = os.memfd_create("runtime_config")
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 
-def _raise_descriptor_limit() -> None:
-    """The master has a descriptor for every handler."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_fd_limit() -> None:
+    """Raise the limit of open files to the hard limit, for listeners, connections and handlers."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,17 +1,15 @@
-"""The front: everything that can fail is done here, before there is a daemon.
+"""The launcher: one start, from a valid configuration to the exec of the master.
 
-Folders are made, the pidfile is claimed, sockets are bound, privileges dropped, and the master is
-started by exec. A launcher waits at a pipe until the master accepts clients, or hears why it does
-not; a start that fails leaves nothing behind.
+It creates directories, locks the pidfile, binds sockets and drops privileges, so that whatever can
+fail fails before there is a daemon. `tetrad start` waits at a pipe until the master accepts clients
+or a step fails. A start that fails leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import stat
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,36 +17,27 @@ import daemon
 
 from tetrad.config import paths
 from tetrad.ipc import control_client, fds
-from tetrad.launch import pidfile, privileges, runtime_config, socket_activation
-from tetrad.launch.fd_layout import InheritedFds, become_master, hand_over
+from tetrad.launch import pidfile, preflight, privileges, runtime_config, socket_activation
+from tetrad.launch.fd_layout import InheritedFds, exec_master, place_fds
+from tetrad.launch.preflight import Problem, StartError
 from tetrad.launch.start_signals import Interrupted, StartSignals
-from tetrad.logger import file as log_file
 from tetrad.system import sockets
-from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator, Sequence
 
-    from tetrad.config.certificates import Found
+    from tetrad.config.certificates import ListenerTls
     from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import RuntimeConfig
 
 CONTROL_BACKLOG = 64
 
-TAKE_BACK_SECONDS = 10.0
-"""How long beyond `daemon.stop_timeout` a daemon may take to end that was started in vain."""
+CANCEL_MARGIN_SECONDS = 10.0
+"""How long beyond `daemon.stop_timeout` the daemon of an interrupted start may take to stop."""
 
 
-class StartError(Exception):
-    """The daemon did not start; the text says why, `permission` whether that was for want of it."""
-
-    def __init__(self, message: str, *, permission: bool = False) -> None:
-        super().__init__(message)
-        self.permission = permission
-
-
-class AlreadyRunning(Exception):  # noqa: N818 - to be told, not to be mended
+class AlreadyRunning(Exception):  # noqa: N818 - for `tetrad start`, it is no error
     """A daemon with this pidfile runs already."""
 
     def __init__(self, pid: int) -> None:
@@ -67,28 +56,27 @@ class Launcher:
         self,
         loaded: ConfigResult,
         config_path: str | None,
-        certificates: Sequence[Found | None],
+        certificates: Sequence[ListenerTls | None],
         *,
         foreground: bool,
     ) -> None:
-        self._daemon_config = loaded.config.daemon
-        # Before anything forks: what is passed is for this very process.
-        self._activation = socket_activation.take(os.environ, os.getpid())
-        self._config: RuntimeConfig = runtime_config.make(
+        self.certificates = certificates
+        self._settings = loaded.config
+        self._foreground = foreground
+        # Before anything forks: the variables are addressed to this very process.
+        self._activation = socket_activation.pop_environment(os.environ, os.getpid())
+        self._config: RuntimeConfig = runtime_config.build(
             loaded,
             config_path,
             foreground=foreground,
             activation=self._activation,
             certificates=certificates,
         )
-        try:
-            self._identity = privileges.wanted(loaded.config.daemon)
-        except PermissionError as error:
-            raise StartError(str(error), permission=True) from None
-        self._interruptions = StartSignals()
+        self._identity: privileges.Identity | None = None
+        self._signals = StartSignals()
         self._listeners: list[_socket.socket] = []
         self._sockets = contextlib.ExitStack()
-        self._made: list[str] = []
+        self._created: list[str] = []
 
     @property
     def listening(self) -> list[tuple[str, str]]:
@@ -98,164 +86,161 @@ class Launcher:
             (sockets.bound_name(config["name"], one), config["service"]) for config, one in pairs
         ]
 
+    def problems(self) -> list[Problem]:
+        """Return what is known to prevent a start. Nothing is changed."""
+        found = preflight.problems(self._settings, bind=not self._activation.sockets)
+        return found + preflight.log_problems(self._config, foreground=self._foreground)
+
     def start(self) -> dict[str, Any]:
-        """Start a daemon, and return what it says once it accepts: `pid` and `listening`.
+        """Start a daemon and wait until it accepts clients; return its `pid` and `listening`.
 
         Raises StartError, AlreadyRunning or Interrupted.
         """
-        with self._interruptions, self._prepared():
-            if self._config["log"]["file"] is None:
-                raise StartError(log_file.NO_STANDARD_ERROR)
-            self._interruptions.check()
-            hear, tell = os.pipe()
+        with self._signals, self._resources():
+            self._signals.check()
+            ready_read, ready_write = os.pipe()
             child = os.fork()
             if child == 0:
-                os.close(hear)
-                self._become_daemon(tell)
-            os.close(tell)
-            with contextlib.suppress(ChildProcessError):  # whoever started us ignores SIGCHLD
+                os.close(ready_read)
+                self._become_daemon(ready_write)
+            os.close(ready_write)
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD may be ignored by inheritance
                 os.waitpid(child, 0)
-            with os.fdopen(hear, "rb") as ready:
-                return self._conclude(ready.read())
+            with os.fdopen(ready_read, "rb") as ready:
+                return self._outcome(ready.read())
 
-    def _conclude(self, answer: bytes) -> dict[str, Any]:
-        """Return what came of the start; take it back if it was interrupted meanwhile."""
+    @contextlib.contextmanager
+    def run(self) -> Iterator[None]:
+        """Prepare to serve in this process, which becomes the master at the end of the block.
+
+        Raises StartError, AlreadyRunning or Interrupted.
+        """
+        with self._signals, self._resources():
+            yield
+            self._exec_master(os.open(os.devnull, os.O_WRONLY), detach=False)
+
+    def _outcome(self, message: bytes) -> dict[str, Any]:
+        """Return what the master reported; stop it again if the start was interrupted meanwhile."""
         try:
-            outcome = _outcome(answer)
+            outcome = _parse_outcome(message)
         except StartError:
-            self._interruptions.check()
+            self._signals.check()
             raise
         try:
-            self._interruptions.check()
+            self._signals.check()
         except Interrupted:
-            seconds = self._daemon_config.stop_timeout + TAKE_BACK_SECONDS
+            seconds = self._settings.daemon.stop_timeout + CANCEL_MARGIN_SECONDS
             if not control_client.terminate(outcome["pid"], seconds):
-                raise StartError(f"interrupted, but pid {outcome['pid']} is still there") from None
+                text = f"interrupted, but pid {outcome['pid']} still runs after {seconds:.0f} s"
+                raise StartError(Problem(f"{text}; stop it with tetrad stop")) from None
             raise
         return outcome
 
     @contextlib.contextmanager
-    def run(self) -> Iterator[None]:
-        """Prepare to serve in this very process; at the end of the block it becomes the master.
-
-        Raises StartError, AlreadyRunning or Interrupted.
-        """
-        with self._interruptions, self._prepared():
-            yield
-            self._become_master(os.open(os.devnull, os.O_WRONLY), detach=False)
-
-    @contextlib.contextmanager
-    def _prepared(self) -> Iterator[None]:
-        """Do all that needs no daemon yet; undo it should the start fail."""
+    def _resources(self) -> Iterator[None]:
+        """Create what the master inherits; remove all of it if the block raises an exception."""
         path = self._config["pidfile"]
+        problems: list[Problem] = []
         try:
-            self._make_folders()
-            with pidfile.turn_to_start(path) as fd:
-                running = pidfile.holder(fd, path)
+            self._identity = privileges.target_identity(self._settings.daemon)
+            self._create_directories()
+            problems = self.problems()
+            with pidfile.start_lock(path) as self._pidfile:
+                running = pidfile.lock_owner(self._pidfile, path)
                 if running is not None:
                     raise AlreadyRunning(running)
-                self._pidfile = fd
-                self._own(path)
+                self._register(path)
                 try:
+                    _raise_any(problems)
                     self._bind()
                     yield
                 except BaseException:
-                    if pidfile.may_undo(self._pidfile, path):
-                        self._undo()
-                    self._made.clear()
+                    if pidfile.relock(self._pidfile, path):
+                        self._remove_created()
+                    self._created.clear()
                     raise
         except OSError as error:
-            self._undo()
-            raise StartError(_say(error), permission=_is_permission(error)) from None
+            self._remove_created()
+            raise StartError(*(problems or [_problem_of(error)])) from None
         finally:
             self._sockets.close()  # the daemon has its own copies
 
-    def _make_folders(self) -> None:
-        """Make the default folders; one that an operator has named is theirs to make."""
-        wanted = {
+    def _create_directories(self) -> None:
+        """Create the directories of default paths; others are the operator's to create."""
+        defaults = {
             self._config["pidfile"]: paths.pidfile(),
             self._config["control"]: paths.control(),
+            self._config["log"]["file"]: paths.log(),
         }
-        if self._config["log"]["file"] is not None:
-            wanted[self._config["log"]["file"]] = paths.log()
-        for path, default in wanted.items():
-            folder = os.path.dirname(path)
-            if path == default and not os.path.isdir(folder):
-                os.makedirs(folder, 0o755 if os.geteuid() == 0 else 0o700)
-                self._own(folder)
+        for path, default in defaults.items():
+            directory = os.path.dirname(default)
+            if path == default and not os.path.isdir(directory):
+                os.makedirs(directory, 0o755 if os.geteuid() == 0 else 0o700)
+                self._register(directory)
 
     def _bind(self) -> None:
         if self._activation.sockets:
-            self._inherit()
-        else:
-            self._listen()
-        self._open_control()
-
-    def _inherit(self) -> None:
-        try:
             self._listeners += socket_activation.adopt(
                 self._config["listeners"], self._activation.sockets
             )
-        except socket_activation.MismatchError as error:
-            raise StartError(str(error)) from None
-        for listener in self._listeners:
-            self._sockets.callback(listener.close)
+            for listener in self._listeners:
+                self._sockets.callback(listener.close)
+        else:
+            self._open_listeners()
+        self._open_control()
 
-    def _listen(self) -> None:
-        # The permissions of a Unix socket are the same whether it comes now or with a reload.
-        os.umask(self._daemon_config.umask)
+    def _open_listeners(self) -> None:
+        # A Unix socket gets the same permissions from a start and from a reload.
+        os.umask(self._settings.daemon.umask)
         for config in self._config["listeners"]:
-            try:
+            family, address = config["family"], config["address"]
+            is_path = family == "unix"
+            with _explained(config["name"], address if is_path else ""):
                 self._listeners.append(
-                    sockets.open_listener(
-                        config["family"], config["address"], config["port"], config["backlog"]
-                    )
+                    sockets.open_listener(family, address, config["port"], config["backlog"])
                 )
-            except OSError as error:
-                raise _bind_error(config["name"], error) from None
             self._sockets.callback(self._listeners[-1].close)
-            if config["family"] == "unix":
-                self._own(config["address"])
+            if is_path:
+                self._register(address)
 
     def _open_control(self) -> None:
         path = self._config["control"]
-        try:
+        with _explained(f"daemon.control: {path}", path):
             self._control = sockets.open_control(path, CONTROL_BACKLOG)
-        except OSError as error:
-            raise _bind_error(path, error) from None
         self._sockets.callback(self._control.close)
-        self._own(path)
-        group = privileges.group_id(self._daemon_config.control_group)
+        self._register(path)
+        group = privileges.group_id(self._settings.daemon.control_group)
         if group is not None:
             os.chown(path, -1, group)
             os.chmod(path, 0o660)
 
-    def _own(self, path: str) -> None:
-        """Take note of what was made, and let it belong to the user whom the daemon drops to."""
-        self._made.append(path)
+    def _register(self, path: str) -> None:
+        """Record a path for removal should the start fail, and make `daemon.user` its owner."""
+        self._created.append(path)
         if self._identity is not None and os.geteuid() == 0:
             os.chown(path, *self._identity, follow_symlinks=False)
 
-    def _undo(self) -> None:
-        for path in reversed(self._made):
+    def _remove_created(self) -> None:
+        for path in reversed(self._created):
             with contextlib.suppress(OSError):
                 remove = os.rmdir if os.path.isdir(path) else os.unlink
                 remove(path)
 
-    def _become_daemon(self, tell: int) -> NoReturn:
-        """Be the daemon: never return, and tell the launcher what goes wrong."""
-        self._ready = tell
+    def _become_daemon(self, ready: int) -> NoReturn:
+        """Daemonize and execute the master; report a failure through the pipe. Never returns."""
+        self._ready = ready
         try:
-            self._become_master(tell, detach=True)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher must hear it
-            failure = {"error": _say(error), "permission": _is_permission(error)}
+            self._exec_master(ready, detach=True)
+        except BaseException as error:  # noqa: BLE001 - the launcher reports it, whatever it is
+            problem = _problem_of(error)
+            failure = {"error": problem.text, "permission": problem.is_permission}
             os.write(self._ready, json.dumps(failure).encode())
         finally:
             os._exit(1)
 
-    def _become_master(self, ready: int, *, detach: bool) -> NoReturn:
-        self._interruptions.pass_on()
-        fds_to_pass = InheritedFds(
+    def _exec_master(self, ready: int, *, detach: bool) -> NoReturn:
+        self._signals.block()
+        inherited = InheritedFds(
             self._pidfile,
             self._control.fileno(),
             [listener.fileno() for listener in self._listeners],
@@ -264,21 +249,21 @@ class Launcher:
         if self._identity is not None:
             # python-daemon sets either the supplementary groups or the group, not both.
             os.setgid(self._identity.gid)
-        keep = [fds_to_pass.pidfile, fds_to_pass.control, *fds_to_pass.listeners, ready]
-        with privileges.dropping(self._identity):
-            self._context(detach, keep).open()
-        log_file.check_openable(self._config["log"]["file"], self._config["pidfile"])
-        hand_over(self._config, fds_to_pass)
+        keep = [inherited.pidfile, inherited.control, *inherited.listeners, ready]
+        with privileges.permanent_drop(self._identity):
+            self._daemon_context(detach, keep).open()
+        _raise_any(preflight.log_problems(self._config, foreground=self._foreground, create=True))
+        place_fds(self._config, inherited)
         self._pidfile, self._ready = fds.PIDFILE, fds.READY
-        become_master()
+        exec_master()
 
-    def _context(self, detach: bool, keep: list[int]) -> daemon.DaemonContext:  # noqa: FBT001
+    def _daemon_context(self, detach: bool, keep: list[int]) -> daemon.DaemonContext:  # noqa: FBT001
         uid, gid = self._identity or (None, None)
         streams = {} if detach else {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
         return daemon.DaemonContext(
             detach_process=detach,
-            working_directory=self._daemon_config.working_directory,
-            umask=int(self._daemon_config.umask),
+            working_directory=self._settings.daemon.working_directory,
+            umask=int(self._settings.daemon.umask),
             uid=uid,
             gid=gid,
             initgroups=self._identity is not None,
@@ -288,52 +273,39 @@ class Launcher:
         )
 
 
-def _outcome(answer: bytes) -> dict[str, Any]:
-    """Read what came through the pipe: the master's word, or what went wrong before."""
-    if not answer:
-        raise StartError("the daemon ended before it accepted clients; its log may say why")
-    try:
-        outcome: dict[str, Any] = json.loads(answer)
-    except ValueError:  # we were not there to listen
-        raise StartError("what the daemon said was cut off; tetrad status says how it is") from None
-    if "error" in outcome:
-        raise StartError(outcome["error"], permission=outcome["permission"])
-    return outcome
+def _raise_any(problems: list[Problem]) -> None:
+    if problems:
+        raise StartError(*problems)
 
 
-def _bind_error(name: str, error: OSError) -> StartError:
-    path = name.removeprefix("unix:")
-    if error.errno == errno.EADDRINUSE and os.path.exists(path) and not _is_socket(path):
-        return StartError(f"{name}: that is no socket, so it is not taken away; name another path")
-    is_path = path.startswith("/")
-    which = "ss -lxp" if is_path else "ss -ltnp"
-    hints = {
-        errno.EADDRINUSE: f"; another program listens there ({which} shows which)",
-        errno.EACCES: "; its folder is not ours to write" if is_path else "; only root may have it",
-        errno.EADDRNOTAVAIL: "; this machine has no such address",
-        errno.ENOENT: "; its folder does not exist",
-    }
-    message = f"{name}: {reason_of(error)}{hints.get(error.errno or 0, '')}"
-    return StartError(message, permission=isinstance(error, PermissionError))
-
-
-def _is_socket(path: str) -> bool:
-    return stat.S_ISSOCK(os.stat(path).st_mode)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return what python-daemon has wrapped, if it has."""
-    wraps = isinstance(error, daemon.daemon.DaemonError)
-    return (wraps and error.__cause__) or error
-
-
-def _is_permission(error: BaseException) -> bool:
-    return isinstance(_cause(error), PermissionError)
-
-
-def _say(error: BaseException) -> str:
-    """Say in a line what is wrong, with the name of the thing."""
-    error = _cause(error)
+def _problem_of(error: BaseException) -> Problem:
+    if isinstance(error, daemon.daemon.DaemonError):
+        error = error.__cause__ or error
     if isinstance(error, OSError):
-        return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
-    return str(error) or type(error).__name__
+        return preflight.explain(error.filename or "", error)
+    is_permission = isinstance(error, StartError) and error.is_permission
+    return Problem(str(error) or type(error).__name__, is_permission)
+
+
+@contextlib.contextmanager
+def _explained(place: str, path: str) -> Iterator[None]:
+    """Turn an OSError into a StartError; see `preflight.explain`."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(preflight.explain(place, error, path)) from None
+
+
+def _parse_outcome(message: bytes) -> dict[str, Any]:
+    """Read what came through the pipe: the master's report, or the problem before it."""
+    if not message:
+        text = "the daemon exited before it accepted clients; look at its log (tetrad logs)"
+        raise StartError(Problem(text))
+    try:
+        outcome: dict[str, Any] = json.loads(message)
+    except ValueError:
+        text = "the daemon's report is incomplete; tetrad status shows whether it runs"
+        raise StartError(Problem(text)) from None
+    if "error" in outcome:
+        raise StartError(Problem(outcome["error"], outcome["permission"]))
+    return outcome

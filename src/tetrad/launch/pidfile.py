@@ -1,9 +1,11 @@
-"""The pidfile, as the front and the operator's commands see it.
+"""The pidfile: whether a daemon runs, which start goes first, and the master's claim.
 
-A lock decides whether the daemon runs, never what the file says, and never `kill(pid, 0)`. It is a
-record lock (fcntl(2)): it belongs to the master alone, its children do not inherit it, the kernel
-lets go of it when the master dies, however it dies, and tells whose it is. It is on one byte
-that no other program would think of, so that none is taken for a daemon of ours by its lock.
+A lock decides whether a daemon runs, never the file's text and never `kill(pid, 0)`. It is a record
+lock (fcntl(2)) of the master: its children do not inherit it, the kernel releases it however the
+master ends, and F_GETLK returns the owner's pid. It covers one byte far behind the text: a program
+that locks the whole file is not mistaken for a daemon.
+
+A second lock on the same file, flock(2), lets one start proceed at a time.
 """
 
 from __future__ import annotations
@@ -23,121 +25,115 @@ if TYPE_CHECKING:
 _FLOCK = struct.Struct("@hhqqi4x")
 """struct flock: type, whence, start, length, pid."""
 
-_PLACE, _LENGTH = int.from_bytes(b"tetrad"), 1
-"""Which byte is locked: one far behind the text."""
+_LOCK_OFFSET, _LOCK_BYTES = int.from_bytes(b"tetrad"), 1
+"""The byte that the record lock covers."""
 
-_LONGEST = 64
+_MAX_BYTES = 64
 _CONTENT = re.compile(rb"[\x20-\x7e\0]*\n?")
 
 
-class State(NamedTuple):
-    """Whose the lock is: a running daemon's pid, or None; and whether one that died left a pid."""
+class PidfileState(NamedTuple):
+    """The pid of the running daemon, if any. `is_stale`: a daemon died and left the file."""
 
     pid: int | None
-    left: bool
+    is_stale: bool
 
 
 class NotAPidfileError(OSError):
-    """The path leads to something that is not a pidfile, and must not be touched."""
+    """The file at the path is not a daemon's pidfile and must not be modified."""
 
 
-def look(path: str) -> State:
-    """Tell whether a daemon holds the pidfile. Raises OSError if that cannot be known."""
+def read_state(path: str) -> PidfileState:
+    """Return whether a daemon holds the pidfile. Raises OSError if that cannot be determined."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = _open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return State(None, left=False)
-    except OSError as error:
-        raise _explained(error, path) from None
+        return PidfileState(None, is_stale=False)
     try:
-        _insist_on_file(fd, path)
-        return State(holder(fd, path), left=os.fstat(fd).st_size > 0)
+        pid = lock_owner(fd, path)
+        return PidfileState(pid, is_stale=pid is None and os.fstat(fd).st_size > 0)
     finally:
         os.close(fd)
 
 
 @contextlib.contextmanager
-def turn_to_start(path: str) -> Iterator[int]:
-    """Give the file's descriptor to one starter at a time; the others wait for theirs.
+def start_lock(path: str) -> Iterator[int]:
+    """Create the pidfile if necessary and lock it against other starts; wait for the lock.
 
-    Raises OSError: NotAPidfileError if the path leads to what is no pidfile.
+    Returns its descriptor. Raises OSError.
     """
     while True:
-        fd = _open(path)
+        fd = _open(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_still_there(fd, path):
+            if _is_same_file(fd, path):
                 yield fd
                 return
         finally:
-            with contextlib.suppress(OSError):  # it is at its place for the master already
+            with contextlib.suppress(OSError):  # it was moved to its number for the master
                 os.close(fd)
 
 
-def holder(fd: int, path: str) -> int | None:
+def lock_owner(fd: int, path: str) -> int | None:
     """Return the pid of the daemon that holds an open pidfile, or None.
 
-    Raises NotAPidfileError if the lock is not a daemon's.
+    Raises NotAPidfileError if another program holds a lock.
     """
-    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _PLACE, _LENGTH, 0)
-    kind, _, start, length, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
+    query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _LOCK_OFFSET, _LOCK_BYTES, 0)
+    kind, _, start, length, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, query))
     if kind == fcntl.F_UNLCK:
         return None
-    if (start, length) != (_PLACE, _LENGTH) or pid <= 0:
-        who = f"pid {pid}" if pid > 0 else "which cannot be seen from here"
-        raise NotAPidfileError(errno.EBUSY, f"locked by another program ({who})", path)
+    if (start, length) != (_LOCK_OFFSET, _LOCK_BYTES) or pid <= 0:
+        owner = f"pid {pid}" if pid > 0 else "pid unknown"
+        raise NotAPidfileError(errno.EBUSY, f"locked by another program ({owner})", path)
     return int(pid)
 
 
-def take(fd: int) -> None:
-    """Lock an open pidfile for this process and write its pid; the next starter may have its turn.
+def claim(fd: int) -> None:
+    """Take the record lock for this process, write its pid, and release the start lock.
 
-    No copy of the descriptor may be closed by this process from here on: the lock would be lost.
-    Raises BlockingIOError if another daemon holds it.
+    From here on, this process must not close any descriptor of the file: that releases the record
+    lock. Raises BlockingIOError if another daemon holds it.
     """
-    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LENGTH, _PLACE)
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _LOCK_OFFSET)
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def may_undo(fd: int, path: str) -> bool:
-    """Have the turn again that `take` gave away; tell whether no other daemon has come since."""
+def relock(fd: int, path: str) -> bool:
+    """Take the start lock again; tell whether no other daemon has started since it was released."""
     fcntl.flock(fd, fcntl.LOCK_EX)
-    return _is_still_there(fd, path) and holder(fd, path) is None
+    return _is_same_file(fd, path) and lock_owner(fd, path) is None
 
 
-def _open(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+def _open(path: str, flags: int) -> int:
+    """Open a pidfile. Raises OSError, and NotAPidfileError for every other kind of file."""
     try:
-        fd = os.open(path, flags, 0o644)
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     except OSError as error:
-        raise _explained(error, path) from None
+        if error.errno == errno.ELOOP:
+            raise NotAPidfileError(errno.ELOOP, "is a symbolic link; not followed", path) from None
+        raise
     try:
-        _insist_on_file(fd, path)
+        _require_pidfile(fd, path)
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-def _insist_on_file(fd: int, path: str) -> None:
-    """Refuse what a slip of the pen could name: devices, pipes, anybody's text."""
+def _require_pidfile(fd: int, path: str) -> None:
+    """Reject what a mistake in the configuration could name: devices, pipes, other text files."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise NotAPidfileError(errno.EINVAL, "not a regular file", path)
-    if status.st_size > _LONGEST or not _CONTENT.fullmatch(os.pread(fd, _LONGEST, 0)):
-        raise NotAPidfileError(errno.EINVAL, "this is no pidfile, so it is not touched", path)
+        raise NotAPidfileError(errno.EINVAL, "is not a regular file", path)
+    if status.st_size > _MAX_BYTES or not _CONTENT.fullmatch(os.pread(fd, _MAX_BYTES, 0)):
+        raise NotAPidfileError(errno.EINVAL, "is not a pidfile; not modified", path)
 
 
-def _explained(error: OSError, path: str) -> OSError:
-    if error.errno == errno.ELOOP:
-        return NotAPidfileError(errno.ELOOP, "a symbolic link, which is not followed", path)
-    return error
-
-
-def _is_still_there(fd: int, path: str) -> bool:
-    """Tell whether the path still leads to this file: a daemon that stopped has taken it away."""
+def _is_same_file(fd: int, path: str) -> bool:
+    """Tell whether the path still names the open file: a daemon that stops removes its pidfile."""
     ours = os.fstat(fd)
     try:
         theirs = os.stat(path, follow_symlinks=False)

@@ -1,7 +1,8 @@
-"""What can be known of a start before a daemon that runs is stopped for it. It changes nothing.
+"""Checks of what a start needs, and the text for each fault, with the way out.
 
-Only what will be no better then: a port that is taken may be the running daemon's own. What we may
-not do, whom the daemon then becomes may not either, unless it is root that becomes somebody else.
+`restart` checks before it stops the daemon, the launcher before it binds, a reload checks the log.
+A port in use is not checked: it may be the running daemon's own. The launcher finds that, and what
+changes after a check, when it binds, and takes the text from here.
 """
 
 from __future__ import annotations
@@ -10,108 +11,178 @@ import errno
 import os
 import socket
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tetrad.config import paths
-from tetrad.launch import privileges
-from tetrad.logger import file as log_file
+from tetrad.launch import pidfile, privileges
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tetrad.config.model import Config, Listener
+    from tetrad.ipc.runtime_config import RuntimeConfig
+
+NO_TERMINAL = "log.file is null, but a daemon has no terminal: name a file, or use tetrad run"
 
 _PRIVILEGED_PORTS = range(1, 1024)
 
+_OPEN_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+"""A named pipe without a reader must not block; nothing is truncated."""
+
+_LIMIT_HINTS = {errno.EMFILE: "raise the limit (ulimit -n, or LimitNOFILE= in the unit)"}
+
+_OTHER_FILE = (errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ELOOP)
+"""The errors of a path that leads to a file of another kind, or of another program."""
+
+_ADDRESS_HINTS = {
+    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: "another program listens there (ss -ltnp shows it)",
+    errno.EADDRNOTAVAIL: "no network interface of this host has this address",
+}
+
 
 class Problem(NamedTuple):
-    """What will keep a daemon from starting, with the name of its key or listener."""
+    """One fault that prevents a start: where it is, what it is, and the way out."""
 
     text: str
     is_permission: bool = False
 
 
-def problems(config: Config) -> list[Problem]:
-    """Return all of them."""
+class StartError(Exception):
+    """The daemon cannot start. The message is one line with all problems."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.text for problem in problems))
+        self.is_permission = any(problem.is_permission for problem in problems)
+
+
+def problems(config: Config, *, bind: bool = True) -> list[Problem]:
+    """Return what prevents a start by this user, but for the log. Nothing is changed.
+
+    Without `bind`, listeners are not checked: a service manager has passed their sockets.
+    """
     daemon = config.daemon
-    found = [*_log_problems(config.log.file), *_folder_problems(daemon.working_directory)]
-    try:
-        privileges.wanted(daemon)
-    except PermissionError as error:
-        found.append(Problem(str(error), is_permission=True))
-    found += _file_problems("daemon.pidfile", daemon.pidfile, paths.pidfile())
-    found += _socket_problems("daemon.control", daemon.control, paths.control())
-    for listener in config.listen:
-        found += _listener_problems(listener)
+    directory = daemon.working_directory
+    found = [
+        *_attempt("", "", lambda _: privileges.target_identity(daemon)),
+        *_attempt(f"daemon.working_directory: {directory}", f"{directory}/", _check_directory),
+        *_attempt(f"daemon.pidfile: {daemon.pidfile}", daemon.pidfile, _check_pidfile),
+        *_attempt(f"daemon.control: {daemon.control}", daemon.control, _check_socket_path),
+    ]
+    for listener in config.listen if bind else ():
+        path = listener.address.path or ""
+        check = _check_socket_path if path else partial(_check_address, listener)
+        found += _attempt(listener.name, path, check)
     return found
 
 
-def _log_problems(path: str | None) -> Iterator[Problem]:
-    if path is None:
-        yield Problem(log_file.NO_STANDARD_ERROR)
-    elif os.path.isdir(path):
-        yield Problem(f"log.file: {path}: is a directory")
-    else:
-        real = os.path.realpath(path) if os.path.islink(path) else path
-        yield from _file_problems("log.file", real, paths.log())
+def log_problems(config: RuntimeConfig, *, foreground: bool, create: bool = False) -> list[Problem]:
+    """Return what prevents the logger from writing to its file as this user.
+
+    With `create`, a missing file is created, as the logger does; otherwise nothing is changed. Not
+    for the process that has claimed the pidfile: it would lose its lock if that is the same file.
+    """
+    file = config["log"]["file"]
+    if file is None:
+        return [] if foreground else [Problem(NO_TERMINAL)]
+    check = partial(_check_log, config["pidfile"], create)
+    return list(_attempt(f"log.file: {file}", file, check))
 
 
-def _folder_problems(path: str) -> Iterator[Problem]:
-    if not os.path.isdir(path):
-        yield Problem(f"daemon.working_directory: {path}: no such directory")
-    elif not os.access(path, os.X_OK):
-        yield _forbidden("daemon.working_directory", path)
+def explain(place: str, error: OSError, path: str | None = None) -> Problem:
+    """Return the text for an error of open(2) or bind(2), with a hint at the way out.
+
+    `place` is the key or listener, or empty. `path` is a file, a directory with a slash at its end,
+    or empty for a TCP address; None: only limits get a hint.
+    """
+    hints = _path_hints(path) if path else {} if path is None else _ADDRESS_HINTS
+    hint = (_LIMIT_HINTS | hints).get(error.errno or 0)
+    text = f"{place}: {reason_of(error)}" if place else reason_of(error)
+    return Problem(f"{text}; {hint}" if hint else text, isinstance(error, PermissionError))
 
 
-def _listener_problems(listener: Listener) -> Iterator[Problem]:
-    path = listener.address.path
-    if path is not None:
-        yield from _socket_problems(listener.name, path, None)
-        return
+def _path_hints(path: str) -> dict[int, str]:
+    directory = os.path.dirname(path)
+    access = "access" if path.endswith("/") else "write access"
+    where = path if os.path.isfile(path) else f"directory {directory}"
+    return {
+        errno.EACCES: f"user {privileges.user_name()} needs {access} to {where}",
+        errno.EADDRINUSE: "another program listens there (ss -lxp shows it)",
+        errno.EISDIR: "name a file",
+        errno.ENOENT: f"create the directory {directory}",
+        **dict.fromkeys(_OTHER_FILE, "name another path"),
+    }
+
+
+def _attempt(place: str, path: str, check: Callable[[str], object]) -> Iterator[Problem]:
     try:
-        _try_to_bind(listener.address, 0)
-        if listener.port is not None and listener.port in _PRIVILEGED_PORTS:
-            _try_to_bind(listener.address, listener.port)
-    except PermissionError:
-        yield _forbidden("listen", listener.name)
+        check(path)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:  # by the daemon that is to be stopped
-            yield Problem(f"{listener.name}: {reason_of(error)}")
+        yield explain(place, error, path)
 
 
-def _try_to_bind(address: str, port: int) -> None:
-    """Have a port, for a moment. Raises OSError."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.bind((str(address), port))
+# The checks: each raises OSError
 
 
-def _socket_problems(name: str, path: str, default: str | None) -> Iterator[Problem]:
+def _check_address(listener: Listener, _path: str) -> None:
+    """Bind to any port of the address, and to the listener's own port if that is privileged."""
+    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
+    for port in {0, listener.port if listener.port in _PRIVILEGED_PORTS else 0}:
+        with socket.socket(family) as probe:
+            try:
+                probe.bind((str(listener.address), port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+
+
+def _check_socket_path(path: str) -> None:
+    """Check that a Unix socket can be created, and a stale one be removed before."""
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
-    except OSError:
-        yield from _file_problems(name, path, default)
-        return
-    folder = os.path.dirname(path)
+    except FileNotFoundError:
+        is_socket = True
     if not is_socket:
-        text = f"{name}: {path}: that is no socket, so it is not taken away; name another path"
-        yield Problem(text)
-    elif not os.access(folder, os.W_OK | os.X_OK):  # it has to be taken away
-        yield _forbidden(name, folder)
+        raise FileExistsError(errno.EEXIST, "exists and is not a socket; not removed")
+    _check_creatable(path)
 
 
-def _file_problems(name: str, path: str, default: str | None) -> Iterator[Problem]:
-    """Look whether a file can be opened to be written, or made; the default's folder is, too."""
-    folder = os.path.dirname(path)
-    if os.path.exists(path):
-        if not os.access(path, os.R_OK | os.W_OK):
-            yield _forbidden(name, path)
-    elif os.path.isdir(folder):
-        if not os.access(folder, os.W_OK | os.X_OK):
-            yield _forbidden(name, folder)
-    elif path != default:
-        yield Problem(f"{name}: {folder}: no such directory")
+def _check_pidfile(path: str) -> None:
+    pidfile.read_state(path)
+    _check_file(path)
 
 
-def _forbidden(name: str, path: str) -> Problem:
-    return Problem(f"{name}: {path}: permission denied", is_permission=True)
+def _check_log(pidfile_path: str, create: bool, path: str) -> None:  # noqa: FBT001 - see partial
+    if create:
+        os.close(os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o666))
+    else:
+        _check_file(path)
+    both_exist = os.path.exists(path) and os.path.exists(pidfile_path)
+    if both_exist and os.path.samefile(path, pidfile_path):
+        raise FileExistsError(errno.EEXIST, "is the same file as daemon.pidfile")
+
+
+def _check_file(path: str) -> None:
+    """Check that a file can be opened for writing, or created."""
+    try:
+        os.close(os.open(path, _OPEN_FLAGS))
+    except FileNotFoundError:
+        _check_creatable(os.path.realpath(path))
+
+
+def _check_creatable(path: str) -> None:
+    """Check that files can be created in a directory, unless the launcher creates it, too."""
+    directory = os.path.dirname(path)
+    is_default = path in {paths.pidfile(), paths.control(), paths.log()}
+    if is_default and not os.path.exists(directory):
+        return
+    _check_directory(f"{directory}/")
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _check_directory(path: str) -> None:
+    """Check that a directory exists and can be entered; its path ends with a slash."""
+    os.stat(f"{path}.")

@@ -1,4 +1,4 @@
-"""What a daemon sheds that root has started: its user, its groups, and all ways back."""
+"""Change of user, for good: no group, no capability and no way back to root remain."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 _CAPABILITY_HEADER = struct.pack("@Ii", 0x20080522, 0)
-"""Version 3 of the sets, of this process (capset(2))."""
+"""Version 3 of the capability sets, of this process (capset(2))."""
 
 _NO_CAPABILITIES = bytes(24)
-"""Effective, permitted and inheritable: twice 32 bits of each."""
+"""Effective, permitted and inheritable set, 32 bits of each, twice."""
 
 
 class Identity(NamedTuple):
-    """The user and group ids to become."""
+    """A user id and a group id."""
 
     uid: int
     gid: int
 
 
-def wanted(settings: Daemon) -> Identity | None:
-    """Return whom to become, None to stay who we are. Raises PermissionError."""
+def target_identity(settings: Daemon) -> Identity | None:
+    """Return the user and group that the daemon changes to; None if it changes neither.
+
+    Raises PermissionError if the change needs root.
+    """
     if settings.user is None and settings.group is None:
         return None
     uid, gid = os.geteuid(), os.getegid()  # in a container, they may have no names
@@ -48,9 +51,19 @@ def wanted(settings: Daemon) -> Identity | None:
         gid = grp.getgrnam(settings.group).gr_gid
     if os.geteuid() == 0:
         return Identity(uid, gid)
-    if (uid, gid) != (os.geteuid(), os.getegid()):
-        raise PermissionError("daemon.user, daemon.group: only root can become somebody else")
-    return None
+    if (uid, gid) == (os.geteuid(), os.getegid()):
+        return None
+    key = "group" if uid == os.geteuid() else "user"
+    unit = f"under systemd set {key.capitalize()}= in the unit instead"
+    raise PermissionError(f"daemon.{key} needs root; {unit}")
+
+
+def user_name() -> str:
+    """Return the name of this process's user; in a container it may have a number only."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def group_id(name: str | None) -> int | None:
@@ -58,51 +71,51 @@ def group_id(name: str | None) -> int | None:
     return None if name is None else grp.getgrnam(name).gr_gid
 
 
-def are_kept(settings: Daemon) -> bool:
-    """Tell whether clients would be served with all that root may do."""
+def serves_as_root(settings: Daemon) -> bool:
+    """Tell whether handlers would run with root's privileges."""
     return os.geteuid() == 0 and settings.user is None
 
 
 @contextlib.contextmanager
-def dropping(identity: Identity | None) -> Iterator[None]:
-    """Prepare a change of user, which is made within the block, and make sure of it.
+def permanent_drop(identity: Identity | None) -> Iterator[None]:
+    """Make the change of user that happens within the block permanent; None: no change.
 
-    Whoever is not root then has no capability in any set, whatever whoever started us has
-    arranged, and no way back. Raises PermissionError.
+    Afterwards a user other than root has no capability in any set, whatever the parent process has
+    arranged, and cannot become root again. With or without a change, no program that is executed
+    gains privileges. Raises PermissionError.
     """
     if identity is None or identity.uid == 0:
         yield
     else:
-        _limit()
+        _drop_bounding_set()
         yield
-        _renounce()
-        _insist_on_program()
+        _drop_capabilities()
+        _require_readable_program()
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _limit() -> None:
-    """While still root: take every capability out of the bounding set, if we are let."""
+def _drop_bounding_set() -> None:
+    """Remove every capability from the bounding set; only root may, so before the change."""
     capability = 0
     while _LIBC.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
         capability += 1
 
 
-def _renounce() -> None:
+def _drop_capabilities() -> None:
     _LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _LIBC.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES)
     try:
         os.setuid(0)
     except PermissionError:
         return
-    raise PermissionError("root's privileges could not be dropped for good")
+    raise PermissionError("root's privileges could not be dropped permanently")
 
 
-def _insist_on_program() -> None:
-    """Check that we can still read what the daemon is made of."""
+def _require_readable_program() -> None:
+    """Check that the new user can read Python and tetrad."""
     for path in (sys.executable, os.__file__, __file__):
         if not os.access(path, os.R_OK):
-            user = pwd.getpwuid(os.geteuid()).pw_name
             raise PermissionError(
-                f"user {user} cannot read {path}, which the daemon needs:"
-                " install tetrad where every user can, e.g. in /opt/tetrad"
+                f"user {user_name()} cannot read {path}, which the daemon needs:"
+                " install tetrad where every user can read it, e.g. in /opt/tetrad"
             )

@@ -1,4 +1,4 @@
-"""Planning: a configuration that has no problems becomes a plan."""
+"""Builds the runtime configuration, plain data for lean programs, from the validated model."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tetrad.system import exec_commands
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tetrad.config.certificates import Found
+    from tetrad.config.certificates import ListenerTls
     from tetrad.config.command_model import Command
     from tetrad.config.model import Access, Config, Listener
     from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import TlsConfig
 
-FIXED = (
+RESTART_ONLY = (
     "daemon.pidfile",
     "daemon.control",
     "daemon.control_group",
@@ -44,23 +44,22 @@ FIXED = (
     "daemon.working_directory",
     "daemon.umask",
 )
-"""The settings that a running daemon cannot change."""
+"""The settings that only a restart can change."""
 
 
-def make(
+def build(
     loaded: ConfigResult,
     config_path: str | None,
     *,
     foreground: bool,
     activation: SocketActivation = SocketActivation(),  # noqa: B008 - immutable
-    certificates: Sequence[Found | None] = (),
+    certificates: Sequence[ListenerTls | None] = (),
 ) -> RuntimeConfig:
-    """Make the plan of a configuration that has no problems.
+    """Return the runtime configuration of a configuration without problems.
 
-    `config_path` is the path from -c or $TETRAD_CONFIG.
-    `certificates` are what was found for each listener, if any needs them.
-
-    In the foreground the log goes to the terminal, readable, unless the file says otherwise.
+    `config_path` is the file that -c or $TETRAD_CONFIG names, if one does. `certificates` has an
+    item for each listener, or none if no listener has TLS. In the foreground the log goes to
+    standard error, in the format `console`, unless the file sets them.
     """
     config = loaded.config
     run_mode = "run" if foreground else "start"
@@ -73,7 +72,7 @@ def make(
             _listener(config, index, found and found.config)
             for index, found in enumerate(certificates or [None] * len(config.listen))
         ],
-        restart_only=list(FIXED),
+        restart_only=list(RESTART_ONLY),
         settings=_settings(config, certificates),
         pidfile=str(config.daemon.pidfile),
         control=str(config.daemon.control),
@@ -94,7 +93,11 @@ def make(
             send_timeout=_seconds(session.send_timeout),
         ),
         access=access_rules(config.access),
-        commands=_commands(config),
+        commands={
+            str(name): _command(command)
+            for name, command in config.commands.items()
+            if command is not None
+        },
         logger=exec_commands.command("logger.process"),
         config_reader=exec_commands.command("helpers.config_reader", run_mode, config_path or ""),
         upgrade_trial=exec_commands.command("helpers.upgrade_trial", run_mode, config_path or ""),
@@ -146,8 +149,8 @@ def _log(loaded: ConfigResult, *, foreground: bool) -> LogConfig:
     return LogConfig(file=None if file is None else str(file), level=log.level, format=style)
 
 
-def _settings(config: Config, certificates: Sequence[Found | None]) -> dict[str, str]:
-    """Return every key with its value as text, for saying what a reload changed."""
+def _settings(config: Config, certificates: Sequence[ListenerTls | None]) -> dict[str, str]:
+    """Return every key with its value as text: a reload compares them and reports changes."""
     settings = dict(_leaves(msgspec.to_builtins(config, enc_hook=str, str_keys=True), ""))
     for found in certificates:
         settings |= found.settings if found is not None else {}
@@ -155,7 +158,7 @@ def _settings(config: Config, certificates: Sequence[Found | None]) -> dict[str,
 
 
 def _leaves(tree: object, path: str) -> Iterator[tuple[str, str]]:
-    """Go through what is neither a mapping nor a list of mappings, as `listen[0].port`."""
+    """Yield each leaf with its key, such as `listen[0].port`; a list of scalars is one leaf."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
@@ -171,7 +174,7 @@ def _text(value: object) -> str:
 
 
 def _rules(key: str, networks: Iterable[str], *, allow: bool) -> list[AccessRule]:
-    """Return the rules of a list of networks, which are named `key[0]`, `key[1]` and so on."""
+    """Return the rules of a list of networks, with the names `key[0]`, `key[1]` and so on."""
     rules = []
     for index, text in enumerate(networks):
         network = ipaddress.ip_network(text)
@@ -185,12 +188,6 @@ def _rules(key: str, networks: Iterable[str], *, allow: bool) -> list[AccessRule
             )
         )
     return rules
-
-
-def _commands(config: Config) -> dict[str, CommandConfig | JobConfig]:
-    """Return a plan for each command that was not taken away."""
-    made = {str(name): command for name, command in config.commands.items() if command is not None}
-    return {name: _command(command) for name, command in made.items()}
 
 
 def _command(command: Command) -> CommandConfig | JobConfig:

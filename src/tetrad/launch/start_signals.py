@@ -1,6 +1,6 @@
-"""Signals that come while a daemon is being started: noted, so that the start is undone in order.
+"""Signals during a start: recorded, so that the start removes what it created and then ends.
 
-A start that died where it stands would leave behind what it had made, and what it had forked.
+A start that a signal kills would leave its files behind, and the daemon that it has forked.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from tetrad.system.fork import MASTER_SIGNALS
 if TYPE_CHECKING:
     from types import TracebackType
 
-HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(Exception):  # noqa: N818 - an order, not an error
-    """The start was interrupted, and is undone; `number` is the signal's."""
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """A signal interrupted the start, which is undone; `number` is the signal's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}: the start is undone")
@@ -25,20 +25,20 @@ class Interrupted(Exception):  # noqa: N818 - an order, not an error
 
 
 class StartSignals:
-    """From when this is entered, the first signal is noted; a second one does what it always did.
+    """Within the block, the first signal is recorded; a second one has its usual effect.
 
-    A signal that is ignored, as behind nohup(1), stays so.
+    A signal that is ignored, as behind nohup(1), stays ignored.
     """
 
     def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
         self.number: int | None = None
 
     def __enter__(self) -> Self:
-        """Begin to take note."""
-        for number in HEEDED:
+        """Begin to record signals."""
+        for number in INTERRUPTING_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -47,31 +47,32 @@ class StartSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take note no more, but of a start that succeeded: it comes too late to be undone.
+        """Stop recording if the start failed.
 
-        There is a daemon then, and whoever is about to say so must not be ended first.
+        After a successful start a signal comes too late to undo it, and must not end the command
+        before it has printed that the daemon runs.
         """
         if error is not None:
-            self._give_back()
+            self._restore()
 
     def check(self) -> None:
-        """Raise Interrupted if there was a signal."""
+        """Raise Interrupted if a signal was recorded."""
         if self.number is not None:
             raise Interrupted(self.number)
 
-    def pass_on(self) -> None:
-        """Keep what comes from now on for the program that this process becomes.
+    def block(self) -> None:
+        """Block the master's signals from now on: the master unblocks and handles them.
 
-        Raises Interrupted if there was a signal before.
+        Raises Interrupted if a signal was recorded before.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
         self.check()
 
-    def _note(self, number: int, _frame: object) -> None:
+    def _record(self, number: int, _frame: object) -> None:
         self.number = number
-        self._give_back()
+        self._restore()
 
-    def _give_back(self) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        self._before.clear()
+    def _restore(self) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        self._previous.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 
@@ -12,22 +11,6 @@ _OWN_LINE = (b'{"timestamp":"', b"timestamp=")
 """How the logger's lines begin. A partial line that begins otherwise is not removed."""
 
 STANDARD_ERROR = 2
-
-NO_STANDARD_ERROR = "log.file is null, but a daemon has no terminal: set log.file or use tetrad run"
-"""Why a daemon, other than `tetrad run`, cannot log to standard error."""
-
-
-def check_openable(path: str | None, pidfile: str) -> None:
-    """Open a log file and close it again. Raises OSError, also if it is the pidfile by a link.
-
-    Never called by the master: closing the pidfile would release its lock.
-    """
-    if path is None:
-        return
-    fd, status = _open(path)
-    os.close(fd)
-    if os.path.exists(pidfile) and os.path.samestat(status, os.stat(pidfile)):
-        raise FileExistsError(errno.EEXIST, "is the same file as daemon.pidfile", path)
 
 
 class LogFile:

@@ -1,8 +1,8 @@
-"""The programs that tetrad is made of, as command lines to exec.
+"""Command lines that execute a module of tetrad as a program: master, logger and helpers.
 
-Each is a module with a `main`. They run isolated from the environment and without site-packages'
-start-up files (a stray `.pth` can import `threading`, which halves the rate of forking); what this
-process can import, they can.
+The program runs isolated from the environment and without site-packages' start-up files: a stray
+`.pth` file can import `threading`, which halves the rate of forks. It can import what this process
+can import.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _COVERAGE = {"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command line that runs `tetrad.MODULE` with `arguments`."""
-    code = f"import sys; sys.path[:] = {_path()!r}; from tetrad.{module} import main; main()"
+    """Return the command line that calls `main` of `tetrad.MODULE`, with `arguments`."""
+    code = f"import sys; sys.path[:] = {_import_path()!r}; from tetrad.{module} import main; main()"
     return [sys.executable, *_flags(), "-c", code, *arguments]
 
 
 def _flags() -> list[str]:
-    # Coverage is measured by a start-up file.
+    # Coverage starts by a start-up file.
     return [] if _COVERAGE & os.environ.keys() else ["-I", "-S"]
 
 
-def _path() -> list[str]:
-    """Return where to import from, the standard library first: the master imports little else."""
+def _import_path() -> list[str]:
+    """Return the directories to import from, with the standard library, the most used, first."""
     own = os.path.dirname(os.path.abspath(tetrad.__path__[0]))
     folders = [os.path.abspath(folder) for folder in sys.path if folder]
     libraries = [folder for folder in folders if folder.startswith(sys.base_prefix + os.sep)]

@@ -1,7 +1,7 @@
-"""The rehearsal of an upgrade: the new version begins on stand-ins for what the daemon has.
+"""The checks of the upgrade trial: the new version starts, with stand-ins for the descriptors.
 
-It reads the file, makes the plan, imports the programs, builds a master from plan and state and
-serves sessions. It changes nothing: the daemon's handlers are left alone, and nothing is logged.
+It reads the configuration, imports all programs, builds a master from the saved state and serves
+sessions. It changes nothing, signals no handler of the daemon and logs nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tetrad import __version__
 from tetrad.helpers import config_reader
 from tetrad.ipc import fds, saved_state
-from tetrad.launch.fd_layout import put_into_place
+from tetrad.launch.fd_layout import move_fds
 from tetrad.logger import process
 from tetrad.master.process import Master
 from tetrad.master.reload import restart_problems
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from tetrad.ipc.saved_state import State
 
 PROGRAMS = (process,)
-"""What the new master will start and does not import: it is here to be imported."""
+"""What the new master will execute but not import; imported here to find import errors."""
 
 
-def rehearse(state: State, run_mode: str, config_path: str | None) -> dict[str, Any]:
-    """Return what to execute and the plan to do it with; or `errors`.
+def run(state: State, run_mode: str, config_path: str | None) -> dict[str, Any]:
+    """Return the `command` to execute and the `config` for it, or `errors`.
 
-    `is_file_bad`: whether it is the configuration that they are about.
+    `is_file_bad` tells whether the errors are about the configuration.
     """
     try:
         saved_state.check_format(state, __version__)
@@ -45,30 +45,30 @@ def rehearse(state: State, run_mode: str, config_path: str | None) -> dict[str, 
     if problems:
         return {"errors": problems, "is_file_bad": True}
     config = marshal.dumps(answer["config"])
-    _stand_in(state)
+    _open_stand_ins(state)
     Master(answer["config"], state).prepare()
     return {"command": exec_commands.command("master.process"), "config": config}
 
 
 def _problems(config: RuntimeConfig, state: State) -> list[str]:
-    """Return what of the file cannot be applied to the daemon that runs."""
+    """Return what an upgrade cannot change of the running daemon."""
     problems = restart_problems(state["restart_only"], state["settings"], config["settings"])
     if saved_state.pair_listeners(config, state) is None:
         problems.append(
-            "listen: an upgrade changes no listeners: put them back, upgrade, then change them "
-            "and reload"
+            "listen: an upgrade cannot change listeners: restore them, run tetrad upgrade, then "
+            "change them and run tetrad reload"
         )
     return problems
 
 
-def _stand_in(state: State) -> None:
-    """Put something of the same kind at each descriptor of the master's."""
+def _open_stand_ins(state: State) -> None:
+    """Open something of the same kind at the number of each descriptor of the master."""
     numbers = range(fds.EVENTS_WRITE, fds.FIRST_LISTENER)
-    places = {place: os.open(os.devnull, os.O_RDWR) for place in numbers}
+    targets = {number: os.open(os.devnull, os.O_RDWR) for number in numbers}
     kinds = {fds.CONTROL: "unix"}
     kinds |= {listener["fd"]: listener["family"] for listener in state["acceptor"]["listeners"]}
-    for place, family in kinds.items():
-        places[place] = socket.socket(FAMILIES[family]).detach()
-    places[fds.NOTICES_READ] = os.pipe()[0]
-    places[fds.LOG_COUNTERS] = os.memfd_create("tally")
-    put_into_place(places)
+    for number, family in kinds.items():
+        targets[number] = socket.socket(FAMILIES[family]).detach()
+    targets[fds.NOTICES_READ] = os.pipe()[0]
+    targets[fds.LOG_COUNTERS] = os.memfd_create("log_counters")
+    move_fds(targets)
