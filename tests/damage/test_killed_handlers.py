@@ -91,13 +91,13 @@ def test_a_handler_killed_during_a_session_is_lost_once(
         until(lambda: trace.has_ended, "the end of a session")
         # The last call is the regular exit.
         points = select_points(trace.points()[:-1], count)
-    deaths = 0
+    kills = 0
     for point in points:
-        deaths += kill_the_handler(served, point)
-        assert_losses(served, deaths, bystander)
+        kills += kill_the_handler(served, point)
+        assert_losses(served, kills, bystander)
     assert_one_client_left(served)
-    figure(f"{deaths} deaths")
-    assert deaths >= required_kills(len(points))
+    figure(f"{kills} kills")
+    assert kills >= required_kills(len(points))
 
 
 def connect_until_killed(daemon: Daemon, bystander: Client, trace: Trace) -> None:
@@ -115,7 +115,7 @@ def connect_until_killed(daemon: Daemon, bystander: Client, trace: Trace) -> Non
         )
         return trace.was_killed
 
-    until(is_killed, "a death")
+    until(is_killed, "a kill")
 
 
 @needs_strace
@@ -130,12 +130,12 @@ def test_a_new_handler_killed_before_its_session_is_lost_once(
         handler = served.wait_for("client.disconnected")["pid"]
         master_calls = {point.call for point in trace.points(served.pid)} | {"write", "exit_group"}
         calls = {point.call for point in trace.points(handler)} - master_calls
-    for deaths, call in enumerate(sorted(calls), 1):
+    for kills, call in enumerate(sorted(calls), 1):
         with attached(served.pid, call, "signal=KILL:when=1", follow=True) as trace:
             connect_until_killed(served, bystander, trace)
-        assert_losses(served, deaths, bystander)
+        assert_losses(served, kills, bystander)
     assert_one_client_left(served)
-    figure(f"{len(calls)} deaths")
+    figure(f"{len(calls)} kills")
 
 
 def kill_a_handler_during_a_stop(daemon: Daemon, point: Point) -> float | None:
@@ -158,7 +158,7 @@ def test_a_handler_killed_during_a_stop_does_not_delay_it(
         stop_and_wait(model)
         points = select_points(trace.points(), count)
     seconds = kill_at_points(prepared, kill_a_handler_during_a_stop, points)
-    figure(f"{len(seconds)} deaths, all other processes gone after {max(seconds):.2f} s at most")
+    figure(f"{len(seconds)} kills, all other processes gone after {max(seconds):.2f} s at most")
     assert max(seconds) <= GONE_SECONDS
 
 
@@ -180,7 +180,7 @@ def test_the_slot_of_a_killed_handler_is_free_at_once(
     served = daemon(limits={"clients": 2})
     bystander, client = served.served(), served.served()
     seconds = []
-    for deaths in range(1, 6):
+    for kills in range(1, 6):
         assert admitted_client(served) is None
         handler = handler_of(served, client)
         began = time.monotonic()
@@ -189,7 +189,7 @@ def test_the_slot_of_a_killed_handler_is_free_at_once(
         seconds.append(time.monotonic() - began)
         assert next_one is not None
         client = next_one
-        assert_losses(served, deaths, bystander)
+        assert_losses(served, kills, bystander)
     client.quit()
     assert_one_client_left(served)
     middle = statistics.median(seconds)

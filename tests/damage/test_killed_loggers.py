@@ -72,7 +72,7 @@ def test_a_killed_logger_is_replaced(
         log_something(model, bystander, trace)
         stop_and_wait(model)
         points = select_points(trace.points(), count)
-    figure(f"{len(kill_at_points(prepared, kill_the_logger, points))} deaths")
+    figure(f"{len(kill_at_points(prepared, kill_the_logger, points))} kills")
 
 
 def kill_the_next_logger(daemon: Daemon, point: Point) -> float | None:
@@ -104,4 +104,4 @@ def test_a_logger_killed_during_its_start_is_replaced(
         master_calls = {point.call for point in trace.points(model.pid)}
         points = [point for point in trace.points(model.logger) if point.call not in master_calls]
     seconds = kill_at_points(prepared, kill_the_next_logger, select_points(points, count))
-    figure(f"{len(seconds)} deaths")
+    figure(f"{len(seconds)} kills")

@@ -67,7 +67,7 @@ def test_all_processes_end_after_the_master_is_killed(
         exercise_and_stop(model, bystander)
         points = select_points(trace.points(), count)
     seconds = kill_at_points(prepared, kill_the_master, points)
-    figure(f"{len(seconds)} deaths, all other processes gone after {max(seconds):.2f} s at most")
+    figure(f"{len(seconds)} kills, all other processes gone after {max(seconds):.2f} s at most")
     assert max(seconds) <= GONE_SECONDS
 
 
@@ -114,7 +114,7 @@ def test_the_next_start_works_after_a_start_is_killed(
     leave_a_killed_master(model)
     points, _ = start_under_strace(model, WITHOUT_IMPORTS)
     seconds = kill_at_points(prepared, kill_while_it_starts, select_points(points, count))
-    figure(f"{len(seconds)} deaths, all other processes gone after {max(seconds):.2f} s at most")
+    figure(f"{len(seconds)} kills, all other processes gone after {max(seconds):.2f} s at most")
     assert max(seconds) <= GONE_SECONDS
 
 
