@@ -55,19 +55,6 @@ def test_the_session_runs_as_printed() -> None:
 
 
 @needs_namespaces
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl: not installed")
-def test_the_tls_recipe_runs_as_printed() -> None:
-    """The commands make certificates that OpenSSL accepts, and whose subject matches."""
-    text = pages.section(OPERATING, "## TLS with openssl")
-    with pages.OrdinaryUser() as user:
-        for block in pages.blocks_of(text, "sh"):
-            user.run(block.text)
-        user.run("openssl verify -x509_strict -CAfile ca.pem server.pem monitor.pem")
-        user.follow(pages.blocks_of(text))
-        user.run("grep -q 'CN=monitor,O=Example' .local/state/tetrad/tetrad.log")
-
-
-@needs_namespaces
 def test_alerts_name_metrics_that_exist() -> None:
     """Every metric in the table of alerts is in the output of a running daemon."""
     wanted = set(re.findall(r"`(tetrad_[a-z_]+)", pages.section(OPERATING, "## Alerts")))
@@ -96,7 +83,7 @@ def test_haproxy_accepts_the_minimal_configuration(tmp_path: pathlib.Path) -> No
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize("page", [README, OPERATING, BALANCER], ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", [README, BALANCER], ids=lambda page: page.parent.name)
 def test_every_configuration_is_valid(tmp_path: pathlib.Path, page: pathlib.Path) -> None:
     """Each YAML block loads without a problem."""
     found = pages.blocks(page, "yaml")

@@ -180,7 +180,7 @@ def descriptors_by_role(served: Daemon, pid: int) -> dict[int, str]:
         served.pidfile: "pidfile",
         served.log_file: "log file",
         of_master[fds.EVENTS_WRITE]: "event pipe",
-        of_master[fds.NOTICES_WRITE]: "exit notices",
+        of_master[fds.NOTICES_WRITE]: "notice pipe",
         of_master[fds.SHUTDOWN_READ]: "shutdown pipe",
         of_master[fds.CONTROL]: "control socket",
         of_master[fds.FIRST_LISTENER]: "listener",

@@ -1,4 +1,4 @@
-"""The commands for a service in README.md and etc/README.md, run as printed under systemd."""
+"""The commands for a service in README.md, run as printed under systemd."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pages
-from pages import PROJECT, README
+from pages import README
 
 from .container import PREFIX
 from .service import CONFIGURATION, Service
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from .container import Container
 
-OPERATING = PROJECT / "etc" / "README.md"
-INSTANCE = "/etc/tetrad/blue.yaml"
-TEMPLATE = "/etc/systemd/system/tetrad@.service"
-
 
 @pytest.fixture
 def machine(container: Container) -> Iterator[Container]:
@@ -29,10 +25,9 @@ def machine(container: Container) -> Iterator[Container]:
     container.do(*container.tetrad_command("uninstall"))
     container.do("rm", "-f", CONFIGURATION)
     yield container
-    container.run("systemctl", "disable", "--now", "tetrad", "tetrad@blue")
-    container.do("rm", "-f", CONFIGURATION, INSTANCE, TEMPLATE)
+    container.run("systemctl", "disable", "--now", "tetrad")
+    container.do("rm", "-f", CONFIGURATION)
     container.do(*container.tetrad_command("install"))
-    container.do("systemctl", "daemon-reload")
 
 
 def test_the_service_of_the_readme(machine: Container) -> None:
@@ -50,18 +45,3 @@ def test_the_service_of_the_readme(machine: Container) -> None:
     for step in pages.steps(console.text, "# "):
         found = machine.do("sh", "-euc", step.command)
         assert pages.normalised(found) == pages.normalised(step.output)
-
-
-def test_a_second_instance(machine: Container) -> None:
-    """The template unit serves from a file of its own, beside the first instance."""
-    text = pages.section(OPERATING, "## Several instances")
-    (file,) = pages.blocks_of(text, "yaml")
-    (commands,) = pages.blocks_of(text, "sh")
-    machine.do(*machine.tetrad_command("install"))
-    machine.do("systemctl", "start", "tetrad")
-    machine.write(INSTANCE, file.text)
-    machine.do("sh", "-euc", commands.text)
-    assert Service(machine).serves(65010)
-    machine.do("systemctl", "reload", "tetrad@blue")
-    machine.do("systemctl", "stop", "tetrad")
-    assert Service(machine).serves(65010)
