@@ -1,4 +1,4 @@
-"""README.md does what it says: its code blocks run as printed, and its tables match the program."""
+"""README.md: its code blocks run as printed, and its tables match the program."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_configuration_is_valid(tmp_path: pathlib.Path, page: pathlib.Path
 
 
 def test_the_configuration_has_twelve_lines() -> None:
-    """The example stays as short as its text says, without the line that names the file."""
+    """The example has twelve lines, not counting the one that names the file."""
     (block,) = pages.blocks(README, "yaml")
     assert len(block.text.splitlines()) == 1 + 12
 
