@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+GZIP_HEADER = gzip.compress(b"", mtime=0)[:10]
+
 START = 1795349914
 """The time of line 0, in seconds since 1970."""
 
@@ -339,18 +341,7 @@ def test_a_file_that_is_being_compressed_is_read_once(path: str) -> None:
     assert shown(path, 100) == [line(1), line(2), line(3)]
 
 
-GZIP_HEADER = gzip.compress(b"", mtime=0)[:10]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"not compressed",
-        gzip.compress(b"", mtime=0)[:10],
-        gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9,
-    ],
-)
+@pytest.mark.parametrize("data", [b"", b"not compressed", GZIP_HEADER, GZIP_HEADER + b"\xff" * 9])
 def test_a_damaged_file_does_not_hide_the_others(path: str, data: bytes) -> None:
     """A file that cannot be decompressed is ignored."""
     write(path, line(2))

@@ -76,10 +76,8 @@ def _ask_daemon(result: ConfigResult, address: Address) -> AdmissionReport:
 def _access_text(result: ConfigResult, rule: AccessRule | None, *, allowed: bool) -> str:
     """Return how the access lists of the file decide, and where the rule is."""
     if rule is not None:
-        kind = (
-            ipaddress.IPv4Network if rule["bits"] == ipaddress.IPV4LENGTH else ipaddress.IPv6Network
-        )
-        network = kind((rule["network"], rule["prefix"]))
+        kinds = {32: ipaddress.IPv4Network, 128: ipaddress.IPv6Network}
+        network = kinds[rule["bits"]]((rule["network"], rule["prefix"]))
         word = "allowed" if allowed else "denied"
         return f"access: {word} by {network} ({_location(result, rule['name'])})"
     if allowed:
