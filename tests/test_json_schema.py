@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
+from tetrad.cli.check import check
 from tetrad.cli.parser import parser
 from tetrad.config import json_schema, yaml_reader, yaml_writer
 from tetrad.config import types as config_types
@@ -60,7 +61,7 @@ def test_the_schema_has_the_defaults_of_root(monkeypatch: pytest.MonkeyPatch) ->
 def test_check_prints_the_schema_that_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     """The file in etc/ is what `tetrad check --schema` prints; it needs no configuration."""
     options = parser().parse_args(["check", "--schema", "-c", "/nowhere"])
-    assert options.command(options) == 0
+    assert check(options) == 0
     assert capsys.readouterr().out == FILE.read_text("utf-8"), (
         f"{FILE.name} is out of date: tetrad check --schema >etc/{FILE.name}"
     )

@@ -294,7 +294,7 @@ def test_a_restart_that_cannot_start_stops_nothing(
     assert words.format(folder=served.folder) in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
     served.stop()
-    assert_fails(served, 1, ran.err.removeprefix("tetrad: nothing is stopped; "))
+    assert_fails(served, 1, ran.err.partition("; ")[2])
 
 
 def test_all_that_prevents_a_start_is_told_at_once(prepared: MakeDaemon) -> None:

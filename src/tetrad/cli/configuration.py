@@ -66,7 +66,6 @@ def running_pid(result: ConfigResult) -> int | None:
     path = result.config.daemon.pidfile
     try:
         return pidfile.read_state(path).pid
-    except PermissionError:
-        raise CommandError(f"{path}: permission denied", PERMISSION) from None
     except OSError as error:
-        raise CommandError(f"{path}: {reason_of(error)}", FAILURE) from None
+        status = PERMISSION if isinstance(error, PermissionError) else FAILURE
+        raise CommandError(f"daemon.pidfile: {path}: {reason_of(error)}", status) from None

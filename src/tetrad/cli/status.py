@@ -52,7 +52,7 @@ def status(options: argparse.Namespace) -> int:
     try:
         holder = pidfile.read_state(path)
     except OSError as error:
-        reason = f"{path}: {reason_of(error)}"
+        reason = f"daemon.pidfile: {path}: {reason_of(error)}"
         _print_absent(options.format, "unknown", reason)
         raise CommandError(reason, STATUS_UNKNOWN) from None
     if holder.pid is None:
