@@ -62,5 +62,5 @@ def test_a_reload_cannot_change_systemds_sockets(activated: Service) -> None:
     activated.do("start", "tetrad")
     activated.configure(listen=[{"port": 65000}, {"port": 65001}])
     assert activated.systemctl("reload", "tetrad").status != 0
-    activated.wait_for_status_text("change tetrad.socket, too")
+    activated.wait_for_status_text("change tetrad.socket too")
     assert activated.serves()
