@@ -408,3 +408,12 @@ def test_a_returning_source_is_remembered_longer(monkeypatch: pytest.MonkeyPatch
     assert all(rates.consume(source, 0.0) for source in (ALICE, BOB, ALICE, CAROL, dave))
     assert not rates.consume(ALICE, 0.0)
     assert [rates.consume(BOB, 0.0) for _ in range(3)] == [True, True, False]
+
+
+def test_a_stopped_admission_refuses_every_client() -> None:
+    """The reason is `stopping`, whatever the access lists and limits allow."""
+    decides = Admission(limits(), [])
+    assert decides.refusal_reason(ALICE, 0.0) is None
+    decides.stop()
+    assert decides.refusal_reason(ALICE, 0.0) == "stopping"
+    assert decides.refusal_reason(None, 0.0) == "stopping"
