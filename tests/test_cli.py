@@ -330,7 +330,8 @@ def test_a_file_without_read_permission_is_4(prepared: MakeDaemon, nobodys_folde
     asked = prepared(folder=nobodys_folder)
     os.chmod(asked.file, 0)
     ran = asked.tetrad("start", **NOBODY)
-    assert (ran.status, ran.err) == (4, f"tetrad: {asked.file}: permission denied\n")
+    message = f"tetrad: {asked.file}: permission denied; user nobody needs read access\n"
+    assert (ran.status, ran.err) == (4, message)
 
 
 def test_the_daemon_of_another_user_needs_permission(

@@ -367,7 +367,9 @@ def test_the_echo_service_has_no_terminator(prepared: MakeDaemon) -> None:
     made = prepared(listen=[{"port": 0, "service": "echo", "reply_terminator": "\n"}])
     ran = made.tetrad("check")
     assert ran.status == 78
-    assert re.search(r":\d+:\d+: listen\[0\].reply_terminator: the echo service only sends", ran.err)
+    assert re.search(
+        r":\d+:\d+: listen\[0\].reply_terminator: the echo service only sends", ran.err
+    )
 
 
 @pytest.mark.parametrize("terminator", ["", "\n", "\r\n"])

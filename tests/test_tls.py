@@ -741,7 +741,10 @@ def test_mistakes_in_tls_keys_are_reported(prepared: MakeDaemon) -> None:
     ran = prepared(listen=listen).tetrad("check")
     assert ran.status == 78
     assert "listen[0].tls.certificate: this key is required" in ran.err
-    assert "listen[1].tls.subjects: needs client_ca: without it, clients send no certificate" in ran.err
+    assert (
+        "listen[1].tls.subjects: needs client_ca: without it, clients send no certificate"
+        in ran.err
+    )
     assert "listen[2].tls.minimum_version: expected 1.2 or 1.3" in ran.err
 
 

@@ -308,10 +308,10 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
             ("ipc/saved_state.py", "FORMAT = 3", "FORMAT = 4"),
             "cannot take over from version",
         ),
-        (("__init__.py", '"""tetrad', "tetrad"), "trying the new version failed"),
+        (("__init__.py", '"""tetrad', "tetrad"), "the upgrade trial failed"),
         (
             ("helpers/upgrade_trial.py", "signal.alarm(", "os._exit("),
-            "trying the new version failed",
+            "the upgrade trial failed",
         ),
         (
             ("helpers/upgrade_checks.py", '"config": config', '"confit": config'),
@@ -355,7 +355,7 @@ def test_a_version_that_hangs_is_given_up(upgradable: Upgradable) -> None:
     served, installed = upgradable(IMPATIENT)
     served.wait_for("server.listening")
     installed.publish(HANGING)
-    assert_fails(served, 1, "trying the new version took longer than")
+    assert_fails(served, 1, "the upgrade trial took longer than")
     until(lambda: not probe_of(served), "the end of the program")
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tetrad.handler.wait import NEVER, ClientWait, SessionEnded
+from tetrad.handler.wait import ClientWait, SessionEnded
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
+from tetrad.system.timers import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

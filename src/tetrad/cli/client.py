@@ -12,7 +12,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Self
 
-from tetrad.cli.exit_status import FAILURE, OK, CommandError
+from tetrad.cli.exit_status import FAILURE, OK, USAGE, CommandError
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class ClientError(Exception):
 def client(options: argparse.Namespace) -> int:
     """Connect to a daemon and send it words."""
     tls = options.tls or options.ca or options.cert or options.insecure
+    if options.key and not options.cert:
+        raise CommandError("--key needs --cert, the certificate of the key", USAGE)
     try:
         context = _tls_context(options) if tls else None
         with Connection(options.host, options.port, options.timeout, context) as connection:
@@ -222,4 +224,8 @@ def _reason(error: OSError) -> str:
 
     from tetrad.tls.errors import describe
 
-    return describe(error, "server") if isinstance(error, ssl.SSLError) else reason_of(error)
+    if isinstance(error, ssl.SSLError):
+        return describe(error, "server")
+    if isinstance(error, TimeoutError) and "handshake" in str(error):
+        return "TLS handshake timeout; the listener may not have TLS"
+    return reason_of(error)

@@ -12,7 +12,7 @@ from tetrad.config.diagnostics import ConfigError
 from tetrad.config.types import Path
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
-from tetrad.launch import pidfile
+from tetrad.launch import pidfile, privileges
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def load(options: argparse.Namespace) -> ConfigResult:
     try:
         return yaml_reader.load(file)
     except PermissionError:
-        raise CommandError(f"{file}: permission denied", PERMISSION) from None
+        hint = f"user {privileges.user_name()} needs read access"
+        raise CommandError(f"{file}: permission denied; {hint}", PERMISSION) from None
     except OSError as error:
         raise CommandError(f"{file}: {reason_of(error)}", BAD_CONFIGURATION) from None
 

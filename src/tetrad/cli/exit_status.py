@@ -23,7 +23,7 @@ def of_signal(number: int) -> int:
     return 128 + number
 
 
-HUNG_UP, INTERRUPTED, TERMINATED = map(of_signal, (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+INTERRUPTED = of_signal(signal.SIGINT)
 
 
 class CommandError(Exception):

@@ -88,8 +88,13 @@ def _access_text(result: ConfigResult, rule: AccessRule | None, *, allowed: bool
 def _access_of_daemon(report: AdmissionReport) -> Finding:
     """Return how the access lists of the daemon decide, which are not those of the file."""
     word = "allowed" if report.access else "denied"
-    rule = "" if report.rule is UNSET else f", by {report.rule}" if report.rule else ", by no rule"
-    return Finding(report.access, f"access: {word} by the running daemon{rule}")
+    if report.rule is UNSET:
+        text = f"{word} by the running daemon"
+    elif report.rule is None:
+        text = f"{word}, no rule of the running daemon matches"
+    else:
+        text = f"{word} by {report.rule} of the running daemon"
+    return Finding(report.access, f"access: {text}")
 
 
 def _limits(result: ConfigResult, report: AdmissionReport) -> Iterator[Finding]:

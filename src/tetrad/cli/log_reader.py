@@ -1,7 +1,7 @@
 """Reads the log backwards, through rotated files, and follows it. Prints nothing.
 
 Files are read from their end, the current one first, and only as far back as needed. Lines are
-bytes; lines that are no events of ours pass unchanged.
+bytes; lines that are no events of tetrad pass unchanged.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read(path: str, wanted: LogFilter, count: int | None, *, following: bool) ->
 
 
 def parse(line: bytes) -> Event | None:
-    """Return the event of a line, or None if it is not one of ours."""
+    """Return the event of a line, or None if it is no event of tetrad."""
     try:
         fields = json.loads(line)
         moment = datetime.fromisoformat(fields["timestamp"]).astimezone()

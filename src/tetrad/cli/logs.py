@@ -1,4 +1,4 @@
-"""`tetrad logs`: print lines of the log, those with an event of ours in a readable form."""
+"""`tetrad logs`: print lines of the log, those with an event of tetrad in a readable form."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def logs(options: argparse.Namespace) -> int:
 def render(line: bytes, *, terminal: bool, colour: bool) -> bytes:
     """Return a line in a readable form: local time, level, event, connection, client, fields.
 
-    A line that is no event of ours is returned unchanged, or escaped for a terminal.
+    A line that is no event of tetrad is returned unchanged, or escaped for a terminal.
     """
     event = parse(line)
     if event is None:

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser; the name of the command is the attribute `command` of its result."""
     top = argparse.ArgumentParser(
         prog="tetrad",
-        description="A TCP daemon that forks one process per client and replies to"
+        description="A TCP daemon that forks one process per client and answers to"
         " four-byte commands.",
         parents=[_common_options(default=None)],
     )
@@ -118,10 +118,14 @@ def _add_client(client: argparse.ArgumentParser) -> None:
     )
     client.add_argument("--tls", action="store_true", help="use TLS and verify the server")
     client.add_argument(
-        "--ca", metavar="FILE", help="CA bundle, in PEM (default: the CAs of this system)"
+        "--ca",
+        metavar="FILE",
+        help="CA bundle, in PEM; implies --tls (default: the CAs of this system)",
     )
     client.add_argument(
-        "--cert", metavar="FILE", help="client certificate, in PEM, with intermediate certificates"
+        "--cert",
+        metavar="FILE",
+        help="client certificate and intermediate ones, in PEM; implies --tls",
     )
     client.add_argument(
         "--key", metavar="FILE", help="private key of --cert (default: in the same file)"
@@ -134,10 +138,13 @@ def _add_client(client: argparse.ArgumentParser) -> None:
         type=_duration,
         metavar="SPAN",
         default="2s",
-        help="how long to wait for a reply, e.g. 500ms or 1m (default: %(default)s)",
+        help="how long to wait for an answer, e.g. 500ms or 1m (default: %(default)s)",
     )
     client.add_argument(
-        "words", nargs="*", metavar="WORD", help="commands to send (default: ask for them)"
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="commands to send (default: read them from standard input)",
     )
 
 
@@ -197,9 +204,10 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _duration(text: str) -> float:
+    from tetrad.config import yaml_scalars
     from tetrad.config.types import Duration
 
     try:
-        return float(Duration.parse(text))
+        return float(Duration.parse(yaml_scalars.read(text)))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -127,7 +127,9 @@ def _stop(result: ConfigResult) -> str:
     try:
         has_exited = control_client.terminate(pid, seconds)
     except PermissionError:
-        raise CommandError(f"no permission to stop pid {pid}", PERMISSION) from None
+        raise CommandError(
+            f"pid {pid}: permission denied; only root and the daemon's user may stop it", PERMISSION
+        ) from None
     if not has_exited:
         raise CommandError(
             f"pid {pid} still runs after {seconds:.0f} s; kill -QUIT {pid} stops it at once",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Clock(Section, frozen=True):
-    """A command that replies with the time."""
+    """A command that answers with the time."""
 
     clock: Annotated[ClockFormat, Meta(description="the format, as in strftime(3)")]
     timezone: Annotated[Timezone, Meta(description="local, UTC or a name such as Asia/Seoul")] = (
@@ -33,26 +33,26 @@ class Clock(Section, frozen=True):
 
 
 class Close(Section, frozen=True):
-    """A command that replies with a fixed text and closes the connection."""
+    """A command that answers with a fixed text and closes the connection."""
 
     close: Annotated[Text, Meta(description="the text")]
 
 
 class FixedText(Section, frozen=True):
-    """A command that replies with a fixed text."""
+    """A command that answers with a fixed text."""
 
     text: Annotated[Text, Meta(description="the text")]
 
 
 Timeout = Annotated[Duration, Meta(description="time after which it is killed")]
-MaxOutput = Annotated[Size, Meta(description="maximum size of the reply; the rest is cut off")]
+MaxOutput = Annotated[Size, Meta(description="maximum size of the answer; the rest is cut off")]
 OnError = Annotated[
-    Text | None, Meta(description="reply when it fails or takes too long; null: no reply")
+    Text | None, Meta(description="answer when it fails or takes too long; null: no answer")
 ]
 
 
 class Run(Section, frozen=True):
-    """A command that replies with the standard output of a program."""
+    """A command that answers with the standard output of a program."""
 
     run: Annotated[
         list[Argument],
@@ -84,7 +84,7 @@ class Run(Section, frozen=True):
 
 
 class Call(Section, frozen=True):
-    """A command that replies with the return value of a Python function."""
+    """A command that answers with the return value of a Python function."""
 
     call: Annotated[Function, Meta(description="the function, as package.module:function")]
     timeout: Timeout = Duration(10)

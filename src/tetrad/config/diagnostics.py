@@ -33,7 +33,7 @@ def describe(error: msgspec.ValidationError, value: object, text: str, kind: Any
         expected = " or ".join((", ".join(choices[:-1]), choices[-1]))
         return f"expected {expected}, got {show(value)}{did_you_mean(str(value), choices)}"
     message = str(error)
-    if message.startswith("Expected"):  # a message of msgspec, not of a `parse` of ours
+    if message.startswith("Expected"):  # a message of msgspec, not of a `parse` method
         message = message.replace("`", "").partition(", got ")[0].replace(" | null", " or null")
         for name, ours in _TYPE_NAMES.items():
             message = message.replace(name, ours)

@@ -90,13 +90,13 @@ class Listener(Section, frozen=True):
     ] = None
     service: Annotated[
         Literal["command", "echo"],
-        Meta(description="command replies to commands, echo sends back what it receives"),
+        Meta(description="command answers to commands, echo sends back what it receives"),
     ] = "command"
     backlog: Annotated[
         Backlog, Meta(description="maximum number of connections that wait to be accepted")
     ] = 1024
     reply_terminator: Annotated[
-        Terminator, Meta(description='appended to each reply to a command, e.g. "\\r\\n"')
+        Terminator, Meta(description='appended to each answer to a command, e.g. "\\r\\n"')
     ] = Terminator("")
     proxy: Annotated[
         Proxy | None,
@@ -217,7 +217,7 @@ class Session(Section, frozen=True):
         None
     )
     send_timeout: Annotated[
-        Duration | None, Meta(description="for a client that does not read its replies")
+        Duration | None, Meta(description="for a client that does not read its answers")
     ] = Duration(10)
 
 

@@ -3,7 +3,7 @@
 Most clients have their command ready and disconnect with the answer. Every page of memory that a
 new handler touches has to be copied for it, and that is most of the cost of a session. So this is
 one function, which creates nothing that it may not need. Its reads block, but only briefly
-(`tetrad.system.sockets.READ_SECONDS`). A client that takes longer is waited for in
+(`tetrad.system.sockets.RECV_TIMEOUT_SECONDS`). A client that takes longer is waited for in
 `tetrad.handler.idle_wait`. A client that then sends more, or anything but one command at a time,
 goes to the slow path, which creates a `tetrad.handler.session`.
 """

@@ -11,13 +11,11 @@ import os
 import select
 import time
 
-from tetrad.system.timers import LONGEST_WAIT_SECONDS
+from tetrad.system.timers import LONGEST_WAIT_SECONDS, NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.ipc.shutdown_pipe import ShutdownPipe
-
-NEVER = float("inf")
 
 _STOPPING = "stopping"
 

@@ -53,7 +53,7 @@ def run(state: State, run_mode: str, config_path: str | None) -> dict[str, Any]:
 def _problems(config: RuntimeConfig, state: State) -> list[str]:
     """Return what an upgrade cannot change of the running daemon."""
     problems = restart_problems(state["restart_only"], state["settings"], config["settings"])
-    if saved_state.pair_listeners(config, state) is None:
+    if saved_state.match_listeners(config, state) is None:
         problems.append(
             "listen: an upgrade cannot change listeners: restore them, run tetrad upgrade, then "
             "change them and run tetrad reload"

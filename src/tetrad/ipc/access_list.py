@@ -1,6 +1,6 @@
 """Access lists: which rule allows or denies a client's address. No I/O.
 
-Used by the master, and by `tetrad explain` if no daemon runs.
+Used by the master, and by `tetrad explain`.
 """
 
 from __future__ import annotations

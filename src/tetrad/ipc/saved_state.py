@@ -105,7 +105,7 @@ def keep_process_settings(config: RuntimeConfig, state: State) -> None:
     config["inherited"] = state["inherited"]
 
 
-def pair_listeners(
+def match_listeners(
     config: RuntimeConfig, state: State
 ) -> list[tuple[ListenerConfig, ListenerState]] | None:
     """Return each listener of a configuration with its state; None unless the sets are equal."""

@@ -61,11 +61,11 @@ class Launcher:
         foreground: bool,
     ) -> None:
         self.certificates = certificates
-        self._settings = loaded.config
+        self._config = loaded.config
         self._foreground = foreground
         # Before anything forks: the variables are addressed to this very process.
         self._activation = socket_activation.pop_environment(os.environ, os.getpid())
-        self._config: RuntimeConfig = runtime_config.build(
+        self._runtime_config: RuntimeConfig = runtime_config.build(
             loaded,
             config_path,
             foreground=foreground,
@@ -81,15 +81,15 @@ class Launcher:
     @property
     def listening(self) -> list[tuple[str, str]]:
         """The names, with real ports, and services of the listeners that are bound."""
-        pairs = zip(self._config["listeners"], self._listeners, strict=True)
+        pairs = zip(self._runtime_config["listeners"], self._listeners, strict=True)
         return [
             (sockets.bound_name(config["name"], one), config["service"]) for config, one in pairs
         ]
 
     def problems(self) -> list[Problem]:
         """Return what is known to prevent a start. Nothing is changed."""
-        found = preflight.problems(self._settings, bind=not self._activation.sockets)
-        return found + preflight.log_problems(self._config, foreground=self._foreground)
+        found = preflight.problems(self._config, bind=not self._activation.sockets)
+        return found + preflight.log_problems(self._runtime_config, foreground=self._foreground)
 
     def start(self) -> dict[str, Any]:
         """Start a daemon and wait until it accepts clients; return its `pid` and `listening`.
@@ -129,7 +129,7 @@ class Launcher:
         try:
             self._signals.check()
         except Interrupted:
-            seconds = self._settings.daemon.stop_timeout + CANCEL_MARGIN_SECONDS
+            seconds = self._config.daemon.stop_timeout + CANCEL_MARGIN_SECONDS
             if not control_client.terminate(outcome["pid"], seconds):
                 text = f"interrupted, but pid {outcome['pid']} still runs after {seconds:.0f} s"
                 raise StartError(Problem(f"{text}; stop it with tetrad stop")) from None
@@ -139,10 +139,10 @@ class Launcher:
     @contextlib.contextmanager
     def _resources(self) -> Iterator[None]:
         """Create what the master inherits; remove all of it if the block raises an exception."""
-        path = self._config["pidfile"]
+        path = self._runtime_config["pidfile"]
         problems: list[Problem] = []
         try:
-            self._identity = privileges.target_identity(self._settings.daemon)
+            self._identity = privileges.target_identity(self._config.daemon)
             self._create_directories()
             problems = self.problems()
             with pidfile.start_lock(path) as self._pidfile:
@@ -168,9 +168,9 @@ class Launcher:
     def _create_directories(self) -> None:
         """Create the directories of default paths; others are the operator's to create."""
         defaults = {
-            self._config["pidfile"]: paths.pidfile(),
-            self._config["control"]: paths.control(),
-            self._config["log"]["file"]: paths.log(),
+            self._runtime_config["pidfile"]: paths.pidfile(),
+            self._runtime_config["control"]: paths.control(),
+            self._runtime_config["log"]["file"]: paths.log(),
         }
         for path, default in defaults.items():
             directory = os.path.dirname(default)
@@ -181,7 +181,7 @@ class Launcher:
     def _bind(self) -> None:
         if self._activation.sockets:
             self._listeners += socket_activation.adopt(
-                self._config["listeners"], self._activation.sockets
+                self._runtime_config["listeners"], self._activation.sockets
             )
             for listener in self._listeners:
                 self._sockets.callback(listener.close)
@@ -191,8 +191,8 @@ class Launcher:
 
     def _open_listeners(self) -> None:
         # A Unix socket gets the same permissions from a start and from a reload.
-        os.umask(self._settings.daemon.umask)
-        for config in self._config["listeners"]:
+        os.umask(self._config.daemon.umask)
+        for config in self._runtime_config["listeners"]:
             family, address = config["family"], config["address"]
             is_path = family == "unix"
             with _explained(config["name"], address if is_path else ""):
@@ -204,12 +204,12 @@ class Launcher:
                 self._register(address)
 
     def _open_control(self) -> None:
-        path = self._config["control"]
+        path = self._runtime_config["control"]
         with _explained(f"daemon.control: {path}", path):
             self._control = sockets.open_control(path, CONTROL_BACKLOG)
         self._sockets.callback(self._control.close)
         self._register(path)
-        group = privileges.group_id(self._settings.daemon.control_group)
+        group = privileges.group_id(self._config.daemon.control_group)
         if group is not None:
             os.chown(path, -1, group)
             os.chmod(path, 0o660)
@@ -252,8 +252,10 @@ class Launcher:
         keep = [inherited.pidfile, inherited.control, *inherited.listeners, ready]
         with privileges.permanent_drop(self._identity):
             self._daemon_context(detach, keep).open()
-        _raise_any(preflight.log_problems(self._config, foreground=self._foreground, create=True))
-        place_fds(self._config, inherited)
+        _raise_any(
+            preflight.log_problems(self._runtime_config, foreground=self._foreground, create=True)
+        )
+        place_fds(self._runtime_config, inherited)
         self._pidfile, self._ready = fds.PIDFILE, fds.READY
         exec_master()
 
@@ -262,8 +264,8 @@ class Launcher:
         streams = {} if detach else {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
         return daemon.DaemonContext(
             detach_process=detach,
-            working_directory=self._settings.daemon.working_directory,
-            umask=int(self._settings.daemon.umask),
+            working_directory=self._config.daemon.working_directory,
+            umask=int(self._config.daemon.umask),
             uid=uid,
             gid=gid,
             initgroups=self._identity is not None,
@@ -282,18 +284,18 @@ def _problem_of(error: BaseException) -> Problem:
     if isinstance(error, daemon.daemon.DaemonError):
         error = error.__cause__ or error
     if isinstance(error, OSError):
-        return preflight.explain(error.filename or "", error)
+        return preflight.problem_of(error.filename or "", error)
     is_permission = isinstance(error, StartError) and error.is_permission
     return Problem(str(error) or type(error).__name__, is_permission)
 
 
 @contextlib.contextmanager
 def _explained(place: str, path: str) -> Iterator[None]:
-    """Turn an OSError into a StartError; see `preflight.explain`."""
+    """Turn an OSError into a StartError; see `preflight.problem_of`."""
     try:
         yield
     except OSError as error:
-        raise StartError(preflight.explain(place, error, path)) from None
+        raise StartError(preflight.problem_of(place, error, path)) from None
 
 
 def _parse_outcome(message: bytes) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def log_problems(config: RuntimeConfig, *, foreground: bool, create: bool = Fals
     return list(_attempt(f"log.file: {file}", file, check))
 
 
-def explain(place: str, error: OSError, path: str | None = None) -> Problem:
+def problem_of(place: str, error: OSError, path: str | None = None) -> Problem:
     """Return the text for an error of open(2) or bind(2), with a hint at the way out.
 
     `place` is the key or listener, or empty. `path` is a file, a directory with a slash at its end,
@@ -112,6 +112,7 @@ def _path_hints(path: str) -> dict[int, str]:
         errno.EADDRINUSE: "another program listens there (ss -lxp shows it)",
         errno.EISDIR: "name a file",
         errno.ENOENT: f"create the directory {directory}",
+        errno.ENOTDIR: f"{directory} is not a directory; name another path",
         **dict.fromkeys(_OTHER_FILE, "name another path"),
     }
 
@@ -120,7 +121,7 @@ def _attempt(place: str, path: str, check: Callable[[str], object]) -> Iterator[
     try:
         check(path)
     except OSError as error:
-        yield explain(place, error, path)
+        yield problem_of(place, error, path)
 
 
 # The checks: each raises OSError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tetrad.ipc.access_list import AccessList
+from tetrad.system.addresses import IPV4_BITS, IPV6_BITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import AccessRule, LimitsConfig
     from tetrad.system.addresses import Source
 
-IPV4_BITS, IPV6_BITS = 32, 128
 SOURCE_PREFIX = 64
 """A source is an IPv4 address or an IPv6 /64: a host that has one address there has all of them."""
 

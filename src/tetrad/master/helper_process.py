@@ -25,7 +25,7 @@ _READ_BYTES = 65536
 
 
 class HelperProcess:
-    """Runs one helper at a time; `task` names what it does in messages: "reading the file".
+    """Runs one helper at a time; `task` names it in messages: "the upgrade trial".
 
     The program writes a dictionary to the pipe at its descriptor 3. Every failure is an answer too:
     a dictionary with `errors`.
@@ -97,7 +97,7 @@ class HelperProcess:
             answer = None
         if isinstance(answer, dict):
             return answer
-        return failure(f"{self._task} failed: the helper process exited without an answer")
+        return failure(f"{self._task} failed: it exited without an answer")
 
 
 def failure(why: str) -> dict[str, Any]:

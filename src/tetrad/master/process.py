@@ -290,7 +290,7 @@ class Master:
         """Return the descriptors that stay open over the exec and are close-on-exec now."""
         return self.acceptor.fds
 
-    def flush_log(self) -> None:
+    def log_pending(self) -> None:
         """Log what is due; called before the state is saved for the exec."""
         self.acceptor.log_suppressed()
         self.log.flush()

@@ -62,7 +62,7 @@ class Reloader:
         self._log = log
         self._changes = changes
         self._target = target
-        self._helper = HelperProcess(loop, "reading the file")
+        self._helper = HelperProcess(loop, "the configuration reader")
         self._waiting: list[Answer] = []
         self._answering: list[Answer] = []
 
@@ -195,7 +195,7 @@ def restart_problems(
 
 
 def changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Return the changed settings as `key: "old -> new"`, with long values shorten."""
+    """Return the changed settings as `key: "old -> new"`, with long values shortened."""
     return {
         key: f"{shorten(old.get(key, 'none'))} -> {shorten(new.get(key, 'none'))}"
         for key in sorted(old.keys() | new.keys())

@@ -9,7 +9,7 @@ import os
 
 from tetrad.ipc.fds import FIRST_LISTENER, READY
 from tetrad.ipc.reply import send_reply
-from tetrad.ipc.saved_state import pair_listeners
+from tetrad.ipc.saved_state import match_listeners
 from tetrad.master.connections import Listener
 from tetrad.system import sockets
 from tetrad.system.json_lite import encode
@@ -37,7 +37,7 @@ class Startup:
         if self.state is None:
             pairs = [(one, FIRST_LISTENER + one["index"]) for one in config["listeners"]]
         else:
-            matches = pair_listeners(config, self.state) or ()
+            matches = match_listeners(config, self.state) or ()
             pairs = [(one, present["fd"]) for one, present in matches]
         return [
             Listener(one, sockets.from_fd(fd, one["family"]), inherited=config["inherited"])

@@ -97,8 +97,8 @@ def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
             "lost": lost + view.log.lost_total,
         },
         "sessions": [
-            {**client.fields(), "pid": child.pid, "age": round(now - child.since, 3)}
-            for child in handlers
-            if (client := child.client)
+            {**client.fields(), "pid": one.pid, "age": round(now - one.since, 3)}
+            for one in handlers
+            if (client := one.client)
         ],
     }

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         def fds_to_inherit(self) -> list[int]:
             """Return the descriptors that stay open over the exec and are close-on-exec now."""
 
-        def flush_log(self) -> None:
+        def log_pending(self) -> None:
             """Log what is due; called before the state is saved for the exec."""
 
         def requeue_requests(self) -> None:
@@ -68,7 +68,7 @@ class Upgrader:
         self._log = log
         self._changes = changes
         self._target = target
-        self._helper = HelperProcess(loop, "trying the new version")
+        self._helper = HelperProcess(loop, "the upgrade trial")
         self._answer: Answer | None = None
         self._requester: int | None = None
         self._is_requested_again = False
@@ -125,7 +125,7 @@ class Upgrader:
     def _exec(self, command: list[str], config: bytes) -> None:
         """Become the new version. If an exception is raised, nothing has changed."""
         target = self._target
-        target.flush_log()
+        target.log_pending()
         inherited = target.fds_to_inherit()
         inherited += [] if self._requester is None else [self._requester]
         with fork.signals_blocked:

@@ -9,8 +9,8 @@ Source = tuple[int, int]
 
 _MAPPED = "::ffff:"
 _MAPPED_PREFIX = 0xFFFF
-_IPV4_BITS, _IPV6_BITS = 32, 128
-_IPV4_MASK = (1 << _IPV4_BITS) - 1
+IPV4_BITS, IPV6_BITS = 32, 128
+_IPV4_MASK = (1 << IPV4_BITS) - 1
 
 
 def parse(text: str) -> Source:
@@ -19,11 +19,11 @@ def parse(text: str) -> Source:
     An IPv4-mapped IPv6 address is returned as the IPv4 address.
     """
     if ":" not in text:
-        return _IPV4_BITS, int.from_bytes(inet_pton(AF_INET, text), "big")
+        return IPV4_BITS, int.from_bytes(inet_pton(AF_INET, text), "big")
     number = int.from_bytes(inet_pton(AF_INET6, text), "big")
-    if number >> _IPV4_BITS == _MAPPED_PREFIX:
-        return _IPV4_BITS, number & _IPV4_MASK
-    return _IPV6_BITS, number
+    if number >> IPV4_BITS == _MAPPED_PREFIX:
+        return IPV4_BITS, number & _IPV4_MASK
+    return IPV6_BITS, number
 
 
 def parse_peer(peer: object, serial: int) -> tuple[str, Source | None]:
@@ -37,8 +37,8 @@ def parse_peer(peer: object, serial: int) -> tuple[str, Source | None]:
         return f"unix:{serial}", None
     host, port = peer[0], peer[1]
     if ":" not in host:  # the common case is short: every page touched here is copied by a fork
-        return f"{host}:{port}", (_IPV4_BITS, int.from_bytes(inet_pton(AF_INET, host), "big"))
+        return f"{host}:{port}", (IPV4_BITS, int.from_bytes(inet_pton(AF_INET, host), "big"))
     host = host.partition("%")[0]
     source = parse(host)
-    host = host.removeprefix(_MAPPED) if source[0] == _IPV4_BITS else f"[{host}]"
+    host = host.removeprefix(_MAPPED) if source[0] == IPV4_BITS else f"[{host}]"
     return f"{host}:{port}", source

@@ -27,6 +27,7 @@ _TEXTS = {
     "NO_SUITABLE_KEY_SHARE": "no shared group for the key exchange",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the {peer} sent no certificate",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the {peer} requires a certificate (use --cert)",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "no certificate in PEM format in this file",
     "KEY_VALUES_MISMATCH": "the key does not match the certificate",
     "EE_KEY_TOO_SMALL": "the key of the certificate is too small",
     "CA_KEY_TOO_SMALL": "the key of the CA is too small",
