@@ -12,11 +12,11 @@ from tetrad.system import fork
 
 DEFECT = f"""
 import os
-from tetrad.ipc.log_protocol import log_handler_failure
+from tetrad.ipc.log_protocol import log_child_failure
 from tetrad.system.fork import fork_each
 reads, writes = map(os.dup, os.pipe())
 os.dup2(writes, {EVENTS_WRITE})
-[pid], _ = fork_each([(50, lambda: {{}}["gone"], ())], 6, 50, log_handler_failure)
+[pid], _ = fork_each([(50, lambda: {{}}["gone"], ())], 6, 50, log_child_failure)
 assert os.waitpid(pid, 0)[1] == 70 << 8
 print(os.read(reads, 4096).decode())
 """

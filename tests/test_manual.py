@@ -35,6 +35,7 @@ from tetrad.cli.parser import parser
 from tetrad.config import json_schema, paths, yaml_reader
 from tetrad.config.command_model import BUILT_IN_COMMANDS
 from tetrad.ipc import log_protocol
+from tetrad.launch.start_signals import INTERRUPTING_SIGNALS
 from tetrad.master.refusal_log import REASONS
 from tetrad.system import fork
 
@@ -195,7 +196,9 @@ def test_every_exit_status_is_documented() -> None:
     named = {name: value for name, value in vars(exit_status).items() if name.isupper()}
     of_status = {value for name, value in named.items() if name.startswith("STATUS_")}
     assert statuses("tetrad status") == of_status
-    assert statuses("") == {v for n, v in named.items() if not n.startswith("STATUS_")}
+    of_signals = {exit_status.of_signal(number) for number in INTERRUPTING_SIGNALS}
+    of_commands = {value for name, value in named.items() if not name.startswith("STATUS_")}
+    assert statuses("") == of_commands | of_signals
 
 
 def test_every_signal_is_documented() -> None:

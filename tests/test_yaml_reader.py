@@ -92,9 +92,9 @@ def problems(file: Path, text: str) -> list[str]:
         ("log: {<<: {level: debug}}", "1:7: log.<<: unknown key"),
         (r'"a\nb\e[2J": 1', r"1:1: a\nb\x1b[2J: unknown key"),
         # Shapes
-        ("[]", "1:1: expected a mapping, got a list"),
+        ("[]", "1:1: expected a mapping, got an empty list"),
         ("5", "1:1: expected a mapping, got 5"),
-        ("log: []", "1:6: log: expected a mapping, got a list"),
+        ("log: []", "1:6: log: expected a mapping, got an empty list"),
         ("log: yes", "1:6: log: expected a mapping, got 'yes'"),
         ("listen: {port: 5}", "1:9: listen: expected a list, got a mapping"),
         ("listen: 5", "1:9: listen: expected a list, got 5"),

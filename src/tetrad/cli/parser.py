@@ -78,7 +78,9 @@ def _add_status(status: argparse.ArgumentParser) -> None:
 def _add_logs(logs: argparse.ArgumentParser) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="show new lines as they come")
     logs.add_argument("-n", "--lines", type=_count, metavar="N", help="show the last N lines")
-    logs.add_argument("--client", type=_network, metavar="CIDR", help="only clients of a network")
+    logs.add_argument(
+        "--client", type=_network, metavar="NETWORK", help="only clients of a network"
+    )
     logs.add_argument("--connection", metavar="ID", help="only one session")
     logs.add_argument("--event", metavar="GLOB", help="only matching events, e.g. client.*")
     logs.add_argument("--level", choices=tuple(LEVELS), help="only this level and higher ones")

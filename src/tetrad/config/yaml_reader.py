@@ -277,7 +277,8 @@ def _scalar_value(node: yaml.ScalarNode) -> object:
 def _got(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
         return f"got {show(_scalar_value(node))}"
-    return "got a list" if isinstance(node, yaml.SequenceNode) else "got a mapping"
+    kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
+    return f"got a {kind}" if node.value else f"got an empty {kind}"
 
 
 def _is_null(node: yaml.Node) -> bool:

@@ -261,7 +261,7 @@ def _encoded_size(text: str) -> int:
     return len(text.encode(*_ENCODING))
 
 
-def log_handler_failure(error: BaseException) -> None:
+def log_child_failure(error: BaseException) -> None:
     """Log the exception that ends a child of the master. Called in that child."""
     log = LogWriter(EVENTS_WRITE, "error", PIPE_TIMEOUT_SECONDS)
     log.event("error", HANDLER_FAILED, error=repr(error), place=call_path(error))

@@ -13,7 +13,7 @@ from time import monotonic
 from tetrad.ipc import fd_passing, log_protocol
 from tetrad.ipc.exit_notices import EXITING, make_notice, read_notices
 from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
-from tetrad.ipc.log_protocol import log_handler_failure
+from tetrad.ipc.log_protocol import log_child_failure
 from tetrad.master.connections import Client, packed_address
 from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.system import fork
@@ -208,7 +208,7 @@ class HandlerPool:
             jobs.append((socket.fileno(), functions[client.listener_index], arguments))
             packed.append(client.pack())
             number += 1
-        pids, error = fork_each(jobs, FIRST_MASTER_FD, self._loop.highest_fd, log_handler_failure)
+        pids, error = fork_each(jobs, FIRST_MASTER_FD, self._loop.highest_fd, log_child_failure)
         now, number = monotonic(), first
         for pid in pids:
             self._table.add(HandlerProcess(number, pid, None, packed[number - first], now))
@@ -237,7 +237,7 @@ class HandlerPool:
         self._loop.track_fd(max(ours.fileno(), theirs.fileno()))
         arguments = theirs, self._clients_each, self.forked
         job = theirs.fileno(), self._handler.serve_many, arguments
-        pids, error = fork_each([job], FIRST_MASTER_FD, self._loop.highest_fd, log_handler_failure)
+        pids, error = fork_each([job], FIRST_MASTER_FD, self._loop.highest_fd, log_child_failure)
         theirs.close()
         if error is not None:
             ours.close()

@@ -197,7 +197,7 @@ class Master:
     def fork(self, work: Callable[[], object], fd: int) -> None:
         """Fork a child that does `work` with the descriptor `fd`. Raises OSError."""
         jobs = [(fd, work, ())]
-        on_failure = log_protocol.log_handler_failure
+        on_failure = log_protocol.log_child_failure
         _, error = fork.fork_each(jobs, FIRST_MASTER_FD, self.loop.highest_fd, on_failure)
         if error is not None:
             raise error

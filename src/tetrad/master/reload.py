@@ -115,7 +115,7 @@ class Reloader:
         try:
             contexts = tls_contexts.load_contexts(config["listeners"])
         except (OSError, ImportError) as error:
-            problems.append(f"tls: {error}")
+            problems.append(f"listen[].tls: cannot create the TLS context: {error}")
         if problems:
             for _, socket in opened:
                 sockets.close(socket)
