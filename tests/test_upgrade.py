@@ -15,8 +15,8 @@ from clients import ANSWER
 from damage.log_accounting import Sessions, count_events
 from installations import Installation
 from processes import children_of, descriptors_of, in_background, run, stopped, title_of, until
-from test_activation import _START_AS_SYSTEMD_DOES
 from test_sd_notify import Manager
+from test_socket_activation import _START_AS_SYSTEMD_DOES
 from tetrad import __version__
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ MODULES = {
     "config.types": ["config_types", "yaml_reader"],
     "config.diagnostics": ["yaml_reader"],
     "config.yaml_reader": ["yaml_reader", "config"],
-    "config.model": ["config", "yaml_reader", "planning", "etc", "json_schema"],
+    "config.model": ["config", "yaml_reader", "runtime_config", "etc", "json_schema"],
     "master.handler_table": ["handler_table"],
 }
 """The modules, and the tests that must detect their mutants (`test_NAME.py`)."""
