@@ -34,7 +34,7 @@ def recorder() -> Recorder:
 
 
 def test_a_change_starts_at_once_if_no_other_runs(recorder: Recorder) -> None:
-    """The service manager hears of it first."""
+    """The service manager is notified first."""
     recorder.submit("reload")
     assert recorder.events == ["reloading", "reload"]
 

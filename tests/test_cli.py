@@ -530,8 +530,8 @@ def test_an_ordinary_user_needs_no_configuration(ordinary: Ordinary) -> None:
     if ordinary.become:
         statuses = run_apart(*ordinary)
     else:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", 65000)) == 0:
+        with socket.socket() as peer:
+            if peer.connect_ex(("127.0.0.1", 65000)) == 0:
                 pytest.skip("port 65000 is taken on this machine")
         statuses = run_all([], ordinary.home)
     assert statuses == STATUSES

@@ -198,8 +198,8 @@ def test_words_are_sent_byte_for_byte(daemon: MakeDaemon, locale: dict[str, str]
     command = [sys.executable, "-m", "tetrad", "client", "--service", "echo"]
     command += ["--port", str(served.port)]
     variables = served.environment | locale
-    said = subprocess.run([*command, b"\xff\xfe"], env=variables, capture_output=True, check=True)
-    assert said.stdout == b"\\xff\\xfe\n"
+    ran = subprocess.run([*command, b"\xff\xfe"], env=variables, capture_output=True, check=True)
+    assert ran.stdout == b"\\xff\\xfe\n"
     typed = subprocess.run(
         command, env=variables, input=b"\xff\nEND\n", capture_output=True, check=True
     )

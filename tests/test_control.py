@@ -1,4 +1,4 @@
-"""The control socket: who is answered, and that no connection blocks the service."""
+"""The control socket: which users get an answer, and that no connection blocks the service."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROUP = "daemon"
 
 
-def asked_by_a_member(served: Daemon, *words: str) -> Ran:
+def run_as_member(served: Daemon, *words: str) -> Ran:
     """Run a command as a user whose only permission is the group."""
     return served.tetrad(*words, user="nobody", group=GROUP, extra_groups=[])
 
@@ -40,7 +40,7 @@ def test_the_socket_belongs_to_the_group(daemon: MakeDaemon) -> None:
 def test_a_member_may_read_the_status(daemon: MakeDaemon, nobodys_folder: str) -> None:
     """A member of the group is neither root nor daemon.user."""
     served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
-    ran = asked_by_a_member(served, "status", "--json")
+    ran = run_as_member(served, "status", "--json")
     assert ran.status == 0
     assert f'"pid": {served.pid}' in ran.out
 
@@ -51,7 +51,7 @@ def test_a_member_may_not_reload_or_upgrade(
 ) -> None:
     """The request is refused with a message, and has no effect."""
     served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
-    ran = asked_by_a_member(served, request_)
+    ran = run_as_member(served, request_)
     assert ran.status not in {0, 78}
     assert "upgrade and reload for root" in ran.err
     served.stop()

@@ -230,11 +230,13 @@ def test_a_context_is_immutable() -> None:
 
 def test_the_example_in_the_docstring_works() -> None:
     """The function that `tetrad.extension` shows can be called."""
-    who: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     lines = (extension.__doc__ or "").partition("    from tetrad")[2].partition("\n\nEach call")[0]
     source = "    from tetrad" + lines
-    exec("\n".join(line[4:] for line in source.splitlines()), who)  # noqa: S102 - our own text
-    assert who["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
+    exec("\n".join(line[4:] for line in source.splitlines()), namespace)  # noqa: S102 - a docstring of the package
+    assert (
+        namespace["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
+    )
 
 
 def test_an_answer_is_bytes_or_a_string(monkeypatch: pytest.MonkeyPatch) -> None:

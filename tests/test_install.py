@@ -61,9 +61,9 @@ def text_of(target: Target, path: str) -> str:
 
 def test_all_files_are_installed_and_reported(target: Target) -> None:
     """The steps have the path of each file."""
-    said = list(install.install_files(target))
+    messages = list(install.install_files(target))
     assert files_of(target) == INSTALLED
-    assert set(said) == {f"wrote {target.path(path)}" for path in INSTALLED}
+    assert set(messages) == {f"wrote {target.path(path)}" for path in INSTALLED}
 
 
 def test_a_second_installation_changes_nothing(target: Target) -> None:
@@ -76,8 +76,8 @@ def test_a_second_installation_changes_nothing(target: Target) -> None:
 
 def test_a_dry_run_changes_nothing(target: Target) -> None:
     """A dry run reports the same steps, but creates no file."""
-    said = list(install.install_files(target._replace(dry_run=True)))
-    assert set(said) == {f"would write {target.path(path)}" for path in INSTALLED}
+    messages = list(install.install_files(target._replace(dry_run=True)))
+    assert set(messages) == {f"would write {target.path(path)}" for path in INSTALLED}
     assert not os.path.exists(target.root)
 
 
@@ -148,9 +148,9 @@ def test_an_edited_configuration_is_kept(target: Target) -> None:
     list(install.install_files(target))
     with open(target.path(paths.SYSTEM_CONFIGURATION), "w", encoding="utf-8") as file:
         file.write("limits: {clients: 5}\n")
-    (said,) = install.install_files(target)
-    assert said.startswith(f"wrote {target.path(install.NEW_CONFIGURATION)} ")
-    assert "the edited configuration is kept" in said
+    (message,) = install.install_files(target)
+    assert message.startswith(f"wrote {target.path(install.NEW_CONFIGURATION)} ")
+    assert "the edited configuration is kept" in message
     assert text_of(target, paths.SYSTEM_CONFIGURATION) == "limits: {clients: 5}\n"
     assert list(install.install_files(target)) == ["already installed, nothing changed"]
 
@@ -168,8 +168,8 @@ def test_the_restriction_to_socket_activation_is_optional(target: Target) -> Non
 def test_uninstall_keeps_the_configuration(target: Target) -> None:
     """All other files and the folder of drop-ins are removed; a second run does nothing."""
     list(install.install_files(target, by_socket_only=True))
-    said = list(install.remove_files(target))
-    assert f"removed {target.path(install.SERVICE)}" in said
+    messages = list(install.remove_files(target))
+    assert f"removed {target.path(install.SERVICE)}" in messages
     assert files_of(target) == {paths.SYSTEM_CONFIGURATION}
     assert not os.path.exists(target.path(f"{install.SERVICE}.d"))
     assert list(install.remove_files(target)) == ["not installed, nothing to remove"]
@@ -178,8 +178,8 @@ def test_uninstall_keeps_the_configuration(target: Target) -> None:
 def test_a_dry_uninstall_removes_nothing(target: Target) -> None:
     """A dry run reports the files that would be removed."""
     list(install.install_files(target))
-    said = list(install.remove_files(target._replace(dry_run=True)))
-    assert f"would remove {target.path(install.SERVICE)}" in said
+    messages = list(install.remove_files(target._replace(dry_run=True)))
+    assert f"would remove {target.path(install.SERVICE)}" in messages
     assert files_of(target) == INSTALLED
 
 

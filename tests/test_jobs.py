@@ -192,7 +192,7 @@ def test_standard_error_goes_to_the_log(daemon: MakeDaemon) -> None:
 
 
 def test_a_program_runs_as_the_user_of_the_daemon(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """Who may also kill it."""
+    """The handler, which runs as the same user, can kill the program."""
     served = daemon(
         folder=nobodys_folder,
         daemon={"user": "nobody"},

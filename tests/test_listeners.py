@@ -241,9 +241,9 @@ def free_low_port() -> int:
     """Return a free port below 1024; tests that run in parallel begin at other numbers."""
     first = 600 + os.getpid() % 400
     for port in range(first, 1024):
-        with socket.socket() as probe:
+        with socket.socket() as bound:
             try:
-                probe.bind(("127.0.0.1", port))
+                bound.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port

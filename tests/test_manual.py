@@ -277,7 +277,7 @@ def test_every_key_is_documented_with_its_default() -> None:
 
 
 def is_required(item: Item) -> bool:
-    """Return whether an item says that its key is required."""
+    """Return whether an item describes its key as required."""
     return item.head[-1].text == REQUIRED
 
 

@@ -1,4 +1,4 @@
-"""Operators in a hurry: commands in the wrong order, about the wrong file, without permission."""
+"""Operator errors: invalid files, commands at the wrong time, and missing permissions."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 UNCLEAR = "cannot determine the pidfile and control socket from this file"
 
 
-class Nobody:
-    """A user other than root, whose daemon is at the default places."""
+class OrdinaryUser:
+    """A user other than root, whose daemon has the default paths."""
 
     def __init__(self, folder: str) -> None:
         self.home = os.path.join(folder, "home")
         os.mkdir(self.home)
-        os.chmod(self.home, 0o777)  # noqa: S103 - it is nobody's
+        os.chmod(self.home, 0o777)  # noqa: S103 - for the other user
         self.file = os.path.join(self.home, "tetrad.yaml")
-        self.say("listen: [{port: 0}]\n")
+        self.write("listen: [{port: 0}]\n")
 
-    def say(self, text: str, name: str = "tetrad.yaml") -> str:
+    def write(self, text: str, name: str = "tetrad.yaml") -> str:
         """Write a configuration, and return its path."""
         path = os.path.join(self.home, name)
         pathlib.Path(path).write_text(text, "utf-8")
         return path
 
     def tetrad(self, *arguments: str, become: list[str] = BECOME_NOBODY) -> Ran:
-        """Run a command as that user."""
+        """Run a tetrad command as this user."""
         command = [*become, sys.executable, "-m", "tetrad", *arguments]
         return run(command, environment(self.home), cwd="/")
 
 
 @pytest.fixture
-def nobody(nobodys_folder: str) -> Nobody:
-    """Return one who has no daemon yet."""
-    return Nobody(nobodys_folder)
+def user(nobodys_folder: str) -> OrdinaryUser:
+    """Return a user without a running daemon."""
+    return OrdinaryUser(nobodys_folder)
 
 
-def in_the_middle_of_a_command(daemon: Daemon) -> None:
-    """Have a client who keeps a daemon from stopping for a while, and stop that."""
+def stop_during_a_command(daemon: Daemon) -> None:
+    """Stop the daemon with a session inside an incomplete command, so that the stop takes time."""
     client = daemon.connect()
     client.send_and_wait(b"ti")
     daemon.signal(signal.SIGTERM)
     daemon.wait_for("server.stopping")
 
 
-# A file that does not say which daemon it is about.
+# Invalid configuration files
 
 
-def test_a_file_with_problems_still_says_which_daemon_is_meant(daemon: MakeDaemon) -> None:
-    """As long as what is wrong with it is elsewhere, it can be looked at and stopped."""
+def test_status_logs_and_stop_work_with_an_invalid_file(daemon: MakeDaemon) -> None:
+    """Errors in other keys do not matter if the paths of the daemon are valid."""
     served = daemon()
     served.configure(listen=[{"port": served.port}] * 2)
     assert served.tetrad("check").status == 78
@@ -86,10 +86,10 @@ def test_a_file_with_problems_still_says_which_daemon_is_meant(daemon: MakeDaemo
         ("logs: {file: tetrad.log}", {"logs": 78}),
     ],
 )
-def test_a_file_that_cannot_say_which_daemon_is_meant_stops_none(
+def test_a_file_that_does_not_identify_a_daemon_stops_none(
     daemon: MakeDaemon, text: str, commands: dict[str, int]
 ) -> None:
-    """It may not be the one at the default places, whether one runs there or not."""
+    """The commands do not fall back to the default paths."""
     served = daemon()
     pathlib.Path(served.file).write_text(text, "utf-8")
     for command, status in commands.items():
@@ -101,43 +101,41 @@ def test_a_file_that_cannot_say_which_daemon_is_meant_stops_none(
 
 
 @needs_root
-def test_the_daemon_at_the_default_places_is_meant_if_it_says_so(nobody: Nobody) -> None:
-    """A file that is spoilt is that daemon's own, or another one's."""
-    started = nobody.tetrad("start", "-c", nobody.file)
+def test_an_invalid_file_identifies_the_daemon_that_was_started_with_it(user: OrdinaryUser) -> None:
+    """A daemon with the default paths reports its file; another invalid file does not match."""
+    started = user.tetrad("start", "-c", user.file)
     assert started.status == 0, started.err
     try:
-        nobody.say("listen: [{port: 0}")
-        assert nobody.tetrad("status", "-c", nobody.file).status == 0
-        assert "server.started" in nobody.tetrad("logs", "-c", nobody.file).out
-        other = nobody.say("listen: [{port: 0}", "other.yaml")
-        ran = nobody.tetrad("stop", "-c", other)
+        user.write("listen: [{port: 0}")
+        assert user.tetrad("status", "-c", user.file).status == 0
+        assert "server.started" in user.tetrad("logs", "-c", user.file).out
+        other = user.write("listen: [{port: 0}", "other.yaml")
+        ran = user.tetrad("stop", "-c", other)
         assert (ran.status, UNCLEAR in ran.err) == (78, True)
-        assert nobody.tetrad("status").status == 0
+        assert user.tetrad("status").status == 0
     finally:
-        stopped = nobody.tetrad("stop", "-c", nobody.file)
+        stopped = user.tetrad("stop", "-c", user.file)
     assert stopped.out.startswith("tetrad: stopped (pid "), stopped
 
 
 @needs_root
-def test_two_daemons_that_are_each_half_meant_are_not_meant(nobody: Nobody) -> None:
-    """The pidfile of the one and the word of the other make no daemon."""
+def test_paths_of_two_daemons_identify_none(user: OrdinaryUser) -> None:
+    """The pidfile of one daemon and the control socket of another do not match."""
     other = "daemon: {{{}: b.pid, control: b.sock}}\nlog: {{file: b.log}}\nlisten: [{{port: 0}}]\n"
-    file = nobody.say(other.format("pidfile"), "b.yaml")
-    for one in (nobody.file, file):
-        assert nobody.tetrad("start", "-c", one).status == 0
-    nobody.say(other.format("pidfil"), "b.yaml")
-    ran = nobody.tetrad("stop", "-c", file)
-    nobody.say(other.format("pidfile"), "b.yaml")
-    ended = [nobody.tetrad("stop", "-c", one).out for one in (nobody.file, file)]
+    file = user.write(other.format("pidfile"), "b.yaml")
+    for one in (user.file, file):
+        assert user.tetrad("start", "-c", one).status == 0
+    user.write(other.format("pidfil"), "b.yaml")
+    ran = user.tetrad("stop", "-c", file)
+    user.write(other.format("pidfile"), "b.yaml")
+    ended = [user.tetrad("stop", "-c", one).out for one in (user.file, file)]
     assert (ran.status, UNCLEAR in ran.err) == (78, True)
-    assert all(said.startswith("tetrad: stopped") for said in ended), ended
+    assert all(output.startswith("tetrad: stopped") for output in ended), ended
 
 
 @pytest.mark.parametrize("name", ["tetrad.pid", "control.sock", "tetrad.log"])
-def test_a_listener_in_the_way_of_a_file_of_the_daemon_is_no_defect(
-    daemon: MakeDaemon, name: str
-) -> None:
-    """Whatever the problem is with a file, it is told as that."""
+def test_a_listener_at_a_path_of_the_daemon_is_reported(daemon: MakeDaemon, name: str) -> None:
+    """The commands work, or report that the file does not identify a daemon."""
     served = daemon()
     served.configure(listen=[{"port": 0}, {"address": f"unix:{name}"}])
     for command in ("status", "logs", "stop"):
@@ -147,33 +145,33 @@ def test_a_listener_in_the_way_of_a_file_of_the_daemon_is_no_defect(
     assert served.tetrad("stop").status == 0
 
 
-# A daemon that is stopping.
+# A stopping daemon
 
 
-def test_a_start_waits_for_a_daemon_that_is_stopping(daemon: MakeDaemon) -> None:
-    """It serves nobody any more; once it is gone, there is another one."""
+def test_a_start_waits_for_a_stopping_daemon(daemon: MakeDaemon) -> None:
+    """After the old daemon has exited, the start succeeds with a new one."""
     served = daemon(daemon={"stop_timeout": "300ms"})
     served.allow_lost_handlers = True
-    first = served.pid
-    in_the_middle_of_a_command(served)
+    before = served.pid
+    stop_during_a_command(served)
     ran = served.tetrad("start")
     assert ran.out.startswith("tetrad: started (pid "), ran
     served.adopt(ran.out)
-    assert served.pid != first
+    assert served.pid != before
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_reload_that_comes_too_late_is_not_the_files_fault(daemon: MakeDaemon) -> None:
-    """Exit status 78 is for files that are bad."""
+def test_a_reload_of_a_stopping_daemon_is_exit_status_1(daemon: MakeDaemon) -> None:
+    """Exit status 78 is for invalid files."""
     served = daemon(daemon={"stop_timeout": "1h"})
-    in_the_middle_of_a_command(served)
+    stop_during_a_command(served)
     ran = served.tetrad("reload")
     assert (ran.status, ran.err) == (1, "tetrad: not reloaded; the daemon is stopping\n")
     served.signal(signal.SIGQUIT)
     assert served.is_gone()
 
 
-# What is not allowed.
+# Missing permissions
 
 
 @needs_root
@@ -198,54 +196,54 @@ def test_a_reload_that_comes_too_late_is_not_the_files_fault(daemon: MakeDaemon)
         ),
     ],
 )
-def test_what_a_restart_may_not_do_is_told_while_the_daemon_runs(
-    nobody: Nobody, text: str, words: str
+def test_a_restart_without_permission_stops_nothing(
+    user: OrdinaryUser, text: str, words: str
 ) -> None:
-    """And a start says the same, with the same status."""
+    """A start fails with the same message and status."""
     if "pidfile" not in text:
-        assert nobody.tetrad("start", "-c", nobody.file).status == 0
-    nobody.say(f"listen: [{{port: 0}}]\n{text}\n")
-    ran = nobody.tetrad("restart", "-c", nobody.file)
-    nobody.say("listen: [{port: 0}]\n")
-    stopped = nobody.tetrad("stop", "-c", nobody.file)
+        assert user.tetrad("start", "-c", user.file).status == 0
+    user.write(f"listen: [{{port: 0}}]\n{text}\n")
+    ran = user.tetrad("restart", "-c", user.file)
+    user.write("listen: [{port: 0}]\n")
+    stopped = user.tetrad("stop", "-c", user.file)
     assert (ran.status, ran.out) == (4, "")
     assert ran.err.startswith(
         f"tetrad: not stopped, because the daemon could not start again; {words}"
     )
     assert stopped.out.startswith("tetrad: stopped") or "pidfile" in text
-    nobody.say(f"listen: [{{port: 0}}]\n{text}\n")
-    started = nobody.tetrad("start", "-c", nobody.file)
+    user.write(f"listen: [{{port: 0}}]\n{text}\n")
+    started = user.tetrad("start", "-c", user.file)
     assert (started.status, started.err) == (4, ran.err.replace("nothing is stopped; ", ""))
 
 
 @needs_root
-def test_a_user_without_a_name_has_a_daemon_all_the_same(nobody: Nobody) -> None:
-    """As in a container: what the group of the daemon is, it is already."""
-    nobody.say("listen: [{port: 0}]\ndaemon: {group: nogroup}\n")
+def test_a_user_without_a_name_can_run_a_daemon(user: OrdinaryUser) -> None:
+    """As in a container. `daemon.group` needs no root if the process already has the group."""
+    user.write("listen: [{port: 0}]\ndaemon: {group: nogroup}\n")
     try:
-        ran = nobody.tetrad("start", "-c", nobody.file, become=BECOME_NAMELESS)
+        ran = user.tetrad("start", "-c", user.file, become=BECOME_NAMELESS)
         assert (ran.status, ran.err) == (0, "")
-        os.chmod(nobody.file, 0)
-        ran = nobody.tetrad("reload", become=BECOME_NAMELESS)
-        assert f"{nobody.file}: permission denied; user 54321 needs read access" in ran.err
+        os.chmod(user.file, 0)
+        ran = user.tetrad("reload", become=BECOME_NAMELESS)
+        assert f"{user.file}: permission denied; user 54321 needs read access" in ran.err
     finally:
-        assert nobody.tetrad("stop", become=BECOME_NAMELESS).status == 0
+        assert user.tetrad("stop", become=BECOME_NAMELESS).status == 0
 
 
 @needs_root
-def test_a_unix_socket_that_may_not_be_made_is_no_question_of_ports(nobody: Nobody) -> None:
-    """The hint is about what was asked for."""
-    nobody.say("listen: [{address: 'unix:/etc/tetrad-x.sock'}]\n")
-    ran = nobody.tetrad("start", "-c", nobody.file)
+def test_a_unix_socket_without_permission_names_its_directory(user: OrdinaryUser) -> None:
+    """The message does not have the hint for ports below 1024."""
+    user.write("listen: [{address: 'unix:/etc/tetrad-x.sock'}]\n")
+    ran = user.tetrad("start", "-c", user.file)
     expected = "permission denied; user nobody needs write access to directory /etc"
     assert (ran.status, ran.err) == (4, f"tetrad: unix:/etc/tetrad-x.sock: {expected}\n")
 
 
-# Others.
+# Ports in use
 
 
-def test_a_listener_that_is_in_its_own_way_is_told_so(daemon: MakeDaemon) -> None:
-    """It is the daemon itself that has the port."""
+def test_a_conflict_with_a_listener_of_the_same_daemon_is_reported(daemon: MakeDaemon) -> None:
+    """A reload names the listener that already has the port."""
     served = daemon()
     served.configure(listen=[{"port": served.port}])
     assert served.tetrad("restart").status == 0
@@ -253,13 +251,13 @@ def test_a_listener_that_is_in_its_own_way_is_told_so(daemon: MakeDaemon) -> Non
     served.configure(listen=[{"address": "0.0.0.0", "port": served.port}])  # noqa: S104 - a test
     ran = served.tetrad("reload")
     assert ran.status == 78
-    place = f"127.0.0.1:{served.port}"
-    assert f"in use: this daemon listens on {place}; use tetrad restart" in ran.err
+    address = f"127.0.0.1:{served.port}"
+    assert f"in use: this daemon listens on {address}; use tetrad restart" in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_long_change_is_told_in_short(daemon: MakeDaemon) -> None:
-    """Of thousands of networks one is more: that is a line, not a book."""
+def test_a_change_in_a_long_list_is_abbreviated(daemon: MakeDaemon) -> None:
+    """One more network in a list of thousands is reported in less than 1000 characters."""
     networks = [f"10.{n // 256}.{n % 256}.0/24" for n in range(8000)]
     served = daemon(access={"deny": networks})
     served.configure(access={"deny": [*networks, "192.0.2.0/24"]})
@@ -269,8 +267,8 @@ def test_a_long_change_is_told_in_short(daemon: MakeDaemon) -> None:
     assert len(ran.out) < 1000
 
 
-def test_an_answer_longer_than_a_socket_holds_arrives(daemon: MakeDaemon) -> None:
-    """As of a reload in which ten thousand commands are new."""
+def test_an_answer_larger_than_a_socket_buffer_is_complete(daemon: MakeDaemon) -> None:
+    """For example the answer to a reload with 10 000 new commands."""
     served = daemon()
     names = [f"{n:04d}" for n in range(10_000)]
     served.configure(commands={name: {"text": "a text of some length" * 4} for name in names})
@@ -280,8 +278,8 @@ def test_an_answer_longer_than_a_socket_holds_arrives(daemon: MakeDaemon) -> Non
     served.wait_for("server.reloaded")
 
 
-def test_a_start_with_very_many_listeners_says_so_whole(prepared: MakeDaemon) -> None:
-    """What a pipe has no room for at once comes after it."""
+def test_a_start_reports_all_of_very_many_listeners(prepared: MakeDaemon) -> None:
+    """The message is larger than a pipe buffer, and is written in several pieces."""
     asked = prepared()
     room = "s" * (95 - len(asked.folder))
     sockets = [f"{asked.folder}/{room}{n:04d}" for n in range(700)]
@@ -292,8 +290,8 @@ def test_a_start_with_very_many_listeners_says_so_whole(prepared: MakeDaemon) ->
     assert ran.out.count("unix:") == len(sockets)
 
 
-def test_a_port_of_another_program_is_not_this_daemons(daemon: MakeDaemon) -> None:
-    """It has the same number at another address."""
+def test_a_port_of_another_program_is_not_attributed_to_the_daemon(daemon: MakeDaemon) -> None:
+    """The other program uses the same port number at another address."""
     served = daemon()
     with socket.socket() as other:
         other.bind(("127.0.0.2", served.port))
@@ -304,23 +302,23 @@ def test_a_port_of_another_program_is_not_this_daemons(daemon: MakeDaemon) -> No
     assert ran.err.endswith(f"127.0.0.2:{served.port}: address already in use\n")
 
 
-def test_a_reload_does_not_hear_what_is_meant_for_the_daemon(daemon: MakeDaemon) -> None:
-    """Ctrl-C at `tetrad run` reaches all processes of the terminal, who reads a file, too."""
+def test_the_config_reader_ignores_signals_for_the_daemon(daemon: MakeDaemon) -> None:
+    """Ctrl-C in the terminal of `tetrad run` signals all its processes, also the config reader."""
     served = daemon()
     text = pathlib.Path(served.file).read_bytes()
     before = set(children_of(served.pid))
     os.unlink(served.file)
     os.mkfifo(served.file)
     served.signal(signal.SIGHUP)
-    reader = until(lambda: set(children_of(served.pid)) - before, "who reads the file").pop()
+    reader = until(lambda: set(children_of(served.pid)) - before, "the config reader").pop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(reader, number)
     pathlib.Path(served.file).write_bytes(text)
     assert served.wait_for("server.reloaded")["changes"] == {}
 
 
-def test_what_cannot_be_printed_is_not_the_servers_fault(daemon: MakeDaemon) -> None:
-    """A full disk behind the client is told as that."""
+def test_a_full_standard_output_is_reported(daemon: MakeDaemon) -> None:
+    """The error of `tetrad client` names standard output, not the server."""
     served = daemon()
     with open("/dev/full", "w", encoding="ascii") as full:
         port = ("--port", str(served.port))
@@ -330,8 +328,8 @@ def test_what_cannot_be_printed_is_not_the_servers_fault(daemon: MakeDaemon) -> 
     assert ran.err == "tetrad: standard output: no space left on device\n"
 
 
-def test_what_is_installed_over_is_compared_byte_by_byte(tmp_path: pathlib.Path) -> None:
-    """An edited configuration is that also if its comments are in another encoding."""
+def test_installed_files_are_compared_byte_by_byte(tmp_path: pathlib.Path) -> None:
+    """An edited configuration is detected also if it is not valid UTF-8."""
     root = tmp_path / "root"
     (root / "etc" / "tetrad").mkdir(parents=True)
     (root / "etc" / "tetrad" / "tetrad.yaml").write_bytes(b"# caf\xe9\n")

@@ -157,8 +157,8 @@ def test_a_killed_master_frees_the_port(daemon: MakeDaemon) -> None:
     served.served()
     served.signal(9)
     assert served.is_gone()
-    with pytest.raises(ConnectionRefusedError), socket.socket() as probe:
-        probe.connect(("127.0.0.1", served.port))
+    with pytest.raises(ConnectionRefusedError), socket.socket() as client:
+        client.connect(("127.0.0.1", served.port))
 
 
 def test_ps_shows_the_children(daemon: MakeDaemon) -> None:

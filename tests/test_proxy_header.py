@@ -162,7 +162,7 @@ def test_lines_of_the_specification_are_accepted(line: str) -> None:
     ],
 )
 def test_a_line_that_violates_the_specification_is_an_error(line: bytes, why: str) -> None:
-    """Nothing is guessed, and the error says what is wrong."""
+    """Invalid headers are not guessed at, and the error describes the problem."""
     assert error_of(line).startswith(why)
 
 

@@ -1,4 +1,4 @@
-"""Reloading: applied whole, or not at all, and told either way."""
+"""Reloads: the whole file is applied, or nothing of it; the result is reported and logged."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def reload(daemon: Daemon) -> Ran:
-    """Reload, which must succeed."""
+    """Run `tetrad reload`, and check that it succeeds."""
     ran = daemon.tetrad("reload")
     assert (ran.status, ran.err) == (0, "")
     return ran
 
 
 def assert_refuses(daemon: Daemon, *words: str) -> None:
-    """Check that a reload fails with these words, and that the old configuration serves on."""
+    """Check that a reload fails with these words, and that the old configuration stays."""
     before = daemon.status()["listeners"]
     ran = daemon.tetrad("reload")
     assert ran.status == 78
@@ -33,24 +33,24 @@ def assert_refuses(daemon: Daemon, *words: str) -> None:
     assert ANSWER.fullmatch(daemon.connect().ask())
 
 
-def test_a_reload_without_changes_says_so(daemon: MakeDaemon) -> None:
-    """Nothing changes, nothing is disturbed, and the command says just that."""
+def test_a_reload_without_changes_is_reported(daemon: MakeDaemon) -> None:
+    """The command reports that nothing changed, and sessions continue."""
     served = daemon()
     client = served.served()
     assert "nothing changed" in reload(served).out
     assert ANSWER.fullmatch(client.ask())
 
 
-def test_a_reload_tells_what_changed(daemon: MakeDaemon) -> None:
-    """The command and the log name each key, with its old and its new value."""
+def test_a_reload_reports_the_changes(daemon: MakeDaemon) -> None:
+    """The command and the log have each changed key with its old and new value."""
     served = daemon()
     served.configure(limits={"clients": 7})
     assert "limits.clients: 1000 -> 7" in reload(served).out
     assert served.wait_for("server.reloaded")["changes"] == {"limits.clients": "1000 -> 7"}
 
 
-def test_new_limits_are_for_new_clients(daemon: MakeDaemon) -> None:
-    """Those who are in stay, though there are more than would be let in now."""
+def test_new_limits_apply_to_new_clients(daemon: MakeDaemon) -> None:
+    """Existing sessions continue, even if they exceed the new limit."""
     served = daemon()
     clients = [served.served(), served.served()]
     served.configure(limits={"clients": 1})
@@ -59,8 +59,8 @@ def test_new_limits_are_for_new_clients(daemon: MakeDaemon) -> None:
     assert all(ANSWER.fullmatch(client.ask()) for client in clients)
 
 
-def test_new_deadlines_are_for_new_clients(daemon: MakeDaemon) -> None:
-    """A session finishes as it began; the next one has the new deadlines."""
+def test_new_timeouts_apply_to_new_clients(daemon: MakeDaemon) -> None:
+    """An existing session keeps its timeouts; the next one has the new timeouts."""
     served = daemon()
     old = served.served()
     served.configure(session={"first_command_timeout": "200ms", "idle_timeout": "200ms"})
@@ -69,10 +69,10 @@ def test_new_deadlines_are_for_new_clients(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(old.ask())
 
 
-def test_waiting_handlers_take_the_new_configuration(daemon: MakeDaemon) -> None:
-    """Handlers that were forked ahead of a reload are replaced by it."""
+def test_a_reload_replaces_spare_handlers(daemon: MakeDaemon) -> None:
+    """Spare handlers that were forked before the reload have the old configuration."""
     served = daemon(handlers={"spare": 2})
-    until(lambda: served.status()["handlers"]["idle"] == 2, "spares")
+    until(lambda: served.status()["handlers"]["idle"] == 2, "the spare handlers")
     served.configure(commands={"bye!": {"close": "so long"}})
     reload(served)
     client = served.connect()
@@ -81,12 +81,12 @@ def test_waiting_handlers_take_the_new_configuration(daemon: MakeDaemon) -> None
 
 
 def until_handlers(daemon: Daemon, count: int) -> None:
-    """Wait until there are so many handlers."""
+    """Wait until this number of handlers runs."""
     until(lambda: len(daemon.handlers) == count, f"{count} handlers")
 
 
-def test_spares_come_and_go_with_a_reload(daemon: MakeDaemon) -> None:
-    """`spare` is applied to the daemon that runs."""
+def test_a_reload_changes_the_number_of_spare_handlers(daemon: MakeDaemon) -> None:
+    """A reload applies `handlers.spare`: it forks spare handlers, or ends them."""
     served = daemon()
     for spare in (3, 0):
         served.configure(handlers={"spare": spare})
@@ -94,8 +94,8 @@ def test_spares_come_and_go_with_a_reload(daemon: MakeDaemon) -> None:
         until_handlers(served, spare)
 
 
-def test_listeners_come_and_go_with_a_reload(daemon: MakeDaemon) -> None:
-    """New ones are opened, those that are gone are closed, and the others are not touched."""
+def test_a_reload_opens_and_closes_listeners(daemon: MakeDaemon) -> None:
+    """New listeners are opened, removed ones are closed, and the others stay open."""
     served = daemon(listen=[{"port": 0}, {"address": "unix:old.sock"}])
     port, held = served.port, served.connect_to_path("old.sock")
     assert ANSWER.fullmatch(held.ask())
@@ -108,8 +108,8 @@ def test_listeners_come_and_go_with_a_reload(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_listener_may_change_its_service(daemon: MakeDaemon) -> None:
-    """The socket stays; new clients get the other service."""
+def test_a_reload_changes_the_service_of_a_listener(daemon: MakeDaemon) -> None:
+    """The socket stays open; new clients get the new service."""
     served = daemon()
     old = served.served()
     served.configure(listen=[{"port": 0, "service": "echo"}])
@@ -119,8 +119,8 @@ def test_a_listener_may_change_its_service(daemon: MakeDaemon) -> None:
     assert served.status()["listeners"][0]["service"] == "echo"
 
 
-def test_who_is_denied_by_a_reload_has_to_leave(daemon: MakeDaemon) -> None:
-    """New access lists are for those who are in, too."""
+def test_a_reload_ends_denied_sessions(daemon: MakeDaemon) -> None:
+    """New access lists apply to existing sessions too."""
     served = daemon()
     denied, other = served.served(source="127.0.0.2"), served.served()
     served.configure(access={"deny": ["127.0.0.2"]})
@@ -129,8 +129,8 @@ def test_who_is_denied_by_a_reload_has_to_leave(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(other.ask())
 
 
-def test_the_log_moves_with_a_reload(daemon: MakeDaemon) -> None:
-    """File, level and format of the log are applied while it is written."""
+def test_a_reload_changes_the_log_file(daemon: MakeDaemon) -> None:
+    """The running logger continues with the new file."""
     served = daemon()
     served.wait_for("server.listening")
     before = served.logger
@@ -142,8 +142,8 @@ def test_the_log_moves_with_a_reload(daemon: MakeDaemon) -> None:
     assert served.logger == before
 
 
-def test_the_level_changes_with_a_reload(daemon: MakeDaemon) -> None:
-    """Sessions from the reload on are logged by the new level."""
+def test_a_reload_changes_the_log_level(daemon: MakeDaemon) -> None:
+    """The new level applies to new sessions."""
     served = daemon()
     served.configure(log={"level": "warning"})
     reload(served)
@@ -162,38 +162,38 @@ def test_the_level_changes_with_a_reload(daemon: MakeDaemon) -> None:
         ("working_directory", "home"),
     ],
 )
-def test_what_cannot_change_is_refused(daemon: MakeDaemon, key: str, value: str) -> None:
-    """A key that needs a restart is named, and nothing else is applied either."""
+def test_a_change_that_needs_a_restart_is_refused(daemon: MakeDaemon, key: str, value: str) -> None:
+    """The error names the key, and no other change is applied."""
     served = daemon()
-    kept = dict(served.settings["daemon"])
-    file = f"{served.folder}/kept.yaml"
+    original = dict(served.settings["daemon"])
+    file = f"{served.folder}/changed.yaml"
     served.configure(daemon={key: value}, limits={"clients": 3})
     with open(served.file, encoding="utf-8") as changed, open(file, "w", encoding="utf-8") as out:
         out.write(changed.read())
     os.rename(file, served.file)
-    problems = reload_by_signal(served)
-    assert f"daemon.{key}" in problems[0]
-    served.settings["daemon"] = kept
+    errors = reload_by_signal(served)
+    assert f"daemon.{key}" in errors[0]
+    served.settings["daemon"] = original
     served.configure()
     assert served.status()["clients"]["limit"] == 1000
 
 
 def reload_by_signal(daemon: Daemon) -> list[str]:
-    """Reload where the file's own control socket may be another one; return the problems."""
+    """Reload with SIGHUP, because the file may name another control socket; return the errors."""
     daemon.signal(1)
-    problems: list[str] = daemon.wait_for("server.reload_failed")["errors"]
-    return problems
+    errors: list[str] = daemon.wait_for("server.reload_failed")["errors"]
+    return errors
 
 
-def test_a_bad_file_is_refused(daemon: MakeDaemon) -> None:
-    """Status 78, with every problem's place; the daemon has not heard of it."""
+def test_an_invalid_file_is_refused(daemon: MakeDaemon) -> None:
+    """The exit status is 78, each error has its position, and the daemon keeps serving."""
     served = daemon()
     served.configure(limits={"clients": "many"}, listen=[{"port": 70000}])
-    assert_refuses_and_mends(served, f"{served.file}:", "limits.clients", "listen[0].port")
+    assert_refuses_and_repair(served, f"{served.file}:", "limits.clients", "listen[0].port")
 
 
-def assert_refuses_and_mends(daemon: Daemon, *words: str) -> None:
-    """Check that a reload of a bad file fails; mend it, so that `status` can read it."""
+def assert_refuses_and_repair(daemon: Daemon, *words: str) -> None:
+    """Check that a reload of an invalid file fails, and repair the file for `tetrad status`."""
     ran = daemon.tetrad("reload")
     assert ran.status == 78
     assert all(word in ran.err for word in words), ran.err
@@ -202,7 +202,7 @@ def assert_refuses_and_mends(daemon: Daemon, *words: str) -> None:
 
 
 def test_a_listener_that_cannot_be_opened_undoes_the_reload(daemon: MakeDaemon) -> None:
-    """One taken port, and none of the new listeners is opened, none of the old ones closed."""
+    """If one port is in use, no listener is opened or closed, and no setting changes."""
     served = daemon()
     other = daemon()
     listen = [{"port": 0}, {"address": "unix:new.sock"}, {"port": other.port}]
@@ -213,22 +213,22 @@ def test_a_listener_that_cannot_be_opened_undoes_the_reload(daemon: MakeDaemon) 
 
 
 def test_a_log_that_cannot_be_opened_undoes_the_reload(daemon: MakeDaemon) -> None:
-    """The log goes on where it was."""
+    """The old log file is still written."""
     served = daemon()
     served.configure(log={"file": "missing/it.log"})
     assert_refuses(served, "missing/it.log")
     served.wait_for("client.command")
 
 
-def test_a_daemon_is_not_reloaded_to_a_log_that_nobody_sees(daemon: MakeDaemon) -> None:
-    """What a start refuses, a reload does: a daemon has no terminal."""
+def test_a_reload_needs_a_log_file(daemon: MakeDaemon) -> None:
+    """A daemon has no terminal: a reload refuses a log without a file, like a start."""
     served = daemon()
     served.configure(log={"file": None})
     assert_refuses(served, "log.file is null, but a daemon has no terminal")
 
 
-def test_a_log_that_is_the_pidfile_by_another_name_costs_no_lock(daemon: MakeDaemon) -> None:
-    """The master would let go of the lock that says that it runs if it closed such a file."""
+def test_a_log_that_is_a_link_to_the_pidfile_does_not_release_the_lock(daemon: MakeDaemon) -> None:
+    """A process loses its record locks on a file when it closes any descriptor of the file."""
     served = daemon()
     os.link(served.pidfile, f"{served.folder}/other.log")
     served.configure(log={"file": "other.log"})
@@ -236,8 +236,8 @@ def test_a_log_that_is_the_pidfile_by_another_name_costs_no_lock(daemon: MakeDae
     assert "already running" in served.tetrad("start").out
 
 
-def test_a_file_that_is_gone_is_refused(daemon: MakeDaemon) -> None:
-    """SIGHUP without a file to read changes nothing."""
+def test_a_missing_file_is_refused(daemon: MakeDaemon) -> None:
+    """SIGHUP changes nothing if the configuration file does not exist."""
     served = daemon()
     os.rename(served.file, served.file + ".away")
     assert served.file in reload_by_signal(served)[0]
@@ -245,8 +245,8 @@ def test_a_file_that_is_gone_is_refused(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_reloads_in_a_row_are_all_answered(daemon: MakeDaemon) -> None:
-    """Each one is applied before the next, and the daemon is none the worse."""
+def test_each_of_several_reloads_is_applied(daemon: MakeDaemon) -> None:
+    """Each is applied before its answer; no process is left, and the title does not change."""
     served = daemon()
     for clients in range(1, 6):
         served.configure(limits={"clients": clients})
@@ -256,11 +256,11 @@ def test_reloads_in_a_row_are_all_answered(daemon: MakeDaemon) -> None:
     assert title_of(served.pid) == f"tetrad: master {served.file}"
 
 
-def test_reloads_leave_nothing_behind(daemon: MakeDaemon) -> None:
-    """The master collects no garbage, so there must not be any: every fork would copy it."""
+def test_reloads_leak_no_memory(daemon: MakeDaemon) -> None:
+    """The garbage collector of the master is off, so a reload must not create cyclic garbage."""
     texts = {f"{number:04}": {"text": "x" * 1024} for number in range(500)}
     served = daemon(commands=texts)
-    for _ in range(2):  # what a reload takes for the while that it lasts
+    for _ in range(2):  # allocates the memory that each reload uses temporarily
         reload(served)
     before = anonymous_kib(served.pid)
     for _ in range(6):
@@ -269,27 +269,27 @@ def test_reloads_leave_nothing_behind(daemon: MakeDaemon) -> None:
 
 
 def anonymous_kib(pid: int) -> int:
-    """Return how much memory a process has that is no file's."""
+    """Return the anonymous memory of a process in KiB."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file if ":" in line)
     return int(fields["Anonymous"].split()[0])
 
 
-def test_a_daemon_that_does_not_run_cannot_reload(prepared: MakeDaemon) -> None:
-    """Status 7, as of the Linux Standard Base."""
+def test_a_reload_of_a_stopped_daemon_fails(prepared: MakeDaemon) -> None:
+    """The exit status is 7, as in the Linux Standard Base."""
     ran = prepared().tetrad("reload")
     assert (ran.status, ran.err) == (7, "tetrad: not running\n")
 
 
-def test_listeners_at_any_port_are_not_mistaken_for_each_other(daemon: MakeDaemon) -> None:
-    """Two of port 0 have one name in the file, and each stays what it is."""
+def test_a_reload_distinguishes_listeners_with_port_0(daemon: MakeDaemon) -> None:
+    """Two listeners with port 0 have the same name in the file; each keeps its port and service."""
     served = daemon(listen=[{"port": 0}, {"port": 0, "service": "echo"}])
     ports = served.ports
     assert served.tetrad("reload").status == 0
     assert [one["service"] for one in served.status()["listeners"]] == ["command", "echo"]
     assert served.ports == ports
-    echoed = served.connect(1)
-    echoed.send(b"quit")
-    assert echoed.socket.recv(9) == b"quit"
-    echoed.send(b"still there")
-    assert echoed.socket.recv(99) == b"still there"
+    client = served.connect(1)
+    client.send(b"quit")
+    assert client.socket.recv(9) == b"quit"
+    client.send(b"still there")
+    assert client.socket.recv(99) == b"still there"

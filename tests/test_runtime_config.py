@@ -1,4 +1,4 @@
-"""The plan: plain data that says all that the configuration said."""
+"""The runtime configuration: the whole configuration as plain data."""
 
 from __future__ import annotations
 
@@ -87,34 +87,34 @@ def make(
     config: Config,
     *given: str,
     file: str | None = "/x/tetrad.yaml",
-    explicit: str | None = None,
+    config_path: str | None = None,
     foreground: bool = False,
 ) -> RuntimeConfig:
-    """Make the plan of a configuration, in which the keys `given` were in the file."""
+    """Return the runtime configuration; the keys `given` are set in the file."""
     loaded = ConfigResult(config, file, [], dict.fromkeys(given, 1))
-    return runtime_config.build(loaded, explicit, foreground=foreground)
+    return runtime_config.build(loaded, config_path, foreground=foreground)
 
 
-def kinds(value: object) -> set[type]:
-    """Return the types of all that a value consists of."""
+def types_in(value: object) -> set[type]:
+    """Return the types of a value and of its parts, at every depth."""
     if isinstance(value, dict):
-        return {type(value)}.union(*(kinds(part) for item in value.items() for part in item))
+        return {type(value)}.union(*(types_in(part) for item in value.items() for part in item))
     if isinstance(value, list | tuple):
-        return {type(value)}.union(*map(kinds, value))
+        return {type(value)}.union(*map(types_in, value))
     return {type(value)}
 
 
 @pytest.mark.parametrize("config", [Config(), FULL])
 @pytest.mark.parametrize("foreground", [True, False])
-def test_a_plan_is_plain_data(config: Config, *, foreground: bool) -> None:
-    """Nothing in a plan is of a class that a lean program would have to import."""
-    made = dict(make(config, explicit="/x/tetrad.yaml", foreground=foreground))
-    assert kinds(made) <= {dict, list, tuple, str, int, float, bool, type(None)}
-    assert marshal.loads(marshal.dumps(made)) == made  # noqa: S302 - our own
+def test_the_runtime_configuration_is_plain_data(config: Config, *, foreground: bool) -> None:
+    """A lean process needs no import to read it with marshal."""
+    made = dict(make(config, config_path="/x/tetrad.yaml", foreground=foreground))
+    assert types_in(made) <= {dict, list, tuple, str, int, float, bool, type(None)}
+    assert marshal.loads(marshal.dumps(made)) == made  # noqa: S302 - the data of this test
 
 
-def test_a_plan_says_what_the_configuration_says() -> None:
-    """Every setting that a lean program needs stands in the plan, as numbers and text."""
+def test_the_runtime_configuration_has_the_settings() -> None:
+    """Every setting that a lean process needs is there, as a number or a string."""
     made = make(FULL)
     assert made["version"] == __version__
     assert made["file"] == "/x/tetrad.yaml"
@@ -131,14 +131,14 @@ def test_a_plan_says_what_the_configuration_says() -> None:
     }
 
 
-def test_limits_that_are_not_set_are_none() -> None:
-    """Without limits of a source there is none."""
+def test_limits_without_a_value_are_none() -> None:
+    """By default a source has no limits."""
     limits = make(Config())["limits"]
     assert limits == {"clients": 1000, "clients_per_source": None, "rate_per_source": None}
 
 
-def test_listeners_are_told_by_family() -> None:
-    """A listener has a family, and what bind(2) wants: an address and a port, or a path."""
+def test_listeners_have_a_family() -> None:
+    """A listener has the arguments of bind(2): a family, and an address and port, or a path."""
     rest = {
         "service": "command",
         "backlog": 1024,
@@ -178,8 +178,8 @@ def test_listeners_are_told_by_family() -> None:
     ]
 
 
-def test_commands_are_the_built_in_ones_and_the_operator_s() -> None:
-    """A plan has each command with its kind and text, and none that was taken away."""
+def test_commands_are_the_built_in_and_the_configured_ones() -> None:
+    """Each command has its kind and values; removed commands are not there."""
     assert make(FULL)["commands"] == {
         "time": {"kind": "clock", "text": "%Y/%m/%d %H:%M:%S", "timezone": "local"},
         "date": {"kind": "clock", "text": "%F", "timezone": "UTC"},
@@ -218,19 +218,19 @@ def test_commands_are_the_built_in_ones_and_the_operator_s() -> None:
         ("::192.0.2.0/120", 128, "::c000:200", 120),
     ],
 )
-def test_an_access_rule_is_numbers(network: str, bits: int, address: str, prefix: int) -> None:
-    """A network is the bits of its kind of address, the first one as a number, and a prefix."""
+def test_an_access_rule_has_numbers(network: str, bits: int, address: str, prefix: int) -> None:
+    """The values are the address length in bits, the first address, and the prefix length."""
     (rule,) = make(Config(access=Access(deny=[Network(network)])))["access"]
     number = int(ipaddress.ip_address(address))
-    place = {"bits": bits, "network": number, "prefix": prefix}
-    assert rule == {"name": "access.deny[0]", **place, "allow": False}
+    expected = {"bits": bits, "network": number, "prefix": prefix}
+    assert rule == {"name": "access.deny[0]", **expected, "allow": False}
 
 
 @given(st.ip_addresses(), st.integers(0, 127), st.integers(0, 127))
-def test_a_network_lets_its_own_addresses_in(
+def test_a_network_allows_exactly_its_addresses(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address, prefix: int, bit: int
 ) -> None:
-    """From the file's text to the decision: an address is in if no bit of the prefix differs."""
+    """From the text in the file to the decision: only the bits of the prefix matter."""
     bits = address.max_prefixlen
     prefix, bit = prefix % bits, bit % bits
     assume(int(address) >> 32 != 0xFFFF)
@@ -239,8 +239,8 @@ def test_a_network_lets_its_own_addresses_in(
     assert AccessList(rules).allows(bits, int(address) ^ (1 << bit)) is (bit < bits - prefix)
 
 
-def test_allow_and_deny_keep_their_meaning() -> None:
-    """Rules of both lists stand in the plan, each with its verdict."""
+def test_rules_have_the_verdict_of_their_list() -> None:
+    """The rules of `allow` and `deny` are in one list, each with its verdict."""
     rules = make(FULL)["access"]
     assert [(rule["bits"], rule["allow"]) for rule in rules] == [(32, True), (128, False)]
 
@@ -258,16 +258,16 @@ def test_allow_and_deny_keep_their_meaning() -> None:
         (Log(file=None), ("log.file", "log.format"), True, (None, "json")),
     ],
 )
-def test_the_log_of_the_foreground_is_the_terminal(
+def test_the_log_goes_to_the_terminal_in_the_foreground(
     log: Log, given: tuple[str, ...], *, foreground: bool, expected: tuple[str | None, str]
 ) -> None:
-    """In the foreground, lines go to the terminal, readable, unless the file says otherwise."""
+    """In the foreground the format is `console`, unless the file sets a log file or a format."""
     made = make(Config(log=log), *given, foreground=foreground)["log"]
     assert (made["file"], made["format"], made["level"]) == (*expected, "info")
 
 
-def test_every_setting_is_text_for_saying_what_changed() -> None:
-    """A reload tells what changed by these: each key with its value as an operator writes it."""
+def test_settings_are_texts_as_in_the_file() -> None:
+    """A reload reports changes with these texts."""
     settings = make(FULL)["settings"]
     assert settings["daemon.umask"] == "077"
     assert settings["daemon.stop_timeout"] == "2s500ms"
@@ -284,8 +284,8 @@ def test_every_setting_is_text_for_saying_what_changed() -> None:
     assert settings["commands.exit.close"] == "bye"
 
 
-def test_every_key_is_a_setting() -> None:
-    """No key of the model is missing among the settings, whatever its value."""
+def test_every_key_is_in_the_settings() -> None:
+    """The settings have every key of the model, also keys with their default values."""
     settings = make(Config())["settings"]
     keys = {
         f"{section}.{key}"
@@ -298,8 +298,8 @@ def test_every_key_is_a_setting() -> None:
     assert settings.keys() == keys
 
 
-def test_settings_that_cannot_change_are_settings() -> None:
-    """Every key that is fixed while the daemon runs is a key."""
+def test_restart_only_keys_are_in_the_settings() -> None:
+    """Every key that a reload cannot change is a key of the settings."""
     made = make(Config())
     assert set(made["restart_only"]) <= made["settings"].keys()
     assert {"daemon.user", "daemon.group", "daemon.pidfile", "daemon.control"} <= set(
@@ -308,18 +308,18 @@ def test_settings_that_cannot_change_are_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("foreground", "explicit", "arguments"),
+    ("foreground", "config_path", "arguments"),
     [
         (True, "/x/tetrad.yaml", ["run", "/x/tetrad.yaml"]),
         (False, "/x/tetrad.yaml", ["start", "/x/tetrad.yaml"]),
         (False, None, ["start", ""]),
     ],
 )
-def test_the_plan_has_the_programs_to_run(
-    *, foreground: bool, explicit: str | None, arguments: list[str]
+def test_the_runtime_configuration_has_the_commands_of_other_processes(
+    *, foreground: bool, config_path: str | None, arguments: list[str]
 ) -> None:
-    """The master runs the logger; and the reloader and the probe as the daemon was started."""
-    made = make(Config(), explicit=explicit, foreground=foreground)
+    """The config reader and the upgrade trial get the arguments of the daemon's start."""
+    made = make(Config(), config_path=config_path, foreground=foreground)
     assert made["config_reader"][-2:] == made["upgrade_trial"][-2:] == arguments
     commands = {
         "logger.process": made["logger"],

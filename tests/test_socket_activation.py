@@ -56,7 +56,7 @@ def passed(*sockets: socket.socket, name: str = "tetrad") -> tuple[PassedSocket,
 
 
 def test_variables_for_this_process_are_read_and_removed() -> None:
-    """Removed, so that child processes do not mistake them for their own."""
+    """Child processes must not inherit them."""
     variables = {
         "LISTEN_PID": f"{PID}",
         "LISTEN_FDS": "2",
@@ -66,8 +66,8 @@ def test_variables_for_this_process_are_read_and_removed() -> None:
         "WATCHDOG_USEC": "30000000",
         "HOME": "/",
     }
-    taken = socket_activation.pop_environment(variables, PID)
-    assert taken == SocketActivation(
+    popped = socket_activation.pop_environment(variables, PID)
+    assert popped == SocketActivation(
         "@notify", 30.0, (PassedSocket(3, "tetrad"), PassedSocket(4, "listen[1]"))
     )
     assert variables == {"HOME": "/"}
@@ -91,8 +91,8 @@ def test_variables_for_another_process_are_ignored(variables: dict[str, str]) ->
 
 def test_sockets_may_have_no_names() -> None:
     """Older versions of systemd pass none."""
-    taken = socket_activation.pop_environment({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
-    assert taken.sockets == (PassedSocket(3, ""), PassedSocket(4, ""))
+    popped = socket_activation.pop_environment({"LISTEN_PID": f"{PID}", "LISTEN_FDS": "2"}, PID)
+    assert popped.sockets == (PassedSocket(3, ""), PassedSocket(4, ""))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -150,7 +150,7 @@ def test_a_socket_without_a_listener_is_refused() -> None:
 
 
 def test_a_datagram_socket_is_refused() -> None:
-    """Even if its address and port match."""
+    """A datagram socket does not match, even if its address and port do."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -171,20 +171,20 @@ def test_clients_that_connected_before_the_start_are_served(
         listen=[{"address": host, "port": port}], session={"first_command_timeout": "300ms"}
     )
     with listening, socket.create_connection((host, port)) as silent:
-        with socket.create_connection((host, port)) as talkative:
-            talkative.sendall(b"quit")
+        with socket.create_connection((host, port)) as quitting:
+            quitting.sendall(b"quit")
             fd = listening.fileno()
-            command = [sys.executable, "-c", _START_AS_SYSTEMD_DOES, f"{fd}", daemon.file]
+            command = [sys.executable, "-c", START_AS_SYSTEMD_DOES, f"{fd}", daemon.file]
             ran = run(command, daemon.environment, pass_fds=[fd])
             assert ran.status == 0, ran.err
             daemon.adopt(ran.out)
-            assert talkative.recv(9) == b"quit"
+            assert quitting.recv(9) == b"quit"
         assert silent.recv(1) == b""
         reasons = {daemon.wait_for("client.disconnected", count=n)["reason"] for n in (1, 2)}
     assert reasons == {"quit", "first_command_timeout"}
 
 
-def test_sockets_are_kept_while_a_start_waits_for_a_stopping_daemon(
+def test_a_start_keeps_sockets_while_it_waits_for_a_stopping_daemon(
     daemon: MakeDaemon,
 ) -> None:
     """The second try of the start uses the passed sockets, too."""
@@ -198,14 +198,14 @@ def test_sockets_are_kept_while_a_start_waits_for_a_stopping_daemon(
     with listening:
         served.configure(listen=[{"port": listening.getsockname()[1]}])
         fd = listening.fileno()
-        command = [sys.executable, "-c", _START_AS_SYSTEMD_DOES, f"{fd}", served.file]
+        command = [sys.executable, "-c", START_AS_SYSTEMD_DOES, f"{fd}", served.file]
         ran = run(command, served.environment, pass_fds=[fd])
         assert ran.status == 0, ran.err
         served.adopt(ran.out)
         assert ANSWER.fullmatch(served.connect().ask())
 
 
-_START_AS_SYSTEMD_DOES = """
+START_AS_SYSTEMD_DOES = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
@@ -233,6 +233,6 @@ def test_a_descriptor_that_is_not_open_is_named() -> None:
 )
 def test_too_large_numbers_are_ignored(variable: str, most: str, too_many: str) -> None:
     """No service manager sends them, and they would exhaust the memory."""
-    for number, is_taken in ((most, True), (too_many, False), ("9" * 5000, False)):
-        taken = socket_activation.pop_environment({"LISTEN_PID": f"{PID}", variable: number}, PID)
-        assert (taken != SocketActivation()) is is_taken
+    for number, is_valid in ((most, True), (too_many, False), ("9" * 5000, False)):
+        popped = socket_activation.pop_environment({"LISTEN_PID": f"{PID}", variable: number}, PID)
+        assert (popped != SocketActivation()) is is_valid

@@ -152,7 +152,7 @@ def test_a_file_that_is_no_pidfile_is_not_touched(prepared: MakeDaemon) -> None:
 
 
 def test_a_socket_that_is_in_use_is_not_replaced(prepared: MakeDaemon) -> None:
-    """Only the path of a Unix socket that nobody listens at is replaced."""
+    """Only the path of a Unix socket that no process listens on is replaced."""
     asked = prepared(listen=[{"address": "unix:t.sock"}])
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(os.path.join(asked.folder, "t.sock"))
@@ -199,11 +199,11 @@ def test_an_invalid_file_starts_nothing(prepared: MakeDaemon) -> None:
     assert not os.path.exists(asked.pidfile)
 
 
-def test_an_ordinary_user_has_no_low_ports(prepared: MakeDaemon, nobodys_folder: str) -> None:
-    """Missing permission is exit status 4."""
+def test_an_ordinary_user_cannot_use_port_80(prepared: MakeDaemon, nobodys_folder: str) -> None:
+    """The exit status for a missing permission is 4."""
     asked = prepared(folder=nobodys_folder, listen=[{"port": 80}])
     if first_unprivileged_port() <= 80:
-        pytest.skip("everybody may have port 80 here")
+        pytest.skip("port 80 is unprivileged on this machine")
     ran = asked.tetrad("start", **nobody())
     assert ran.status == 4
     assert "127.0.0.1:80: permission denied" in ran.err
@@ -297,8 +297,8 @@ def test_a_restart_that_cannot_start_stops_nothing(
     assert_fails(served, 1, ran.err.partition("; ")[2])
 
 
-def test_all_that_prevents_a_start_is_told_at_once(prepared: MakeDaemon) -> None:
-    """In one line, each with its key or listener."""
+def test_all_errors_of_a_start_are_reported_at_once(prepared: MakeDaemon) -> None:
+    """One line has them all, each with its key or listener."""
     settings: dict[str, Any] = {
         "daemon": {"control": "no/x", "working_directory": "no"},
         "log": {"file": "home"},

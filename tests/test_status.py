@@ -62,7 +62,7 @@ def test_the_text_has_all_facts(daemon: MakeDaemon) -> None:
         limits={"clients": 10, "clients_per_source": 2},
     )
     served.served(source="127.0.0.3").quit()
-    until(lambda: served.status()["clients"]["now"] == 0, "its end")
+    until(lambda: served.status()["clients"]["now"] == 0, "the end of the session")
     for source in ("127.0.0.2", "127.0.0.2", "127.0.0.4"):
         served.served(source=source)
     for source in ("127.0.0.2", "127.0.0.9", "127.0.0.9"):
@@ -115,14 +115,14 @@ def test_json_conforms_to_the_schema(daemon: MakeDaemon) -> None:
     assert status["log"]["logger"] == served.logger
 
 
-def test_the_schema_refuses_other_documents(prepared: MakeDaemon) -> None:
+def test_the_schema_rejects_other_documents(prepared: MakeDaemon) -> None:
     """The schema is valid, and does not accept every document."""
     schema = json.loads(prepared().tetrad("status", "--schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)
-    wrongs: list[object] = [{}, {"state": "running"}, {"state": "asleep"}, [], "running"]
-    for wrong in wrongs:
+    invalid: list[object] = [{}, {"state": "running"}, {"state": "asleep"}, [], "running"]
+    for document in invalid:
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(wrong, schema)
+            jsonschema.validate(document, schema)
 
 
 def test_sessions_are_listed_with_their_handlers(daemon: MakeDaemon) -> None:
@@ -150,10 +150,10 @@ def test_the_oldest_session_is_first(daemon: MakeDaemon) -> None:
 def test_a_session_that_has_ended_is_not_listed(daemon: MakeDaemon) -> None:
     """After a client has quit, only the other one is listed."""
     served = daemon()
-    stays, leaves = served.served(), served.served()
-    leaves.quit()
+    staying, quitting = served.served(), served.served()
+    quitting.quit()
     until(lambda: len(served.status()["sessions"]) == 1, "one session")
-    assert served.status()["sessions"][0]["client"] == stays.name
+    assert served.status()["sessions"][0]["client"] == staying.name
 
 
 @pytest.mark.parametrize(("left", "status", "state"), [("", 3, "stopped"), ("1\n", 1, "dead")])
@@ -166,8 +166,8 @@ def test_a_daemon_that_does_not_run(
         with open(daemon.pidfile, "w", encoding="ascii") as file:
             file.write(left)
     text = daemon.tetrad("status")
-    said = {"stopped": "tetrad: not running\n", "dead": "tetrad: dead, but the pidfile exists\n"}
-    assert text == (status, said[state], "")
+    texts = {"stopped": "tetrad: not running\n", "dead": "tetrad: dead, but the pidfile exists\n"}
+    assert text == (status, texts[state], "")
     assert valid(daemon, status) == {"state": state}
     assert daemon.tetrad("status", "--clients") == text
 
@@ -206,7 +206,7 @@ def test_another_file_as_pidfile_is_unknown(prepared: MakeDaemon) -> None:
     """A file with other contents is not a pidfile, so the state is not known."""
     daemon = prepared()
     with open(daemon.pidfile, "w", encoding="ascii") as file:
-        file.write("dear diary,\n" * 9)
+        file.write("not a pidfile\n" * 9)
     ran = daemon.tetrad("status")
     assert (ran.status, ran.out) == (4, "")
     assert daemon.pidfile in ran.err
@@ -267,10 +267,10 @@ def test_a_hundred_silent_connections_block_no_request(daemon: MakeDaemon) -> No
     """Silent connections do not block requests or clients, and are closed after a timeout."""
     served = daemon()
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(control_of(served)) for _ in range(100)]
+        silent = [stack.enter_context(control_of(served)) for _ in range(100)]
         assert [valid(served, 0)["pid"] for _ in range(3)] == [served.pid] * 3
         served.served()
-        for peer in crowd:
+        for peer in silent:
             with contextlib.suppress(ConnectionResetError):
                 assert peer.recv(1) == b""
     assert valid(served, 0)["clients"]["now"] == 1
@@ -283,7 +283,7 @@ def test_an_answer_that_is_not_read_blocks_no_request(daemon: MakeDaemon) -> Non
         for _ in range(20):
             stack.enter_context(control_of(served)).sendall(b"status\n")
         assert valid(served, 0)["pid"] == served.pid
-    until(lambda: len(served.processes) == 2, "an end of all who were to answer")
+    until(lambda: len(served.processes) == 2, "the end of the processes that send answers")
 
 
 def test_the_report_about_an_address(daemon: MakeDaemon) -> None:

@@ -375,7 +375,7 @@ def failure(daemon: Daemon, client: Client) -> str:
 def test_input_that_is_not_tls_ends_the_session(
     daemon: MakeDaemon, pki: Certificates, data: bytes, error: str
 ) -> None:
-    """Plain text or random bytes; the log says what it was."""
+    """Plain text or random bytes; the log distinguishes them."""
     served = daemon(listen=[pki.tls()])
     client = served.connect()
     client.send(data)

@@ -1,4 +1,4 @@
-"""Upgrades in place: another version of the code in the same process, and no client can tell."""
+"""Upgrades: the master executes another version in the same process, and sessions continue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from damage.log_accounting import Sessions, count_events
 from installations import Installation
 from processes import children_of, descriptors_of, in_background, run, stopped, title_of, until
 from test_sd_notify import Manager
-from test_socket_activation import _START_AS_SYSTEMD_DOES
+from test_socket_activation import START_AS_SYSTEMD_DOES
 from tetrad import __version__
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ Edit = tuple[str, str, str]
 
 ECHO = [{"port": 0}, {"port": 0, "service": "echo"}]
 
-IMPATIENT: Edit = (
+SHORT_TRIAL: Edit = (
     "master/helper_process.py",
     "HELPER_TIMEOUT_SECONDS = 30.0",
     "HELPER_TIMEOUT_SECONDS = 3.0",
 )
 
-HANGING: Edit = (
+HANGING_TRIAL: Edit = (
     "helpers/upgrade_checks.py",
     "import marshal\n",
     "import time\ntime.sleep(1000)\nimport marshal\n",
@@ -45,16 +45,16 @@ HANGING: Edit = (
 
 
 class Upgradable(Protocol):
-    """Makes a daemon from an installation of its own, and starts it."""
+    """Installs a copy of the package, and starts a daemon that uses it."""
 
     def __call__(self, *edits: Edit, **settings: object) -> tuple[Daemon, Installation]:
-        """Make both; the edits are those of the version that is started."""
+        """Return the daemon and the installation; the edits are in the version that is started."""
         ...
 
 
 @pytest.fixture
 def upgradable(prepared: MakeDaemon, tmp_path: pathlib.Path) -> Upgradable:
-    """Make daemons whose code can be replaced."""
+    """Return a function that starts a daemon whose code can be replaced."""
 
     def make(*edits: Edit, **settings: Any) -> tuple[Daemon, Installation]:  # noqa: ANN401
         installed = Installation(str(tmp_path))
@@ -68,14 +68,14 @@ def upgradable(prepared: MakeDaemon, tmp_path: pathlib.Path) -> Upgradable:
 
 
 def upgrade(served: Daemon) -> Ran:
-    """Upgrade, which must succeed."""
+    """Run `tetrad upgrade`, and check that it succeeds."""
     ran = served.tetrad("upgrade")
     assert (ran.status, ran.err) == (0, "")
     return ran
 
 
 def assert_fails(served: Daemon, status: int, *words: str) -> None:
-    """Check that an upgrade fails with these words, and that the old version serves on."""
+    """Check that an upgrade fails with these words, and that the old version keeps serving."""
     before = served.status()
     ran = served.tetrad("upgrade")
     assert ran.status == status, ran
@@ -84,7 +84,7 @@ def assert_fails(served: Daemon, status: int, *words: str) -> None:
 
 
 def assert_untouched(served: Daemon, before: dict[str, Any]) -> None:
-    """Check that it is the daemon it was."""
+    """Check that the same version runs with the same sessions, and serves new clients."""
     after = served.status()
     same = ("pid", "version", "started", "upgrades", "listeners", "sessions")
     ages = {"sessions": [{**one, "age": 0} for one in before["sessions"]]}
@@ -100,36 +100,36 @@ def ask(served: Daemon, request: bytes) -> Client:
     return client
 
 
-# What an upgrade is
+# A successful upgrade
 
 
 def test_an_upgrade_changes_the_version_and_nothing_else(upgradable: Upgradable) -> None:
-    """Same process, same start, same port; who is in stays, in the middle of a command or not."""
+    """The pid, start time, port and sessions stay, also a session inside an incomplete command."""
     served, installed = upgradable(listen=ECHO)
-    waiting, halfway, echoing = served.served(), served.connect(), served.connect(1)
-    halfway.send_and_wait(b"ti")
+    waiting, incomplete, echoing = served.served(), served.connect(), served.connect(1)
+    incomplete.send_and_wait(b"ti")
     assert echoing.echo(b"before") == b"before"
     before = served.status()
     version = installed.publish()
-    said = f"tetrad: upgraded {__version__} -> {version} (pid {served.pid}, 3 sessions kept)\n"
-    assert upgrade(served).out == said
+    message = f"tetrad: upgraded {__version__} -> {version} (pid {served.pid}, 3 sessions kept)\n"
+    assert upgrade(served).out == message
     after = served.status()
     assert (after["version"], after["upgrades"]) == (version, 1)
     assert after["upgraded"] > after["started"] == before["started"]
     assert after["uptime"] > before["uptime"]
     same = ("pid", "listeners", "clients", "handlers", "accepted", "refused")
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
-    halfway.send(b"me")
-    assert ANSWER.fullmatch(halfway.read(19))
+    incomplete.send(b"me")
+    assert ANSWER.fullmatch(incomplete.read(19))
     assert ANSWER.fullmatch(waiting.ask())
     assert echoing.echo(b"after") == b"after"
     assert ANSWER.fullmatch(served.connect().ask())
-    told = served.wait_for("server.upgraded")
-    assert (told["version"], told["from"], told["pid"]) == (version, __version__, served.pid)
+    event = served.wait_for("server.upgraded")
+    assert (event["version"], event["from"], event["pid"]) == (version, __version__, served.pid)
 
 
-def test_new_clients_get_what_the_new_version_has(upgradable: Upgradable) -> None:
-    """Who comes after the upgrade is served by new code, who is in by the code that they met."""
+def test_the_new_version_serves_new_clients(upgradable: Upgradable) -> None:
+    """Existing sessions keep the code that they started with."""
     served, installed = upgradable(listen=ECHO)
     old = served.connect(1)
     assert old.echo(b"abc") == b"abc"
@@ -141,16 +141,16 @@ def test_new_clients_get_what_the_new_version_has(upgradable: Upgradable) -> Non
     assert old.echo(b"abc") == b"abc"
 
 
-def test_the_same_version_may_take_over(upgradable: Upgradable) -> None:
-    """After an update of Python, or of a library, the code need not be another."""
+def test_an_upgrade_to_the_same_version_succeeds(upgradable: Upgradable) -> None:
+    """An update of Python or of a library does not change the version of tetrad."""
     served, _ = upgradable()
     assert f"{__version__} -> {__version__}" in upgrade(served).out
     assert f"{__version__} -> {__version__}" in upgrade(served).out
     assert served.status()["upgrades"] == 2
 
 
-def test_the_logger_is_replaced_too(upgradable: Upgradable) -> None:
-    """Its code is the new version's, and there is one of it."""
+def test_an_upgrade_replaces_the_logger(upgradable: Upgradable) -> None:
+    """One logger runs, with the code of the new version."""
     served, installed = upgradable()
     served.wait_for("server.listening")
     before = served.watch(served.logger)
@@ -170,8 +170,8 @@ def test_the_logger_is_replaced_too(upgradable: Upgradable) -> None:
     assert not served.events("log.lost")
 
 
-def test_a_signal_upgrades_as_the_command_does(upgradable: Upgradable) -> None:
-    """SIGUSR2 to the master is all it takes."""
+def test_sigusr2_upgrades_like_the_command(upgradable: Upgradable) -> None:
+    """SIGUSR2 to the master has the same effect as `tetrad upgrade`."""
     served, installed = upgradable()
     client = served.served()
     version = installed.publish()
@@ -181,23 +181,25 @@ def test_a_signal_upgrades_as_the_command_does(upgradable: Upgradable) -> None:
     assert ANSWER.fullmatch(client.ask())
 
 
-def test_the_file_is_applied(upgradable: Upgradable) -> None:
-    """What has changed in it is said, as by a reload, and holds for new clients."""
+def test_an_upgrade_applies_the_configuration_file(upgradable: Upgradable) -> None:
+    """Like a reload, it reports the changed keys, and they apply to new clients."""
     served, installed = upgradable()
     denied = served.served(source="127.0.0.2")
     served.configure(access={"deny": ["127.0.0.2"]}, log={"file": "other.log"})
     installed.publish()
-    with stopped(served.logger):  # which reads what the new version says together with the order
-        said = upgrade(served).out
-    assert 'access.deny: [] -> ["127.0.0.2/32"]' in said
+    with stopped(served.logger):  # it then reads the events of both versions together
+        output = upgrade(served).out
+    assert 'access.deny: [] -> ["127.0.0.2/32"]' in output
     assert denied.read_all() == b""
     assert served.connect(source="127.0.0.2").is_refused()
     served.log_file = os.path.join(served.folder, "other.log")
     assert "access.deny" in served.wait_for("server.upgraded")["changes"]
 
 
-def test_a_reload_does_not_take_a_plan_of_another_version(upgradable: Upgradable) -> None:
-    """Between the installation and the upgrade, it says what to do."""
+def test_a_reload_with_another_installed_version_is_refused(
+    upgradable: Upgradable,
+) -> None:
+    """Between the installation and the upgrade, the error message names `tetrad upgrade`."""
     served, installed = upgradable()
     version = installed.publish()
     ran = served.tetrad("reload")
@@ -210,36 +212,36 @@ def test_a_reload_does_not_take_a_plan_of_another_version(upgradable: Upgradable
     assert served.tetrad("reload").status == 0
 
 
-def test_a_daemon_that_does_not_run_is_not_upgraded(prepared: MakeDaemon) -> None:
-    """As for a reload, the status says so."""
+def test_an_upgrade_of_a_stopped_daemon_fails(prepared: MakeDaemon) -> None:
+    """The exit status is 7, as for a reload."""
     ran = prepared().tetrad("upgrade")
     assert (ran.status, ran.err) == (7, "tetrad: not running\n")
 
 
-# Twenty in a row
+# Repeated upgrades under load
 
 
 def upgrade_under_load(upgradable: Upgradable, turns: int, figure: Figure) -> None:
-    """Upgrade that many times, while clients come, others stay, and some are halfway."""
+    """Upgrade this many times with new clients, waiting clients and incomplete commands."""
     served, installed = upgradable()
     staying = [served.served() for _ in range(3)]
-    halfway = [served.connect() for _ in range(2)]
+    incomplete = [served.connect() for _ in range(2)]
     sessions = Sessions(served)
     counts = []
     with sessions.under_load(clients=3):
         for _ in range(turns):
-            for client in halfway:
+            for client in incomplete:
                 client.send_and_wait(b"ti")
             version = installed.publish()
             upgrade(served)
             assert all(ANSWER.fullmatch(client.ask()) for client in staying)
-            assert all(ANSWER.fullmatch(client.ask(b"me")) for client in halfway)
+            assert all(ANSWER.fullmatch(client.ask(b"me")) for client in incomplete)
             until(lambda: served.loggers, "the logger")
             counts.append(len(descriptors_of(served.pid)))
     after = served.status()
     assert (after["version"], after["upgrades"], after["pid"]) == (version, turns, served.pid)
-    until(lambda: len(descriptors_of(served.pid)) == min(counts), "no descriptor more")
-    for client in [*staying, *halfway]:
+    until(lambda: len(descriptors_of(served.pid)) == min(counts), "no descriptor leak")
+    for client in [*staying, *incomplete]:
         client.quit()
     served.stop()
     assert_complete(served, sessions.sent + turns + 5 * (3 + turns) + len(staying))
@@ -247,19 +249,19 @@ def upgrade_under_load(upgradable: Upgradable, turns: int, figure: Figure) -> No
 
 
 def test_twenty_upgrades_under_load(upgradable: Upgradable, figure: Figure) -> None:
-    """No client fails, no session is cut, no line is lost or torn, no descriptor is left."""
+    """No session fails, no log line is lost or incomplete, and no descriptor leaks."""
     upgrade_under_load(upgradable, 20, figure)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_hundred_upgrades_under_load(upgradable: Upgradable, figure: Figure) -> None:
-    """As above, a hundred times."""
+    """The same with a hundred upgrades."""
     upgrade_under_load(upgradable, 100, figure)
 
 
 def assert_complete(served: Daemon, sent: int) -> None:
-    """Check that the log has every event, each session's begin and end, and nobody's id twice."""
+    """Check that the log has all events, both ends of each session, and no connection id twice."""
     lines = served.events()
     begun = [line["connection"] for line in lines if line["event"] == "client.connected"]
     ended = [line["connection"] for line in lines if line["event"] == "client.disconnected"]
@@ -268,10 +270,10 @@ def assert_complete(served: Daemon, sent: int) -> None:
     assert count_events(lines) == (sent, 0, 0)
 
 
-def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
-    """Handlers that wait, or serve several clients, leave; as many of the new version come."""
+def test_an_upgrade_replaces_idle_handlers(upgradable: Upgradable) -> None:
+    """Idle handlers and reused handlers exit; spare handlers of the new version replace them."""
     served, installed = upgradable(listen=ECHO, handlers={"spare": 2, "clients_each": 5})
-    until(lambda: served.status()["handlers"]["idle"] == 2, "spares")
+    until(lambda: served.status()["handlers"]["idle"] == 2, "the spare handlers")
     old = [served.watch(pid) for pid in served.handlers]
     sessions = Sessions(served)
     with sessions.under_load(clients=2):
@@ -281,11 +283,11 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
             )
             upgrade(served)
     assert all(process.has_ended() for process in old)
-    until(lambda: served.status()["handlers"]["idle"] == 2, "spares")
+    until(lambda: served.status()["handlers"]["idle"] == 2, "the spare handlers")
     assert served.connect(1).echo(b"abc") == b"cba"
 
 
-# A version that does not start
+# A new version that cannot start
 
 
 @pytest.mark.parametrize(
@@ -319,16 +321,16 @@ def test_waiting_handlers_are_replaced(upgradable: Upgradable) -> None:
         ),
     ],
 )
-def test_a_version_that_does_not_start_changes_nothing(
+def test_a_version_that_cannot_start_changes_nothing(
     upgradable: Upgradable, edit: Edit, word: str
 ) -> None:
-    """Whatever is wrong with it is told, the old one serves on, and a better one takes over."""
+    """The error is reported, the old version keeps serving, and a corrected version is accepted."""
     served, installed = upgradable()
     client = served.served()
     served.wait_for("client.command")
     before, held = served.status(), descriptors_of(served.pid)
     installed.publish(edit)
-    if edit[0] == "__init__.py":  # which no command survives
+    if edit[0] == "__init__.py":  # no command can run either
         served.signal(signal.SIGUSR2)
     else:
         outcome = json.loads(ask(served, b"upgrade").read_all())
@@ -336,13 +338,13 @@ def test_a_version_that_does_not_start_changes_nothing(
     assert word in served.wait_for("server.upgrade_failed")["errors"][0]
     version = installed.publish()
     assert_untouched(served, before)
-    until(lambda: descriptors_of(served.pid).items() <= held.items(), "no descriptor more")
+    until(lambda: descriptors_of(served.pid).items() <= held.items(), "no descriptor leak")
     assert version in upgrade(served).out
     assert ANSWER.fullmatch(client.ask())
 
 
-def test_the_command_tells_what_is_wrong_with_a_version(upgradable: Upgradable) -> None:
-    """Its status is that of a failure, not that of a bad file."""
+def test_the_command_reports_the_error_of_the_new_version(upgradable: Upgradable) -> None:
+    """The exit status is 1, not 78: the configuration file is valid."""
     served, installed = upgradable()
     installed.publish(
         ("master/process.py", "self.title = ProcessTitle()", "raise ValueError('so')")
@@ -350,19 +352,19 @@ def test_the_command_tells_what_is_wrong_with_a_version(upgradable: Upgradable) 
     assert_fails(served, 1, "not upgraded; the old version keeps serving", "ValueError: so")
 
 
-def test_a_version_that_hangs_is_given_up(upgradable: Upgradable) -> None:
-    """The old one has its limit, and the program that hangs is gone."""
-    served, installed = upgradable(IMPATIENT)
+def test_an_upgrade_trial_that_hangs_is_killed(upgradable: Upgradable) -> None:
+    """The old version limits the time of the trial, and then kills it."""
+    served, installed = upgradable(SHORT_TRIAL)
     served.wait_for("server.listening")
-    installed.publish(HANGING)
+    installed.publish(HANGING_TRIAL)
     assert_fails(served, 1, "the upgrade trial took longer than")
-    until(lambda: not probe_of(served), "the end of the program")
+    until(lambda: not trial_of(served), "the end of the trial")
 
 
-def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
-    """An exec that fails leaves the old version with all that it had."""
+def test_a_missing_interpreter_is_reported(upgradable: Upgradable) -> None:
+    """If exec fails, the old version keeps its handlers, listeners and descriptors."""
     served, installed = upgradable(handlers={"spare": 1})
-    until(lambda: served.status()["handlers"]["idle"] == 1, "a spare")
+    until(lambda: served.status()["handlers"]["idle"] == 1, "a spare handler")
     spare = served.handlers
     installed.publish(
         ("helpers/upgrade_checks.py", 'exec_commands.command("master.process")', '["/no/python"]')
@@ -373,7 +375,7 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
         "errors": ["the new version cannot start: /no/python: no such file or directory"],
         "is_file_bad": False,
     }
-    until(lambda: descriptors_of(served.pid).items() <= held.items(), "no descriptor more")
+    until(lambda: descriptors_of(served.pid).items() <= held.items(), "no descriptor leak")
     assert served.handlers == spare
     assert served.served()
     assert served.status()["upgrades"] == 0
@@ -381,7 +383,7 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
     served.wait_for("log.reopened")
 
 
-# A file that cannot be applied
+# A configuration file that cannot be applied
 
 
 @pytest.mark.parametrize(
@@ -400,7 +402,7 @@ def test_an_interpreter_that_is_gone_is_told(upgradable: Upgradable) -> None:
 def test_a_file_that_cannot_be_applied_is_refused(
     upgradable: Upgradable, settings: dict[str, object], word: str
 ) -> None:
-    """As by a reload, in the log and in the command's own words."""
+    """As for a reload, the log and the answer to the command have the error."""
     served, installed = upgradable()
     before, pidfile = served.status(), served.settings["daemon"]["pidfile"]
     served.configure(**settings)
@@ -414,8 +416,8 @@ def test_a_file_that_cannot_be_applied_is_refused(
     assert_untouched(served, before)
 
 
-def test_a_bad_file_has_its_status(upgradable: Upgradable) -> None:
-    """The command fails as `check` and `reload` do."""
+def test_an_invalid_file_is_exit_status_78(upgradable: Upgradable) -> None:
+    """`check` and `reload` exit with the same status."""
     served, _ = upgradable()
     served.configure(listen=[{"port": 0}, {"address": "unix:t.sock"}])
     assert_fails(served, 78, "restore them, run tetrad upgrade")
@@ -423,48 +425,48 @@ def test_a_bad_file_has_its_status(upgradable: Upgradable) -> None:
     assert served.tetrad("upgrade").status == 78
 
 
-# What happens meanwhile
+# Events during an upgrade
 
 
-class Pausing:
-    """An upgrade that stands still in the new version, before it has done anything."""
+class PausedUpgrade:
+    """An upgrade that pauses at the start of the new version, until `resume` is called."""
 
     def __init__(self, served: Daemon, installed: Installation) -> None:
-        self._begun = os.path.join(served.folder, "begun")
-        self._go = os.path.join(served.folder, "go")
+        self._paused_file = os.path.join(served.folder, "begun")
+        self._resume_file = os.path.join(served.folder, "go")
         pause = (
-            f"    open({self._begun!r}, 'w')\n"
-            f"    while not os.path.exists({self._go!r}):\n        time.sleep(0.01)\n"
+            f"    open({self._paused_file!r}, 'w')\n"
+            f"    while not os.path.exists({self._resume_file!r}):\n        time.sleep(0.01)\n"
         )
         self.version = installed.publish(("master/process.py", "    gc.disable()\n", pause))
         self.outcome: list[bytes] = []
         client = ask(served, b"upgrade")
-        self._asking = in_background(lambda: self.outcome.append(client.read_all()))
-        until(lambda: os.path.exists(self._begun), "the new version")
+        self._reader = in_background(lambda: self.outcome.append(client.read_all()))
+        until(lambda: os.path.exists(self._paused_file), "the new version")
 
-    def go_on(self) -> dict[str, Any]:
-        """Have it go on; return what came of it."""
-        with open(self._go, "w", encoding="ascii"):
+    def resume(self) -> dict[str, Any]:
+        """Let the new version continue; return the answer to the upgrade request."""
+        with open(self._resume_file, "w", encoding="ascii"):
             pass
-        self._asking.join()
+        self._reader.join()
         return dict(json.loads(self.outcome[0] or b"{}"))
 
 
-def test_what_happens_while_the_version_changes_is_not_missed(upgradable: Upgradable) -> None:
-    """One handler finishes, one is killed, one client comes: the new version hears of all."""
+def test_events_during_the_exec_are_not_missed(upgradable: Upgradable) -> None:
+    """The new version handles a finished session, a killed handler, and new connections."""
     served, installed = upgradable(limits={"clients": 3})
     served.allow_lost_handlers = True
-    leaving, killed, staying = (served.served() for _ in range(3))
-    pausing = Pausing(served, installed)
-    assert leaving.quit() == b"quit"
+    quitting, killed, staying = (served.served() for _ in range(3))
+    paused = PausedUpgrade(served, installed)
+    assert quitting.quit() == b"quit"
     victim = served.watch(served._handler_of(killed.name))  # noqa: SLF001
     victim.signal(signal.SIGKILL)
     assert victim.has_ended()
-    coming = [served.connect(), served.connect()]
-    for client in coming:
+    arriving = [served.connect(), served.connect()]
+    for client in arriving:
         client.send(b"time")
-    assert pausing.go_on()["version"] == pausing.version
-    assert all(ANSWER.fullmatch(client.read(19)) for client in coming)
+    assert paused.resume()["version"] == paused.version
+    assert all(ANSWER.fullmatch(client.read(19)) for client in arriving)
     assert ANSWER.fullmatch(staying.ask())
     assert served.wait_for("handler.lost")["client"] == killed.name
     assert served.connect().is_refused()
@@ -472,75 +474,77 @@ def test_what_happens_while_the_version_changes_is_not_missed(upgradable: Upgrad
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_stop_while_the_version_changes_is_obeyed(upgradable: Upgradable, number: int) -> None:
-    """The signal waits for the new version, which ends the sessions of the old one."""
+def test_a_stop_signal_during_the_exec_takes_effect(upgradable: Upgradable, number: int) -> None:
+    """The signal stays pending; the new version then ends the sessions and stops."""
     served, installed = upgradable()
     client = served.served()
-    pausing = Pausing(served, installed)
+    paused = PausedUpgrade(served, installed)
     served.signal(number)
-    pausing.go_on()
+    paused.resume()
     assert client.read_all() == b""
     assert served.is_gone()
     assert served.events()[-1]["event"] == "server.stopped"
     assert not os.path.exists(served.pidfile)
 
 
-def test_a_reload_while_the_version_changes_is_obeyed(upgradable: Upgradable) -> None:
-    """A file that was changed after the new version had read it is read again."""
+def test_a_reload_signal_during_the_exec_takes_effect(upgradable: Upgradable) -> None:
+    """The new version reads the file again, because it changed after the trial had read it."""
     served, installed = upgradable()
-    pausing = Pausing(served, installed)
+    paused = PausedUpgrade(served, installed)
     served.configure(limits={"clients": 7})
     served.signal(signal.SIGHUP)
-    pausing.go_on()
+    paused.resume()
     assert served.wait_for("server.reloaded")["changes"] == {"limits.clients": "1000 -> 7"}
 
 
-def probe_of(served: Daemon) -> int:
-    """Return the pid of the program that tries a version; 0 if there is none."""
+def trial_of(served: Daemon) -> int:
+    """Return the pid of the upgrade trial; 0 if none runs."""
     children = children_of(served.pid)
     return next((pid for pid in children if "tetrad.helpers.upgrade_trial" in title_of(pid)), 0)
 
 
-class Trying:
-    """An upgrade whose new version is being tried, until `end` is called."""
+class PausedTrial:
+    """An upgrade whose trial waits until `resume` or `finish` is called."""
 
     def __init__(self, served: Daemon, installed: Installation) -> None:
-        self._go = os.path.join(served.folder, "go")
-        wait = f"import os, time\nwhile not os.path.exists({self._go!r}): time.sleep(0.01)\n"
+        self._resume_file = os.path.join(served.folder, "go")
+        wait = (
+            f"import os, time\nwhile not os.path.exists({self._resume_file!r}): time.sleep(0.01)\n"
+        )
         self.version = installed.publish(
             ("helpers/upgrade_checks.py", "import marshal\n", wait + "import marshal\n")
         )
-        self.asking = ask(served, b"upgrade")
-        self.probe = served.watch(until(lambda: probe_of(served), "the program that tries"))
+        self.request = ask(served, b"upgrade")
+        self.process = served.watch(until(lambda: trial_of(served), "the upgrade trial"))
 
-    def let_go(self) -> None:
-        """Let it come to its end."""
-        with open(self._go, "w", encoding="ascii"):
+    def resume(self) -> None:
+        """Let the trial continue."""
+        with open(self._resume_file, "w", encoding="ascii"):
             pass
 
-    def end(self) -> dict[str, Any]:
-        """Let it come to its end, and return what came of the upgrade."""
-        self.let_go()
-        return dict(json.loads(self.asking.read_all()))
+    def finish(self) -> dict[str, Any]:
+        """Let the trial continue; return the answer to the upgrade request."""
+        self.resume()
+        return dict(json.loads(self.request.read_all()))
 
 
 @pytest.mark.parametrize(
     ("number", "event"), [(signal.SIGHUP, "server.reloaded"), (signal.SIGTERM, "server.stopped")]
 )
-def test_a_signal_that_comes_with_the_end_of_a_trial_is_obeyed(
+def test_a_signal_at_the_end_of_a_trial_takes_effect(
     upgradable: Upgradable, number: int, event: str
 ) -> None:
-    """By the old version or by the new one, whichever has its turn."""
+    """Either the old version or the new one handles the signal."""
     served, installed = upgradable()
-    trying = Trying(served, installed)
+    trial = PausedTrial(served, installed)
     with stopped(served.pid):
-        trying.let_go()
-        assert trying.probe.has_ended()
+        trial.resume()
+        assert trial.process.has_ended()
         served.signal(number)
     served.wait_for(event)
 
 
-NOTED = """
+REQUEUE_SIGNALS = """
 import os, signal
 from tetrad.master.signals import Signals
 from tetrad.system import fork
@@ -556,26 +560,26 @@ with fork.signals_blocked:
 """
 
 
-def test_signals_that_were_noted_are_not_lost_by_an_exec() -> None:
-    """They are pending again, for whichever program lets them through."""
-    ran = run([sys.executable, "-c", NOTED], dict(os.environ))
+def test_received_signals_are_not_lost_by_an_exec() -> None:
+    """They are pending again, until the executed program unblocks them."""
+    ran = run([sys.executable, "-c", REQUEUE_SIGNALS], dict(os.environ))
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.split() == [f"{signal.SIGHUP:d}", f"{signal.SIGTERM:d}"]
 
 
-def test_a_stop_ends_the_trial_of_a_version(upgradable: Upgradable) -> None:
-    """A stop wins, and what was tried does not outlive it."""
+def test_a_stop_ends_the_upgrade_trial(upgradable: Upgradable) -> None:
+    """The stop cancels the upgrade, and the trial does not outlive the daemon."""
     served, installed = upgradable()
-    trying = Trying(served, installed)
+    trial = PausedTrial(served, installed)
     served.signal(signal.SIGTERM)
     assert served.is_gone()
-    assert trying.probe.has_ended(2)
-    assert json.loads(trying.asking.read_all())["errors"] == ["the daemon is stopping"]
+    assert trial.process.has_ended(2)
+    assert json.loads(trial.request.read_all())["errors"] == ["the daemon is stopping"]
     assert not served.events("server.upgraded")
 
 
-def test_a_daemon_that_stops_is_not_upgraded(upgradable: Upgradable) -> None:
-    """While sessions finish, a request is refused and a signal does nothing."""
+def test_a_stopping_daemon_is_not_upgraded(upgradable: Upgradable) -> None:
+    """While sessions finish, a request is refused and SIGUSR2 is ignored."""
     served, installed = upgradable()
     client = served.connect()
     client.send_and_wait(b"ti")
@@ -591,56 +595,56 @@ def test_a_daemon_that_stops_is_not_upgraded(upgradable: Upgradable) -> None:
 
 
 def test_one_upgrade_at_a_time(upgradable: Upgradable) -> None:
-    """Who asks meanwhile is told so; a signal is obeyed afterwards, by the new version."""
+    """A second request is refused; the new version handles a signal after the first upgrade."""
     served, installed = upgradable()
-    trying = Trying(served, installed)
+    trial = PausedTrial(served, installed)
     second = json.loads(ask(served, b"upgrade").read_all())
     assert second["errors"] == ["an upgrade is in progress"]
     served.signal(signal.SIGUSR2)
     assert ANSWER.fullmatch(served.connect().ask())
-    assert trying.end()["version"] == trying.version
+    assert trial.finish()["version"] == trial.version
     served.wait_for("server.upgraded", count=2)
     assert served.status()["upgrades"] == 2
 
 
-def test_a_reload_waits_for_the_end_of_a_trial(upgradable: Upgradable) -> None:
-    """By the command it is told that the upgrade does it; by the signal it comes after it."""
+def test_a_reload_waits_for_the_end_of_the_trial(upgradable: Upgradable) -> None:
+    """The request is then answered with an error, and the new version reads the file again."""
     served, installed = upgradable()
-    trying = Trying(served, installed)
+    trial = PausedTrial(served, installed)
     reloading = ask(served, b"reload")
     served.configure(limits={"clients": 7})
     assert served.status()["clients"]["limit"] == 1000
-    trying.end()
+    trial.finish()
     assert "the daemon is being upgraded" in json.loads(reloading.read_all())["errors"][0]
     served.wait_for("server.reloaded")
     assert served.status()["clients"]["limit"] == 7
 
 
 def test_a_reload_follows_an_upgrade_that_fails(upgradable: Upgradable) -> None:
-    """What had to wait is done by the old version."""
-    served, installed = upgradable(IMPATIENT)
-    installed.publish(HANGING)
-    asking = ask(served, b"upgrade")
+    """The old version handles the request that waited."""
+    served, installed = upgradable(SHORT_TRIAL)
+    installed.publish(HANGING_TRIAL)
+    request = ask(served, b"upgrade")
     reloading = ask(served, b"reload")
-    assert "took longer" in json.loads(asking.read_all())["errors"][0]
+    assert "took longer" in json.loads(request.read_all())["errors"][0]
     assert "is installed" in json.loads(reloading.read_all())["errors"][0]
 
 
-def test_who_has_asked_may_leave(upgradable: Upgradable) -> None:
-    """An upgrade is not undone because nobody waits for its outcome."""
+def test_an_upgrade_continues_if_its_client_disconnects(upgradable: Upgradable) -> None:
+    """A closed control connection does not cancel the upgrade."""
     served, installed = upgradable()
-    trying = Trying(served, installed)
-    trying.asking.close()
-    trying.let_go()
+    trial = PausedTrial(served, installed)
+    trial.request.close()
+    trial.resume()
     served.wait_for("server.upgraded")
-    assert served.status()["version"] == trying.version
+    assert served.status()["version"] == trial.version
 
 
-# What holds afterwards
+# After an upgrade
 
 
-def test_handlers_of_before_are_missed_when_they_are_lost(upgradable: Upgradable) -> None:
-    """The new version keeps watch over the old one's handlers, and over its own logger."""
+def test_a_crash_of_an_old_handler_is_detected(upgradable: Upgradable) -> None:
+    """The new version supervises the handlers that the old version forked."""
     served, installed = upgradable()
     served.allow_lost_handlers = True
     client = served.served()
@@ -653,8 +657,8 @@ def test_handlers_of_before_are_missed_when_they_are_lost(upgradable: Upgradable
     assert served.status()["handlers"] == {"now": 0, "idle": 0, "lost": 1}
 
 
-def test_limits_count_the_sessions_of_before(upgradable: Upgradable) -> None:
-    """Clients, and clients of one source: counted on, and counted out when they leave."""
+def test_limits_count_sessions_of_the_old_version(upgradable: Upgradable) -> None:
+    """`clients` and `clients_per_source` include them until they end."""
     served, installed = upgradable(limits={"clients": 3, "clients_per_source": 2})
     first, second = served.served(), served.served()
     other = served.served(source="127.0.0.2")
@@ -662,19 +666,19 @@ def test_limits_count_the_sessions_of_before(upgradable: Upgradable) -> None:
     upgrade(served)
     assert served.connect().is_refused()
     other.quit()
-    until(lambda: served.status()["clients"]["now"] == 2, "room")
+    until(lambda: served.status()["clients"]["now"] == 2, "one session less")
     assert served.connect().is_refused()
     assert served.status()["refused"] == dict(
         served.status()["refused"], clients=1, clients_per_source=1
     )
     first.quit()
-    until(lambda: served.status()["clients"]["now"] == 1, "room")
+    until(lambda: served.status()["clients"]["now"] == 1, "one session less")
     assert ANSWER.fullmatch(served.served().ask())
     assert ANSWER.fullmatch(second.ask())
 
 
-def test_counters_go_on(upgradable: Upgradable) -> None:
-    """What was accepted, refused, lost and logged is not forgotten, and numbers are not reused."""
+def test_counters_continue(upgradable: Upgradable) -> None:
+    """The counts of the status continue, and connection ids are not reused."""
     served, installed = upgradable(limits={"clients": 2})
     served.allow_lost_handlers = True
     clients = [served.served(), served.served()]
@@ -689,18 +693,18 @@ def test_counters_go_on(upgradable: Upgradable) -> None:
     assert (after["clients"]["peak"], after["handlers"]["lost"]) == (2, 1)
     assert after["log"]["written"] >= before["log"]["written"]
     clients.append(served.served())
-    until(lambda: len(served.events("client.connected")) == len(clients), "the third")
+    until(lambda: len(served.events("client.connected")) == len(clients), "the third session")
     ids = sorted(line["connection"].split("-") for line in served.events("client.connected"))
     assert [serial for _, serial in ids] == ["1", "2", "4"]
     assert len({run_id for run_id, _ in ids}) == 1
 
 
-@pytest.mark.parametrize("halfway", [False, True], ids=["idle", "in the middle of a command"])
-def test_a_stop_ends_the_sessions_of_before(upgradable: Upgradable, halfway: bool) -> None:  # noqa: FBT001
-    """Right after an upgrade, too, each session has what `stop_timeout` leaves it, and no more."""
+@pytest.mark.parametrize("incomplete", [False, True], ids=["idle", "in the middle of a command"])
+def test_a_stop_ends_sessions_of_the_old_version(upgradable: Upgradable, incomplete: bool) -> None:  # noqa: FBT001
+    """`stop_timeout` applies to them, also right after the upgrade."""
     served, installed = upgradable(daemon={"stop_timeout": "300ms"})
     client = served.served()
-    if halfway:
+    if incomplete:
         client.send_and_wait(b"ti")
     handler = served.watch(served.handlers[0])
     installed.publish()
@@ -714,8 +718,8 @@ def test_a_stop_ends_the_sessions_of_before(upgradable: Upgradable, halfway: boo
     assert events.count("client.disconnected") == 1
 
 
-def test_a_master_that_dies_takes_all_along(upgradable: Upgradable) -> None:
-    """Handlers of both versions hear it; the lock is gone, and the next start just works."""
+def test_all_processes_end_if_the_upgraded_master_is_killed(upgradable: Upgradable) -> None:
+    """Handlers of both versions exit, the lock is released, and the next start succeeds."""
     served, installed = upgradable()
     clients = [served.served()]
     installed.publish()
@@ -729,21 +733,21 @@ def test_a_master_that_dies_takes_all_along(upgradable: Upgradable) -> None:
     served.adopt(served.tetrad("status").out)
 
 
-def test_the_lock_stays_the_masters(upgradable: Upgradable) -> None:
-    """A second start finds that the daemon runs."""
+def test_the_master_keeps_the_lock_of_the_pidfile(upgradable: Upgradable) -> None:
+    """A second start reports the running daemon."""
     served, installed = upgradable()
     installed.publish()
     upgrade(served)
     assert f"already running (pid {served.pid})" in served.tetrad("start").out
 
 
-# However the daemon was started
+# Foreground, service manager and PROXY header
 
 
 def test_a_daemon_in_the_foreground_is_upgraded(
     prepared: MakeDaemon, tmp_path: pathlib.Path
 ) -> None:
-    """The log goes on at the terminal, and Ctrl-C stops the new version."""
+    """The new version logs to the same terminal, and Ctrl-C stops it."""
     installed = Installation(str(tmp_path))
     served = prepared(log={"file": None})
     served.environment |= installed.environment
@@ -752,23 +756,23 @@ def test_a_daemon_in_the_foreground_is_upgraded(
     served.configure()
     process = served.run(output)
 
-    def said(word: str) -> bool:
+    def has_logged(word: str) -> bool:
         with open(output, encoding="utf-8") as file:
             return word in file.read()
 
-    until(lambda: said("server.listening"), "its start")
+    until(lambda: has_logged("server.listening"), "its start")
     version = installed.publish()
     assert f"-> {version} (pid {process.pid}" in upgrade(served).out
-    until(lambda: said("server.upgraded"), "the log")
+    until(lambda: has_logged("server.upgraded"), "the event of the upgrade")
     served.signal(signal.SIGINT)
     assert process.wait(30) == 0
-    assert said("server.stopped")
+    assert has_logged("server.stopped")
 
 
-def test_listeners_of_a_service_manager_are_kept(
+def test_passed_sockets_stay_open_after_an_upgrade(
     prepared: MakeDaemon, tmp_path: pathlib.Path
 ) -> None:
-    """They are the manager's after an upgrade as before: a stop refuses nobody who waits."""
+    """They still belong to the service manager: after a stop clients queue in the backlog."""
     installed = Installation(str(tmp_path))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -776,7 +780,7 @@ def test_listeners_of_a_service_manager_are_kept(
         port, fd = listening.getsockname()[1], listening.fileno()
         served = prepared(listen=[{"address": "127.0.0.1", "port": port}])
         served.environment |= installed.environment
-        command = [sys.executable, "-c", _START_AS_SYSTEMD_DOES, f"{fd}", served.file]
+        command = [sys.executable, "-c", START_AS_SYSTEMD_DOES, f"{fd}", served.file]
         served.adopt(run(command, served.environment, pass_fds=[fd]).out)
         client = served.served()
         assert served.tetrad("reload").status == 0
@@ -792,44 +796,44 @@ def test_listeners_of_a_service_manager_are_kept(
             pass
 
 
-def listen(manager: Manager, words: list[str]) -> None:
-    """Take note of all that a manager hears, to the end."""
-    while "STOPPING=1" not in words:
-        words += manager.receive()
+def collect(manager: Manager, messages: list[str]) -> None:
+    """Collect the messages to a service manager, until the daemon stops."""
+    while "STOPPING=1" not in messages:
+        messages += manager.receive()
 
 
-def test_a_service_manager_hears_of_an_upgrade(
+def test_the_service_manager_is_notified_of_an_upgrade(
     prepared: MakeDaemon, tmp_path: pathlib.Path
 ) -> None:
-    """It is told when it begins, that it works again, and goes on to hear that it is alive."""
+    """It receives RELOADING=1, then READY=1, and after that watchdog messages again."""
     installed = Installation(str(tmp_path))
     manager = Manager(str(tmp_path / "notify"))
-    words: list[str] = []
-    listening = in_background(lambda: listen(manager, words))
+    messages: list[str] = []
+    receiving = in_background(lambda: collect(manager, messages))
     served = prepared()
     served.environment |= installed.environment
     served.environment |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "200000"}
     served.start()
     for change in ("upgrade", "reload", "upgrade"):
-        words.clear()
+        messages.clear()
         if change == "upgrade":
             installed.publish()
         assert served.tetrad(change).status == 0
-        until(lambda: "READY=1" in words, "its readiness")
-        assert "RELOADING=1" in words[: words.index("READY=1")]
-        words.clear()
-        until(lambda: "WATCHDOG=1" in words, "a sign of life")
+        until(lambda: "READY=1" in messages, "READY=1")
+        assert "RELOADING=1" in messages[: messages.index("READY=1")]
+        messages.clear()
+        until(lambda: "WATCHDOG=1" in messages, "WATCHDOG=1")
     served.stop()
-    listening.join()
+    receiving.join()
     manager.close()
 
 
-def test_who_waits_in_the_vestibule_waits_on(upgradable: Upgradable) -> None:
-    """A header that is half said when the version changes is heard to its end."""
+def test_an_incomplete_proxy_header_is_kept(upgradable: Upgradable) -> None:
+    """The new version reads the rest of a header that the old one had read in part."""
     served, installed = upgradable(listen=[{"port": 0, "proxy": {"trusted": ["127.0.0.0/8"]}}])
     client = served.connect()
     client.send(b"PROXY TCP4 192.0.2.7 192.0.2.1")
-    until(client.was_read, "the half of a header to be read")
+    until(client.was_read, "the first half of the header to be read")
     installed.publish()
     assert upgrade(served).status == 0
     client.send(b" 4711 65000\r\nquit")
