@@ -207,13 +207,12 @@ def test_a_restart_without_permission_stops_nothing(
     user.write("listen: [{port: 0}]\n")
     stopped = user.tetrad("stop", "-c", user.file)
     assert (ran.status, ran.out) == (4, "")
-    assert ran.err.startswith(
-        f"tetrad: not stopped, because the daemon could not start again; {words}"
-    )
+    reason = "not stopped, because the daemon could not start again; "
+    assert ran.err.startswith(f"tetrad: {reason}{words}")
     assert stopped.out.startswith("tetrad: stopped") or "pidfile" in text
     user.write(f"listen: [{{port: 0}}]\n{text}\n")
     started = user.tetrad("start", "-c", user.file)
-    assert (started.status, started.err) == (4, ran.err.replace("nothing is stopped; ", ""))
+    assert (started.status, started.err) == (4, ran.err.replace(reason, ""))
 
 
 @needs_root
