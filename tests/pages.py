@@ -175,9 +175,9 @@ def obstacle() -> str:
     tried = subprocess.run([*_NAMESPACES[:-1], "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         return f"no namespaces: {tried.stderr.strip()}"
-    script = ["sh", "-c", 'test -x "$1"', "sh", _tetrad()]
-    if subprocess.run([*_AS_USER, *script], check=False).returncode:
-        return f"user nobody cannot execute {_tetrad()}"
+    ran = subprocess.run([*_AS_USER, _tetrad(), "--version"], capture_output=True, check=False)
+    if ran.returncode:
+        return f"user nobody cannot execute {_tetrad()}: use a Python that all users can read"
     return ""
 
 
