@@ -214,8 +214,8 @@ def test_a_limit_that_is_not_set_is_marked_as_the_default(daemon: MakeDaemon) ->
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (["127.0.0.2"], [], "  NO  access: denied by the running daemon, by access.deny[0]"),
-        ([], ["127.0.0.2"], "  ok  access: allowed by the running daemon, by no rule"),
+        (["127.0.0.2"], [], "  NO  access: denied by access.deny[0] of the running daemon"),
+        ([], ["127.0.0.2"], "  ok  access: allowed, no rule of the running daemon matches"),
     ],
 )
 def test_the_rules_of_the_running_daemon_decide(
@@ -240,7 +240,7 @@ def test_another_rule_of_the_running_daemon_is_reported(daemon: MakeDaemon) -> N
     ran = served.tetrad("explain", "127.0.0.2")
     assert ran.status == 1
     assert ran.out.splitlines()[1] == (
-        "  NO  access: denied by the running daemon, by access.deny[1]"
+        "  NO  access: denied by access.deny[1] of the running daemon"
     )
     assert ran.out.splitlines()[-1] == CHANGED
 

@@ -271,7 +271,7 @@ def test_a_reload_cannot_open_a_port_below_1024(unprivileged: Daemon) -> None:
     """The message names the listener, and tells to restart."""
     low = [{"address": PLACE, "port": port} for port in (80, 81)]
     unprivileged.configure(listen=low)
-    assert_is_refused(unprivileged, f"{PLACE}:81", "no permission", "restart")
+    assert_is_refused(unprivileged, f"{PLACE}:81", "permission denied", "use tetrad restart")
 
 
 @pytest.mark.parametrize("change", [{"user": "daemon"}, {"user": None}, {"group": "daemon"}])

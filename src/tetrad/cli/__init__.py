@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _open_standard_streams()
     service_manager = Notifier(os.environ.get("NOTIFY_SOCKET"))
     try:
-        with _keyboard_interrupts():
-            status = _run(arguments, service_manager)
+        status = _run(arguments, service_manager)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:
@@ -71,7 +70,10 @@ def _run(arguments: Sequence[str] | None, service_manager: Notifier) -> int:
     """Run a command, report its error if it fails, and return its exit status."""
     try:
         options = parser().parse_args(arguments)
-        return _function(options.command)(options)
+        function = _function(options.command)
+        # Not earlier: KeyboardInterrupt inside an import may be printed and ignored.
+        with _keyboard_interrupts():
+            return function(options)
     except SystemExit as exiting:  # after --help, or a usage error
         return exiting.code if isinstance(exiting.code, int) else FAILURE
     except CommandError as error:

@@ -156,7 +156,10 @@ def _open_missing(
             socket = sockets.open_listener(family, config["address"], port, config["backlog"])
             opened.append((config, socket))
         except PermissionError:
-            problems.append(f"{name}: the daemon's user may not listen here: restart as root")
+            problems.append(
+                f"{name}: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE: "
+                "use tetrad restart"
+            )
         except OSError as error:
             ours = next((one.name for one in present if _excludes(one, config)), None)
             hint = f": this daemon listens on {ours}; use tetrad restart"
