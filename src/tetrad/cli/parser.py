@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser; the name of the command is the attribute `command` of its result."""
     top = argparse.ArgumentParser(
         prog="tetrad",
-        description="A TCP daemon that forks one process per client and answers to"
+        description="A TCP daemon that forks one process per client and answers"
         " four-byte commands.",
         parents=[_common_options(default=None)],
     )

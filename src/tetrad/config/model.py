@@ -90,7 +90,7 @@ class Listener(Section, frozen=True):
     ] = None
     service: Annotated[
         Literal["command", "echo"],
-        Meta(description="command answers to commands, echo sends back what it receives"),
+        Meta(description="command answers four-byte commands, echo sends back what it receives"),
     ] = "command"
     backlog: Annotated[
         Backlog, Meta(description="maximum number of connections that wait to be accepted")
