@@ -276,11 +276,11 @@ LATE_IMPORTS = {
 
 def late_imports(modules: Modules) -> list[str]:
     """Return imports inside functions of the master's and handlers' modules that are not listed."""
+    loaded = loaded_by_master(modules)
     return [
         f"{name} imports {one.name}"
         for name, module in modules.items()
-        if module.folder in {"master", "handler", "tls", "protocol", "system"}
-        or name in loaded_by_master(modules)
+        if module.folder in {"master", "handler", "tls", "protocol", "system"} or name in loaded
         for one in imports(module, modules, types=False)
         if one.is_in_function and one.name not in LATE_IMPORTS.get(name, set())
     ]
