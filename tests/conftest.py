@@ -8,16 +8,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
 import tetrad
-from daemons import Daemon
+from tests.support.daemons import Daemon
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator
+
+    from tests.support.fixtures import Figure, MakeDaemon
 
 
 # A shell that starts the tests in the background ignores SIGINT, and child processes inherit that.
@@ -25,14 +27,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _FIGURES = pytest.StashKey[list[str]]()
-
-
-class Figure(Protocol):
-    """Records a measured value, which pytest prints after all tests."""
-
-    def __call__(self, text: str) -> None:
-        """Record it."""
-        ...
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,14 +51,6 @@ def figure(request: pytest.FixtureRequest) -> Figure:
         request.config.stash[_FIGURES].append(f"{request.node.name}: {text}")
 
     return add
-
-
-class MakeDaemon(Protocol):
-    """Creates a daemon with these settings, in `folder` or in a new folder."""
-
-    def __call__(self, *, folder: str = "", **settings: object) -> Daemon:
-        """Create it."""
-        ...
 
 
 @pytest.fixture

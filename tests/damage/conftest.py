@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.network_namespaces import Cable, Network
+from tests.support.network_namespaces import Cable, Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

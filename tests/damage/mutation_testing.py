@@ -1,6 +1,6 @@
 """Mutation testing: small changes to a module, each of which its own tests must detect.
 
-python tests/damage/mutation_testing.py [MODULE...]
+python -m tests.damage.mutation_testing [MODULE...]
 
 Each mutant runs in a process of its own, forked from one that has imported everything but tetrad.
 It survives if all tests that MODULES lists for the module pass. Survivors are printed as
@@ -15,7 +15,6 @@ import importlib.machinery
 import importlib.util
 import math
 import os
-import pathlib
 import resource
 import sys
 import time
@@ -26,12 +25,15 @@ import msgspec
 import pytest
 import yaml
 
+from tests.support.project import ROOT
+
 if TYPE_CHECKING:
+    import pathlib
     import types
     from collections.abc import Iterator, Sequence
 
-TESTS = pathlib.Path(__file__).parents[1]
-SOURCE = TESTS.parent / "src" / "tetrad"
+TESTS = ROOT / "tests"
+SOURCE = ROOT / "src" / "tetrad"
 
 MODULES = {
     "protocol.commands": ["protocol"],
@@ -357,7 +359,7 @@ def main() -> None:
     quick = hypothesis.settings(phases=phases, derandomize=True, database=None)
     hypothesis.settings.register_profile("mutants", quick)
     hypothesis.settings.load_profile("mutants")
-    os.chdir(TESTS.parent)
+    os.chdir(ROOT)
     for name in sys.argv[1:] or MODULES:
         report_survivors(name)
 

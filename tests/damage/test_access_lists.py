@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clients import ANSWER, Client
-from damage import hostile
-from processes import TIMEOUT_SECONDS
-
-from .strace import attached, needs_strace
+from tests.support import hostile_clients as hostile
+from tests.support.clients import ANSWER, Client
+from tests.support.processes import TIMEOUT_SECONDS
+from tests.support.strace import attached, needs_strace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
-    from damage.network_namespaces import Network
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
+    from tests.support.network_namespaces import Network
 
 SLACK_SECONDS = 1.0
 """What the reload itself may take."""

@@ -13,14 +13,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from damage import hostile
-from processes import TIMEOUT_SECONDS
+from tests.support import hostile_clients as hostile
+from tests.support.processes import TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 DAY = timedelta(days=1)
 YEARS = timedelta(days=20 * 365)

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import TIMEOUT_SECONDS
-
-from .fault_injection import ONCE, SETTINGS, Episode, FaultyDaemon, Pair, Row
-from .strace import Trace, needs_strace, strace
-from .triggers import (
+from tests.support.fault_injection import ONCE, SETTINGS, Episode, FaultyDaemon, Pair, Row
+from tests.support.processes import TIMEOUT_SECONDS
+from tests.support.strace import Trace, needs_strace, strace
+from tests.support.triggers import (
     a_command,
     a_log_reopen,
     a_new_listener,
@@ -33,8 +32,8 @@ from .triggers import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 pytestmark = needs_strace
 

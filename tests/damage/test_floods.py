@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clients import ANSWER
-from damage.background_clients import BackgroundClients
-from processes import in_background, memory_of, until
+from tests.support.background_clients import BackgroundClients
+from tests.support.clients import ANSWER
+from tests.support.processes import in_background, memory_of, until
 from tetrad.master.admission import MAX_BUCKETS, Admission, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from clients import Client
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon, Event
+    from tests.support.clients import Client
+    from tests.support.daemons import Daemon, Event
+    from tests.support.fixtures import Figure, MakeDaemon
 
 LATE_SECONDS = 2.0
 """How long a well-behaved client may wait during a flood."""

@@ -7,7 +7,6 @@ work in all later steps: runtime configuration, commands, and a dump that loads 
 from __future__ import annotations
 
 import marshal
-import pathlib
 import random
 import re
 from typing import TYPE_CHECKING
@@ -15,20 +14,19 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from tests.support.fuzzing import mutated, mutated_tree, run_batches, seeded_random, time_limit
+from tests.support.project import ROOT
 from tetrad.config import yaml_reader, yaml_writer
 from tetrad.config.model import Config
 from tetrad.handler import commands
 from tetrad.launch import runtime_config
 
-from .fuzzing import mutated, mutated_tree, run_batches, seeded_random, time_limit
-
 if TYPE_CHECKING:
-    from conftest import Figure
+    from tests.support.fixtures import Figure
 
-PROJECT = pathlib.Path(__file__).parents[2]
 BATCH = 2500
 
-SAMPLE = (PROJECT / "etc" / "tetrad.yaml").read_bytes()
+SAMPLE = (ROOT / "etc" / "tetrad.yaml").read_bytes()
 """The installed file, in which most settings are commented out."""
 
 EVERYTHING = re.sub(rb"(?m)^#(?=[a-z ] ?[ a-z-]*[a-z]*:|  )", b"", SAMPLE)

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from processes import TIMEOUT_SECONDS, descriptors_of, until
-
-from .fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
+from tests.support.fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
+from tests.support.processes import TIMEOUT_SECONDS, descriptors_of, until
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Iterator
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 REQUESTS = (
     [b"status\n"] * 6 + [b"source 192.0.2.1\n", b"source ::ffff:1.2.3.4\n"] * 6 + [b"reload\n"]

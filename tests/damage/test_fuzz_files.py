@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import run
+from tests.support.fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
+from tests.support.processes import run
 from tetrad.cli import logs
 from tetrad.launch import socket_activation
 from tetrad.system.sd_notify import Notifier
 
-from .fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
-
 if TYPE_CHECKING:
     import random
 
-    from conftest import Figure, MakeDaemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 LONG = [pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from clients import ANSWER
+from tests.support.clients import ANSWER
+from tests.support.fuzzing import mutated, run_batches, seeded_random, time_limit
 from tetrad.protocol.commands import Parser, printable
-
-from .fuzzing import mutated, run_batches, seeded_random, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from clients import Client
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.clients import Client
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 BATCH = 20_000
 """Inputs for each set of commands."""

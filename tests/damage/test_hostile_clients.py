@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import processes
-from damage import hostile
-from damage.background_clients import BackgroundClients
-from damage.hostile import Hostile
-from processes import memory_of, until
+from tests.support import hostile_clients as hostile
+from tests.support import processes
+from tests.support.background_clients import BackgroundClients
+from tests.support.hostile_clients import Hostile
+from tests.support.processes import memory_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clients import Client
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon, Event
+    from tests.support.clients import Client
+    from tests.support.daemons import Daemon, Event
+    from tests.support.fixtures import Figure, MakeDaemon
 
 TOLERANCE_SECONDS = 0.5
 """How far a deadline may be missed, beyond the slowest background client's time."""

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clients import ANSWER
-from processes import until
-
-from .kill_points import (
+from tests.support.clients import ANSWER
+from tests.support.kill_points import (
     GONE_SECONDS,
     SETTINGS,
     kill_at_points,
@@ -22,15 +20,15 @@ from .kill_points import (
     required_kills,
     stop_and_wait,
 )
-from .strace import attached, needs_strace, select_points
-from .triggers import a_client, handler_of, tolerant
+from tests.support.processes import until
+from tests.support.strace import attached, needs_strace, select_points
+from tests.support.triggers import a_client, handler_of, tolerant
 
 if TYPE_CHECKING:
-    from clients import Client
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
-
-    from .strace import Point, Trace
+    from tests.support.clients import Client
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
+    from tests.support.strace import Point, Trace
 
 FREE_SECONDS = 0.1
 """How soon the client slot of a dead handler is free."""

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clients import ANSWER
-from processes import until
-
-from .kill_points import SETTINGS, kill_at_points, long_run, stop_and_wait
-from .strace import attached, needs_strace, select_points
-from .triggers import a_client, a_log_reopen, a_refusal
+from tests.support.clients import ANSWER
+from tests.support.kill_points import SETTINGS, kill_at_points, long_run, stop_and_wait
+from tests.support.processes import until
+from tests.support.strace import attached, needs_strace, select_points
+from tests.support.triggers import a_client, a_log_reopen, a_refusal
 
 if TYPE_CHECKING:
-    from clients import Client
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
-
-    from .strace import Point, Trace
+    from tests.support.clients import Client
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
+    from tests.support.strace import Point, Trace
 
 pytestmark = needs_strace
 

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import TIMEOUT_SECONDS, run, until
-
-from .kill_points import (
+from tests.support.kill_points import (
     GONE_SECONDS,
     SETTINGS,
     exercise_and_stop,
@@ -20,11 +18,12 @@ from .kill_points import (
     long_run,
     seconds_until_gone,
 )
-from .strace import Point, Trace, attached, needs_strace, select_points, strace
+from tests.support.processes import TIMEOUT_SECONDS, run, until
+from tests.support.strace import Point, Trace, attached, needs_strace, select_points, strace
 
 if TYPE_CHECKING:
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 pytestmark = needs_strace
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.log_accounting import Sessions, count_events
-from processes import in_background, run, state_of, stopped, until
+from tests.support.log_accounting import Sessions, count_events
+from tests.support.processes import in_background, run, state_of, stopped, until
 from tetrad.ipc.fds import EVENTS_READ
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 COMMANDS_TO_FILL_PIPE = 20_000
 """Commands whose events exceed the pipe to the logger, which holds a megabyte."""

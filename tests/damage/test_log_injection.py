@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from damage.log_accounting import EVENTS_PER_DAEMON
+from tests.support.log_accounting import EVENTS_PER_DAEMON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
     Fields = dict[str, str]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clients import ANSWER
+from tests.support.clients import ANSWER
 
 if TYPE_CHECKING:
-    from conftest import MakeDaemon
+    from tests.support.fixtures import MakeDaemon
 
 LONGEST = "3650d"
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from processes import run
+from tests.support.processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import MakeDaemon
-    from daemons import Daemon
-    from processes import Ran
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import MakeDaemon
+    from tests.support.processes import Ran
 
 COMMANDS = ("status", "stop", "reload")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import grp
 import os
-import pathlib
 import pwd
 import re
 import shutil
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clients import ANSWER
-from daemons import ROOT_WARNING
-from damage.test_start_races import ended, starting, wait_for_pid
-from processes import (
+from tests.damage.test_start_races import ended, starting, wait_for_pid
+from tests.support.clients import ANSWER
+from tests.support.daemons import ROOT_WARNING
+from tests.support.processes import (
     UNDER_COVERAGE,
     children_of,
     descriptors_of,
@@ -28,15 +27,16 @@ from processes import (
     title_of,
     until,
 )
+from tests.support.project import ROOT
 from tetrad.ipc import fds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
-ARCHITECTURE = pathlib.Path(__file__).parents[2] / "ARCHITECTURE.md"
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 
 NOBODY = pwd.getpwnam("nobody")
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clients import ANSWER
-from damage.log_accounting import Sessions
-from processes import children_of, descriptors_of, in_background, stopped, until
+from tests.support.clients import ANSWER
+from tests.support.log_accounting import Sessions
+from tests.support.processes import children_of, descriptors_of, in_background, stopped, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from clients import Client
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.clients import Client
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
     Settings = dict[str, Any]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from conftest import Figure
+from tests.support.project import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from tests.support.fixtures import Figure
+
 
 SESSIONS = 50_000
 """For a million: `python -m benchmarks.soak`."""

@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clients import ANSWER
-from processes import TIMEOUT_SECONDS, assert_no_traceback, files_below, stopped, title_of, until
+from tests.support.clients import ANSWER
+from tests.support.processes import (
+    TIMEOUT_SECONDS,
+    assert_no_traceback,
+    files_below,
+    stopped,
+    title_of,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure, MakeDaemon
 
 INTERRUPTED = 128
 """Plus the signal's number: the exit status of a start that was undone."""

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import processes
-from clients import ANSWER, Client
-from damage import hostile
-from damage.network_namespaces import Cable
-from processes import descriptors_of, until
+from tests.support import hostile_clients as hostile
+from tests.support import processes
+from tests.support.clients import ANSWER, Client
+from tests.support.network_namespaces import Cable
+from tests.support.processes import descriptors_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Figure, MakeDaemon
-    from daemons import Daemon, Event
+    from tests.support.daemons import Daemon, Event
+    from tests.support.fixtures import Figure, MakeDaemon
 
 GONE_SECONDS = 120.0
 """How soon the session of an unreachable client ends, whatever its deadlines are."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet.site import Site, Switch
+from tests.support.fleet_site import Site, Switch
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
-    from conftest import MakeDaemon
+    from tests.support.fixtures import MakeDaemon
 
 
 @pytest.fixture

@@ -6,17 +6,17 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING
 
-from certificates import Authority, needs_openssl
-from clients import ANSWER
-from fleet import load
-from fleet.balancer import CONFIGURATION
-from fleet.site import Site
+from tests.support import balanced_load as load
+from tests.support.balancer import CONFIGURATION
+from tests.support.certificates import Authority, needs_openssl
+from tests.support.clients import ANSWER
+from tests.support.fleet_site import Site
 
 if TYPE_CHECKING:
     import pathlib
 
-    from conftest import MakeDaemon
-    from fleet.site import Switch
+    from tests.support.fixtures import MakeDaemon
+    from tests.support.fleet_site import Switch
 
 CA = "/etc/haproxy/tetrad-ca.pem"
 

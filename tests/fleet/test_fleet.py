@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clients import ANSWER, Client
-from fleet.balancer import BACKEND
-from processes import stopped, until
+from tests.support.balancer import BACKEND
+from tests.support.clients import ANSWER, Client
+from tests.support.processes import stopped, until
 
 if TYPE_CHECKING:
-    from conftest import Figure
-    from daemons import Daemon
-    from fleet.balancer import Line
-    from fleet.load import Load
-    from fleet.site import Site
+    from tests.support.balanced_load import Load
+    from tests.support.balancer import Line
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import Figure
+    from tests.support.fleet_site import Site
 
 FAILED = "two"
 """The tetrad under test."""

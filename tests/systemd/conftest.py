@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .container import BOOT_SECONDS, Container, missing_requirement
-from .service import Service
+from tests.support.project import ROOT
+from tests.support.systemd_container import BOOT_SECONDS, Container, missing_requirement
+from tests.support.systemd_service import Service
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Iterator
 
-PROJECT = pathlib.Path(__file__).parents[2]
 
 BUILD_SECONDS = 120.0
 
@@ -59,5 +59,5 @@ def service(container: Container) -> Iterator[Service]:
 def _wheel(folder: pathlib.Path) -> str:
     """Build the wheel that an operator would install."""
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
-    subprocess.run([*build, str(PROJECT)], check=True, timeout=BUILD_SECONDS)
+    subprocess.run([*build, str(ROOT)], check=True, timeout=BUILD_SECONDS)
     return str(next(folder.glob("*.whl")))

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemons import until
-
-from .container import PREFIX
+from tests.support.daemons import until
+from tests.support.systemd_container import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .service import Service
+    from tests.support.systemd_service import Service
 
 PORT = 65010
 """The balancer's port; the daemon has the default port of the same host."""

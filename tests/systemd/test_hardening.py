@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import pathlib
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from daemons import status_of, title_of, until
+from tests.support.daemons import status_of, title_of, until
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
-    from .service import Service
+    import pathlib
 
-PROJECT = pathlib.Path(__file__).parents[2]
+    from tests.support.systemd_service import Service
+
 
 WRITABLE = {"/run/tetrad", "/var/lib/tetrad", "/var/log/tetrad"}
 """The only writable folders besides the private temporary ones."""
@@ -75,9 +76,9 @@ def test_systemd_analyze_security_exposure_is_low(
     """The exposure, in tenths, is at most this; even less with socket activation."""
     folder = tmp_path / "tetrad.service.d"
     folder.mkdir()
-    shutil.copy(PROJECT / "systemd" / "tetrad.service", tmp_path)
+    shutil.copy(ROOT / "systemd" / "tetrad.service", tmp_path)
     for name in drop_ins:
-        shutil.copy(PROJECT / "systemd" / "tetrad.service.d" / name, folder)
+        shutil.copy(ROOT / "systemd" / "tetrad.service.d" / name, folder)
     inside = "/var/lib/units"
     shutil.copytree(tmp_path, service.container.path(inside), dirs_exist_ok=True)
     try:

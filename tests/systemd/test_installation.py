@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .service import CONFIGURATION, LOG
+from tests.support.systemd_service import CONFIGURATION, LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .service import Service
+    from tests.support.systemd_service import Service
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemons import until
-
-from .service import LOG, LOG_FOLDER, Load
+from tests.support.daemons import until
+from tests.support.systemd_service import LOG, LOG_FOLDER, Load
 
 if TYPE_CHECKING:
-    from .service import Service
+    from tests.support.systemd_service import Service
 
 ROTATIONS = 3
 

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import pages
-from pages import README
-
-from .container import PREFIX
-from .service import CONFIGURATION, Service
+from tests.support import markdown_pages as pages
+from tests.support.markdown_pages import README
+from tests.support.systemd_container import PREFIX
+from tests.support.systemd_service import CONFIGURATION, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .container import Container
+    from tests.support.systemd_container import Container
 
 
 @pytest.fixture

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemons import status_of, until
-
-from .container import PREFIX
-from .service import Service
+from tests.support.daemons import status_of, until
+from tests.support.systemd_container import PREFIX
+from tests.support.systemd_service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .container import Container
+    from tests.support.systemd_container import Container
 
 SHIPPED = f"{PREFIX}/lib/python3*/site-packages/tetrad/data/systemd/portable"
 PROFILES = "/etc/systemd/portable/profile"

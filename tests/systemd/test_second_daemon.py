@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from daemons import ANSWER
-from manual import page
+from tests.support.daemons import ANSWER
+from tests.support.manual_pages import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .container import Container
-    from .service import Service
+    from tests.support.systemd_container import Container
+    from tests.support.systemd_service import Service
 
 FILE = "/etc/tetrad/two.yaml"
 UNIT = "/etc/systemd/system/tetrad2.service"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemons import children_of, title_of, until
+from tests.support.daemons import children_of, title_of, until
 
 if TYPE_CHECKING:
-    from .service import Service
+    from tests.support.systemd_service import Service
 
 
 def test_systemctl_start_returns_when_clients_are_accepted(service: Service) -> None:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemons import until
-
-from .service import Load
+from tests.support.daemons import until
+from tests.support.systemd_service import Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .service import Service
+    from tests.support.systemd_service import Service
 
 
 @pytest.fixture(params=["", "--socket"], ids=["open", "by socket only"])

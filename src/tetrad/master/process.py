@@ -1,8 +1,8 @@
 """The master: accepts connections, forks handlers, and obeys signals and the control socket.
 
-The one process that forks for each client, so it imports almost nothing (tests/test_lean.py has the
-list). It never reads YAML, never writes the log, never serves a client, and never waits for a
-handler, a helper or an operator.
+The one process that forks for each client, so it imports almost nothing; the list is in
+tests/project/test_master_imports.py. It never reads YAML, never writes the log, never serves a
+client, and never waits for a handler, a helper or an operator.
 """
 
 from __future__ import annotations

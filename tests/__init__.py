@@ -1,0 +1,1 @@
+"""All tests, by what they need: tests/README.md describes the folders."""

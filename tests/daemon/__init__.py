@@ -1,0 +1,1 @@
+"""Tests of the real daemon, in files named after its behaviour."""

@@ -1,0 +1,152 @@
+"""The control socket: which users get an answer, and that no connection blocks the service."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.clients import ANSWER, Client
+from tests.support.processes import TIMEOUT_SECONDS, until
+
+if TYPE_CHECKING:
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import MakeDaemon
+
+
+def control(daemon: Daemon) -> Client:
+    """Connect to the control socket."""
+    return daemon.connect_to_path("control.sock")
+
+
+def test_only_its_owner_may_connect(daemon: MakeDaemon) -> None:
+    """The socket's mode is 0600."""
+    path = os.path.join(daemon().folder, "control.sock")
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_status_is_one_line_of_json(daemon: MakeDaemon) -> None:
+    """Request and answer are one line each; then the connection is closed."""
+    served = daemon()
+    client = control(served)
+    client.send(b"status\n")
+    answer = client.read_all()
+    assert answer.count(b"\n") == 1
+    assert json.loads(answer)["pid"] == served.pid
+
+
+def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
+    """The line feed ends the request."""
+    client = control(daemon())
+    for piece in (b"st", b"atus", b"\n"):
+        client.send(piece)
+    assert json.loads(client.read_all())["state"] == "running"
+
+
+@pytest.mark.parametrize("request_", [b"help\n", b"\n", b"status \n", b"\xff\n", b"STATUS\n"])
+def test_an_unknown_request_is_an_error(daemon: MakeDaemon, request_: bytes) -> None:
+    """The answer lists the valid requests."""
+    served = daemon()
+    client = control(served)
+    client.send(request_)
+    assert "status" in json.loads(client.read_all())["error"]
+    assert served.status()["state"] == "running"
+
+
+@pytest.mark.parametrize("garbage", [b"x" * 100_000, bytes(range(1, 10)) * 500, b"status"])
+def test_an_invalid_request_is_closed(daemon: MakeDaemon, garbage: bytes) -> None:
+    """Too much data, or a line without an end, closes the connection."""
+    served = daemon()
+    client = control(served)
+    try:
+        client.send(garbage)
+    except ConnectionError:
+        pass
+    assert client.is_refused()
+    assert served.status()["state"] == "running"
+
+
+def test_a_closed_connection_has_no_effect(daemon: MakeDaemon) -> None:
+    """The answer to a closed connection is dropped."""
+    served = daemon()
+    for request in (b"", b"status\n", b"reload\n", b"sta"):
+        client = control(served)
+        client.send(request)
+        client.close()
+    assert served.status()["state"] == "running"
+    assert ANSWER.fullmatch(served.connect().ask())
+
+
+def test_a_peer_that_does_not_read_blocks_no_client(daemon: MakeDaemon) -> None:
+    """The master does not wait to send a status that is longer than the socket's buffer."""
+    served = daemon()
+    clients = [served.served() for _ in range(40)]
+    silent = control(served)
+    silent.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    silent.send(b"status\n")
+    assert all(ANSWER.fullmatch(client.ask()) for client in clients)
+    assert len(served.status()["sessions"]) == 40
+
+
+def test_silent_connections_do_not_block_the_service(daemon: MakeDaemon) -> None:
+    """A hundred silent connections do not block clients, and are closed after a timeout."""
+    served = daemon()
+    silent = [control(served) for _ in range(100)]
+    assert ANSWER.fullmatch(served.connect().ask())
+    assert all(client.is_refused() for client in silent)
+    assert served.status()["state"] == "running"
+
+
+def test_a_request_is_answered_beside_silent_connections(daemon: MakeDaemon) -> None:
+    """Silent connections do not block a request."""
+    served = daemon()
+    silent = [control(served) for _ in range(10)]
+    assert served.status()["state"] == "running"
+    assert all(client.is_refused() for client in silent)
+
+
+def test_another_user_is_refused(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """A user that can connect is checked by the credentials of the kernel."""
+    served = daemon(folder=nobodys_folder)
+    path = os.path.join(nobodys_folder, "control.sock")
+    os.chmod(path, 0o666)  # noqa: S103 - the mode is one defence, this test is about the other
+    ran = served.tetrad("status", user="nobody", group="nogroup", extra_groups=[])
+    assert ran.status == 4
+    assert f"running (pid {served.pid}), but not responding" in ran.err
+
+
+def test_the_user_of_the_daemon_is_answered(daemon: MakeDaemon, nobodys_folder: str) -> None:
+    """daemon.user has the same permissions as root."""
+    served = daemon(folder=nobodys_folder, daemon={"user": "nobody"})
+    ran = served.tetrad("status", user="nobody", group="nogroup", extra_groups=[])
+    assert ran.status == 0
+    assert served.status()["state"] == "running"
+
+
+def test_status_counts(daemon: MakeDaemon) -> None:
+    """Current, most, accepted and refused clients and sessions are counted."""
+    served = daemon(limits={"clients": 2})
+    clients = [served.served(), served.served()]
+    assert served.connect().is_refused()
+    clients.pop().quit()
+    until(lambda: served.status()["clients"]["now"] == 1, "one client")
+    status = served.status()
+    assert status["clients"] == {"now": 1, "peak": 2, "limit": 2}
+    assert status["accepted"] == 2
+    assert {reason for reason, count in status["refused"].items() if count} == {"clients"}
+    assert [one["client"] for one in status["sessions"]] == [clients[0].name]
+    assert 0 <= status["uptime"] < TIMEOUT_SECONDS
+
+
+def test_status_is_text_by_default(daemon: MakeDaemon) -> None:
+    """The text has the main facts of the JSON."""
+    served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock", "service": "echo"}])
+    ran = served.tetrad("status")
+    listening = (f"127.0.0.1:{served.port} (command)", f"unix:{served.folder}/t.sock (echo)")
+    words = (f"pid {served.pid}", served.file, served.log_file, *listening)
+    assert ran.status == 0
+    assert [word for word in words if word not in ran.out] == []

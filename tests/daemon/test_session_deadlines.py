@@ -1,0 +1,194 @@
+"""The four deadlines of a session, each with its reason in the log."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.clients import ANSWER, ANSWER_BYTES
+from tests.support.processes import in_background, stopped, until
+
+if TYPE_CHECKING:
+    from tests.support.clients import Client
+    from tests.support.daemons import Daemon
+    from tests.support.fixtures import MakeDaemon
+
+SHORT = "300ms"
+ECHO = [{"port": 0, "service": "echo"}]
+FLOOD = bytes(1 << 16)
+
+
+def deadlines(**given: object) -> dict[str, Any]:
+    """Return a `session` section with only these deadlines."""
+    names = ("first_command_timeout", "idle_timeout", "max_duration", "send_timeout")
+    return {"session": dict.fromkeys(names) | given}
+
+
+def test_a_silent_client_is_disconnected(daemon: MakeDaemon) -> None:
+    """After `first_command_timeout`, without an answer."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    assert served.connect().read_all() == b""
+    line = served.wait_for("client.disconnected")
+    assert line["reason"] == "first_command_timeout"
+    assert line["duration"] >= 0.3
+
+
+@pytest.mark.parametrize("words", [b"\r\n", b"\0 \t", b"t", b"tim"])
+def test_less_than_a_command_does_not_end_the_first_command_timeout(
+    daemon: MakeDaemon, words: bytes
+) -> None:
+    """Separators and the beginning of a command are not a first command."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    client = served.connect()
+    client.send(words)
+    assert client.read_all() == b""
+    assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"
+
+
+def test_endless_line_endings_do_not_keep_a_session(daemon: MakeDaemon) -> None:
+    """A deadline holds although there is always something to read."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    served.connect().send_until_closed(b"\n" * 65536)
+    assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"
+
+
+def test_an_idle_client_is_disconnected(daemon: MakeDaemon) -> None:
+    """After its first command a client has `idle_timeout` for each further one."""
+    served = daemon(**deadlines(idle_timeout=SHORT))
+    client = served.served()
+    assert client.read_all() == b""
+    line = served.wait_for("client.disconnected")
+    assert (line["reason"], line["commands"]) == ("idle_timeout", 1)
+
+
+def test_an_idle_echo_client_is_disconnected(daemon: MakeDaemon) -> None:
+    """For the echo service any input is activity."""
+    served = daemon(listen=ECHO, **deadlines(idle_timeout=SHORT))
+    client = served.connect()
+    client.send(b"x")
+    assert client.read_all() == b"x"
+    assert served.wait_for("client.disconnected")["reason"] == "idle_timeout"
+
+
+def test_after_a_command_only_the_idle_timeout_counts(daemon: MakeDaemon) -> None:
+    """The first command ends `first_command_timeout`; a null `idle_timeout` is no deadline."""
+    served = daemon(**deadlines(first_command_timeout=SHORT))
+    active, silent = served.served(), served.connect()
+    assert silent.read_all() == b""
+    assert ANSWER.fullmatch(active.ask())
+
+
+def test_before_a_command_the_idle_timeout_does_not_count(daemon: MakeDaemon) -> None:
+    """`idle_timeout` begins with the first command."""
+    served = daemon(**deadlines(idle_timeout=SHORT))
+    silent, active = served.connect(), served.served()
+    assert active.read_all() == b""
+    assert ANSWER.fullmatch(silent.ask())
+
+
+def test_a_busy_session_ends_after_max_duration(daemon: MakeDaemon) -> None:
+    """The client sends without a pause."""
+    served = daemon(**deadlines(max_duration=SHORT))
+    client = served.served()
+    in_background(lambda: client.send_until_closed(b"\r\n" * 100)).join()
+    line = served.wait_for("client.disconnected")
+    assert line["reason"] == "max_duration"
+    assert line["duration"] >= 0.3
+
+
+@pytest.mark.parametrize("words", [b"", b"ti", b"\n"])
+def test_an_idle_session_ends_after_max_duration(daemon: MakeDaemon, words: bytes) -> None:
+    """Between two commands, and within one."""
+    served = daemon(**deadlines(max_duration=SHORT))
+    client = served.connect()
+    client.send(words)
+    assert client.read_all() == b""
+    assert served.wait_for("client.disconnected")["reason"] == "max_duration"
+
+
+def test_an_echo_client_that_does_not_read_is_disconnected(daemon: MakeDaemon) -> None:
+    """After `send_timeout`, although it still sends."""
+    served = daemon(listen=ECHO, **deadlines(send_timeout=SHORT))
+    served.connect().send_until_closed(FLOOD)
+    assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
+
+
+def test_a_command_client_that_does_not_read_is_disconnected(daemon: MakeDaemon) -> None:
+    """After `send_timeout`, with answers unread."""
+    verbose = {"long": {"clock": "0123456789" * 90}}
+    served = daemon(commands=verbose, **deadlines(send_timeout=SHORT))
+    served.connect().send_until_closed(b"long" * 256)
+    assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
+
+
+@pytest.mark.parametrize(("service", "count"), [("echo", 3_000_000), ("command", 600_000)])
+def test_a_client_that_reads_slowly_is_served_to_the_end(
+    daemon: MakeDaemon, service: str, count: int
+) -> None:
+    """Reading a little within each `send_timeout` is enough, with megabytes still to send."""
+    served = daemon(listen=[{"port": 0, "service": service}], **deadlines(send_timeout="1s"))
+    client = served.connect()
+    data = b"time" * count
+    sending = in_background(lambda: send_all(client, data))
+    answer = len(data) if service == "echo" else count * ANSWER_BYTES
+    read, enough = 0, time.monotonic() + 4
+    while time.monotonic() < enough and (part := client.socket.recv(40_000)):
+        read += len(part)
+        time.sleep(0.05)  # the pace of a slow client
+    assert read + len(client.read_all()) == answer
+    sending.join()
+    assert served.wait_for("client.disconnected")["reason"] == "eof"
+
+
+def test_a_client_that_has_to_read_first_is_not_idle(daemon: MakeDaemon) -> None:
+    """`idle_timeout` does not end a session whose input waits for the handler."""
+    served = daemon(listen=ECHO, **deadlines(idle_timeout=SHORT))
+    client = served.connect()
+    sending = in_background(lambda: send_all(client, FLOOD * 200))
+    for _ in range(3):
+        outlast_the_idle_timeout(served)
+    assert len(client.read_all()) == 200 * len(FLOOD)
+    sending.join()
+
+
+def test_input_that_arrived_before_a_deadline_is_processed_after_it(daemon: MakeDaemon) -> None:
+    """A handler that did not run for a while reads before it decides that the client is idle."""
+    served = daemon(listen=ECHO, **deadlines(idle_timeout=SHORT))
+    client = served.connect()
+    for _ in range(2):  # the second time, the slow path waits
+        client.send(b"x")
+        assert client.socket.recv(1) == b"x"
+    [handler] = until(lambda: served.handlers, "the handler's title")
+    with stopped(handler):
+        client.send(b"y")
+        outlast_the_idle_timeout(served)
+    assert client.socket.recv(1) == b"y"
+
+
+def send_all(client: Client, data: bytes) -> None:
+    """Send data, and close the sending side."""
+    client.send(data)
+    client.half_close()
+
+
+def outlast_the_idle_timeout(daemon: Daemon) -> None:
+    """Wait until another client has been disconnected for being idle."""
+    client = daemon.connect()
+    client.send(b"x")
+    assert client.read_all() == b"x"
+
+
+def test_max_duration_ends_a_session_that_is_sending(daemon: MakeDaemon) -> None:
+    """To a client that does not read."""
+    served = daemon(listen=ECHO, **deadlines(max_duration=SHORT))
+    served.connect().send_until_closed(FLOOD)
+    assert served.wait_for("client.disconnected")["reason"] == "max_duration"
+
+
+def test_deadlines_hold_for_unix_sockets(daemon: MakeDaemon) -> None:
+    """A silent client is disconnected."""
+    served = daemon(listen=[{"address": "unix:t.sock"}], **deadlines(first_command_timeout=SHORT))
+    assert served.connect_to_path("t.sock").read_all() == b""
+    assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"

@@ -1,0 +1,1 @@
+"""Tests of single modules with real sockets and processes, without a daemon."""

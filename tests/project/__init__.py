@@ -1,0 +1,1 @@
+"""Tests of the project's files: documentation, shipped files, layout of the source."""

@@ -1,0 +1,108 @@
+"""Clients that connect through the balancer continuously, and the outcome of each session."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from tests.support.clients import ANSWER, ANSWER_BYTES, Client
+from tests.support.processes import TIMEOUT_SECONDS, until
+
+if TYPE_CHECKING:
+    from tests.support.network_namespaces import Network
+
+ADDRESS = "192.0.2.20"
+"""The address of the clients."""
+
+BALANCER = "192.0.2.10"
+PORT = 65000
+
+
+class Outcome(NamedTuple):
+    """The outcome of a session for its client; `since` is a Unix time in seconds.
+
+    `error` is empty if every answer was complete.
+    """
+
+    client: str
+    since: float
+    error: str
+
+
+def connect(network: Network) -> Client:
+    """Connect to the balancer. Raises OSError."""
+    connected = network.do(socket.socket)
+    connected.settimeout(TIMEOUT_SECONDS)
+    try:
+        connected.connect((BALANCER, PORT))
+    except OSError:
+        connected.close()
+        raise
+    return Client(connected)
+
+
+class Load:
+    """Runs sessions in so many threads, without a pause, during the block."""
+
+    def __init__(self, network: Network, clients: int) -> None:
+        self._network = network
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        self.outcomes: list[Outcome] = []
+
+    def __enter__(self) -> Self:
+        """Start, and wait until some sessions have been served."""
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_sessions()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the last sessions."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT_SECONDS)
+            assert not thread.is_alive(), "a client got no answer"
+
+    @property
+    def served(self) -> int:
+        """How many sessions were served."""
+        return sum(not outcome.error for outcome in list(self.outcomes))
+
+    @property
+    def failures(self) -> list[Outcome]:
+        """The outcomes of failed sessions."""
+        return [outcome for outcome in list(self.outcomes) if outcome.error]
+
+    def wait_for_sessions(self, clients: int = 50) -> None:
+        """Wait until some more sessions have been served."""
+        enough = self.served + clients
+        until(lambda: self.served >= enough, f"served sessions; failed: {self.failures}")
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self.outcomes.append(_run_session(self._network))
+
+
+def _run_session(network: Network) -> Outcome:
+    since, name = time.time(), ""
+    try:
+        client = connect(network)
+        name = client.name
+        with contextlib.closing(client):
+            error = _converse(client)
+    except OSError as exception:
+        error = repr(exception)
+    return Outcome(name, since, error)
+
+
+def _converse(client: Client) -> str:
+    """Send `time` and `quit`; return what was wrong with the answers."""
+    answer = client.ask()
+    if not ANSWER.fullmatch(answer):
+        return f"{len(answer)} of {ANSWER_BYTES} bytes of an answer"
+    rest = client.quit()
+    return "" if rest == b"quit" else f"{rest!r} in answer to quit"

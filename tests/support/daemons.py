@@ -1,0 +1,317 @@
+"""Daemons under test: start them, read their logs, and stop them by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from tests.support.clients import ANSWER, ANSWER_BYTES, Client
+from tests.support.processes import (
+    TIMEOUT_SECONDS,
+    UNDER_COVERAGE,
+    Process,
+    Ran,
+    assert_no_traceback,
+    children_of,
+    descriptors_of,
+    environment,
+    files_below,
+    in_background,
+    run,
+    state_of,
+    status_of,
+    stopped,
+    title_of,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "ANSWER",
+    "ANSWER_BYTES",
+    "TIMEOUT_SECONDS",
+    "UNDER_COVERAGE",
+    "Client",
+    "Daemon",
+    "Event",
+    "Process",
+    "Ran",
+    "assert_no_traceback",
+    "children_of",
+    "descriptors_of",
+    "environment",
+    "files_below",
+    "in_background",
+    "run",
+    "state_of",
+    "status_of",
+    "stopped",
+    "title_of",
+    "until",
+]
+"""What most tests need, so that they import from one module."""
+
+_PORT = re.compile(r":(\d+) \((?:command|echo)\)")
+"""A listener's port in the output of `tetrad start` and `tetrad status`."""
+
+ROOT_WARNING = (
+    "tetrad: warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody\n"
+)
+"""The warning for a daemon that root starts without `daemon.user`, as most tests do."""
+
+Event = dict[str, Any]
+
+
+class Daemon:
+    """A daemon with a folder, a configuration file, a log and a pidfile of its own.
+
+    `allow_lost_handlers` and `allow_session_errors` turn off two checks of `finish`.
+    """
+
+    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.file = os.path.join(folder, "tetrad.yaml")
+        self.log_file = os.path.join(folder, "tetrad.log")
+        self.pidfile = os.path.join(folder, "tetrad.pid")
+        self.environment = environment(os.path.join(folder, "home"))
+        self.settings: dict[str, Any] = {
+            "listen": [{"port": 0}],
+            "daemon": {"pidfile": "tetrad.pid", "control": "control.sock"},
+            "log": {"file": "tetrad.log"},
+        }
+        self.allow_lost_handlers = False
+        self.allow_session_errors = False
+        self.pid = 0
+        self.ports: list[int] = []
+        self.configure(**settings)
+        self._watched: list[Process] = []
+        self._clients: list[Client] = []
+        self._foreground: subprocess.Popen[bytes] | None = None
+
+    def configure(self, **settings: object) -> None:
+        """Change settings in the configuration file."""
+        for section, values in settings.items():
+            self.settings[section] = _merged(self.settings.get(section), values)
+        with open(self.file, "w", encoding="utf-8") as file:
+            yaml.safe_dump(self.settings, file)
+
+    def tetrad(self, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
+        """Run a tetrad command with this daemon's file; ROOT_WARNING is removed from its output."""
+        command = [sys.executable, "-m", "tetrad", *arguments, "-c", self.file]
+        ran = run(command, self.environment, **options)
+        return ran._replace(err=ran.err.replace(ROOT_WARNING, ""))
+
+    def start(self) -> Self:
+        """Start the daemon; fail if it does not start."""
+        ran = self.tetrad("start")
+        assert ran.status == 0, ran.err
+        self.adopt(ran.out)
+        return self
+
+    def adopt(self, message: str) -> None:
+        """Register the running master, and its ports from the output of `tetrad start`."""
+        with open(self.pidfile, encoding="ascii") as file:
+            self.pid = int(file.read())
+        self.watch(self.pid)
+        self.ports = [int(port) for port in _PORT.findall(message)]
+
+    def run(self, output: str, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Run `tetrad run` in a process group of its own, optionally `under` another program."""
+        command = [*under, sys.executable, "-m", "tetrad", "run", "-c", self.file]
+        with open(output, "wb") as out:
+            self._foreground = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        self.pid = self._foreground.pid
+        self.watch(self.pid)
+        return self._foreground
+
+    def watch(self, pid: int) -> Process:
+        """Register a process that must have ended when the test ends."""
+        process = Process(pid)
+        self._watched.append(process)
+        return process
+
+    @property
+    def master(self) -> Process:
+        """The running master."""
+        return next(process for process in self._watched if process.pid == self.pid)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the master."""
+        self.master.signal(number)
+
+    @property
+    def logger(self) -> int:
+        """The pid of the logger; waits until it runs."""
+        return until(lambda: self.loggers, "the logger")[0]
+
+    @property
+    def loggers(self) -> list[int]:
+        """The pids of the running loggers: one, or none while the logger is replaced."""
+        return self._titled("tetrad: logger")
+
+    @property
+    def handlers(self) -> list[int]:
+        """The pids of the handlers."""
+        return self._titled("tetrad: handler")
+
+    @property
+    def processes(self) -> list[int]:
+        """The pids of the master and its children."""
+        return [self.pid, *children_of(self.pid)]
+
+    def _titled(self, title: str) -> list[int]:
+        return [pid for pid in children_of(self.pid) if title_of(pid).startswith(title)]
+
+    def status(self) -> dict[str, Any]:
+        """Return the output of `tetrad status --json`."""
+        ran = self.tetrad("status", "--json")
+        assert ran.status == 0, ran.err
+        status: dict[str, Any] = json.loads(ran.out)
+        return status
+
+    def events(self, event: str | None = None, **fields: object) -> list[Event]:
+        """Return the log lines, or those of one event with these fields."""
+        try:
+            with open(self.log_file, "rb") as file:
+                complete = file.read().rpartition(b"\n")[0]
+        except FileNotFoundError:
+            return []
+        wanted = fields | ({} if event is None else {"event": event})
+        parsed: Iterable[Event] = map(json.loads, complete.splitlines())
+        return [line for line in parsed if wanted.items() <= _hashable(line).items()]
+
+    def wait_for(self, event: str, *, count: int = 1, **fields: object) -> Event:
+        """Wait for `count` such lines in the log, and return the last one."""
+        seen = until(
+            lambda: (lines := self.events(event, **fields))[count - 1 :] and lines,
+            f"{count} x {event} {fields} in {self.log_file}",
+        )
+        return seen[count - 1]
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener."""
+        return self.ports[0]
+
+    def connect(self, listener: int = 0, host: str = "127.0.0.1", source: str = "") -> Client:
+        """Connect to a listener, by its index among the TCP listeners."""
+        where = (host, self.ports[listener])
+        connected = socket.create_connection(where, TIMEOUT_SECONDS, (source, 0))
+        return self._keep(connected)
+
+    def connect_with_small_buffers(self) -> Client:
+        """Connect with small buffers on both sides, so that a few unread answers fill them."""
+        connected = socket.socket()
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        connected.connect(("127.0.0.1", self.port))
+        return self._keep(connected)
+
+    def connect_to_path(self, name: str) -> Client:
+        """Connect to a Unix socket in the daemon's folder."""
+        connected = socket.socket(socket.AF_UNIX)
+        try:
+            connected.connect(os.path.join(self.folder, name))
+        except OSError:
+            connected.close()
+            raise
+        return self._keep(connected)
+
+    def _keep(self, connected: socket.socket) -> Client:
+        """Register a connection, which is closed with the test."""
+        self._clients.append(Client(connected, self._handler_of))
+        return self._clients[-1]
+
+    def _handler_of(self, client: str) -> int:
+        """Return the pid of a client's handler; 0 if it has none yet."""
+        return next(iter(self._titled(f"tetrad: handler {client}")), 0)
+
+    def served(self, listener: int = 0, source: str = "") -> Client:
+        """Return a connected client that has had an answer and whose handler waits for input."""
+        client = self.connect(listener, source=source)
+        assert ANSWER.fullmatch(client.ask())
+        until(lambda: self._handler_of(client.name), f"a handler of {client.name}")
+        return client
+
+    def is_gone(self) -> bool:
+        """Wait for the end of the master; return whether it has ended."""
+        return self.master.has_ended()
+
+    def stop(self) -> None:
+        """Stop the daemon with SIGTERM if it runs, and check that all its processes have ended."""
+        for master in self._watched[:]:
+            if master.pid == self.pid and not master.has_ended(0):
+                self._watch_children()
+                master.signal(signal.SIGTERM)
+                master.has_ended()
+        self._wait_for_watched()
+
+    def _watch_children(self) -> None:
+        for pid in children_of(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                self.watch(pid)
+
+    def _wait_for_watched(self) -> None:
+        if self._foreground is not None:
+            self._foreground.wait(TIMEOUT_SECONDS)
+        left = [process.pid for process in self._watched if not process.has_ended()]
+        for process in self._watched:
+            process.signal(signal.SIGKILL)
+            process.close()
+        self._watched.clear()
+        assert not left, f"processes that outlived the daemon: {left}"
+
+    def finish(self) -> None:
+        """Stop all processes; fail if a session ended with an error or a handler was lost."""
+        for client in self._clients:
+            client.close()
+        stray = self._stray()
+        if stray:
+            self.pid = self.watch(stray).pid
+        self.stop()
+        assert not stray, "a failed start left a daemon running"
+        if self.settings["log"].get("format", "json") == "json":
+            assert self.allow_session_errors or not self.events(
+                "client.disconnected", reason="error"
+            )
+            assert self.allow_lost_handlers or not self.events("handler.lost")
+
+    def _stray(self) -> int:
+        """Return the pid of a running master that the test has not registered, or 0."""
+        if not os.path.isfile(self.pidfile):
+            return 0
+        try:
+            with open(self.pidfile, encoding="ascii") as file:
+                pid = int(file.read())
+        except (OSError, ValueError):
+            return 0
+        is_ours = title_of(pid) == f"tetrad: master {self.file}"
+        return pid if is_ours and pid not in [known.pid for known in self._watched] else 0
+
+
+def _hashable(line: Event) -> Event:
+    return {key: value for key, value in line.items() if not isinstance(value, (dict, list))}
+
+
+def _merged(old: object, new: object) -> object:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **new}
+    return new
