@@ -17,7 +17,7 @@ from tests.support.daemons import Daemon
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.support.fixtures import Figure, MakeDaemon
 
@@ -66,8 +66,7 @@ def prepared(tmp_path: pathlib.Path) -> Iterator[MakeDaemon]:
         return made[-1]
 
     yield make
-    problems = [problem for daemon in made if (problem := _problem_of(daemon.finish))]
-    assert not problems, problems
+    _finish_all(made)
 
 
 @pytest.fixture
@@ -78,6 +77,28 @@ def daemon(prepared: MakeDaemon) -> MakeDaemon:
         return prepared(folder=folder, **settings).start()
 
     return start
+
+
+@pytest.fixture(scope="module")
+def shared_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDaemon]:
+    """Start daemons that the tests of a module share: one for each different settings.
+
+    A test gets it without sessions, and sees only the events that its own sessions log. It must
+    leave the daemon as it was.
+    """
+    made: dict[str, Daemon] = {}
+
+    def get(*, folder: str = "", **settings: object) -> Daemon:
+        assert not folder, "a daemon in a folder of the test's own cannot be shared"
+        key = repr(settings)
+        if key in made:
+            made[key].hand_over()
+        else:
+            made[key] = Daemon(str(tmp_path_factory.mktemp("shared")), settings).start()
+        return made[key]
+
+    yield get
+    _finish_all(made.values())
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +126,12 @@ def nobodys_folder(public_folder: str) -> str:
 def _nobody_can_read(path: str) -> bool:
     command = ["/bin/sh", "-c", 'test -r "$1"', "sh", path]
     return not subprocess.run(command, user="nobody", extra_groups=[], check=False).returncode
+
+
+def _finish_all(daemons: Iterable[Daemon]) -> None:
+    """Stop daemons, each also if another one has failed its checks."""
+    problems = [problem for daemon in daemons if (problem := _problem_of(daemon.finish))]
+    assert not problems, problems
 
 
 def _problem_of(finish: Callable[[], None]) -> str:

@@ -46,42 +46,44 @@ def conversation(daemon: Daemon, *pieces: bytes) -> tuple[bytes, list[str]]:
     return answers, commands_logged(daemon, connection)
 
 
-def test_time_is_answered_with_the_local_time(daemon: MakeDaemon) -> None:
+def test_time_is_answered_with_the_local_time(shared_daemon: MakeDaemon) -> None:
     """In 19 bytes, without a terminator."""
     before = int(time.time())
-    answers, log = conversation(daemon(), b"time")
+    answers, log = conversation(shared_daemon(), b"time")
     assert ANSWER.fullmatch(answers)
     assert before <= seconds_of(answers) <= time.time()
     assert log == ["time"]
 
 
-def test_quit_is_answered_and_ends_the_session(daemon: MakeDaemon) -> None:
+def test_quit_is_answered_and_ends_the_session(shared_daemon: MakeDaemon) -> None:
     """The answer is `quit`."""
-    served = daemon()
+    served = shared_daemon()
     assert served.connect().quit() == b"quit"
     line = served.wait_for("client.disconnected")
     assert (line["reason"], line["commands"]) == ("quit", 1)
 
 
 @pytest.mark.parametrize("separator", [b"\r\n", b"\n", b"\r", b" ", b"\t", b"\0", b"\0 \t\r\n\n"])
-def test_separators_between_commands_are_skipped(daemon: MakeDaemon, separator: bytes) -> None:
+def test_separators_between_commands_are_skipped(
+    shared_daemon: MakeDaemon, separator: bytes
+) -> None:
     """Line endings, spaces, tabs and NULs before, between and after commands."""
     text = separator.join([b"", b"time", b"time", b""])
-    answers, log = conversation(daemon(), text)
+    answers, log = conversation(shared_daemon(), text)
     assert len(answers) == 2 * ANSWER_BYTES
     assert log == ["time", "time"]
 
 
-def test_commands_are_pipelined(daemon: MakeDaemon) -> None:
+def test_commands_are_pipelined(shared_daemon: MakeDaemon) -> None:
     """`timetimequit` gets two times and a quit, in order."""
-    answers, log = conversation(daemon(), b"timetimequit")
+    answers, log = conversation(shared_daemon(), b"timetimequit")
     assert re.fullmatch(ANSWER.pattern * 2 + b"quit", answers)
     assert log == ["time", "time", "quit"]
 
 
-def test_a_thousand_commands_in_one_piece_are_all_answered(daemon: MakeDaemon) -> None:
+def test_a_thousand_commands_in_one_piece_are_all_answered(shared_daemon: MakeDaemon) -> None:
     """Also those that are split where a read of the server ends."""
-    client = daemon().connect()
+    client = shared_daemon().connect()
     sender = in_background(lambda: client.send(b"time" * 30001 + b"quit"))
     answers = client.read_all()
     sender.join()
@@ -89,38 +91,44 @@ def test_a_thousand_commands_in_one_piece_are_all_answered(daemon: MakeDaemon) -
 
 
 @pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)])
-def test_a_command_may_arrive_in_any_pieces(daemon: MakeDaemon, cuts: tuple[int, ...]) -> None:
+def test_a_command_may_arrive_in_any_pieces(
+    shared_daemon: MakeDaemon, cuts: tuple[int, ...]
+) -> None:
     """However it is split, it is one command."""
     edges = itertools.pairwise((0, *cuts, 4))
-    answers, log = conversation(daemon(), *(b"time"[start:end] for start, end in edges))
+    answers, log = conversation(shared_daemon(), *(b"time"[start:end] for start, end in edges))
     assert ANSWER.fullmatch(answers)
     assert log == ["time"]
 
 
-def test_a_piece_may_end_one_command_and_begin_another(daemon: MakeDaemon) -> None:
+def test_a_piece_may_end_one_command_and_begin_another(shared_daemon: MakeDaemon) -> None:
     """Both commands are found."""
-    answers, log = conversation(daemon(), b"ti", b"met", b"imequ", b"it")
+    answers, log = conversation(shared_daemon(), b"ti", b"met", b"imequ", b"it")
     assert re.fullmatch(ANSWER.pattern * 2 + b"quit", answers)
     assert log == ["time", "time", "quit"]
 
 
-def test_an_unknown_line_is_one_invalid_command(daemon: MakeDaemon) -> None:
+def test_an_unknown_line_is_one_invalid_command(shared_daemon: MakeDaemon) -> None:
     r"""`help me\r\n` is the invalid command `help`; the next `time` is answered."""
-    answers, log = conversation(daemon(), b"help me\r\n", b"time")
+    answers, log = conversation(shared_daemon(), b"help me\r\n", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!help", "time"]
 
 
-def test_input_that_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDaemon) -> None:
+def test_input_that_arrived_with_an_invalid_command_is_thrown_away(
+    shared_daemon: MakeDaemon,
+) -> None:
     """A command behind it in the same piece is not answered."""
-    answers, log = conversation(daemon(), b"timehelptimequit", b"time")
+    answers, log = conversation(shared_daemon(), b"timehelptimequit", b"time")
     assert re.fullmatch(ANSWER.pattern * 2, answers)
     assert log == ["time", "!help", "time"]
 
 
-def test_all_input_that_arrived_with_an_invalid_command_is_thrown_away(daemon: MakeDaemon) -> None:
+def test_all_input_that_arrived_with_an_invalid_command_is_thrown_away(
+    shared_daemon: MakeDaemon,
+) -> None:
     """Also when it is more than one read returns."""
-    served = daemon()
+    served = shared_daemon()
     client = served.served()
     with stopped(served.handlers[0]):
         client.send(b"help" + b"time" * 10000)
@@ -140,9 +148,11 @@ def test_all_input_that_arrived_with_an_invalid_command_is_thrown_away(daemon: M
         ("é€".encode(), "\\xc3\\xa9\\xe2\\x82"),
     ],
 )
-def test_an_invalid_command_is_logged_at_once(daemon: MakeDaemon, sent: bytes, shown: str) -> None:
+def test_an_invalid_command_is_logged_at_once(
+    shared_daemon: MakeDaemon, sent: bytes, shown: str
+) -> None:
     """As soon as the bytes cannot become a command any more; the log shows at most four."""
-    served = daemon()
+    served = shared_daemon()
     client = served.connect()
     client.send(sent)
     assert served.wait_for("client.invalid")["command"] == shown
@@ -150,23 +160,25 @@ def test_an_invalid_command_is_logged_at_once(daemon: MakeDaemon, sent: bytes, s
 
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"\n", b"\r"])
-def test_a_line_ending_ends_an_unfinished_command(daemon: MakeDaemon, ending: bytes) -> None:
+def test_a_line_ending_ends_an_unfinished_command(shared_daemon: MakeDaemon, ending: bytes) -> None:
     """As invalid; the next bytes begin a new command."""
-    answers, log = conversation(daemon(), b"ti" + ending, b"me", b"time")
+    answers, log = conversation(shared_daemon(), b"ti" + ending, b"me", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!ti", "!me", "time"]
 
 
-def test_a_line_ending_in_a_later_piece_ends_an_unfinished_command(daemon: MakeDaemon) -> None:
+def test_a_line_ending_in_a_later_piece_ends_an_unfinished_command(
+    shared_daemon: MakeDaemon,
+) -> None:
     """The beginning of the command and its line ending arrive in two pieces."""
-    answers, log = conversation(daemon(), b"tim", b"\n", b"time")
+    answers, log = conversation(shared_daemon(), b"tim", b"\n", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!tim", "time"]
 
 
-def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
+def test_a_half_closed_client_gets_its_answers(shared_daemon: MakeDaemon) -> None:
     """Before the server closes."""
-    served = daemon()
+    served = shared_daemon()
     client = served.connect()
     client.send(b"timetime")
     client.half_close()
@@ -174,23 +186,23 @@ def test_a_half_closed_client_gets_its_answers(daemon: MakeDaemon) -> None:
     assert served.wait_for("client.disconnected")["reason"] == "eof"
 
 
-def test_a_command_unfinished_at_the_end_of_input_is_invalid(daemon: MakeDaemon) -> None:
+def test_a_command_unfinished_at_the_end_of_input_is_invalid(shared_daemon: MakeDaemon) -> None:
     """It is logged."""
-    answers, log = conversation(daemon(), b"timeti")
+    answers, log = conversation(shared_daemon(), b"timeti")
     assert ANSWER.fullmatch(answers)
     assert log == ["time", "!ti"]
 
 
-def test_what_follows_quit_is_ignored(daemon: MakeDaemon) -> None:
+def test_what_follows_quit_is_ignored(shared_daemon: MakeDaemon) -> None:
     """Commands behind `quit` are neither answered nor logged."""
-    answers, log = conversation(daemon(), b"quittimehelp")
+    answers, log = conversation(shared_daemon(), b"quittimehelp")
     assert answers == b"quit"
     assert log == ["quit"]
 
 
-def test_quit_followed_by_a_megabyte_is_answered_without_a_reset(daemon: MakeDaemon) -> None:
+def test_quit_followed_by_a_megabyte_is_answered_without_a_reset(shared_daemon: MakeDaemon) -> None:
     """Unread input does not destroy the last answer."""
-    client = daemon().connect()
+    client = shared_daemon().connect()
     # With a small buffer, most of the data is still unsent when the server answers.
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
     client.send(b"quit" + bytes(MEGABYTE))
@@ -198,64 +210,64 @@ def test_quit_followed_by_a_megabyte_is_answered_without_a_reset(daemon: MakeDae
     assert client.read_all() == b"quit"
 
 
-def test_a_client_that_keeps_sending_after_quit_is_disconnected(daemon: MakeDaemon) -> None:
+def test_a_client_that_keeps_sending_after_quit_is_disconnected(shared_daemon: MakeDaemon) -> None:
     """The wait for its end is short."""
-    served = daemon()
+    served = shared_daemon()
     client = served.connect()
     client.send(b"quit")
     client.send_until_closed(bytes(MEGABYTE))
     assert served.wait_for("client.disconnected")["reason"] == "quit"
 
 
-def test_a_reset_ends_the_session(daemon: MakeDaemon) -> None:
+def test_a_reset_ends_the_session(shared_daemon: MakeDaemon) -> None:
     """With the reason reset."""
-    served = daemon()
+    served = shared_daemon()
     served.served().reset()
     assert served.wait_for("client.disconnected")["reason"] == "reset"
 
 
-def test_configured_commands_are_added_to_the_built_in_ones(daemon: MakeDaemon) -> None:
+def test_configured_commands_are_added_to_the_built_in_ones(shared_daemon: MakeDaemon) -> None:
     """A clock answers the time in its format; a close answers and closes."""
     more = {"year": {"clock": "%Y"}, "bye!": {"close": "so long"}}
-    answers, log = conversation(daemon(commands=more), b"yeartimebye!")
+    answers, log = conversation(shared_daemon(commands=more), b"yeartimebye!")
     assert re.fullmatch(rb"\d{4}" + ANSWER.pattern + b"so long", answers)
     assert log == ["year", "time", "bye!"]
 
 
-def test_a_built_in_command_is_removed_by_null(daemon: MakeDaemon) -> None:
+def test_a_built_in_command_is_removed_by_null(shared_daemon: MakeDaemon) -> None:
     """Then it is invalid."""
-    answers, log = conversation(daemon(commands={"quit": None}), b"quit", b"time")
+    answers, log = conversation(shared_daemon(commands={"quit": None}), b"quit", b"time")
     assert ANSWER.fullmatch(answers)
     assert log == ["!quit", "time"]
 
 
-def test_each_clock_has_its_own_zone(daemon: MakeDaemon) -> None:
+def test_each_clock_has_its_own_zone(shared_daemon: MakeDaemon) -> None:
     """And does not change the zone of the others."""
     zones = {"seou": "Asia/Seoul", "utc_": "UTC", "loca": "local"}
     more = {name: {"clock": "%z;", "timezone": zone} for name, zone in zones.items()}
-    answers, _ = conversation(daemon(commands=more), b"seouutc_locaseou")
+    answers, _ = conversation(shared_daemon(commands=more), b"seouutc_locaseou")
     assert answers.decode() == f"+0900;+0000;{time.strftime('%z')};+0900;"
 
 
-def test_every_byte_is_echoed(daemon: MakeDaemon) -> None:
+def test_every_byte_is_echoed(shared_daemon: MakeDaemon) -> None:
     """All 256 values come back unchanged."""
-    client = daemon(listen=ECHO).connect()
+    client = shared_daemon(listen=ECHO).connect()
     client.send(bytes(range(256)))
     assert client.read(256) == bytes(range(256))
 
 
-def test_a_megabyte_is_echoed(daemon: MakeDaemon) -> None:
+def test_a_megabyte_is_echoed(shared_daemon: MakeDaemon) -> None:
     """More than any buffer holds comes back complete and in order."""
-    client = daemon(listen=ECHO).connect()
+    client = shared_daemon(listen=ECHO).connect()
     text = b"".join(b"%07d\n" % number for number in range(MEGABYTE // 8))
     sender = in_background(lambda: client.send(text))
     assert client.read(len(text)) == text
     sender.join()
 
 
-def test_echo_has_no_commands(daemon: MakeDaemon) -> None:
+def test_echo_has_no_commands(shared_daemon: MakeDaemon) -> None:
     """`quit` and `END` are echoed; the session ends when the client closes."""
-    served = daemon(listen=ECHO)
+    served = shared_daemon(listen=ECHO)
     client = served.connect()
     client.send(b"quitEND\r\n")
     client.half_close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -12,9 +11,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 import yaml
 
 from tests.support.clients import ANSWER, ANSWER_BYTES, Client
+from tests.support.log_lines import Event, LogLines
 from tests.support.processes import (
     TIMEOUT_SECONDS,
     UNDER_COVERAGE,
@@ -33,9 +34,10 @@ from tests.support.processes import (
     title_of,
     until,
 )
+from tetrad.ipc import control_client, control_messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "ANSWER",
@@ -70,8 +72,6 @@ ROOT_WARNING = (
 )
 """The warning for a daemon that root starts without `daemon.user`, as most tests do."""
 
-Event = dict[str, Any]
-
 
 class Daemon:
     """A daemon with a folder, a configuration file, a log and a pidfile of its own.
@@ -97,6 +97,7 @@ class Daemon:
         self.configure(**settings)
         self._watched: list[Process] = []
         self._clients: list[Client] = []
+        self._log = LogLines(self.log_file)
         self._foreground: subprocess.Popen[bytes] | None = None
 
     def configure(self, **settings: object) -> None:
@@ -181,22 +182,15 @@ class Daemon:
         return [pid for pid in children_of(self.pid) if title_of(pid).startswith(title)]
 
     def status(self) -> dict[str, Any]:
-        """Return the output of `tetrad status --json`."""
-        ran = self.tetrad("status", "--json")
-        assert ran.status == 0, ran.err
-        status: dict[str, Any] = json.loads(ran.out)
+        """Return what `tetrad status --json` prints, without starting a program for it."""
+        path = os.path.join(self.folder, self.settings["daemon"]["control"])
+        answer = control_client.ask(path, "status", control_messages.Status, TIMEOUT_SECONDS)
+        status: dict[str, Any] = msgspec.to_builtins(answer)
         return status
 
     def events(self, event: str | None = None, **fields: object) -> list[Event]:
         """Return the log lines, or those of one event with these fields."""
-        try:
-            with open(self.log_file, "rb") as file:
-                complete = file.read().rpartition(b"\n")[0]
-        except FileNotFoundError:
-            return []
-        wanted = fields | ({} if event is None else {"event": event})
-        parsed: Iterable[Event] = map(json.loads, complete.splitlines())
-        return [line for line in parsed if wanted.items() <= _hashable(line).items()]
+        return self._log.find(event, **fields)
 
     def wait_for(self, event: str, *, count: int = 1, **fields: object) -> Event:
         """Wait for `count` such lines in the log, and return the last one."""
@@ -251,6 +245,21 @@ class Daemon:
         until(lambda: self._handler_of(client.name), f"a handler of {client.name}")
         return client
 
+    def hand_over(self) -> None:
+        """End all sessions, and leave out of `events` what was logged until then."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        self._log.show()
+        until(self._is_idle, "the end of all sessions in the log")
+        self._log.hide()
+
+    def _is_idle(self) -> bool:
+        """Tell whether all sessions have ended, and their ends are in the log."""
+        status = self.status()
+        admitted = status["accepted"] - sum(status["refused"].values())
+        return not status["clients"]["now"] and admitted == len(self.events("client.disconnected"))
+
     def is_gone(self) -> bool:
         """Wait for the end of the master; return whether it has ended."""
         return self.master.has_ended()
@@ -283,6 +292,7 @@ class Daemon:
         """Stop all processes; fail if a session ended with an error or a handler was lost."""
         for client in self._clients:
             client.close()
+        self._log.show()
         stray = self._stray()
         if stray:
             self.pid = self.watch(stray).pid
@@ -305,10 +315,6 @@ class Daemon:
             return 0
         is_ours = title_of(pid) == f"tetrad: master {self.file}"
         return pid if is_ours and pid not in [known.pid for known in self._watched] else 0
-
-
-def _hashable(line: Event) -> Event:
-    return {key: value for key, value in line.items() if not isinstance(value, (dict, list))}
 
 
 def _merged(old: object, new: object) -> object:
