@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -55,6 +54,13 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" "
 rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/rc?.d/S* "$root"/etc/logrotate.d/*
 rm -rf "$root"/etc/systemd/system/tetrad* "$root"/etc/tetrad "$root"/var/log/tetrad
 rm -rf "$root"/var/log/journal "$root/$prefix"
+
+# The service's user executes this Python, also if it lies in the home of another user.
+folder=$(dirname "$python")
+while [ "$folder" != / ]; do
+    chmod a+x "$root$folder"
+    folder=$(dirname "$folder")
+done
 
 container="systemd-nspawn --quiet --register=no --keep-unit --machine=tetrad --directory=$root"
 mkdir "$root/wheel"
@@ -237,15 +243,6 @@ _IN_NAMESPACES = [
     *("--pid", "--fork", "--kill-child=KILL", "--mount-proc"),
 ]
 """The container ends with the tests, with all its processes and mounts."""
-
-
-def missing_requirement() -> str:
-    """Return why a container cannot be booted here; empty if it can."""
-    if os.geteuid():
-        return "only root can boot a container"
-    needed = ("systemd-nspawn", "nsenter", "unshare", "setpriv")
-    missing = [program for program in needed if shutil.which(program) is None]
-    return f"{', '.join(missing)}: not installed" if missing else ""
 
 
 def _enter_network(namespace: int) -> None:
