@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import socket
 import struct
@@ -10,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.support.processes import TIMEOUT_SECONDS, state_of, until
+from tests.support.socket_queues import bytes_not_read, bytes_not_received
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,13 +95,9 @@ class Client:
             pass
 
     def was_read(self) -> bool:
-        """Tell whether the server has read all bytes sent, by the queues in /proc/net/tcp."""
-        ours, theirs = self.socket.getsockname(), self.socket.getpeername()
-        wanted = (f":{theirs[1]:04X}", f":{ours[1]:04X}")
-        with open(f"/proc/net/tcp{6 if ':' in ours[0] else ''}", encoding="ascii") as file:
-            rows = [line.split() for line in file]
-        queues = [row[4] for row in rows if (row[1][-5:], row[2][-5:]) == wanted]
-        return all(queue.endswith(":00000000") for queue in queues) and not self._unsent()
+        """Tell whether the server has received and read all bytes sent."""
+        ours, theirs = self.socket.getsockname()[:2], self.socket.getpeername()[:2]
+        return not bytes_not_received(ours, theirs) and not bytes_not_read(theirs, ours)
 
     def _is_handler_waiting(self) -> bool:
         """Tell whether the handler sleeps, i.e. waits for its client; true if it is unknown."""
@@ -112,11 +108,6 @@ class Client:
             return bool(self._handler) and state_of(self._handler) == "S"
         except (FileNotFoundError, ProcessLookupError):
             return True
-
-    def _unsent(self) -> int:
-        siocoutq = 0x5411
-        count: int = struct.unpack("i", fcntl.ioctl(self.socket, siocoutq, b"\0\0\0\0"))[0]
-        return count
 
     def send_and_wait(self, data: bytes) -> None:
         """Send data, and wait until the server has read it and waits for more."""
