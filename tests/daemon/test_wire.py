@@ -6,7 +6,7 @@ import itertools
 import re
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from tests.support.fixtures import MakeDaemon
 
 MEGABYTE = 1 << 20
-ECHO = [{"port": 0, "service": "echo"}]
+ZONES = {"seou": "Asia/Seoul", "utc_": "UTC", "loca": "local"}
+MORE: dict[str, Any] = {
+    "listen": [{"port": 0}, {"port": 0, "service": "echo"}],
+    "commands": {
+        "year": {"clock": "%Y"},
+        "bye!": {"close": "so long"},
+        **{name: {"clock": "%z;", "timezone": zone} for name, zone in ZONES.items()},
+    },
+}
+"""Commands beside the built-in ones, and a second listener, for the service echo."""
+
+ECHO = 1
 
 
 def seconds_of(answer: bytes) -> float:
@@ -228,8 +239,7 @@ def test_a_reset_ends_the_session(shared_daemon: MakeDaemon) -> None:
 
 def test_configured_commands_are_added_to_the_built_in_ones(shared_daemon: MakeDaemon) -> None:
     """A clock answers the time in its format; a close answers and closes."""
-    more = {"year": {"clock": "%Y"}, "bye!": {"close": "so long"}}
-    answers, log = conversation(shared_daemon(commands=more), b"yeartimebye!")
+    answers, log = conversation(shared_daemon(**MORE), b"yeartimebye!")
     assert re.fullmatch(rb"\d{4}" + ANSWER.pattern + b"so long", answers)
     assert log == ["year", "time", "bye!"]
 
@@ -243,22 +253,20 @@ def test_a_built_in_command_is_removed_by_null(shared_daemon: MakeDaemon) -> Non
 
 def test_each_clock_has_its_own_zone(shared_daemon: MakeDaemon) -> None:
     """And does not change the zone of the others."""
-    zones = {"seou": "Asia/Seoul", "utc_": "UTC", "loca": "local"}
-    more = {name: {"clock": "%z;", "timezone": zone} for name, zone in zones.items()}
-    answers, _ = conversation(shared_daemon(commands=more), b"seouutc_locaseou")
+    answers, _ = conversation(shared_daemon(**MORE), b"seouutc_locaseou")
     assert answers.decode() == f"+0900;+0000;{time.strftime('%z')};+0900;"
 
 
 def test_every_byte_is_echoed(shared_daemon: MakeDaemon) -> None:
     """All 256 values come back unchanged."""
-    client = shared_daemon(listen=ECHO).connect()
+    client = shared_daemon(**MORE).connect(ECHO)
     client.send(bytes(range(256)))
     assert client.read(256) == bytes(range(256))
 
 
 def test_a_megabyte_is_echoed(shared_daemon: MakeDaemon) -> None:
     """More than any buffer holds comes back complete and in order."""
-    client = shared_daemon(listen=ECHO).connect()
+    client = shared_daemon(**MORE).connect(ECHO)
     text = b"".join(b"%07d\n" % number for number in range(MEGABYTE // 8))
     sender = in_background(lambda: client.send(text))
     assert client.read(len(text)) == text
@@ -267,8 +275,8 @@ def test_a_megabyte_is_echoed(shared_daemon: MakeDaemon) -> None:
 
 def test_echo_has_no_commands(shared_daemon: MakeDaemon) -> None:
     """`quit` and `END` are echoed; the session ends when the client closes."""
-    served = shared_daemon(listen=ECHO)
-    client = served.connect()
+    served = shared_daemon(**MORE)
+    client = served.connect(ECHO)
     client.send(b"quitEND\r\n")
     client.half_close()
     assert client.read_all() == b"quitEND\r\n"

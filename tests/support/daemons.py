@@ -257,8 +257,8 @@ class Daemon:
     def _is_idle(self) -> bool:
         """Tell whether all sessions have ended, and their ends are in the log."""
         status = self.status()
-        admitted = status["accepted"] - sum(status["refused"].values())
-        return not status["clients"]["now"] and admitted == len(self.events("client.disconnected"))
+        ended = len(self.events("client.disconnected"))
+        return not status["clients"]["now"] and status["accepted"] == ended
 
     def is_gone(self) -> bool:
         """Wait for the end of the master; return whether it has ended."""

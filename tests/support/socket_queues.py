@@ -19,6 +19,7 @@ _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
 _ALL_STATES = 0xFFFFFFFF
+_LISTEN = 10
 _NO_COOKIE = b"\xff" * 8
 
 _HEADER = struct.Struct("=IHHII")
@@ -83,6 +84,8 @@ def _asked(local: Address, remote: Address) -> tuple[int, int] | None:
         kernel.send(header + request)
         answer = kernel.recv(8192)
     if _HEADER.unpack_from(answer)[1] != _NLMSG_ERROR:
+        if answer[_HEADER.size + 1] == _LISTEN:
+            return None  # the listener of a connection that is closed
         receiving, sending = struct.unpack_from("=II", answer, _RECEIVE_QUEUE_OFFSET)
         return receiving, sending
     number = -struct.unpack_from("=i", answer, _HEADER.size)[0]
