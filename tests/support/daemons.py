@@ -211,12 +211,12 @@ class Daemon:
         connected = socket.create_connection(where, TIMEOUT_SECONDS, (source, 0))
         return self._keep(connected)
 
-    def connect_with_small_buffers(self) -> Client:
+    def connect_with_small_buffers(self, listener: int = 0) -> Client:
         """Connect with small buffers on both sides, so that a few unread answers fill them."""
         connected = socket.socket()
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-        connected.connect(("127.0.0.1", self.port))
+        connected.connect(("127.0.0.1", self.ports[listener]))
         return self._keep(connected)
 
     def connect_to_path(self, name: str) -> Client:
