@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.clients import ANSWER_BYTES
+from tests.support.clients import ANSWER, ANSWER_BYTES
 from tests.support.processes import until
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tests.support.clients import Client
     from tests.support.daemons import Daemon, Event
     from tests.support.fixtures import MakeDaemon
+
+LISTEN = [{"port": 0}, {"port": 0, "service": "echo"}]
+ECHO = 1
+"""The index of a listener in LISTEN."""
 
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LEVELS = {
@@ -133,9 +137,9 @@ def test_start_and_stop_are_logged(daemon: MakeDaemon) -> None:
     assert collections.Counter(names)["server.stopping"] == 1
 
 
-def test_a_session_with_two_commands_is_four_lines(daemon: MakeDaemon) -> None:
+def test_a_session_with_two_commands_is_four_lines(shared_daemon: MakeDaemon) -> None:
     """Connected, command, command, disconnected; with the handler's pid and all fields."""
-    served = daemon()
+    served = shared_daemon(listen=LISTEN)
     client = served.served()
     session = served.status()["sessions"][0]
     client.quit()
@@ -149,10 +153,10 @@ def test_a_session_with_two_commands_is_four_lines(daemon: MakeDaemon) -> None:
     assert isinstance(end["duration"], float)
 
 
-def test_bytes_of_an_echo_are_counted(daemon: MakeDaemon) -> None:
+def test_bytes_of_an_echo_are_counted(shared_daemon: MakeDaemon) -> None:
     """The last line has the bytes received and sent."""
-    served = daemon(listen=[{"port": 0, "service": "echo"}])
-    client = served.connect()
+    served = shared_daemon(listen=LISTEN)
+    client = served.connect(ECHO)
     client.echo(b"x" * 1000)
     client.close()
     line = served.wait_for("client.disconnected")
@@ -241,8 +245,9 @@ def test_the_log_is_appended_to(daemon: MakeDaemon) -> None:
 def test_the_log_is_complete_when_the_master_exits(daemon: MakeDaemon) -> None:
     """The last lines of all sessions are in the file by then."""
     served = daemon()
-    for _ in range(30):
-        served.served()
+    clients = [served.connect() for _ in range(30)]
+    assert all(ANSWER.fullmatch(client.ask()) for client in clients)
+    until(lambda: len(served.handlers) == 30, "handlers that wait")
     served.signal(signal.SIGTERM)
     assert served.is_gone()
     assert len(served.events("client.disconnected", reason="stopping")) == 30
