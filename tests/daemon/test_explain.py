@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.commands import run_here
 from tests.support.daemons import until
 from tetrad.cli import explain as cli_explain
 from tetrad.cli.parser import parser
@@ -23,7 +24,7 @@ UNCHECKED = "  ok  limits: not checked, no daemon is running"
 
 def rule(daemon: Daemon, address: str) -> str:
     """Return the finding about the access lists, with `line` instead of the file."""
-    lines = daemon.tetrad("explain", address).out.splitlines()
+    lines = run_here(daemon, "explain", address).out.splitlines()
     return lines[1].replace(f"{daemon.file}:", "line ")
 
 
@@ -38,7 +39,7 @@ def meets(daemon: Daemon, source: str, host: str = "127.0.0.1") -> bool:
 
 def explained(daemon: Daemon, address: str) -> bool:
     """Tell whether a client would be let in; check that exit status and first line agree."""
-    ran = daemon.tetrad("explain", address)
+    ran = run_here(daemon, "explain", address)
     assert ran.err == ""
     word = {0: "let in", 1: "refused"}[ran.status]
     assert ran.out.splitlines()[0].endswith(f": {word}")
@@ -106,7 +107,7 @@ def test_an_address_that_no_rule_denies_is_let_in(prepared: MakeDaemon) -> None:
 @pytest.mark.parametrize("address", ["", "x", "127.1", "192.0.2.0/24", "010.0.0.1", "unix:/x"])
 def test_an_invalid_address_is_a_usage_error(prepared: MakeDaemon, address: str) -> None:
     """Names, networks and short forms are not addresses."""
-    ran = prepared().tetrad("explain", address)
+    ran = run_here(prepared(), "explain", address)
     assert (ran.status, ran.out) == (2, "")
     assert "expected an IPv4 or IPv6 address" in ran.err
 
@@ -114,7 +115,7 @@ def test_an_invalid_address_is_a_usage_error(prepared: MakeDaemon, address: str)
 def test_an_invalid_file_is_an_error(prepared: MakeDaemon) -> None:
     """No daemon would run with the rules of an invalid file."""
     daemon = prepared(limits={"clients": "many"})
-    ran = daemon.tetrad("explain", "127.0.0.1")
+    ran = run_here(daemon, "explain", "127.0.0.1")
     assert (ran.status, ran.out) == (78, "")
     assert "limits.clients: " in ran.err
 
@@ -157,11 +158,11 @@ def test_the_clients_and_the_limit_are_printed(
     """When the limit is reached, the verdict is a refusal."""
     served = daemon(limits=limits)
     for count in range(2):
-        ran = served.tetrad("explain", "127.0.0.1")
+        ran = run_here(served, "explain", "127.0.0.1")
         assert ran.status == 0
         assert finding(ran, topic).startswith("  ok  " + said.format(count, served.file))
         served.served()
-    ran = served.tetrad("explain", "127.0.0.1")
+    ran = run_here(served, "explain", "127.0.0.1")
     assert ran.status == 1
     assert finding(ran, topic).startswith("  NO  " + said.format(2, served.file))
     assert served.connect().is_refused()
@@ -178,11 +179,11 @@ def test_other_sources_have_limits_of_their_own(daemon: MakeDaemon) -> None:
 def test_the_wait_of_the_rate_is_printed(daemon: MakeDaemon) -> None:
     """The line has the seconds until the rate allows another session."""
     served = daemon(limits={"rate_per_source": "2/h"})
-    ran = served.tetrad("explain", "127.0.0.1")
+    ran = run_here(served, "explain", "127.0.0.1")
     assert "rate of this source: 2 sessions in 1h, not used up (limits.rate_per_source, " in ran.out
     for _ in range(2):
         served.served()
-    ran = served.tetrad("explain", "127.0.0.1")
+    ran = run_here(served, "explain", "127.0.0.1")
     line = finding(ran, "rate of this source: 2 sessions in 1h, the next one in ")
     assert (ran.status, line[:4]) == (1, "  NO")
     assert 1700 < float(line.split(" s (")[0].rpartition(" ")[2]) <= 1800
@@ -207,7 +208,7 @@ def test_explain_does_not_count_as_a_session(daemon: MakeDaemon) -> None:
 
 def test_a_limit_that_is_not_set_is_marked_as_the_default(daemon: MakeDaemon) -> None:
     """Without limits in the file, only the number of clients is limited."""
-    lines = daemon().tetrad("explain", "127.0.0.1").out.splitlines()
+    lines = run_here(daemon(), "explain", "127.0.0.1").out.splitlines()
     assert lines[2:] == ["  ok  clients: 0 of 1000 connected (limits.clients, default)"]
 
 
@@ -226,18 +227,18 @@ def test_the_rules_of_the_running_daemon_decide(
     served.configure(access={"deny": after})
     assert explained(served, "127.0.0.2") == meets(served, "127.0.0.2") == (not before)
     assert rule(served, "127.0.0.2") == said
-    assert served.tetrad("explain", "127.0.0.2").out.splitlines()[-1] == CHANGED
-    assert served.tetrad("reload").status == 0
+    assert run_here(served, "explain", "127.0.0.2").out.splitlines()[-1] == CHANGED
+    assert run_here(served, "reload").status == 0
     assert explained(served, "127.0.0.2") == meets(served, "127.0.0.2") == (not after)
     assert "daemon" not in rule(served, "127.0.0.2")
-    assert CHANGED not in served.tetrad("explain", "127.0.0.2").out
+    assert CHANGED not in run_here(served, "explain", "127.0.0.2").out
 
 
 def test_another_rule_of_the_running_daemon_is_reported(daemon: MakeDaemon) -> None:
     """The same verdict by another rule is the daemon's rule, and a changed file."""
     served = daemon(access={"deny": ["127.0.0.0/24", "127.0.0.2"]})
     served.configure(access={"deny": ["127.0.0.0/24"]})
-    ran = served.tetrad("explain", "127.0.0.2")
+    ran = run_here(served, "explain", "127.0.0.2")
     assert ran.status == 1
     assert ran.out.splitlines()[1] == (
         "  NO  access: denied by access.deny[1] of the running daemon"
@@ -268,20 +269,22 @@ def test_a_rate_that_only_the_daemon_has_counts(daemon: MakeDaemon) -> None:
     served.served()
     served.configure(limits={"rate_per_source": None})
     assert not explained(served, "127.0.0.1")
-    assert served.tetrad("explain", "127.0.0.1").out.splitlines()[-1] == CHANGED
+    assert run_here(served, "explain", "127.0.0.1").out.splitlines()[-1] == CHANGED
     assert not meets(served, "127.0.0.1")
-    assert served.tetrad("reload").status == 0
+    assert run_here(served, "reload").status == 0
     assert explained(served, "127.0.0.1")
     assert meets(served, "127.0.0.1")
 
 
 @pytest.mark.parametrize("address", ["::ffff:127.0.0.1", "::ffff:7f00:1"])
-def test_an_ipv4_mapped_address_is_the_ipv4_address(daemon: MakeDaemon, address: str) -> None:
+def test_an_ipv4_mapped_address_is_the_ipv4_address(
+    shared_daemon: MakeDaemon, address: str
+) -> None:
     """Access lists and limits are those of the IPv4 client."""
-    served = daemon(access={"allow": ["127.0.0.1"]}, limits={"clients_per_source": 1})
+    served = shared_daemon(access={"allow": ["127.0.0.1"]}, limits={"clients_per_source": 1})
     assert explained(served, address)
     served.served()
-    ran = served.tetrad("explain", address)
+    ran = run_here(served, "explain", address)
     assert (ran.status, ran.out.splitlines()[0]) == (1, "127.0.0.1: refused")
     assert finding(ran, "clients of this source: 1 of 1")
 
@@ -290,7 +293,7 @@ def test_no_answer_is_not_a_refusal(daemon: MakeDaemon) -> None:
     """If the daemon does not answer, the exit status is that of an unknown state."""
     served = daemon()
     os.unlink(os.path.join(served.folder, "control.sock"))
-    ran = served.tetrad("explain", "127.0.0.1")
+    ran = run_here(served, "explain", "127.0.0.1")
     assert (ran.status, ran.out) == (4, "")
     assert "no such file" in ran.err
 
@@ -301,5 +304,5 @@ def test_a_stopped_daemon_has_no_limits(daemon: MakeDaemon) -> None:
     served.served()
     until(lambda: not explained(served, "127.0.0.1"), "a client")
     served.stop()
-    ran = served.tetrad("explain", "127.0.0.1")
+    ran = run_here(served, "explain", "127.0.0.1")
     assert (ran.status, ran.out.splitlines()[-1]) == (0, UNCHECKED)
