@@ -7,24 +7,43 @@ import os
 import pty
 import re
 import select
+import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from tests.support.clients import ANSWER
-from tests.support.processes import TIMEOUT_SECONDS, assert_no_traceback
+from tests.support.commands import run_here
+from tests.support.processes import TIMEOUT_SECONDS, assert_no_traceback, in_background
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Iterator
 
     from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
 
 TIME = ANSWER.pattern.decode()
+LISTEN = [
+    {"port": 0},
+    {"port": 0, "service": "echo"},
+    {"address": "::", "port": 0},
+    {"address": "unix:t.sock"},
+]
+ECHO, DUAL_STACK = 1, 2
+"""Listeners in LISTEN."""
+
+NO_REPLY = ("--timeout", "500ms")
+"""Shortens the wait for the reply to an unknown command, which gets none."""
+
+LONGER_THAN_THE_DEFAULT_SECONDS = 2.05
+"""Longer than the default of --timeout."""
+
 PROMPT = "CLIENT >> Enter command time or quit : "
 
 
@@ -96,23 +115,23 @@ def without_echo(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def at_terminal(daemon: Daemon, *arguments: str) -> Iterator[Terminal]:
+def at_terminal(daemon: Daemon, *arguments: str, listener: int = 0) -> Iterator[Terminal]:
     """Run an interactive client of a daemon."""
-    with Terminal(daemon, "--port", str(daemon.port), *arguments) as terminal:
+    with Terminal(daemon, "--port", str(daemon.ports[listener]), *arguments) as terminal:
         yield terminal
 
 
-def replies(daemon: Daemon, *words: str) -> list[str]:
+def replies(daemon: Daemon, *words: str, listener: int = 0) -> list[str]:
     """Return the lines that the client prints for words."""
-    ran = daemon.tetrad("client", "--port", str(daemon.port), *words)
+    ran = run_here(daemon, "client", "--port", str(daemon.ports[listener]), *words)
     assert (ran.status, ran.err) == (0, "")
     return ran.out.splitlines()
 
 
-def test_the_dialog_of_the_service_command(daemon: MakeDaemon) -> None:
+def test_the_dialog_of_the_service_command(shared_daemon: MakeDaemon) -> None:
     """The output is that of the time/quit client that tetrad reproduces."""
-    served = daemon()
-    with at_terminal(served) as terminal:
+    served = shared_daemon(listen=LISTEN)
+    with at_terminal(served, *NO_REPLY) as terminal:
         for word in ("time", "help", "quit"):
             terminal.wait_for(re.escape(PROMPT) + "$")
             terminal.type(word)
@@ -127,11 +146,10 @@ def test_the_dialog_of_the_service_command(daemon: MakeDaemon) -> None:
     )
 
 
-def test_the_dialog_of_the_service_echo(daemon: MakeDaemon) -> None:
+def test_the_dialog_of_the_service_echo(shared_daemon: MakeDaemon) -> None:
     """The output is that of the echo client that tetrad reproduces."""
-    with at_terminal(
-        daemon(listen=[{"port": 0, "service": "echo"}]), "--service", "echo"
-    ) as terminal:
+    served = shared_daemon(listen=LISTEN)
+    with at_terminal(served, "--service", "echo", listener=ECHO) as terminal:
         terminal.type("hello, world")
         terminal.wait_for("Server: hello, world\n")
         terminal.type("grüße")
@@ -141,17 +159,17 @@ def test_the_dialog_of_the_service_echo(daemon: MakeDaemon) -> None:
     assert terminal.shown.endswith("Server: END\nEND ^^\n")
 
 
-def test_the_end_of_input_ends_the_dialog(daemon: MakeDaemon) -> None:
+def test_the_end_of_input_ends_the_dialog(shared_daemon: MakeDaemon) -> None:
     """Ctrl-D ends the client with exit status 0."""
-    with at_terminal(daemon()) as terminal:
+    with at_terminal(shared_daemon(listen=LISTEN)) as terminal:
         terminal.wait_for(re.escape(PROMPT))
         terminal.end_input()
         assert terminal.finish() == 0
 
 
-def test_an_interrupt_ends_the_dialog(daemon: MakeDaemon) -> None:
+def test_an_interrupt_ends_the_dialog(shared_daemon: MakeDaemon) -> None:
     """Ctrl-C ends the client without a traceback."""
-    with at_terminal(daemon()) as terminal:
+    with at_terminal(shared_daemon(listen=LISTEN)) as terminal:
         terminal.wait_for(re.escape(PROMPT))
         terminal.interrupt()
         assert terminal.finish() in {0, 130}
@@ -169,9 +187,13 @@ def test_a_closed_connection_is_reported(daemon: MakeDaemon) -> None:
     assert "closed" in terminal.shown or "reset" in terminal.shown or "broken" in terminal.shown
 
 
-def test_words_are_sent_and_replies_printed(daemon: MakeDaemon) -> None:
+def test_words_are_sent_and_replies_printed(shared_daemon: MakeDaemon) -> None:
     """Each reply is a line; a word without a reply prints nothing."""
-    lines = replies(daemon(), "time", "nope", "time", "quit")
+    served = shared_daemon(listen=LISTEN)
+    words = ("time", "nope", "time", "quit")
+    ran = served.tetrad("client", "--port", str(served.port), *NO_REPLY, *words)
+    assert (ran.status, ran.err) == (0, "")
+    lines = ran.out.splitlines()
     assert len(lines) == 3
     assert all(re.fullmatch(TIME, line) for line in lines[:2])
     assert lines[2] == "quit"
@@ -179,24 +201,37 @@ def test_words_are_sent_and_replies_printed(daemon: MakeDaemon) -> None:
 
 @pytest.mark.parametrize(("timeout", "lines"), [("100ms", []), ("1m", ["x"])])
 def test_the_timeout_of_a_reply_is_an_option(
-    daemon: MakeDaemon, timeout: str, lines: list[str]
+    daemon: MakeDaemon, tmp_path: pathlib.Path, timeout: str, lines: list[str]
 ) -> None:
-    """The program of a command may be slow."""
-    served = daemon(commands={"slow": {"run": ["sh", "-c", "sleep 2.2; echo x"]}})
-    assert replies(served, "--timeout", timeout, "slow") == lines
+    """The program of a command may be slow: this one outlasts the default."""
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    served = daemon(commands={"slow": {"run": ["cat", pipe]}})
+    has_ended = threading.Event()
+
+    def answer() -> None:
+        with open(pipe, "w", encoding="ascii") as answers:  # waits for the program
+            has_ended.wait(LONGER_THAN_THE_DEFAULT_SECONDS)
+            answers.write("x\n")
+
+    answering = in_background(answer)
+    printed = replies(served, "--timeout", timeout, "slow")
+    has_ended.set()
+    answering.join()
+    assert printed == lines
 
 
-def test_words_after_quit_are_not_sent(daemon: MakeDaemon) -> None:
+def test_words_after_quit_are_not_sent(shared_daemon: MakeDaemon) -> None:
     """The server has closed the connection."""
-    assert replies(daemon(), "quit", "time") == ["quit"]
+    assert replies(shared_daemon(listen=LISTEN), "quit", "time") == ["quit"]
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
-def test_words_are_sent_byte_for_byte(daemon: MakeDaemon, locale: dict[str, str]) -> None:
+def test_words_are_sent_byte_for_byte(shared_daemon: MakeDaemon, locale: dict[str, str]) -> None:
     """Words and lines that are not valid in the encoding are sent, and printed escaped."""
-    served = daemon(listen=[{"port": 0, "service": "echo"}])
+    served = shared_daemon(listen=LISTEN)
     command = [sys.executable, "-m", "tetrad", "client", "--service", "echo"]
-    command += ["--port", str(served.port)]
+    command += ["--port", str(served.ports[ECHO])]
     variables = served.environment | locale
     ran = subprocess.run([*command, b"\xff\xfe"], env=variables, capture_output=True, check=True)
     assert ran.stdout == b"\\xff\\xfe\n"
@@ -207,49 +242,50 @@ def test_words_are_sent_byte_for_byte(daemon: MakeDaemon, locale: dict[str, str]
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "..", "\udcff"])
-def test_an_invalid_host_name_is_reported(daemon: MakeDaemon, host: str) -> None:
+def test_an_invalid_host_name_is_reported(prepared: MakeDaemon, host: str) -> None:
     """A name that no host can have is a failure in one line."""
-    ran = daemon().tetrad("client", "--host", host, "time")
+    ran = run_here(prepared(), "client", "--host", host, "time")
     assert ran.status == 1
     assert ran.err.endswith(": not a valid host name\n")
 
 
-def test_words_are_echoed(daemon: MakeDaemon) -> None:
+def test_words_are_echoed(shared_daemon: MakeDaemon) -> None:
     """The service echo sends each word back."""
-    served = daemon(listen=[{"port": 0, "service": "echo"}])
-    assert replies(served, "--service", "echo", "a b", "grüße", "x" * 5000) == [
-        "a b",
-        "grüße",
-        "x" * 5000,
-    ]
+    served = shared_daemon(listen=LISTEN)
+    words = ["a b", "grüße", "x" * 5000]
+    assert replies(served, "--service", "echo", *words, listener=ECHO) == words
 
 
 @pytest.mark.parametrize("host", ["::1", "localhost"])
-def test_a_host_may_be_ipv6_or_a_name(daemon: MakeDaemon, host: str) -> None:
+def test_a_host_may_be_ipv6_or_a_name(shared_daemon: MakeDaemon, host: str) -> None:
     """--host accepts addresses and names."""
-    served = daemon(listen=[{"address": "::", "port": 0}])
-    assert replies(served, "--host", host, "quit") == ["quit"]
+    served = shared_daemon(listen=LISTEN)
+    assert replies(served, "--host", host, "quit", listener=DUAL_STACK) == ["quit"]
 
 
-def test_a_host_may_be_a_unix_socket(daemon: MakeDaemon) -> None:
+def test_a_host_may_be_a_unix_socket(shared_daemon: MakeDaemon) -> None:
     """--host accepts `unix:` and a path, as in the log."""
-    served = daemon(listen=[{"address": "unix:t.sock"}])
-    ran = served.tetrad("client", "--host", f"unix:{served.folder}/t.sock", "quit")
+    served = shared_daemon(listen=LISTEN)
+    ran = run_here(served, "client", "--host", f"unix:{served.folder}/t.sock", "quit")
     assert (ran.status, ran.out) == (0, "quit\n")
 
 
 @pytest.mark.parametrize("words", [(), ("time",)])
-def test_a_refused_connection_is_a_failure(daemon: MakeDaemon, words: tuple[str, ...]) -> None:
+def test_a_refused_connection_is_a_failure(prepared: MakeDaemon, words: tuple[str, ...]) -> None:
     """The exit status is 1, and the message has the address and the reason."""
-    served = daemon()
-    served.stop()
-    ran = served.tetrad("client", "--port", str(served.port), *words)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        ran = run_here(prepared(), "client", "--port", str(port), *words)
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err == f"tetrad: 127.0.0.1:{served.port}: connection refused\n"
+    assert ran.err == f"tetrad: 127.0.0.1:{port}: connection refused\n"
 
 
-def test_an_unknown_host_name_is_a_failure(daemon: MakeDaemon) -> None:
+def test_an_unknown_host_name_is_a_failure(prepared: MakeDaemon) -> None:
     """The exit status is 1, and the message has the name."""
-    ran = daemon().tetrad("client", "--host", "no.such.host.invalid", "time")
+    served = prepared()
+    # Without a network, the resolver would wait for its name servers for ten seconds.
+    served.environment["RES_OPTIONS"] = "timeout:1 attempts:1"
+    ran = served.tetrad("client", "--host", "no.such.host.invalid", "time")
     assert ran.status == 1
     assert "no.such.host.invalid" in ran.err

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
 
-ECHO = [{"port": 0, "service": "echo"}]
+LISTEN = [{"port": 0}, {"port": 0, "service": "echo"}]
+ECHO = 1
+"""The index of a listener in LISTEN."""
 
 CLIENTS = {
     "nc": ["nc", "-N", "127.0.0.1", "{port}"],
@@ -35,13 +37,13 @@ WITHOUT_ANSWERS = {"telnet"}
 PACKAGES = {"nc": "netcat-openbsd", "telnet": "telnet", "ncat": "ncat", "socat": "socat"}
 
 
-def send_with(daemon: Daemon, name: str, text: bytes) -> bytes:
+def send_with(daemon: Daemon, name: str, text: bytes, listener: int = 0) -> bytes:
     """Send text with a client program, and return its output."""
     if shutil.which(name) is None:
-        pytest.skip(f"{name} is not installed: install {PACKAGES.get(name, name)}")
+        pytest.skip(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}")
     if name == "nc" and b"OpenBSD" not in help_of_nc():
-        pytest.skip("nc is not OpenBSD's: install netcat-openbsd")
-    command = [part.format(port=daemon.port) for part in CLIENTS[name]]
+        pytest.skip("nc is not OpenBSD's: apt-get install netcat-openbsd")
+    command = [part.format(port=daemon.ports[listener]) for part in CLIENTS[name]]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as program:
         if name in WITHOUT_ANSWERS:
@@ -69,30 +71,32 @@ def help_of_nc() -> bytes:
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_typed_commands_are_answered(daemon: MakeDaemon, name: str) -> None:
+def test_typed_commands_are_answered(shared_daemon: MakeDaemon, name: str) -> None:
     """Lines typed into a client program are answered."""
-    answers = send_with(daemon(), name, b"time\r\ntime\nquit\n")
+    answers = send_with(shared_daemon(listen=LISTEN), name, b"time\r\ntime\nquit\n")
     assert re.search(ANSWER.pattern * 2 + b"quit", answers), answers
 
 
 @pytest.mark.parametrize("name", [name for name in CLIENTS if name not in {"telnet", "bash"}])
-def test_a_half_closing_client_program_is_answered(daemon: MakeDaemon, name: str) -> None:
+def test_a_half_closing_client_program_is_answered(shared_daemon: MakeDaemon, name: str) -> None:
     """`printf time | nc` gets its answer."""
-    served = daemon()
+    served = shared_daemon(listen=LISTEN)
     assert ANSWER.fullmatch(send_with(served, name, b"time"))
     assert served.wait_for("client.disconnected")["reason"] == "eof"
 
 
 @pytest.mark.parametrize("name", ["nc", "ncat", "socat"])
-def test_a_megabyte_is_echoed_through_a_client_program(daemon: MakeDaemon, name: str) -> None:
+def test_a_megabyte_is_echoed_through_a_client_program(
+    shared_daemon: MakeDaemon, name: str
+) -> None:
     """The echo service returns it completely."""
     text = bytes(range(256)) * 4096
-    assert send_with(daemon(listen=ECHO), name, text) == text
+    assert send_with(shared_daemon(listen=LISTEN), name, text, ECHO) == text
 
 
-def test_telnet_sends_no_invalid_command(daemon: MakeDaemon) -> None:
+def test_telnet_sends_no_invalid_command(shared_daemon: MakeDaemon) -> None:
     """A telnet session with two commands has no others in the log."""
-    served = daemon()
+    served = shared_daemon(listen=LISTEN)
     send_with(served, "telnet", b"time\r\nquit\r\n")
     assert served.wait_for("client.disconnected")["commands"] == 2
     assert not served.events("client.invalid")
