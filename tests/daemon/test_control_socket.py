@@ -6,11 +6,12 @@ import json
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from tests.support.clients import ANSWER, Client
+from tests.support.commands import run_here
 from tests.support.processes import TIMEOUT_SECONDS, until
 
 if TYPE_CHECKING:
@@ -18,20 +19,23 @@ if TYPE_CHECKING:
     from tests.support.fixtures import MakeDaemon
 
 
+LISTEN = [{"port": 0}, {"address": "unix:t.sock", "service": "echo"}]
+
+
 def control(daemon: Daemon) -> Client:
     """Connect to the control socket."""
     return daemon.connect_to_path("control.sock")
 
 
-def test_only_its_owner_may_connect(daemon: MakeDaemon) -> None:
+def test_only_its_owner_may_connect(shared_daemon: MakeDaemon) -> None:
     """The socket's mode is 0600."""
-    path = os.path.join(daemon().folder, "control.sock")
+    path = os.path.join(shared_daemon(listen=LISTEN).folder, "control.sock")
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
-def test_a_status_is_one_line_of_json(daemon: MakeDaemon) -> None:
+def test_a_status_is_one_line_of_json(shared_daemon: MakeDaemon) -> None:
     """Request and answer are one line each; then the connection is closed."""
-    served = daemon()
+    served = shared_daemon(listen=LISTEN)
     client = control(served)
     client.send(b"status\n")
     answer = client.read_all()
@@ -39,28 +43,28 @@ def test_a_status_is_one_line_of_json(daemon: MakeDaemon) -> None:
     assert json.loads(answer)["pid"] == served.pid
 
 
-def test_a_request_may_come_in_pieces(daemon: MakeDaemon) -> None:
+def test_a_request_may_come_in_pieces(shared_daemon: MakeDaemon) -> None:
     """The line feed ends the request."""
-    client = control(daemon())
+    client = control(shared_daemon(listen=LISTEN))
     for piece in (b"st", b"atus", b"\n"):
         client.send(piece)
     assert json.loads(client.read_all())["state"] == "running"
 
 
 @pytest.mark.parametrize("request_", [b"help\n", b"\n", b"status \n", b"\xff\n", b"STATUS\n"])
-def test_an_unknown_request_is_an_error(daemon: MakeDaemon, request_: bytes) -> None:
+def test_an_unknown_request_is_an_error(shared_daemon: MakeDaemon, request_: bytes) -> None:
     """The answer lists the valid requests."""
-    served = daemon()
+    served = shared_daemon(listen=LISTEN)
     client = control(served)
     client.send(request_)
     assert "status" in json.loads(client.read_all())["error"]
     assert served.status()["state"] == "running"
 
 
-@pytest.mark.parametrize("garbage", [b"x" * 100_000, bytes(range(1, 10)) * 500, b"status"])
-def test_an_invalid_request_is_closed(daemon: MakeDaemon, garbage: bytes) -> None:
-    """Too much data, or a line without an end, closes the connection."""
-    served = daemon()
+@pytest.mark.parametrize("garbage", [b"x" * 100_000, bytes(range(1, 10)) * 500])
+def test_an_invalid_request_is_closed(shared_daemon: MakeDaemon, garbage: bytes) -> None:
+    """Too much data without a line feed closes the connection."""
+    served = shared_daemon(listen=LISTEN)
     client = control(served)
     try:
         client.send(garbage)
@@ -81,10 +85,11 @@ def test_a_closed_connection_has_no_effect(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_peer_that_does_not_read_blocks_no_client(daemon: MakeDaemon) -> None:
+def test_a_peer_that_does_not_read_blocks_no_client(shared_daemon: MakeDaemon) -> None:
     """The master does not wait to send a status that is longer than the socket's buffer."""
-    served = daemon()
-    clients = [served.served() for _ in range(40)]
+    served = shared_daemon(listen=LISTEN)
+    clients = [served.connect() for _ in range(40)]
+    assert all(ANSWER.fullmatch(client.ask()) for client in clients)
     silent = control(served)
     silent.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     silent.send(b"status\n")
@@ -101,12 +106,44 @@ def test_silent_connections_do_not_block_the_service(daemon: MakeDaemon) -> None
     assert served.status()["state"] == "running"
 
 
-def test_a_request_is_answered_beside_silent_connections(daemon: MakeDaemon) -> None:
-    """Silent connections do not block a request."""
-    served = daemon()
+class Incomplete(NamedTuple):
+    """Connections of the same time to one daemon, none with a complete request."""
+
+    daemon: Daemon
+    silent: list[Client]
+    unfinished: list[Client]
+
+
+@pytest.fixture(scope="module")
+def incomplete(shared_daemon: MakeDaemon) -> Incomplete:
+    """Return connections that wait for their timeout together, so that the tests wait once."""
+    served = shared_daemon(listen=[{"port": 0}])
     silent = [control(served) for _ in range(10)]
-    assert served.status()["state"] == "running"
-    assert all(client.is_refused() for client in silent)
+    unfinished = [control(served) for _ in range(3)]
+    for client in unfinished:
+        client.send(b"status")
+    return Incomplete(served, silent, unfinished)
+
+
+def test_a_request_is_answered_beside_silent_connections(incomplete: Incomplete) -> None:
+    """Silent connections do not block a request."""
+    assert incomplete.daemon.status()["state"] == "running"
+    assert all(client.is_refused() for client in incomplete.silent)
+
+
+def test_a_request_without_a_line_feed_is_closed(incomplete: Incomplete) -> None:
+    """After a timeout."""
+    assert incomplete.unfinished[0].is_refused()
+    assert incomplete.daemon.status()["state"] == "running"
+
+
+def test_an_incomplete_request_is_closed(incomplete: Incomplete) -> None:
+    """After a timeout, or at once at the end of the input."""
+    waiting, ended = incomplete.unfinished[1], control(incomplete.daemon)
+    ended.send(b"status")
+    ended.half_close()
+    assert ended.read_all() == b""
+    assert waiting.read_all() == b""
 
 
 def test_another_user_is_refused(daemon: MakeDaemon, nobodys_folder: str) -> None:
@@ -142,10 +179,10 @@ def test_status_counts(daemon: MakeDaemon) -> None:
     assert 0 <= status["uptime"] < TIMEOUT_SECONDS
 
 
-def test_status_is_text_by_default(daemon: MakeDaemon) -> None:
+def test_status_is_text_by_default(shared_daemon: MakeDaemon) -> None:
     """The text has the main facts of the JSON."""
-    served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock", "service": "echo"}])
-    ran = served.tetrad("status")
+    served = shared_daemon(listen=LISTEN)
+    ran = run_here(served, "status")
     listening = (f"127.0.0.1:{served.port} (command)", f"unix:{served.folder}/t.sock (echo)")
     words = (f"pid {served.pid}", served.file, served.log_file, *listening)
     assert ran.status == 0

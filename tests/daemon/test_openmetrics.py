@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.openmetrics import parser
 
+from tests.support.commands import run_here
 from tests.support.daemons import until
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def families(text: str) -> Iterator[Metric]:
 
 def scraped(daemon: Daemon, status: int = 0) -> Samples:
     """Return all samples of a status; check its exit status."""
-    ran = daemon.tetrad("status", "--format", "openmetrics")
+    ran = run_here(daemon, "status", "--format", "openmetrics")
     assert (ran.status, ran.err) == (status, "")
     return {
         (sample.name, "".join(sample.labels.values())): sample.value
@@ -76,9 +77,9 @@ def test_the_log_and_the_version_are_right(daemon: MakeDaemon) -> None:
     assert samples["tetrad_start_time_seconds", ""] == status["started"]
 
 
-def test_families_have_types_of_openmetrics(daemon: MakeDaemon) -> None:
+def test_families_have_types_of_openmetrics(shared_daemon: MakeDaemon) -> None:
     """Every family has a type, a help text and the prefix of its name."""
-    text = daemon().tetrad("status", "--format", "openmetrics").out
+    text = shared_daemon().tetrad("status", "--format", "openmetrics").out
     found = {family.name: family for family in families(text)}
     assert {name for name, family in found.items() if family.type == "counter"} == {
         "tetrad_accepted",
