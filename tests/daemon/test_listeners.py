@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.clients import ANSWER
-from tests.support.processes import run, status_of
+from tests.support.commands import run_here
+from tests.support.log_lines import LogLines
+from tests.support.processes import run, status_of, until
 
 if TYPE_CHECKING:
     from tests.support.fixtures import MakeDaemon
+
+EVERY_KIND = [
+    {"port": 0},
+    {"address": "::1", "port": 0},
+    {"address": "::", "port": 0},
+    {"address": "unix:tetrad.sock"},
+]
+IPV6, DUAL_STACK = 1, 2
+"""Listeners in EVERY_KIND."""
+
+BACKLOGS = [7, 300]
 
 NOBODY = pwd.getpwnam("nobody")
 
@@ -28,45 +41,45 @@ def test_port_0_is_any_free_port(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_an_ipv4_client_is_logged_with_its_listener(daemon: MakeDaemon) -> None:
+def test_an_ipv4_client_is_logged_with_its_listener(shared_daemon: MakeDaemon) -> None:
     """Its lines have its address and the listener's."""
-    served = daemon()
+    served = shared_daemon(listen=EVERY_KIND)
     client = served.served(source="127.0.0.9")
     line = served.wait_for("client.connected")
     assert line["client"] == client.name
     assert line["listener"] == f"127.0.0.1:{served.port}"
 
 
-def test_an_ipv6_listener_serves_ipv6(daemon: MakeDaemon) -> None:
+def test_an_ipv6_listener_serves_ipv6(shared_daemon: MakeDaemon) -> None:
     """`::1` is served, and its clients are logged in brackets."""
-    served = daemon(listen=[{"address": "::1", "port": 0}])
-    client = served.connect(host="::1")
+    served = shared_daemon(listen=EVERY_KIND)
+    client = served.connect(IPV6, host="::1")
     assert ANSWER.fullmatch(client.ask())
     line = served.wait_for("client.connected")
     assert line["client"] == client.name
     assert line["client"].startswith("[::1]:")
-    assert line["listener"] == f"[::1]:{served.port}"
+    assert line["listener"] == f"[::1]:{served.ports[IPV6]}"
 
 
-def test_an_ipv6_address_is_not_dual_stack(daemon: MakeDaemon) -> None:
+def test_an_ipv6_address_is_not_dual_stack(shared_daemon: MakeDaemon) -> None:
     """Only `::` also serves IPv4."""
-    served = daemon(listen=[{"address": "::1", "port": 0}])
+    served = shared_daemon(listen=EVERY_KIND)
     with pytest.raises(ConnectionRefusedError):
-        served.connect(host="127.0.0.1")
+        served.connect(IPV6, host="127.0.0.1")
 
 
-def test_the_ipv6_wildcard_is_dual_stack(daemon: MakeDaemon) -> None:
+def test_the_ipv6_wildcard_is_dual_stack(shared_daemon: MakeDaemon) -> None:
     """`::` serves both, and an IPv4 client has its IPv4 address."""
-    served = daemon(listen=[{"address": "::", "port": 0}])
-    clients = [served.connect(host=host) for host in ("127.0.0.1", "::1")]
+    served = shared_daemon(listen=EVERY_KIND)
+    clients = [served.connect(DUAL_STACK, host=host) for host in ("127.0.0.1", "::1")]
     for client in clients:
         assert ANSWER.fullmatch(client.ask())
         served.wait_for("client.connected", client=client.name)
 
 
-def test_a_unix_socket_is_served(daemon: MakeDaemon) -> None:
+def test_a_unix_socket_is_served(shared_daemon: MakeDaemon) -> None:
     """The path is relative to the file; the clients have no address."""
-    served = daemon(listen=[{"address": "unix:tetrad.sock"}])
+    served = shared_daemon(listen=EVERY_KIND)
     assert ANSWER.fullmatch(served.connect_to_path("tetrad.sock").ask())
     line = served.wait_for("client.connected")
     assert line["client"].startswith("unix:")
@@ -97,14 +110,15 @@ def test_several_listeners_serve_together(daemon: MakeDaemon) -> None:
     served.wait_for("server.listening", count=7)
 
 
-@pytest.mark.parametrize("backlog", [7, 300])
-def test_the_backlog_is_the_listeners(daemon: MakeDaemon, backlog: int) -> None:
+@pytest.mark.parametrize("backlog", BACKLOGS)
+def test_the_backlog_is_the_listeners(shared_daemon: MakeDaemon, backlog: int) -> None:
     """`backlog` is the argument of listen(2); ss shows it as Send-Q."""
-    served = daemon(listen=[{"port": 0, "backlog": backlog}])
+    served = shared_daemon(listen=[{"port": 0, "backlog": length} for length in BACKLOGS])
+    port = served.ports[BACKLOGS.index(backlog)]
     try:
-        ran = run(["ss", "-Hltn", f"sport = :{served.port}"], served.environment)
+        ran = run(["ss", "-Hltn", f"sport = :{port}"], served.environment)
     except FileNotFoundError:
-        pytest.skip("ss is not installed: install iproute2")
+        pytest.skip("ss is not installed: apt-get install iproute2")
     assert ran.out.split()[2] == str(backlog)
 
 
@@ -122,20 +136,20 @@ def test_a_path_with_a_full_backlog_is_in_use(daemon: MakeDaemon) -> None:
         with pytest.raises(BlockingIOError):
             refused.connect(f"{served.folder}/full.sock")
         served.configure(listen=[{"port": 0}, {"address": "unix:full.sock"}])
-        ran = served.tetrad("reload")
+        ran = run_here(served, "reload")
     assert ran.status == 78
     assert "full.sock: address already in use" in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_clients_have_keepalive(daemon: MakeDaemon) -> None:
+def test_clients_have_keepalive(shared_daemon: MakeDaemon) -> None:
     """The connection of a client that is unreachable ends."""
-    served = daemon()
+    served = shared_daemon(listen=EVERY_KIND)
     served.served()
     try:
         ran = run(["ss", "-Htno", f"sport = :{served.port}"], served.environment)
     except FileNotFoundError:
-        pytest.skip("ss is not installed: install iproute2")
+        pytest.skip("ss is not installed: apt-get install iproute2")
     assert "timer:(keepalive" in ran.out
 
 
@@ -143,16 +157,17 @@ def test_paths_are_relative_to_the_file(prepared: MakeDaemon) -> None:
     """Those of the pidfile, the control socket and the log."""
     served = prepared(daemon={"pidfile": "p", "control": "home/c"}, log={"file": "home/l"})
     served.pidfile = os.path.join(served.folder, "p")
-    served.log_file = os.path.join(served.folder, "home", "l")
-    served.start().wait_for("server.started")
+    log = LogLines(os.path.join(served.folder, "home", "l"))
+    served.start()
+    until(lambda: log.find("server.started"), "the first line of the log")
     assert set(os.listdir(served.folder)) == {"home", "p", "tetrad.yaml"}
     assert set(os.listdir(os.path.join(served.folder, "home"))) == {"c", "l"}
     assert served.status()["pid"] == served.pid
 
 
-def test_the_control_socket_is_accessible_to_its_owner_only(daemon: MakeDaemon) -> None:
+def test_the_control_socket_is_accessible_to_its_owner_only(shared_daemon: MakeDaemon) -> None:
     """Its mode is 0600."""
-    path = os.path.join(daemon().folder, "control.sock")
+    path = os.path.join(shared_daemon(listen=EVERY_KIND).folder, "control.sock")
     assert stat.filemode(os.stat(path).st_mode) == "srw-------"
 
 
@@ -164,9 +179,9 @@ def test_the_working_directory_is_that_of_the_file(daemon: MakeDaemon) -> None:
     assert places == {os.path.join(served.folder, "home")}
 
 
-def test_the_working_directory_is_the_root_by_default(daemon: MakeDaemon) -> None:
+def test_the_working_directory_is_the_root_by_default(shared_daemon: MakeDaemon) -> None:
     """A daemon does not prevent a file system from being unmounted."""
-    served = daemon()
+    served = shared_daemon(listen=EVERY_KIND)
     served.served()
     assert {os.readlink(f"/proc/{pid}/cwd") for pid in served.processes} == {"/"}
 
@@ -247,4 +262,6 @@ def free_low_port() -> int:
             except OSError:
                 continue
             return port
-    pytest.skip("no port below 1024 is free, or this user may not bind to one")
+    pytest.skip(
+        "no port below 1024 is free, or this user may not bind to one: run the tests as root"
+    )
