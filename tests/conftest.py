@@ -174,19 +174,35 @@ def public_folder() -> Iterator[str]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-def nobodys_folder(public_folder: str) -> str:
-    """Return a folder owned by the user nobody. Needs root."""
+@pytest.fixture(scope="session")
+def make_nobodys_folder(public_folder: str) -> Callable[[], str]:
+    """Return a function that makes a folder owned by the user nobody. Needs root."""
     if os.geteuid():
-        pytest.skip("only root can become another user")
+        pytest.skip("only root can become another user: run the tests as root")
     if not nobody_can_run_python():
         pytest.skip(
             f"the user nobody cannot execute {sys.executable}: use a Python that all can read"
         )
-    folder = tempfile.mkdtemp(dir=public_folder)
-    os.chown(folder, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
-    os.chmod(folder, 0o755)  # noqa: S103 - all users may read it
-    return folder
+
+    def make() -> str:
+        folder = tempfile.mkdtemp(dir=public_folder)
+        os.chown(folder, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+        os.chmod(folder, 0o755)  # noqa: S103 - all users may read it
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def nobodys_folder(make_nobodys_folder: Callable[[], str]) -> str:
+    """Return a folder owned by the user nobody, for this test. Needs root."""
+    return make_nobodys_folder()
+
+
+@pytest.fixture(scope="module")
+def shared_nobodys_folder(make_nobodys_folder: Callable[[], str]) -> str:
+    """Return a folder owned by the user nobody, for the tests of a module. Needs root."""
+    return make_nobodys_folder()
 
 
 def _finish_all(daemons: Iterable[Daemon]) -> None:

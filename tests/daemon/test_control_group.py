@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.daemons import Daemon
+
 if TYPE_CHECKING:
-    from tests.support.daemons import Daemon
+    from collections.abc import Iterator
+
     from tests.support.fixtures import MakeDaemon
     from tests.support.processes import Ran
 
 GROUP = "daemon"
+
+
+@pytest.fixture(scope="module")
+def grouped(shared_nobodys_folder: str) -> Iterator[Daemon]:
+    """Return a daemon that members of the group may ask."""
+    served = Daemon(shared_nobodys_folder, {"daemon": {"control_group": GROUP}})
+    try:
+        yield served.start()
+    finally:
+        served.finish()
 
 
 def run_as_member(served: Daemon, *words: str) -> Ran:
@@ -37,22 +50,21 @@ def test_the_socket_belongs_to_the_group(daemon: MakeDaemon) -> None:
     assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, os.getegid())
 
 
-def test_a_member_may_read_the_status(daemon: MakeDaemon, nobodys_folder: str) -> None:
+def test_a_member_may_read_the_status(grouped: Daemon) -> None:
     """A member of the group is neither root nor daemon.user."""
-    served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
-    ran = run_as_member(served, "status", "--json")
+    ran = run_as_member(grouped, "status", "--json")
     assert ran.status == 0
-    assert f'"pid": {served.pid}' in ran.out
+    assert f'"pid": {grouped.pid}' in ran.out
 
 
 @pytest.mark.parametrize("request_", ["reload", "upgrade"])
-def test_a_member_may_not_reload_or_upgrade(
-    daemon: MakeDaemon, nobodys_folder: str, request_: str
-) -> None:
+def test_a_member_may_not_reload_or_upgrade(grouped: Daemon, request_: str) -> None:
     """The request is refused with a message, and has no effect."""
-    served = daemon(folder=nobodys_folder, daemon={"control_group": GROUP})
-    ran = run_as_member(served, request_)
+    ran = run_as_member(grouped, request_)
     assert ran.status not in {0, 78}
     assert f"only root and the daemon's user may request {request_}" in ran.err
-    served.stop()
-    assert not served.events("server.reloaded") + served.events("server.upgraded")
+    sessions = len(grouped.events("client.disconnected"))
+    assert grouped.connect().quit() == b"quit"
+    grouped.wait_for("client.disconnected", count=sessions + 1)
+    assert not grouped.events("server.reloaded") + grouped.events("server.upgraded")
+    assert grouped.status()["pid"] == grouped.pid

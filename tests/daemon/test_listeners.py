@@ -6,16 +6,19 @@ import os
 import pwd
 import socket
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.clients import ANSWER
 from tests.support.commands import run_here
+from tests.support.daemons import Daemon
 from tests.support.log_lines import LogLines
 from tests.support.processes import run, status_of, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.fixtures import MakeDaemon
 
 EVERY_KIND = [
@@ -195,19 +198,33 @@ def test_the_umask_is_that_of_the_file(daemon: MakeDaemon, umask: str, mode: int
     assert {int(status_of(pid)["Umask"], 8) for pid in served.processes} == {int(umask, 8)}
 
 
+@pytest.fixture(scope="module")
+def nobodys(shared_nobodys_folder: str) -> Iterator[Daemon]:
+    """Return a daemon of the user nobody, with a spare handler and a port below 1024."""
+    settings: dict[str, Any] = {
+        "daemon": {"user": "nobody"},
+        "handlers": {"spare": 1},
+        "listen": [{"port": free_low_port()}],
+    }
+    served = Daemon(shared_nobodys_folder, settings)
+    try:
+        yield served.start()
+    finally:
+        served.finish()
+
+
 def identities(pid: int) -> tuple[set[str], set[str], list[str]]:
     """Return user ids, group ids and supplementary groups of a process."""
     status = status_of(pid)
     return set(status["Uid"].split()), set(status["Gid"].split()), status["Groups"].split()
 
 
-def test_privileges_are_dropped_permanently(daemon: MakeDaemon, nobodys_folder: str) -> None:
+def test_privileges_are_dropped_permanently(nobodys: Daemon) -> None:
     """Every process has the user's uid, gid and groups, and no capability."""
-    served = daemon(folder=nobodys_folder, daemon={"user": "nobody"}, handlers={"spare": 1})
-    served.served()
+    nobodys.served()
     groups = [str(group) for group in sorted(os.getgrouplist("nobody", NOBODY.pw_gid))]
-    assert len(served.processes) > 2
-    for pid in served.processes:
+    assert len(nobodys.processes) > 2
+    for pid in nobodys.processes:
         assert identities(pid) == ({str(NOBODY.pw_uid)}, {str(NOBODY.pw_gid)}, groups)
         assert int(status_of(pid)["CapEff"], 16) == int(status_of(pid)["CapPrm"], 16) == 0
         assert status_of(pid)["NoNewPrivs"] == "1"
@@ -224,14 +241,11 @@ def test_the_user_owns_the_files(daemon: MakeDaemon, nobodys_folder: str) -> Non
     assert not os.path.exists(served.pidfile)
 
 
-def test_a_low_port_is_bound_before_privileges_are_dropped(
-    daemon: MakeDaemon, nobodys_folder: str
-) -> None:
+def test_a_low_port_is_bound_before_privileges_are_dropped(nobodys: Daemon) -> None:
     """The processes of an ordinary user serve the port."""
-    port = free_low_port()
-    served = daemon(folder=nobodys_folder, daemon={"user": "nobody"}, listen=[{"port": port}])
-    assert served.port == port
-    assert ANSWER.fullmatch(served.connect().ask())
+    assert [nobodys.port] == [listener["port"] for listener in nobodys.settings["listen"]]
+    assert nobodys.port < 1024
+    assert ANSWER.fullmatch(nobodys.connect().ask())
 
 
 def test_the_group_can_be_set(daemon: MakeDaemon, nobodys_folder: str) -> None:
