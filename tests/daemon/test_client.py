@@ -38,7 +38,7 @@ LISTEN = [
 ECHO, DUAL_STACK = 1, 2
 """Listeners in LISTEN."""
 
-NO_REPLY = ("--timeout", "500ms")
+NO_REPLY = ("--timeout", "1s")
 """Shortens the wait for the reply to an unknown command, which gets none."""
 
 LONGER_THAN_THE_DEFAULT_SECONDS = 2.05

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WITH_UNIX = [{"port": 0}, {"address": "unix:t.sock"}]
 
-unmeasured = pytest.mark.skipif(UNDER_COVERAGE, reason="coverage opens descriptors")
+unmeasured = pytest.mark.skipif(UNDER_COVERAGE, reason="coverage opens descriptors: run without it")
 
 
 def serve_clients(daemon: Daemon, count: int) -> None:
