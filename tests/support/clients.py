@@ -39,17 +39,17 @@ class Client:
 
     def read(self, count: int) -> bytes:
         """Read `count` bytes, or fewer at end of file."""
-        data = b""
+        data = bytearray()
         while len(data) < count and (more := self.socket.recv(count - len(data))):
             data += more
-        return data
+        return bytes(data)
 
     def read_all(self) -> bytes:
         """Read until the server closes the connection. Raises ConnectionResetError."""
-        data = b""
+        data = bytearray()
         while more := self.socket.recv(65536):
             data += more
-        return data
+        return bytes(data)
 
     def ask(self, command: bytes = b"time") -> bytes:
         """Send a command, and read an answer of the length of a `time` answer."""
