@@ -64,6 +64,9 @@ __all__ = [
 ]
 """What most tests need, so that they import from one module."""
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The one in C, if PyYAML has it, is ten times as fast."""
+
 _PORT = re.compile(r":(\d+) \((?:command|echo)\)")
 """A listener's port in the output of `tetrad start` and `tetrad status`."""
 
@@ -104,7 +107,7 @@ class Daemon:
         for section, values in settings.items():
             self.settings[section] = _merged(self.settings.get(section), values)
         with open(self.file, "w", encoding="utf-8") as file:
-            yaml.safe_dump(self.settings, file)
+            yaml.dump(self.settings, file, Dumper=_DUMPER)
 
     @property
     def log_file(self) -> str:
@@ -266,8 +269,8 @@ class Daemon:
     def _is_idle(self) -> bool:
         """Tell whether all sessions have ended, and their ends are in the log."""
         status = self.status()
-        admitted = status["accepted"] - sum(status["refused"].values())
-        return not status["clients"]["now"] and admitted == len(self.events("client.disconnected"))
+        ended = len(self.events("client.disconnected"))
+        return not status["clients"]["now"] and ended == status["accepted"]
 
     def is_gone(self) -> bool:
         """Wait for the end of the master; return whether it has ended."""
