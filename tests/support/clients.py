@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import re
 import socket
@@ -45,10 +46,15 @@ class Client:
         return data
 
     def read_all(self) -> bytes:
-        """Read until the server closes the connection. Raises ConnectionResetError."""
+        """Read until the server closes the connection. Raises ConnectionResetError.
+
+        The sending side is then closed: the server waits a second for that after its last byte.
+        """
         data = b""
         while more := self.socket.recv(65536):
             data += more
+        with contextlib.suppress(OSError):  # it is closed already
+            self.half_close()
         return data
 
     def ask(self, command: bytes = b"time") -> bytes:
