@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.support.clients import ANSWER
 from tests.support.processes import stat_of, stopped, title_of, until
@@ -15,6 +18,28 @@ if TYPE_CHECKING:
     from tests.support.fixtures import MakeDaemon
 
 WAITING = "tetrad: handler (waiting)"
+
+LISTEN = [{"port": 0}, {"port": 0, "service": "echo"}, {"address": "unix:t.sock"}]
+
+
+@pytest.fixture
+def spare(shared_daemon: MakeDaemon) -> Daemon:
+    """Return a daemon with two spare handlers, which wait."""
+    daemon = shared_daemon(listen=LISTEN, handlers={"spare": 2})
+    until(lambda: len(daemon.handlers) == 2, "the end of other handlers")
+    until_waiting(daemon, 2)
+    return daemon
+
+
+@pytest.fixture
+def reusing(shared_daemon: MakeDaemon) -> Daemon:
+    """Return a daemon whose handlers serve any number of clients, and have none yet."""
+    daemon = shared_daemon(handlers={"clients_each": 1_000_000})
+    for handler in daemon.handlers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(handler, signal.SIGTERM)
+    until(lambda: not daemon.handlers, "the end of the handlers")
+    return daemon
 
 
 def until_waiting(daemon: Daemon, count: int) -> list[int]:
@@ -48,48 +73,40 @@ def serve_one_after_another(daemon: Daemon, count: int) -> list[int]:
     return pids
 
 
-def test_spare_handlers_wait_for_their_clients(daemon: MakeDaemon) -> None:
+def test_spare_handlers_wait_for_their_clients(spare: Daemon) -> None:
     """`spare` handlers exist before the first client, and serve the first clients."""
-    served = daemon(handlers={"spare": 2})
-    spares = until_waiting(served, 2)
-    assert pid_of(served, served.served()) in spares
+    spares = waiting(spare)
+    assert pid_of(spare, spare.served()) in spares
 
 
-def test_spare_handlers_are_replaced(daemon: MakeDaemon) -> None:
+def test_spare_handlers_are_replaced(spare: Daemon) -> None:
     """When one gets a client, another one is forked."""
-    served = daemon(handlers={"spare": 2})
-    until_waiting(served, 2)
-    clients = [served.served() for _ in range(3)]
-    until_waiting(served, 2)
-    assert len(served.handlers) == 5
+    clients = [spare.served() for _ in range(3)]
+    until_waiting(spare, 2)
+    assert len(spare.handlers) == 5
     assert all(client.quit() == b"quit" for client in clients)
 
 
-def test_a_spare_handler_serves_one_client_by_default(daemon: MakeDaemon) -> None:
+def test_a_spare_handler_serves_one_client_by_default(spare: Daemon) -> None:
     """Each client has a process of its own."""
-    served = daemon(handlers={"spare": 1})
-    pids = serve_one_after_another(served, 3)
+    pids = serve_one_after_another(spare, 3)
     assert len(set(pids)) == 3
 
 
-def test_more_clients_than_spares_are_served(daemon: MakeDaemon) -> None:
-    """A burst of clients, with one spare handler."""
-    served = daemon(handlers={"spare": 1})
-    clients = [served.connect() for _ in range(20)]
+def test_more_clients_than_spares_are_served(spare: Daemon) -> None:
+    """A burst of clients, with two spare handlers."""
+    clients = [spare.connect() for _ in range(20)]
     assert all(ANSWER.fullmatch(client.ask()) for client in clients)
     assert all(client.quit() == b"quit" for client in clients)
 
 
-def test_spare_handlers_serve_every_listener(daemon: MakeDaemon) -> None:
+def test_spare_handlers_serve_every_listener(spare: Daemon) -> None:
     """Both services, and clients of a Unix socket."""
-    listen = [{"port": 0}, {"port": 0, "service": "echo"}, {"address": "unix:t.sock"}]
-    served = daemon(listen=listen, handlers={"spare": 1})
-    until_waiting(served, 1)
-    assert ANSWER.fullmatch(served.connect(0).ask())
-    until_waiting(served, 1)
-    assert served.connect(1).echo(b"time") == b"time"
-    until_waiting(served, 1)
-    assert ANSWER.fullmatch(served.connect_to_path("t.sock").ask())
+    assert ANSWER.fullmatch(spare.connect(0).ask())
+    until_waiting(spare, 2)
+    assert spare.connect(1).echo(b"time") == b"time"
+    until_waiting(spare, 2)
+    assert ANSWER.fullmatch(spare.connect_to_path("t.sock").ask())
 
 
 def test_a_waiting_handler_that_is_killed_is_replaced(daemon: MakeDaemon) -> None:
@@ -116,52 +133,47 @@ def test_a_handler_exits_after_its_last_client(daemon: MakeDaemon) -> None:
     until(lambda: not served.handlers, "the end of the handler")
 
 
-def test_clients_at_once_have_handlers_of_their_own(daemon: MakeDaemon) -> None:
+def test_clients_at_once_have_handlers_of_their_own(reusing: Daemon) -> None:
     """A handler never has two clients at a time."""
-    served = daemon(handlers={"clients_each": 100})
-    clients = [served.served() for _ in range(3)]
-    assert len({pid_of(served, client) for client in clients}) == 3
+    clients = [reusing.served() for _ in range(3)]
+    assert len({pid_of(reusing, client) for client in clients}) == 3
 
 
-def test_the_title_of_a_handler_names_its_present_client(daemon: MakeDaemon) -> None:
+def test_the_title_of_a_handler_names_its_present_client(reusing: Daemon) -> None:
     """And no client while it waits for one."""
-    served = daemon(handlers={"clients_each": 5})
-    client = served.served()
-    assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
+    client = reusing.served()
+    assert title_of(reusing.handlers[0]) == f"tetrad: handler {client.name}"
     client.quit()
-    until_waiting(served, 1)
-    client = served.served()
-    assert title_of(served.handlers[0]) == f"tetrad: handler {client.name}"
+    until_waiting(reusing, 1)
+    client = reusing.served()
+    assert title_of(reusing.handlers[0]) == f"tetrad: handler {client.name}"
 
 
-def test_an_unfinished_command_is_not_the_next_clients(daemon: MakeDaemon) -> None:
+def test_an_unfinished_command_is_not_the_next_clients(reusing: Daemon) -> None:
     """The next client cannot complete it."""
-    served = daemon(handlers={"clients_each": 5})
-    client = served.connect()
+    client = reusing.connect()
     client.send_and_wait(b"ti")
     client.close()
-    until_waiting(served, 1)
-    client = served.connect()
+    until_waiting(reusing, 1)
+    client = reusing.connect()
     client.send_and_wait(b"me")
-    assert served.wait_for("client.invalid", client=client.name)["command"] == "me"
+    assert reusing.wait_for("client.invalid", client=client.name)["command"] == "me"
     assert ANSWER.fullmatch(client.ask())
 
 
-def test_counts_begin_at_zero_for_each_client(daemon: MakeDaemon) -> None:
+def test_counts_begin_at_zero_for_each_client(reusing: Daemon) -> None:
     """Bytes and commands of a reusable handler's sessions."""
-    served = daemon(handlers={"clients_each": 5})
-    serve_one_after_another(served, 2)
-    lines = served.events("client.disconnected")
+    serve_one_after_another(reusing, 2)
+    lines = reusing.events("client.disconnected")
     assert [(line["bytes_in"], line["bytes_out"], line["commands"]) for line in lines] == [
         (8, 23, 2)
     ] * 2
 
 
-def test_each_client_has_its_own_log_context(daemon: MakeDaemon) -> None:
+def test_each_client_has_its_own_log_context(reusing: Daemon) -> None:
     """Two clients of one handler have two addresses and two connection ids."""
-    served = daemon(handlers={"clients_each": 5})
-    serve_one_after_another(served, 2)
-    lines = served.events("client.connected") + served.events("client.disconnected")
+    serve_one_after_another(reusing, 2)
+    lines = reusing.events("client.connected") + reusing.events("client.disconnected")
     names = {(line["client"], line["connection"]) for line in lines}
     assert len(names) == 2
     assert len({name for name, _ in names}) == len({number for _, number in names}) == 2
@@ -169,24 +181,23 @@ def test_each_client_has_its_own_log_context(daemon: MakeDaemon) -> None:
 
 def test_deadlines_begin_anew_for_each_client(daemon: MakeDaemon) -> None:
     """A second client has its full `first_command_timeout`."""
-    served = daemon(handlers={"clients_each": 5}, session={"first_command_timeout": "1s"})
+    served = daemon(handlers={"clients_each": 5}, session={"first_command_timeout": "500ms"})
     serve_one_after_another(served, 1)
     silent = served.connect()
     assert silent.read_all() == b""
     line = served.wait_for("client.disconnected", client=silent.name)
     assert line["reason"] == "first_command_timeout"
-    assert line["duration"] >= 1.0
+    assert line["duration"] >= 0.5
 
 
-def test_unread_input_is_not_the_next_clients(daemon: MakeDaemon) -> None:
+def test_unread_input_is_not_the_next_clients(reusing: Daemon) -> None:
     """It is thrown away with the connection."""
-    served = daemon(handlers={"clients_each": 5})
-    first = served.connect()
+    first = reusing.connect()
     first.send(b"quittimetime")
     assert first.read_all() == b"quit"
     first.close()
-    until_waiting(served, 1)
-    assert served.connect().quit() == b"quit"
+    until_waiting(reusing, 1)
+    assert reusing.connect().quit() == b"quit"
 
 
 def test_waiting_handlers_end_with_the_daemon(daemon: MakeDaemon) -> None:
@@ -197,17 +208,16 @@ def test_waiting_handlers_end_with_the_daemon(daemon: MakeDaemon) -> None:
     assert served.events()[-1]["event"] == "server.stopped"
 
 
-def test_a_handler_with_lowered_priority_serves_no_other_client(daemon: MakeDaemon) -> None:
+def test_a_handler_with_lowered_priority_serves_no_other_client(reusing: Daemon) -> None:
     """Invalid commands of one client do not slow down the next."""
-    served = daemon(handlers={"clients_each": 5})
-    client = served.served()
+    client = reusing.served()
     client.send(b"help")
-    served.wait_for("client.invalid")
-    handler = served.handlers[0]
+    reusing.wait_for("client.invalid")
+    handler = reusing.handlers[0]
     until(lambda: _nice(handler) == os.nice(0) + 5, "the lowered priority")
     client.close()
-    served.wait_for("client.disconnected")
-    assert _nice(pid_of(served, served.served())) == os.nice(0)
+    reusing.wait_for("client.disconnected")
+    assert _nice(pid_of(reusing, reusing.served())) == os.nice(0)
 
 
 def _nice(pid: int) -> int:
@@ -232,19 +242,18 @@ def test_a_waiting_handler_that_gets_sigterm_loses_no_client(daemon: MakeDaemon)
     assert other.quit() == b"quit"
 
 
-def test_a_reusable_handler_that_gets_sigterm_exits_after_its_client(daemon: MakeDaemon) -> None:
+def test_a_reusable_handler_that_gets_sigterm_exits_after_its_client(reusing: Daemon) -> None:
     """Also when the signal arrives on the fast path."""
-    served = daemon(handlers={"clients_each": 1000})
-    assert served.connect().quit() == b"quit"
-    (handler,) = until(lambda: served.handlers, "a handler")
+    assert reusing.connect().quit() == b"quit"
+    (handler,) = until(lambda: reusing.handlers, "a handler")
     with stopped(handler):
-        client = served.connect()
+        client = reusing.connect()
         client.send(b"quit")
-        until(lambda: served.status()["clients"]["now"] == 1, "the client to be passed")
+        until(lambda: reusing.status()["clients"]["now"] == 1, "the client to be passed")
         os.kill(handler, signal.SIGTERM)
     assert client.read_all() == b"quit"
-    until(lambda: handler not in served.handlers, "its end")
-    assert ANSWER.fullmatch(served.connect().ask())
+    until(lambda: handler not in reusing.handlers, "its end")
+    assert ANSWER.fullmatch(reusing.connect().ask())
 
 
 def test_the_warm_up_does_not_lower_the_priority_of_the_master(daemon: MakeDaemon) -> None:

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.clients import ANSWER
-from tests.support.processes import title_of, until
+from tests.support.control_requests import reload
+from tests.support.processes import memory_of, title_of, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
-    from tests.support.processes import Ran
 
 
-def reload(daemon: Daemon) -> Ran:
-    """Run `tetrad reload`, and check that it succeeds."""
+@pytest.fixture
+def served(shared_daemon: MakeDaemon) -> Iterator[Daemon]:
+    """Return a daemon that tests of this module share; then restore its configuration."""
+    daemon = shared_daemon()
+    settings = copy.deepcopy(daemon.settings)
+    yield daemon
+    daemon.settings = settings
+    daemon.configure()
+    reload(daemon)
+    # Its line is behind those of all reloads, which the next test must not see.
+    daemon.wait_for("client.connected", client=daemon.served().name)
+
+
+def reload_by_command(daemon: Daemon) -> str:
+    """Run `tetrad reload`, check that it succeeds, and return its output."""
     ran = daemon.tetrad("reload")
     assert (ran.status, ran.err) == (0, "")
-    return ran
+    return ran.out
 
 
 def assert_refuses(daemon: Daemon, *words: str) -> None:
@@ -33,25 +50,22 @@ def assert_refuses(daemon: Daemon, *words: str) -> None:
     assert ANSWER.fullmatch(daemon.connect().ask())
 
 
-def test_a_reload_without_changes_is_reported(daemon: MakeDaemon) -> None:
+def test_a_reload_without_changes_is_reported(served: Daemon) -> None:
     """The command reports that nothing changed, and sessions continue."""
-    served = daemon()
     client = served.served()
-    assert "nothing changed" in reload(served).out
+    assert "nothing changed" in reload_by_command(served)
     assert ANSWER.fullmatch(client.ask())
 
 
-def test_a_reload_reports_the_changes(daemon: MakeDaemon) -> None:
+def test_a_reload_reports_the_changes(served: Daemon) -> None:
     """The command and the log have each changed key with its old and new value."""
-    served = daemon()
     served.configure(limits={"clients": 7})
-    assert "limits.clients: 1000 -> 7" in reload(served).out
+    assert "limits.clients: 1000 -> 7" in reload_by_command(served)
     assert served.wait_for("server.reloaded")["changes"] == {"limits.clients": "1000 -> 7"}
 
 
-def test_new_limits_apply_to_new_clients(daemon: MakeDaemon) -> None:
+def test_new_limits_apply_to_new_clients(served: Daemon) -> None:
     """Existing sessions continue, even if they exceed the new limit."""
-    served = daemon()
     clients = [served.served(), served.served()]
     served.configure(limits={"clients": 1})
     reload(served)
@@ -59,9 +73,8 @@ def test_new_limits_apply_to_new_clients(daemon: MakeDaemon) -> None:
     assert all(ANSWER.fullmatch(client.ask()) for client in clients)
 
 
-def test_new_timeouts_apply_to_new_clients(daemon: MakeDaemon) -> None:
+def test_new_timeouts_apply_to_new_clients(served: Daemon) -> None:
     """An existing session keeps its timeouts; the next one has the new timeouts."""
-    served = daemon()
     old = served.served()
     served.configure(session={"first_command_timeout": "200ms", "idle_timeout": "200ms"})
     reload(served)
@@ -108,9 +121,8 @@ def test_a_reload_opens_and_closes_listeners(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_reload_changes_the_service_of_a_listener(daemon: MakeDaemon) -> None:
+def test_a_reload_changes_the_service_of_a_listener(served: Daemon) -> None:
     """The socket stays open; new clients get the new service."""
-    served = daemon()
     old = served.served()
     served.configure(listen=[{"port": 0, "service": "echo"}])
     reload(served)
@@ -119,9 +131,8 @@ def test_a_reload_changes_the_service_of_a_listener(daemon: MakeDaemon) -> None:
     assert served.status()["listeners"][0]["service"] == "echo"
 
 
-def test_a_reload_ends_denied_sessions(daemon: MakeDaemon) -> None:
+def test_a_reload_ends_denied_sessions(served: Daemon) -> None:
     """New access lists apply to existing sessions too."""
-    served = daemon()
     denied, other = served.served(source="127.0.0.2"), served.served()
     served.configure(access={"deny": ["127.0.0.2"]})
     reload(served)
@@ -162,9 +173,8 @@ def test_a_reload_changes_the_log_level(daemon: MakeDaemon) -> None:
         ("working_directory", "home"),
     ],
 )
-def test_a_change_that_needs_a_restart_is_refused(daemon: MakeDaemon, key: str, value: str) -> None:
+def test_a_change_that_needs_a_restart_is_refused(served: Daemon, key: str, value: str) -> None:
     """The error names the key, and no other change is applied."""
-    served = daemon()
     original = dict(served.settings["daemon"])
     file = f"{served.folder}/changed.yaml"
     served.configure(daemon={key: value}, limits={"clients": 3})
@@ -185,9 +195,8 @@ def reload_by_signal(daemon: Daemon) -> list[str]:
     return errors
 
 
-def test_an_invalid_file_is_refused(daemon: MakeDaemon) -> None:
+def test_an_invalid_file_is_refused(served: Daemon) -> None:
     """The exit status is 78, each error has its position, and the daemon keeps serving."""
-    served = daemon()
     served.configure(limits={"clients": "many"}, listen=[{"port": 70000}])
     assert_refuses_and_repair(served, f"{served.file}:", "limits.clients", "listen[0].port")
 
@@ -201,58 +210,55 @@ def assert_refuses_and_repair(daemon: Daemon, *words: str) -> None:
     assert ANSWER.fullmatch(daemon.connect().ask())
 
 
-def test_a_listener_that_cannot_be_opened_undoes_the_reload(daemon: MakeDaemon) -> None:
+def test_a_listener_that_cannot_be_opened_undoes_the_reload(served: Daemon) -> None:
     """If one port is in use, no listener is opened or closed, and no setting changes."""
-    served = daemon()
-    other = daemon()
-    listen = [{"port": 0}, {"address": "unix:new.sock"}, {"port": other.port}]
-    served.configure(listen=listen, limits={"clients": 1})
-    assert_refuses(served, str(other.port))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        listen = [{"port": 0}, {"address": "unix:new.sock"}, {"port": taken}]
+        served.configure(listen=listen, limits={"clients": 1})
+        assert_refuses(served, str(taken))
     assert not os.path.exists(os.path.join(served.folder, "new.sock"))
     assert served.status()["clients"]["limit"] == 1000
 
 
-def test_a_log_that_cannot_be_opened_undoes_the_reload(daemon: MakeDaemon) -> None:
+def test_a_log_that_cannot_be_opened_undoes_the_reload(served: Daemon) -> None:
     """The old log file is still written."""
-    served = daemon()
     served.configure(log={"file": "missing/it.log"})
     assert_refuses(served, "missing/it.log")
     served.wait_for("client.command")
 
 
-def test_a_reload_needs_a_log_file(daemon: MakeDaemon) -> None:
+def test_a_reload_needs_a_log_file(served: Daemon) -> None:
     """A daemon has no terminal: a reload refuses a log without a file, like a start."""
-    served = daemon()
     served.configure(log={"file": None})
     assert_refuses(served, "log.file is null, but a daemon has no terminal")
 
 
-def test_a_log_that_is_a_link_to_the_pidfile_does_not_release_the_lock(daemon: MakeDaemon) -> None:
+def test_a_log_that_is_a_link_to_the_pidfile_does_not_release_the_lock(served: Daemon) -> None:
     """A process loses its record locks on a file when it closes any descriptor of the file."""
-    served = daemon()
     os.link(served.pidfile, f"{served.folder}/other.log")
     served.configure(log={"file": "other.log"})
     assert_refuses(served, "log.file", "is the same file as daemon.pidfile; name another path")
     assert "already running" in served.tetrad("start").out
 
 
-def test_a_missing_file_is_refused(daemon: MakeDaemon) -> None:
+def test_a_missing_file_is_refused(served: Daemon) -> None:
     """SIGHUP changes nothing if the configuration file does not exist."""
-    served = daemon()
     os.rename(served.file, served.file + ".away")
     assert served.file in reload_by_signal(served)[0]
     os.rename(served.file + ".away", served.file)
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_each_of_several_reloads_is_applied(daemon: MakeDaemon) -> None:
+def test_each_of_several_reloads_is_applied(served: Daemon) -> None:
     """Each is applied before its answer; no process is left, and the title does not change."""
-    served = daemon()
     for clients in range(1, 6):
         served.configure(limits={"clients": clients})
         reload(served)
         assert served.status()["clients"]["limit"] == clients
-    assert len(served.processes) == 2
+    until(lambda: len(served.processes) == 2, "the end of the config readers")
     assert title_of(served.pid) == f"tetrad: master {served.file}"
 
 
@@ -262,17 +268,10 @@ def test_reloads_leak_no_memory(daemon: MakeDaemon) -> None:
     served = daemon(commands=texts)
     for _ in range(2):  # allocates the memory that each reload uses temporarily
         reload(served)
-    before = anonymous_kib(served.pid)
+    before = memory_of(served.pid)["Anonymous"]
     for _ in range(6):
         reload(served)
-    assert anonymous_kib(served.pid) - before < 2 * len(texts)
-
-
-def anonymous_kib(pid: int) -> int:
-    """Return the anonymous memory of a process in KiB."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file if ":" in line)
-    return int(fields["Anonymous"].split()[0])
+    assert memory_of(served.pid)["Anonymous"] - before < 2 * len(texts)
 
 
 def test_a_reload_of_a_stopped_daemon_fails(prepared: MakeDaemon) -> None:
@@ -285,7 +284,7 @@ def test_a_reload_distinguishes_listeners_with_port_0(daemon: MakeDaemon) -> Non
     """Two listeners with port 0 have the same name in the file; each keeps its port and service."""
     served = daemon(listen=[{"port": 0}, {"port": 0, "service": "echo"}])
     ports = served.ports
-    assert served.tetrad("reload").status == 0
+    reload(served)
     assert [one["service"] for one in served.status()["listeners"]] == ["command", "echo"]
     assert served.ports == ports
     client = served.connect(1)

@@ -151,14 +151,15 @@ def test_sighup_reloads(daemon: MakeDaemon) -> None:
     assert served.status()["clients"]["limit"] == 1
 
 
-def test_sighup_with_a_bad_file_changes_nothing(daemon: MakeDaemon) -> None:
+def test_sighup_with_a_bad_file_changes_nothing(shared_daemon: MakeDaemon) -> None:
     """The problem is logged, and the old configuration stays in use."""
-    served = daemon()
+    served = shared_daemon()
     served.configure(limits={"clients": "many"}, handlers={"spare": 3})
     served.signal(signal.SIGHUP)
     line = served.wait_for("server.reload_failed")
     assert line["level"] == "error"
     assert f"{served.file}:" in line["errors"][0]
+    served.configure(limits={"clients": 1000}, handlers={"spare": 0})
     assert served.status()["clients"]["limit"] == 1000
     assert ANSWER.fullmatch(served.connect().ask())
 
@@ -215,26 +216,26 @@ def test_a_replaced_log_is_detected(daemon: MakeDaemon) -> None:
     served.wait_for("client.command")
 
 
-def test_the_master_ignores_sigchld(daemon: MakeDaemon) -> None:
+def test_the_master_ignores_sigchld(shared_daemon: MakeDaemon) -> None:
     """The kernel reaps the handlers."""
-    ignored = int(status_of(daemon().pid)["SigIgn"], 16)
+    ignored = int(status_of(shared_daemon().pid)["SigIgn"], 16)
     assert ignored & 1 << (signal.SIGCHLD - 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
-def test_a_handler_ignores_the_other_signals(daemon: MakeDaemon, number: int) -> None:
+def test_a_handler_ignores_the_other_signals(shared_daemon: MakeDaemon, number: int) -> None:
     """A signal from a terminal does not end the session."""
-    served = daemon()
+    served = shared_daemon()
     client = served.served()
     client.send_and_wait(b"ti")
-    os.kill(served.handlers[0], number)
+    os.kill(served.wait_for("client.connected", client=client.name)["pid"], number)
     client.send(b"me")
     assert ANSWER.fullmatch(client.read(19))
 
 
-def test_sigterm_to_a_handler_ends_its_session_only(daemon: MakeDaemon) -> None:
+def test_sigterm_to_a_handler_ends_its_session_only(shared_daemon: MakeDaemon) -> None:
     """The handler finishes its command first; other sessions continue."""
-    served = daemon()
+    served = shared_daemon()
     client, other = served.connect(), served.served()
     client.send_and_wait(b"ti")
     pid = served.wait_for("client.connected", client=client.name)["pid"]
@@ -245,9 +246,9 @@ def test_sigterm_to_a_handler_ends_its_session_only(daemon: MakeDaemon) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
-def test_the_logger_ignores_signals(daemon: MakeDaemon, number: int) -> None:
+def test_the_logger_ignores_signals(shared_daemon: MakeDaemon, number: int) -> None:
     """A signal to the process group does not lose the last lines of the log."""
-    served = daemon()
+    served = shared_daemon()
     logger = served.logger
     os.kill(logger, number)
     served.served()

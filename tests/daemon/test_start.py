@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from tests.support.processes import (
     files_below,
     first_unprivileged_port,
     run,
+    title_of,
     until,
 )
 
@@ -43,6 +45,11 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
+def pids_titled(text: str) -> list[int]:
+    """Return the processes that have this text in their process title or command line."""
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and text in title_of(int(pid))]
+
+
 def assert_fails(daemon: Daemon, status: int, *words: str) -> None:
     """Check that a start fails with one line that has these words, and leaves no files."""
     before = files_below(daemon.folder)
@@ -52,7 +59,7 @@ def assert_fails(daemon: Daemon, status: int, *words: str) -> None:
     assert ran.err.count("\n") == 1
     assert all(word in ran.err for word in words), ran.err
     assert files_below(daemon.folder) == before
-    assert daemon.tetrad("status").status in {3, 4}
+    until(lambda: not pids_titled(daemon.file), "the end of all its processes")
 
 
 def test_a_start_returns_when_clients_are_accepted(prepared: MakeDaemon) -> None:
@@ -67,16 +74,16 @@ def test_a_start_returns_when_clients_are_accepted(prepared: MakeDaemon) -> None
     assert ANSWER.fullmatch(asked.connect().ask())
 
 
-def test_the_pidfile_has_the_pid_of_the_master(daemon: MakeDaemon) -> None:
+def test_the_pidfile_has_the_pid_of_the_master(shared_daemon: MakeDaemon) -> None:
     """The pidfile is the number and a line feed."""
-    served = daemon()
+    served = shared_daemon()
     with open(served.pidfile, encoding="ascii") as file:
         assert file.read() == f"{served.status()['pid']}\n"
 
 
-def test_a_second_start_reports_the_running_daemon(daemon: MakeDaemon) -> None:
+def test_a_second_start_reports_the_running_daemon(shared_daemon: MakeDaemon) -> None:
     """Starting a running daemon succeeds and changes nothing."""
-    served = daemon()
+    served = shared_daemon()
     ran = served.tetrad("start")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == f"tetrad: already running (pid {served.pid})\n"
@@ -253,16 +260,16 @@ def test_a_restart_starts_another_process(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
-def test_a_restart_with_an_invalid_file_stops_nothing(daemon: MakeDaemon) -> None:
+def test_a_restart_with_an_invalid_file_stops_nothing(shared_daemon: MakeDaemon) -> None:
     """Errors in the file are found before the daemon is stopped."""
-    served = daemon()
+    served = shared_daemon()
     client = served.served()
     served.configure(limits={"clients": 0})
     ran = served.tetrad("restart")
+    served.configure(limits={"clients": 5})
     assert ran.status == 78
     assert f"{served.file}:" in ran.err
     assert ANSWER.fullmatch(client.ask())
-    served.configure(limits={"clients": 5})
 
 
 @pytest.mark.parametrize(
@@ -290,18 +297,24 @@ def test_a_restart_with_an_invalid_file_stops_nothing(daemon: MakeDaemon) -> Non
     ],
 )
 def test_a_restart_that_cannot_start_stops_nothing(
-    daemon: MakeDaemon, settings: dict[str, Any], words: str
+    shared_daemon: MakeDaemon, prepared: MakeDaemon, settings: dict[str, Any], words: str
 ) -> None:
-    """Reasons that would prevent the start are found before the daemon is stopped."""
-    served = daemon()
+    """Reasons that would prevent the start are found before the daemon is stopped.
+
+    A start of a daemon with such a file fails with the same message.
+    """
+    served = shared_daemon()
+    valid = copy.deepcopy(served.settings)
     served.configure(**settings)
     ran = served.tetrad("restart")
+    served.settings = valid
+    served.configure()
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("tetrad: not stopped, because the daemon could not start again; ")
     assert words.format(folder=served.folder) in ran.err
     assert ANSWER.fullmatch(served.connect().ask())
-    served.stop()
-    assert_fails(served, 1, ran.err.partition("; ")[2])
+    asked = prepared(**settings)
+    assert_fails(asked, 1, ran.err.partition("; ")[2].replace(served.folder, asked.folder))
 
 
 def test_all_errors_of_a_start_are_reported_at_once(prepared: MakeDaemon) -> None:

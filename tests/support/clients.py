@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import struct
@@ -45,10 +46,15 @@ class Client:
         return bytes(data)
 
     def read_all(self) -> bytes:
-        """Read until the server closes the connection. Raises ConnectionResetError."""
+        """Read until the server closes the connection. Raises ConnectionResetError.
+
+        The sending side is then closed: the server waits a second for that after its last byte.
+        """
         data = bytearray()
         while more := self.socket.recv(65536):
             data += more
+        with contextlib.suppress(OSError):  # it is closed already
+            self.half_close()
         return bytes(data)
 
     def ask(self, command: bytes = b"time") -> bytes:

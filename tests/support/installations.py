@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 
@@ -10,17 +11,26 @@ import tetrad
 PACKAGE = os.path.dirname(tetrad.__file__)
 
 
+def compile_package(folder: str) -> str:
+    """Copy the package into a folder, compile it, and return the path of the copy."""
+    copy = os.path.join(folder, "tetrad")
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert compileall.compile_dir(copy, quiet=1)
+    return copy
+
+
 class Installation:
-    """A copy of the package. `environment` puts it first on the path of Python.
+    """A copy of a compiled package. `environment` puts it first on the path of Python.
 
     Installing a version replaces the files one by one, as pip does.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, compiled: str) -> None:
         self.folder = os.path.join(folder, "installed")
         self._package = os.path.join(self.folder, "tetrad")
         self._published = 0
-        shutil.copytree(PACKAGE, self._package, ignore=shutil.ignore_patterns("__pycache__"))
+        # A copy has the times of the original, with which Python compares the compiled files.
+        shutil.copytree(compiled, self._package)
         self._edited: set[str] = set()
 
     @property

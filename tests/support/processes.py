@@ -154,7 +154,7 @@ def title_of(pid: int) -> str:
     """Return the process title that `ps` shows; empty for a process that has ended."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().replace(b"\0", b" ").decode().strip()
+            return file.read().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from tests.support.daemons import Daemon
 from tests.support.processes import Process, children_of, title_of, until
-from tetrad import extension
-from tetrad.extension import Context
-from tetrad.handler import python_call
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
 
 MODULE = r"""
@@ -70,8 +68,23 @@ def stay(context: Context) -> str:
     os.system("setsid sleep 1000 & echo $! > child.new; mv child.new " + os.path.join(
         os.path.dirname(__file__), "child"))
     while True:
-        sum(range(10_000_000))
+        time.sleep(1000)
 """
+
+COMMANDS = {
+    "func": {"call": "answers:echo"},
+    "data": {"call": "answers:data"},
+    "more": {"call": "answers:more"},
+    "fail": {"call": "answers:fail", "on_error": "sorry"},
+    "none": {"call": "answers:none", "on_error": "sorry"},
+    "leav": {"call": "answers:leave", "on_error": "sorry"},
+    "cras": {"call": "answers:crash", "on_error": "sorry"},
+    "much": {"call": "answers:much", "max_output": "1KiB"},
+    "talk": {"call": "answers:talk"},
+    "shou": {"call": "answers:shout"},
+    "stay": {"call": "answers:stay", "timeout": "3s", "on_error": "late"},
+}
+"""The commands of the daemon that tests of this module share."""
 
 
 class Serve(Protocol):
@@ -82,18 +95,46 @@ class Serve(Protocol):
         ...
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the shared module."""
+    folder = tmp_path_factory.mktemp("functions")
+    (folder / "answers.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def _daemon_of_module(folder: Path) -> Iterator[Daemon]:
+    daemon = Daemon(str(folder), {"commands": COMMANDS})
+    add_to_path(daemon, folder)
+    yield daemon.start()
+    daemon.finish()
+
+
+@pytest.fixture
+def served(_daemon_of_module: Daemon) -> Daemon:
+    """Return the daemon with all commands, without sessions."""
+    _daemon_of_module.hand_over()
+    return _daemon_of_module
+
+
 @pytest.fixture
 def serve(prepared: MakeDaemon, tmp_path: Path) -> Serve:
-    """Start daemons that can import the module."""
+    """Start daemons that can import a module of the test's own."""
     (tmp_path / "answers.py").write_text(MODULE)
 
     def start(function: str, **settings: object) -> Daemon:
         made = prepared(commands={"func": {"call": f"answers:{function}", **settings}})
-        path = [str(tmp_path), made.environment.get("PYTHONPATH", "")]
-        made.environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        add_to_path(made, tmp_path)
         return made.start()
 
     return start
+
+
+def add_to_path(daemon: Daemon, folder: Path) -> None:
+    """Let a daemon import the modules in a folder."""
+    path = [str(folder), daemon.environment.get("PYTHONPATH", "")]
+    daemon.environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
 
 
 def ask(daemon: Daemon, words: bytes = b"funcquit") -> bytes:
@@ -103,9 +144,8 @@ def ask(daemon: Daemon, words: bytes = b"funcquit") -> bytes:
     return client.read_all()
 
 
-def test_a_function_gets_its_context(serve: Serve) -> None:
+def test_a_function_gets_its_context(served: Daemon) -> None:
     """The client, the id of the session, and the command."""
-    served = serve("echo")
     client = served.connect()
     client.send(b"funcquit")
     answer = client.read_all().decode()
@@ -114,66 +154,61 @@ def test_a_function_gets_its_context(serve: Serve) -> None:
     assert (line["level"], line["bytes"]) == ("info", len(answer) - 4)
 
 
-def test_a_function_may_return_bytes(serve: Serve) -> None:
+def test_a_function_may_return_bytes(served: Daemon) -> None:
     """All 256 values, unchanged."""
-    assert ask(serve("data")) == bytes(range(256)) + b"quit"
+    assert ask(served, b"dataquit") == bytes(range(256)) + b"quit"
 
 
 @pytest.mark.parametrize(
-    ("function", "error"),
+    ("command", "error"),
     [
         ("fail", "ValueError: not today (answers.py:22)"),
         ("none", "TypeError: answers:none returned NoneType, not bytes or str"),
-        ("leave", "SystemExit: 0 (answers.py:40)"),
-        ("crash", "killed by SIGSEGV"),
+        ("leav", "SystemExit: 0 (answers.py:40)"),
+        ("cras", "killed by SIGSEGV"),
     ],
 )
 def test_an_error_of_a_function_is_logged_in_one_line(
-    serve: Serve, function: str, error: str
+    served: Daemon, command: str, error: str
 ) -> None:
     """The answer is `on_error`, and the session goes on."""
-    served = serve(function, on_error="sorry")
-    assert ask(served, b"funcfuncquit") == b"sorrysorryquit"
-    line = served.wait_for("client.command", command="func", count=2)
+    assert ask(served, f"{command}{command}quit".encode()) == b"sorrysorryquit"
+    line = served.wait_for("client.command", command=command, count=2)
     assert (line["level"], line["error"]) == ("warning", error)
 
 
-def test_a_long_answer_is_cut(serve: Serve) -> None:
+def test_a_long_answer_is_cut(served: Daemon) -> None:
     """As that of a program."""
-    served = serve("much", max_output="1KiB")
-    assert ask(served) == bytes(1024) + b"quit"
-    assert served.wait_for("client.command", command="func")["cut"] is True
+    assert ask(served, b"muchquit") == bytes(1024) + b"quit"
+    assert served.wait_for("client.command", command="much")["cut"] is True
 
 
-def test_what_a_function_prints_is_not_its_answer(serve: Serve) -> None:
+def test_what_a_function_prints_is_not_its_answer(served: Daemon) -> None:
     """It goes to the log, with the output of programs that the function runs."""
-    served = serve("talk")
-    assert ask(served) == b"quietquit"
-    assert served.wait_for("client.command", command="func")["stderr"] == r"and this\nto the log"
+    assert ask(served, b"talkquit") == b"quietquit"
+    assert served.wait_for("client.command", command="talk")["stderr"] == r"and this\nto the log"
 
 
-def test_long_errors_are_cut_and_escaped_in_the_log(serve: Serve) -> None:
+def test_long_errors_are_cut_and_escaped_in_the_log(served: Daemon) -> None:
     """No terminal obeys them."""
-    served = serve("shout")
-    assert ask(served) == b"quit"
-    line = served.wait_for("client.command", command="func")
+    assert ask(served, b"shouquit") == b"quit"
+    line = served.wait_for("client.command", command="shou")
     assert line["stderr"] == (r"\x1b" * 400)[:400]
     assert line["error"] == f"ValueError: {chr(0x1F600) * 188} (answers.py:37)"
 
 
 def test_a_function_that_ignores_signals_is_killed_at_its_timeout(
-    serve: Serve, tmp_path: Path
+    served: Daemon, folder: Path
 ) -> None:
     """With the processes that it started."""
-    served = serve("stay", timeout="3s", on_error="late")
     client = served.connect()
-    client.send(b"func")
-    until((tmp_path / "child").exists, "its child")
-    child = Process(int((tmp_path / "child").read_text()))
+    client.send(b"stay")
+    until((folder / "child").exists, "its child")
+    child = Process(int((folder / "child").read_text()))
     assert client.read(4) == b"late"
     assert child.has_ended()
     child.close()
-    assert served.wait_for("client.command", command="func")["error"] == "timed out"
+    assert served.wait_for("client.command", command="stay")["error"] == "timed out"
     assert client.quit() == b"quit"
 
 
@@ -195,12 +230,11 @@ def test_a_function_ends_with_its_handler(serve: Serve, tmp_path: Path) -> None:
     child.close()
 
 
-def test_each_call_is_a_process_of_its_own(serve: Serve, tmp_path: Path) -> None:
+def test_each_call_is_a_process_of_its_own(served: Daemon, folder: Path) -> None:
     """No state is kept, and neither master nor handler imports the module."""
-    served = serve("more")
-    imported = tmp_path / "imported"
+    imported = folder / "imported"
     by_start = imported.read_text()
-    assert ask(served, b"funcfuncquit") == b"11quit"
+    assert ask(served, b"moremorequit") == b"11quit"
     processes = imported.read_text().removeprefix(by_start).split("\n")[:-1]
     assert len(processes) == 2
     ours = {str(pid) for pid in (served.pid, served.wait_for("client.connected")["pid"])}
@@ -214,37 +248,3 @@ def test_a_module_that_is_gone_makes_the_command_fail(serve: Serve, tmp_path: Pa
     assert ask(served) == b"gonequit"
     line = served.wait_for("client.command", command="func")
     assert line["error"] == "NotFoundError: no module named answers"
-
-
-def test_a_context_is_immutable() -> None:
-    """Its repr is the call that makes it."""
-    context = Context("192.0.2.7:38276", "1f-1", "func")
-    assert repr(context) == "Context('192.0.2.7:38276', '1f-1', 'func')"
-    for name in ("client", "colour"):
-        with pytest.raises(AttributeError):
-            setattr(context, name, "")
-        with pytest.raises(AttributeError):
-            delattr(context, name)
-    assert context.client == "192.0.2.7:38276"
-
-
-def test_the_example_in_the_docstring_works() -> None:
-    """The function that `tetrad.extension` shows can be called."""
-    namespace: dict[str, Any] = {}
-    lines = (extension.__doc__ or "").partition("    from tetrad")[2].partition("\n\nEach call")[0]
-    source = "    from tetrad" + lines
-    exec("\n".join(line[4:] for line in source.splitlines()), namespace)  # noqa: S102 - a docstring of the package
-    assert (
-        namespace["who"](Context("192.0.2.7:38276", "1f-1", "who?")) == "you are 192.0.2.7:38276\n"
-    )
-
-
-def test_an_answer_is_bytes_or_a_string(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any bytes-like object; everything else is a TypeError that names the type."""
-    context = Context("", "", "")
-    for given, answer in [("é", "é".encode()), (b"x", b"x"), (bytearray(b"x"), b"x")]:
-        monkeypatch.setattr(python_call, "find", lambda _name, given=given: lambda _context: given)
-        assert python_call.call("m:f", context) == answer
-    monkeypatch.setattr(python_call, "find", lambda _name: lambda _context: 7)
-    with pytest.raises(TypeError, match="m:f returned int, not bytes or str"):
-        python_call.call("m:f", context)
