@@ -82,7 +82,6 @@ class Daemon:
     def __init__(self, folder: str, settings: dict[str, Any]) -> None:
         self.folder = folder
         self.file = os.path.join(folder, "tetrad.yaml")
-        self.log_file = os.path.join(folder, "tetrad.log")
         self.pidfile = os.path.join(folder, "tetrad.pid")
         self.environment = environment(os.path.join(folder, "home"))
         self.settings: dict[str, Any] = {
@@ -97,7 +96,7 @@ class Daemon:
         self.configure(**settings)
         self._watched: list[Process] = []
         self._clients: list[Client] = []
-        self._log = LogLines(self.log_file)
+        self.log_file = os.path.join(folder, "tetrad.log")
         self._foreground: subprocess.Popen[bytes] | None = None
 
     def configure(self, **settings: object) -> None:
@@ -106,6 +105,16 @@ class Daemon:
             self.settings[section] = _merged(self.settings.get(section), values)
         with open(self.file, "w", encoding="utf-8") as file:
             yaml.safe_dump(self.settings, file)
+
+    @property
+    def log_file(self) -> str:
+        """The path of the log that `events` reads."""
+        return self._log_file
+
+    @log_file.setter
+    def log_file(self, path: str) -> None:
+        self._log_file = path
+        self._log = LogLines(path)
 
     def tetrad(self, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
         """Run a tetrad command with this daemon's file; ROOT_WARNING is removed from its output."""
