@@ -13,7 +13,7 @@ import pytest
 PROGRAM = shutil.which("openssl") or ""
 
 needs_openssl = pytest.mark.skipif(
-    not PROGRAM, reason="install openssl: these tests make certificates with it"
+    not PROGRAM, reason="openssl is not installed: apt-get install openssl"
 )
 
 DAY = 86400.0

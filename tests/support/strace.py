@@ -18,7 +18,9 @@ from tests.support.processes import TIMEOUT_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="install strace")
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed: apt-get install strace"
+)
 
 _BEGUN = re.compile(r"^(?:(\d+) +)?(\w+)\(", re.MULTILINE)
 _RETURNED = re.compile(r"^(.* = .*)\n", re.MULTILINE)
