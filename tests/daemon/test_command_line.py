@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.daemons import ROOT_WARNING
 from tests.support.processes import environment, run
+from tests.support.system_programs import require
 
 if TYPE_CHECKING:
     import pathlib
@@ -174,8 +174,10 @@ def test_a_missing_null_device_is_reported_with_the_command_to_create_it(
 ) -> None:
     """This is an error of every command, for example in a minimal chroot."""
     apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs no /dev && exec "$@"', "sh"]
-    if shutil.which("unshare") is None or run([*apart, "true"], environment(str(tmp_path))).status:
-        pytest.skip("only root with util-linux can be without /dev/null")
+    require("unshare")
+    ran = run([*apart, "true"], environment(str(tmp_path)))
+    if ran.status:
+        pytest.skip(f"run the tests as root that may mount file systems: {ran.err.strip()}")
     ran = run([*apart, sys.executable, "-m", "tetrad", "status"], environment(str(tmp_path)))
     missing = "tetrad: /dev/null: no such file or directory: mknod -m 666 /dev/null c 1 3\n"
     assert (ran.status, ran.out, ran.err) == (1, "", missing)

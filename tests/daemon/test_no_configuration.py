@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,16 +12,15 @@ import pytest
 import yaml
 
 from tests.support.processes import assert_no_traceback, environment, run
+from tests.support.system_programs import require
 
 if TYPE_CHECKING:
     import pathlib
-
 
 ALL_COMMANDS = """
 for command in check status stop reload start start status reload restart stop status
 do "$0" -m tetrad "$command" 2>&1; echo "$? $command"; done
 """
-
 
 STATUSES = [
     "0 check",
@@ -38,9 +36,7 @@ STATUSES = [
     "3 status",
 ]
 
-
 APART = "ip link set lo up && mount -t tmpfs no /run && mount -t tmpfs no /var/log && exec"
-
 
 BECOME_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
@@ -48,10 +44,12 @@ BECOME_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups
 def run_apart(home: str, become: list[str]) -> list[str]:
     """Run all commands without a configuration, in a network and folders of their own."""
     if os.path.exists("/etc/tetrad/tetrad.yaml"):
-        pytest.skip("this machine has a configuration: /etc/tetrad/tetrad.yaml")
+        pytest.skip("this machine has a configuration: move /etc/tetrad/tetrad.yaml away")
     apart = ["unshare", "--net", "--mount", "/bin/sh", "-c", f'{APART} "$@"', "sh"]
-    if shutil.which("unshare") is None or run([*apart, "true"], environment(home)).status:
-        pytest.skip("only root with util-linux and iproute2 can have a network apart")
+    require("unshare", "ip", "setpriv")
+    ran = run([*apart, "true"], environment(home))
+    if ran.status:
+        pytest.skip(f"run the tests as root that may make networks: {ran.err.strip()}")
     return run_all([*apart, *become], home)
 
 
@@ -91,7 +89,7 @@ def test_an_ordinary_user_needs_no_configuration(ordinary: Ordinary) -> None:
     else:
         with socket.socket() as peer:
             if peer.connect_ex(("127.0.0.1", 65000)) == 0:
-                pytest.skip("port 65000 is taken on this machine")
+                pytest.skip("port 65000 is taken: end the program that listens there")
         statuses = run_all([], ordinary.home)
     assert statuses == STATUSES
     assert os.listdir(ordinary.home) == [".local"]

@@ -105,7 +105,7 @@ def clocked_daemons(prepared: MakeDaemon) -> Iterator[ClockedDaemons]:
     """Find libfaketime."""
     libraries = glob.glob(_LIBRARIES)
     if not libraries:
-        pytest.skip("libfaketime is not installed: install faketime")
+        pytest.skip("libfaketime is not installed: apt-get install faketime")
     made = ClockedDaemons(prepared, libraries[0])
     yield made
     made.close()

@@ -43,7 +43,7 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[str]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tetrad-test", folder]
     ran = run(mount, dict(os.environ))
     if ran.status:
-        pytest.skip(f"only root can mount a disk: {ran.err.strip()}")
+        pytest.skip(f"run the tests as root that may mount a disk: {ran.err.strip()}")
     yield folder
     assert run(["umount", "--lazy", folder], dict(os.environ)).status == 0
 

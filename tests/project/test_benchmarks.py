@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.project import ROOT
+from tests.support.system_programs import needs
 
 if TYPE_CHECKING:
     import pathlib
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="no C compiler: apt-get install gcc libc6-dev"
-)
+pytestmark = needs("cc")
 
 
 def benchmark(module: str, *arguments: str) -> str:
@@ -45,9 +41,7 @@ def test_rows_are_measured_and_written(tmp_path: pathlib.Path) -> None:
         assert (tmp_path / f"{row['key']}.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.skipif(
-    shutil.which("haproxy") is None, reason="haproxy is not installed: apt-get install haproxy"
-)
+@needs("haproxy")
 def test_a_balancer_is_measured() -> None:
     """It prints the CPU time of a session and the memory of a connection."""
     assert re.fullmatch(

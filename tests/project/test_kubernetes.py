@@ -31,6 +31,7 @@ from tests.support.processes import (
     until,
 )
 from tests.support.project import ROOT
+from tests.support.system_programs import require
 from tetrad.config import paths, yaml_reader
 from tetrad.config.types import Duration
 from tetrad.master import logger_supervisor, process
@@ -63,9 +64,7 @@ def config(tmp_path: pathlib.Path) -> Config:
 @pytest.fixture
 def pod(nobodys_folder: str) -> Iterator[Pod]:
     """Set up a pod in a network namespace."""
-    missing = [one for one in ("ip", "unshare", "setpriv", "nsenter") if shutil.which(one) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)}: not installed (iproute2, util-linux)")
+    require("ip", "unshare", "setpriv", "nsenter")
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(contextlib.closing(Network()))
         yield stack.enter_context(contextlib.closing(pods.Pod(network, nobodys_folder)))
@@ -75,7 +74,9 @@ def pod(nobodys_folder: str) -> Iterator[Pod]:
 def container(nobodys_folder: str) -> Iterator[Container]:
     """Set up a container for runc in a network namespace."""
     if shutil.which("runc") is None or not os.path.exists(runc_container.PROFILE):
-        pytest.skip("runc or its profile: not installed (runc, golang-github-containers-common)")
+        pytest.skip(
+            "runc or its seccomp profile: apt-get install runc golang-github-containers-common"
+        )
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(contextlib.closing(Network()))
         yield stack.enter_context(

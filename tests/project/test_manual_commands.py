@@ -36,7 +36,6 @@ def subcommands(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
 
 TOP = parser()
 
-
 COMMANDS = subcommands(TOP)
 
 

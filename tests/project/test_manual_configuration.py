@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 SCHEMA = json_schema.schema()
 
-
 DEFINITIONS = SCHEMA["definitions"]
-
 
 REQUIRED = "required"
 
@@ -69,9 +67,7 @@ def all_keys() -> Iterator[tuple[str, dict[str, Any]]]:
 
 KEYS = dict(all_keys())
 
-
 SECTIONS = {*SCHEMA["properties"]}
-
 
 DOCUMENTED_KEYS = [
     item for manual in (CONFIGURATION, COMMANDS_FILE) for item in manual.find("KEYS", "Va")

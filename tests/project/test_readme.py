@@ -15,6 +15,7 @@ import pytest
 from tests.support import markdown_pages as pages
 from tests.support.markdown_pages import README
 from tests.support.project import ROOT
+from tests.support.system_programs import needs
 from tetrad.config import yaml_reader
 from tetrad.ipc import log_protocol
 
@@ -73,7 +74,7 @@ def test_alerts_name_events_that_exist() -> None:
     assert {event for event in named if event not in logged} == {"limits.clients"}
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy: not installed")
+@needs("haproxy")
 def test_haproxy_accepts_the_minimal_configuration(tmp_path: pathlib.Path) -> None:
     """The snippet is complete: HAProxy neither rejects it nor warns."""
     (block,) = pages.blocks(BALANCER, "haproxy")
