@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import processes
 from benchmarks.capacity import cpu_us, parser_with_tetrad
@@ -30,10 +30,19 @@ if TYPE_CHECKING:
 
     from benchmarks.servers import Site
 
-ROUNDS = 5
-SESSIONS = 2_000
-HELD = 2_000
 START_SECONDS = 5.0
+
+
+class Scale(NamedTuple):
+    """How much is measured: rounds of so many sessions, and so many held connections."""
+
+    rounds: int
+    sessions: int
+    held: int
+
+
+FULL = Scale(rounds=5, sessions=2_000, held=2_000)
+QUICK = Scale(rounds=2, sessions=200, held=200)
 
 _CONFIGURATION = """\
 global
@@ -64,23 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 running(_tetrad_behind_balancer(options.tetrad), scratch, scratch) as server,
                 _balancing(server.port, scratch) as (port, pid),
             ):
-                _measure(load, port, pid)
+                _measure(load, port, pid, QUICK if options.quick else FULL)
         except MeasureError as error:
             sys.stdout.write(f"{error}\n")
             return 1
     return 0
 
 
-def _measure(load: Load, port: int, pid: int) -> None:
+def _measure(load: Load, port: int, pid: int, scale: Scale) -> None:
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(scale.rounds):
         before = cpu_us(pid)
-        load.exact_sessions_per_second(port, SESSIONS)
-        rounds.append((cpu_us(pid) - before) / SESSIONS)
+        load.exact_sessions_per_second(port, scale.sessions)
+        rounds.append((cpu_us(pid) - before) / scale.sessions)
     empty = anonymous_kib(pid)
-    with load.holding(port, HELD) as held:
+    with load.holding(port, scale.held) as held:
         time.sleep(SETTLE_SECONDS)
-        each = (anonymous_kib(pid) - empty) / HELD
+        each = (anonymous_kib(pid) - empty) / scale.held
         held.release()
     sys.stdout.write(f"HAProxy, one thread: {median(rounds):.0f} µs per session\n")
     sys.stdout.write(f"memory of HAProxy: {each:.1f} KiB per held connection\n")
@@ -120,7 +129,11 @@ def _wait_until_accepting(haproxy: subprocess.Popen[bytes], port: int) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return parser_with_tetrad("python -m benchmarks.balancer", __doc__).parse_args(arguments)
+    parser = parser_with_tetrad("python -m benchmarks.balancer", __doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="only show that it runs; the figures mean little"
+    )
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tests.support.daemons import Daemon
 from tests.support.parallel import Scheduling, Turns
 from tests.support.project import ROOT
 from tests.support.readable_python import nobody_can_run_python, share_python
+from tests.support.tls_certificates import Certificates
 
 if TYPE_CHECKING:
     import pathlib
@@ -163,6 +164,12 @@ def shared_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDaem
 
     yield get
     _finish_all(made.values())
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Create certificates once for all tests. Needs openssl."""
+    return Certificates(str(tmp_path_factory.mktemp("pki")))
 
 
 @pytest.fixture(scope="session")

@@ -135,10 +135,10 @@ def on_terminal(daemon: Daemon, **environment: str) -> str:
     return text.decode()
 
 
-@pytest.fixture
-def busy(daemon: MakeDaemon) -> Daemon:
+@pytest.fixture(scope="module")
+def busy(shared_daemon: MakeDaemon) -> Daemon:
     """Return a daemon after a valid session, an invalid command and a refused client."""
-    served = daemon(access={"deny": ["127.0.0.9"]})
+    served = shared_daemon(access={"deny": ["127.0.0.9"]})
     served.served(source="127.0.0.2").quit()
     invalid = served.connect(source="127.0.0.3")
     invalid.send(b"help")
@@ -356,9 +356,9 @@ def test_escape_sequences_do_not_reach_a_terminal(prepared: MakeDaemon) -> None:
     assert "\x1b" not in logs(daemon, "--event", "client.*", "-n", "9").out.splitlines()[0]
 
 
-def test_new_events_are_followed(daemon: MakeDaemon) -> None:
+def test_new_events_are_followed(shared_daemon: MakeDaemon) -> None:
     """Matching events are printed as they are written."""
-    served = daemon()
+    served = shared_daemon()
     name = served.served(source="127.0.0.2").name
     served.wait_for("client.command")
     with following(served, "-n", "1", "--client", "127.0.0.2") as followed:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.network_namespaces import Cable, Network
+from tests.support.system_programs import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,5 @@ def cable() -> Iterator[Cable]:
 
 def _skip_unless_networks() -> None:
     if os.geteuid():
-        pytest.skip("only root can make networks")
-    if shutil.which("ip") is None:
-        pytest.skip("ip is not installed: install iproute2")
+        pytest.skip("only root can make networks: run the tests as root")
+    require("ip")

@@ -46,7 +46,7 @@ def assert_no_clients_left(daemon: Daemon) -> None:
     status = daemon.status()
     assert status["clients"]["now"] == 0
     assert status["sessions"] == []
-    assert len(daemon.processes) == 2
+    until(lambda: len(daemon.processes) == 2, "the end of the process that answered")
 
 
 def refusals(daemon: Daemon) -> tuple[list[Event], int]:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.daemons import Daemon
 from tests.support.fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
 from tests.support.processes import TIMEOUT_SECONDS, descriptors_of, until
+from tetrad.ipc import control_client
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Iterator
 
-    from tests.support.daemons import Daemon
     from tests.support.fixtures import Figure, MakeDaemon
 
 REQUESTS = (
@@ -85,9 +86,9 @@ def test_mutated_requests_do_not_affect_the_daemon(daemon: MakeDaemon, figure: F
     send_mutated_requests(daemon(), seeded_random(figure), 500)
 
 
-def test_an_overlong_request_gets_no_answer(daemon: MakeDaemon) -> None:
+def test_an_overlong_request_gets_no_answer(shared_daemon: MakeDaemon) -> None:
     """No valid request has more than 200 bytes."""
-    served = daemon()
+    served = shared_daemon()
     assert send_request(served, b"status" + b" " * 200 + b"\n") == b""
     assert json.loads(send_request(served, b"status\n"))["pid"] == served.pid
 
@@ -132,18 +133,18 @@ class Impostor:
         self._holder.communicate()
 
 
-@pytest.fixture
-def impostor(prepared: MakeDaemon) -> Iterator[Impostor]:
+@pytest.fixture(scope="module")
+def impostor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Impostor]:
     """Start an impostor in place of a daemon."""
-    impostor = Impostor(prepared())
+    impostor = Impostor(Daemon(str(tmp_path_factory.mktemp("impostor")), {}))
     yield impostor
     impostor.close()
 
 
-@pytest.fixture
-def answers(daemon: MakeDaemon) -> list[bytes]:
+@pytest.fixture(scope="module")
+def answers(shared_daemon: MakeDaemon) -> list[bytes]:
     """Return real answers of a daemon with one client, and two answers to `reload`."""
-    served = daemon(limits={"clients_per_source": 2, "rate_per_source": "9/s"})
+    served = shared_daemon(limits={"clients_per_source": 2, "rate_per_source": "9/s"})
     served.served()
     requests = (b"status\n", b"source 192.0.2.1\n", b"reload\n", b"nonsense\n")
     return [
@@ -226,10 +227,13 @@ def flood() -> Iterator[bytes]:
 def test_an_endless_answer_is_an_error(
     impostor: Impostor,
     capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
     endless: Callable[[], Iterator[bytes]],
     complaint: str,
 ) -> None:
     """A slow and a fast endless answer both end with an error, in bounded time and memory."""
+    if endless is drip:  # the time limit ends it, so a shorter one does; a flood has all the time
+        monkeypatch.setattr(control_client.ask, "__defaults__", (1.0,))
     impostor.answer = endless()
     ran = run_in_process(capsysbinary, "status", "-c", impostor.file)
     assert ran.status == 4

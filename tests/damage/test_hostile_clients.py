@@ -77,9 +77,13 @@ class Memory:
 
 
 def handlers_of(daemon: Daemon, crowd: list[Client]) -> list[int]:
-    """Return the handlers of these clients; empty until each client has one."""
+    """Return the handlers of these clients, by the log; empty until each client has had one.
+
+    On a busy machine the first ones may have ended before the last ones begin.
+    """
     names = {client.name for client in crowd}
-    pids = [line["pid"] for line in daemon.status()["sessions"] if line["client"] in names]
+    connected = daemon.events("client.connected")
+    pids = [line["pid"] for line in connected if line["client"] in names]
     return pids if len(pids) == len(crowd) else []
 
 

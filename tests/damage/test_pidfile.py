@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.processes import run
+from tests.support.strace import needs_strace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,13 +35,11 @@ sys.stdin.read()
 """
 """A program that locks a file, as other daemons lock their pidfiles."""
 
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="install strace")
-
 
 def run_without_signals(daemon: Daemon, *arguments: str) -> Ran:
     """Run a command under strace, and fail if it signals any process."""
     seen = os.path.join(daemon.folder, "signals")
-    guard = ["strace", "-f", "-qq", "-e", "signal=none", "-o", seen]
+    guard = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-o", seen]
     guard += ["-e", "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo"]
     command = [sys.executable, "-m", "tetrad", *arguments, "-c", daemon.file]
     ran = run([*guard, *command], daemon.environment)

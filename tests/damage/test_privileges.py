@@ -6,7 +6,6 @@ import grp
 import os
 import pwd
 import re
-import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from tests.support.processes import (
     until,
 )
 from tests.support.project import ROOT
+from tests.support.system_programs import needs
 from tetrad.ipc import fds
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ PLACE = f"127.{os.getpid() >> 8 & 127}.{os.getpid() & 255}.78"
 """A loopback address that only this test uses, so that all its ports are free."""
 
 unmeasured = pytest.mark.skipif(UNDER_COVERAGE, reason="coverage opens descriptors")
-needs_setpriv = pytest.mark.skipif(not shutil.which("setpriv"), reason="install util-linux")
 
 
 def privileges_of(pid: int) -> dict[str, Any]:
@@ -234,7 +233,7 @@ KEEP_CAPABILITIES = [
 """Start root so that a change of user alone keeps its capabilities."""
 
 
-@needs_setpriv
+@needs("setpriv")
 def test_capabilities_that_survive_setuid_are_dropped(
     prepared: MakeDaemon, nobodys_folder: str
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.project import ROOT
+from tests.support.system_programs import needs
 
 if TYPE_CHECKING:
     from tests.support.fixtures import Figure
@@ -22,7 +22,7 @@ SESSIONS = 50_000
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: install gcc and libc6-dev")
+@needs("cc")
 def test_many_sessions_leak_nothing(figure: Figure) -> None:
     """The same descriptors, processes and memory, no zombie, and a complete log."""
     command = [sys.executable, "-m", "benchmarks.soak", f"--sessions={SESSIONS}", "--seconds=240"]

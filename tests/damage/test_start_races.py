@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.clients import ANSWER
+from tests.support.daemons import Daemon
 from tests.support.processes import (
     TIMEOUT_SECONDS,
     assert_no_traceback,
@@ -22,11 +23,11 @@ from tests.support.processes import (
     title_of,
     until,
 )
+from tetrad.launch import pidfile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.daemons import Daemon
     from tests.support.fixtures import Figure, MakeDaemon
 
 INTERRUPTED = 128
@@ -85,7 +86,7 @@ def assert_left_no_trace(daemon: Daemon) -> None:
     """Check that no process and no file is left."""
     assert masters_of(daemon) == []
     assert set(os.listdir(daemon.folder)) <= KEPT, files_below(daemon.folder)
-    assert daemon.tetrad("status").status == 3
+    assert pidfile.read_state(daemon.pidfile).pid is None
 
 
 def test_one_of_twenty_simultaneous_starts_succeeds(prepared: MakeDaemon, figure: Figure) -> None:
@@ -142,8 +143,8 @@ def interruption(number: int) -> str:
     return f"tetrad: interrupted by {signal.Signals(number).name}: the start is undone\n"
 
 
-def seconds_of_a_start(asked: Daemon) -> float:
-    """Return how long an undisturbed start takes."""
+def duration_of_a_start(asked: Daemon) -> float:
+    """Return how many seconds an undisturbed start takes."""
     began = time.monotonic()
     asked.start()
     duration = time.monotonic() - began
@@ -151,35 +152,42 @@ def seconds_of_a_start(asked: Daemon) -> float:
     return duration
 
 
+@pytest.fixture(scope="module")
+def start_seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Return how many seconds the fastest of three starts takes."""
+    asked = Daemon(str(tmp_path_factory.mktemp("start")), {})
+    return min(duration_of_a_start(asked) for _ in range(3))
+
+
 def interrupt_at_many_moments(
-    prepared: MakeDaemon, figure: Figure, number: int, moments: int
+    asked: Daemon, start_seconds: float, figure: Figure, number: int, moments: int
 ) -> None:
     """Interrupt starts at moments from before their first action until after their end."""
-    asked = prepared()
-    duration = min(seconds_of_a_start(asked) for _ in range(3))
     outcomes = []
     for moment in range(moments):
         with starting(asked) as starter:
-            time.sleep(duration * (0.3 + 0.8 * moment / moments))  # the moment under test
+            time.sleep(start_seconds * (0.3 + 0.8 * moment / moments))  # the moment under test
             starter.send_signal(number)
             outcomes.append(assert_is_undone_or_done(asked, starter, number))
     figure(", ".join(f"{outcomes.count(one)} {one}" for one in sorted(set(outcomes))))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_start_is_undone(prepared: MakeDaemon, figure: Figure, number: int) -> None:
+def test_an_interrupted_start_is_undone(
+    prepared: MakeDaemon, start_seconds: float, figure: Figure, number: int
+) -> None:
     """Either the daemon runs and the status is 0, or nothing is left and it is not 0."""
-    interrupt_at_many_moments(prepared, figure, number, 5)
+    interrupt_at_many_moments(prepared(), start_seconds, figure, number, 5)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_starts_interrupted_at_many_moments(
-    prepared: MakeDaemon, figure: Figure, number: int
+    prepared: MakeDaemon, start_seconds: float, figure: Figure, number: int
 ) -> None:
     """As above, at 30 moments for each signal."""
-    interrupt_at_many_moments(prepared, figure, number, 30)
+    interrupt_at_many_moments(prepared(), start_seconds, figure, number, 30)
 
 
 def wait_for_pid(daemon: Daemon) -> int:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.project import ROOT
+from tests.support.system_programs import needs
 
 if TYPE_CHECKING:
     import pathlib
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="no C compiler: install gcc and libc6-dev"
-)
+pytestmark = needs("cc")
 
 
 def benchmark(module: str, *arguments: str) -> str:
@@ -45,18 +41,18 @@ def test_rows_are_measured_and_written(tmp_path: pathlib.Path) -> None:
         assert (tmp_path / f"{row['key']}.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="install haproxy")
+@needs("haproxy")
 def test_a_balancer_is_measured() -> None:
     """It prints the CPU time of a session and the memory of a connection."""
     assert re.fullmatch(
         r"HAProxy, one thread: \d+ µs per session\n"
         r"memory of HAProxy: \d+\.\d KiB per held connection\n",
-        benchmark(".balancer"),
+        benchmark(".balancer", "--quick"),
     )
 
 
 def test_a_fleet_with_a_failed_machine_is_simulated() -> None:
     """It prints a line for each way to reconnect."""
-    output = benchmark(".fleet", "--held", "1000", "--machines", "5")
+    output = benchmark(".fleet", "--held", "500", "--load", "0.02", "--machines", "5")
     assert output.startswith("1 of 5 machines fail")
     assert output.count("all accepted after") == len(output.splitlines()) - 1

@@ -15,6 +15,7 @@ import yaml
 from tests.support.clients import ANSWER
 from tests.support.processes import TIMEOUT_SECONDS
 from tests.support.project import ROOT
+from tests.support.system_programs import require
 from tetrad.config import yaml_reader
 from tetrad.config.command_model import Clock, Close, FixedText
 from tetrad.config.model import Config, Listener
@@ -119,18 +120,18 @@ def test_the_example_of_commands_names_each_in_its_help() -> None:
     ],
 )
 def test_the_example_of_commands_works_with_netcat(
-    daemon: MakeDaemon, command: str, answer: str
+    shared_daemon: MakeDaemon, command: str, answer: str
 ) -> None:
     """Each command that a person types is answered in lines."""
-    netcat = shutil.which("nc")
-    if netcat is None or not os.path.exists("/etc/debian_version"):
-        pytest.skip("needs Debian with netcat: apt-get install netcat-openbsd")
+    require("nc")
+    if not os.path.exists("/etc/debian_version"):
+        pytest.skip("run the tests on Debian: the netcat of others has other options")
     settings = yaml.safe_load(EXAMPLE.read_text("utf-8"))
     settings["listen"][0]["port"] = 0
-    served = daemon(**settings)
+    served = shared_daemon(**settings)
     # Every netcat exits when the server closes the connection.
     done = subprocess.run(
-        [netcat, "127.0.0.1", str(served.port)],
+        [shutil.which("nc") or "", "127.0.0.1", str(served.port)],
         input=f"{command}\nquit\n".encode(),
         capture_output=True,
         timeout=TIMEOUT_SECONDS,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 
 import pytest
 
 from tests.support.processes import run
 from tests.support.project import ROOT
+from tests.support.system_programs import require
 from tetrad.config.model import Config
 from tetrad.config.types import Duration
 
@@ -26,8 +26,7 @@ def value(name: str) -> str:
 
 def test_haproxy_accepts_the_configuration() -> None:
     """HAProxy prints no error and no warning."""
-    if shutil.which("haproxy") is None:
-        pytest.skip("haproxy is not installed: install haproxy")
+    require("haproxy")
     ran = run(["haproxy", "-c", "-dW", "-f", str(SHIPPED)], dict(os.environ))
     assert ran.status == 0, ran.out + ran.err
 

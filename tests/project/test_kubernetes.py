@@ -13,6 +13,8 @@ import shlex
 import shutil
 import signal
 import socket
+import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import kubernetes_validate
@@ -31,6 +33,8 @@ from tests.support.processes import (
     until,
 )
 from tests.support.project import ROOT
+from tests.support.readable_python import nobody_can_run_python
+from tests.support.system_programs import require
 from tetrad.config import paths, yaml_reader
 from tetrad.config.types import Duration
 from tetrad.master import logger_supervisor, process
@@ -63,19 +67,36 @@ def config(tmp_path: pathlib.Path) -> Config:
 @pytest.fixture
 def pod(nobodys_folder: str) -> Iterator[Pod]:
     """Set up a pod in a network namespace."""
-    missing = [one for one in ("ip", "unshare", "setpriv", "nsenter") if shutil.which(one) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)}: not installed (iproute2, util-linux)")
+    require("ip", "unshare", "setpriv", "nsenter")
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(contextlib.closing(Network()))
         yield stack.enter_context(contextlib.closing(pods.Pod(network, nobodys_folder)))
+
+
+@pytest.fixture(scope="module")
+def running_pod(public_folder: str) -> Iterator[Pod]:
+    """Start a pod that tests share. They leave it running."""
+    require("ip", "unshare", "setpriv", "nsenter")
+    if os.geteuid():
+        pytest.skip("only root can set up a pod: run the tests as root")
+    if not nobody_can_run_python():
+        pytest.skip(f"other users cannot execute {sys.executable}: use a Python that all can read")
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(contextlib.closing(Network()))
+        folder = tempfile.mkdtemp(dir=public_folder)
+        os.chmod(folder, 0o755)  # noqa: S103 - the pod's user may enter it
+        shared = stack.enter_context(contextlib.closing(pods.Pod(network, folder)))
+        shared.start()
+        yield shared
 
 
 @pytest.fixture
 def container(nobodys_folder: str) -> Iterator[Container]:
     """Set up a container for runc in a network namespace."""
     if shutil.which("runc") is None or not os.path.exists(runc_container.PROFILE):
-        pytest.skip("runc or its profile: not installed (runc, golang-github-containers-common)")
+        pytest.skip(
+            "runc or its seccomp profile: apt-get install runc golang-github-containers-common"
+        )
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(contextlib.closing(Network()))
         yield stack.enter_context(
@@ -170,20 +191,19 @@ def test_a_pod_serves_and_stops(pod: Pod) -> None:
     assert [line["event"] for line in lines][-2:] == ["client.disconnected", "server.stopped"]
 
 
-def test_only_the_volume_is_writable(pod: Pod) -> None:
+def test_only_the_volume_is_writable(running_pod: Pod) -> None:
     """No other folder of the pod's root is."""
-    pod.start()
     find = ("find", "/", "/run", "-xdev", "-maxdepth", "3", "-type", "d", "-writable", "-print")
-    assert pod.execute(*find).out.split() == ["/run/tetrad"]
+    assert running_pod.execute(*find).out.split() == ["/run/tetrad"]
 
 
-def test_orphans_in_a_pod_are_reaped(pod: Pod) -> None:
+def test_orphans_in_a_pod_are_reaped(running_pod: Pod) -> None:
     """Pid 1 reaps the orphans of the container."""
-    pod.start()
-    before = children_of(pod.pid)
-    assert pod.execute("sh", "-c", "(sleep 0.2; exit 3) & exec sleep 0").status == 0
-    until(lambda: children_of(pod.pid) == before, "the end of an orphan")
-    assert "Z" not in {state_of(pid) for pid in children_of(pod.pid)}
+    master = running_pod.pid
+    before = set(children_of(master))
+    assert running_pod.execute("sh", "-c", "(sleep 0.2; exit 3) & exec sleep 0").status == 0
+    until(lambda: set(children_of(master)) <= before, "the end of an orphan")
+    assert "Z" not in {state_of(pid) for pid in children_of(master)}
 
 
 def test_a_killed_container_starts_again(pod: Pod) -> None:
@@ -196,13 +216,12 @@ def test_a_killed_container_starts_again(pod: Pod) -> None:
     assert pod.end() == 0
 
 
-def test_probes_detect_a_hanging_daemon(pod: Pod) -> None:
+def test_probes_detect_a_hanging_daemon(running_pod: Pod) -> None:
     """The kernel still accepts connections, but the probes fail in time."""
-    pod.start()
-    with stopped(pod.pid):
-        connect(pod).close()
-        assert pod.probe("livenessProbe").status != 0
-    assert pod.probe("livenessProbe").status == 0
+    with stopped(running_pod.pid):
+        connect(running_pod).close()
+        assert running_pod.probe("livenessProbe").status != 0
+    assert running_pod.probe("livenessProbe").status == 0
 
 
 def test_runc_runs_it_with_the_default_seccomp_profile(container: Container) -> None:

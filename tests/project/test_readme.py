@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import re
@@ -15,11 +16,14 @@ import pytest
 from tests.support import markdown_pages as pages
 from tests.support.markdown_pages import README
 from tests.support.project import ROOT
+from tests.support.system_programs import needs
 from tetrad.config import yaml_reader
 from tetrad.ipc import log_protocol
 
 OPERATING = ROOT / "etc" / "README.md"
 BALANCER = ROOT / "etc" / "haproxy" / "README.md"
+
+NEEDED = "hatchling is not installed: pip install hatchling hatch-fancy-pypi-readme"
 
 needs_namespaces = pytest.mark.skipif(bool(pages.obstacle()), reason=pages.obstacle())
 
@@ -32,6 +36,7 @@ def project() -> dict[str, object]:
     return found
 
 
+@functools.cache
 def help_of(*words: str) -> str:
     """Return the help text of a command."""
     command = [sys.executable, "-m", "tetrad", *words, "--help"]
@@ -73,7 +78,7 @@ def test_alerts_name_events_that_exist() -> None:
     assert {event for event in named if event not in logged} == {"limits.clients"}
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy: not installed")
+@needs("haproxy")
 def test_haproxy_accepts_the_minimal_configuration(tmp_path: pathlib.Path) -> None:
     """The snippet is complete: HAProxy neither rejects it nor warns."""
     (block,) = pages.blocks(BALANCER, "haproxy")
@@ -150,8 +155,8 @@ def test_the_install_command_installs_and_serves() -> None:
 
 def test_the_long_description_has_no_relative_links() -> None:
     """A package index shows README.md with paths as text; links would lead nowhere there."""
-    metadata = pytest.importorskip("hatchling.metadata.core")
-    plugins = pytest.importorskip("hatchling.plugin.manager")
+    metadata = pytest.importorskip("hatchling.metadata.core", reason=NEEDED)
+    plugins = pytest.importorskip("hatchling.plugin.manager", reason=NEEDED)
     core = metadata.ProjectMetadata(str(ROOT), plugins.PluginManager()).core
     assert core.readme_content_type == "text/markdown"
     targets = re.findall(r"\]\(([^)]*)\)", core.readme)

@@ -8,13 +8,11 @@ import subprocess
 import time
 from typing import NamedTuple
 
-import pytest
+from tests.support.system_programs import needs
 
 PROGRAM = shutil.which("openssl") or ""
 
-needs_openssl = pytest.mark.skipif(
-    not PROGRAM, reason="install openssl: these tests make certificates with it"
-)
+needs_openssl = needs("openssl")
 
 DAY = 86400.0
 

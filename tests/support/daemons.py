@@ -119,6 +119,16 @@ class Daemon:
         self._log_file = path
         self._log = LogLines(path)
 
+    @property
+    def log_file(self) -> str:
+        """The path of the log that `events` reads."""
+        return self._log_file
+
+    @log_file.setter
+    def log_file(self, path: str) -> None:
+        self._log_file = path
+        self._log = LogLines(path)
+
     def tetrad(self, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
         """Run a tetrad command with this daemon's file; ROOT_WARNING is removed from its output."""
         command = [sys.executable, "-m", "tetrad", *arguments, "-c", self.file]

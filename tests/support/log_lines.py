@@ -13,7 +13,7 @@ Event = dict[str, Any]
 class LogLines:
     """The complete lines of the log file at a path; empty while there is none.
 
-    A file that was replaced or truncated is read from its start.
+    A file that was replaced or truncated is read from its start, also if it has grown since then.
     """
 
     def __init__(self, path: str) -> None:
@@ -22,6 +22,8 @@ class LogLines:
         self._first = 0
         self._inode = 0
         self._offset = 0
+        self._last = b""
+        """The last line read: if the file has another one there, it was truncated."""
 
     def find(self, event: str | None = None, **fields: object) -> list[Event]:
         """Return the lines, or those of one event with these fields."""
@@ -46,18 +48,23 @@ class LogLines:
             return
         with file:
             status = os.fstat(file.fileno())
-            if status.st_ino != self._inode or status.st_size < self._offset:
+            file.seek(self._offset - len(self._last))
+            if status.st_ino != self._inode or file.read(len(self._last)) != self._last:
                 self._forget()
                 self._inode = status.st_ino
-            file.seek(self._offset)
+                file.seek(0)
             data = file.read()
         complete = data[: data.rfind(b"\n") + 1]
-        self._offset += len(complete)
-        self._lines += map(msgspec.json.decode, complete.splitlines())
+        if complete:
+            lines = complete.splitlines(keepends=True)
+            self._offset += len(complete)
+            self._last = lines[-1]
+            self._lines += map(msgspec.json.decode, lines)
 
     def _forget(self) -> None:
         self._lines.clear()
         self._inode = self._offset = self._first = 0
+        self._last = b""
 
 
 def _has(line: Event, wanted: dict[str, object]) -> bool:

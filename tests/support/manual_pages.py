@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
+import tetrad
 from tests.support.project import ROOT
 
 FOLDER = ROOT / "etc" / "man"
@@ -136,3 +140,28 @@ def _names(macro: str, arguments: str) -> list[Name]:
 
 def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
+
+
+COMMAND, COMMANDS_FILE, CONFIGURATION, LOG, PROTOCOL = (
+    page(name)
+    for name in (
+        "tetrad.8",
+        "tetrad-commands.5",
+        "tetrad.yaml.5",
+        "tetrad-log.5",
+        "tetrad-protocol.7",
+    )
+)
+ALL = (COMMAND, COMMANDS_FILE, CONFIGURATION, LOG, PROTOCOL)
+
+every_page = pytest.mark.parametrize("manual", ALL, ids=lambda manual: manual.name)
+
+"""Runs a test once for each page."""
+
+SOURCES = {path: path.read_text("utf-8") for path in Path(tetrad.__path__[0]).rglob("*.py")}
+"""The text of each file of the program."""
+
+
+def heads(item: Item) -> list[str]:
+    """Return what the head of an item about a command or an event names first."""
+    return item.named("Ic")[:1]

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import re
-import shutil
 import subprocess
 import sysconfig
 import tempfile
@@ -14,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tests.support.project import ROOT
+from tests.support.system_programs import missing
 
 if TYPE_CHECKING:
     import pathlib
@@ -172,12 +172,11 @@ class OrdinaryUser:
 def obstacle() -> str:
     """Return why no namespaces can be made here; empty if they can."""
     programs = ("unshare", "nsenter", "setpriv", "ip", "nc", "bash")
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        return f"{', '.join(missing)}: not installed (util-linux, iproute2, netcat-openbsd)"
+    if absent := missing(*programs):
+        return absent
     tried = subprocess.run([*_NAMESPACES[:-1], "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        return f"no namespaces: {tried.stderr.strip()}"
+        return f"run the tests as root that may make namespaces: {tried.stderr.strip()}"
     ran = subprocess.run([*_AS_USER, _tetrad(), "--version"], capture_output=True, check=False)
     if ran.returncode:
         return f"user nobody cannot execute {_tetrad()}: use a Python that all users can read"

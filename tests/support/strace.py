@@ -6,19 +6,17 @@ import collections
 import contextlib
 import itertools
 import re
-import shutil
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pytest
-
 from tests.support.processes import TIMEOUT_SECONDS
+from tests.support.system_programs import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="install strace")
+needs_strace = needs("strace")
 
 _BEGUN = re.compile(r"^(?:(\d+) +)?(\w+)\(", re.MULTILINE)
 _RETURNED = re.compile(r"^(.* = .*)\n", re.MULTILINE)

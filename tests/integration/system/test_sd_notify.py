@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,38 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.service_manager import KINDS, Manager
 from tetrad.system.sd_notify import Notifier
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
-    from tests.support.fixtures import MakeDaemon
 
-
-class Manager:
-    """A service manager's socket for notifications."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address.replace("@", "\0", 1))
-        self._socket.settimeout(10)
-
-    def receive(self) -> list[str]:
-        """Return the lines of the next message."""
-        return self._socket.recv(4096).decode().split("\n")
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-
-@pytest.fixture(params=["path", "abstract"])
+@pytest.fixture(params=KINDS)
 def manager(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Manager]:
     """Return a manager with a path, and one with an abstract name."""
-    path = str(tmp_path / "notify")
-    manager = Manager(path if request.param == "path" else f"@tetrad-test{path}")
+    manager = Manager(str(tmp_path / "notify"), request.param)
     yield manager
     manager.close()
 
@@ -110,29 +89,6 @@ def test_no_descriptor_stays_open(manager: Manager) -> None:
     before = os.listdir("/proc/self/fd")
     Notifier(manager.address).watchdog()
     assert os.listdir("/proc/self/fd") == before
-
-
-def test_the_status_has_the_number_of_clients(manager: Manager, prepared: MakeDaemon) -> None:
-    """It is sent after each change, and once only."""
-    served = prepared()
-    served.environment |= {"NOTIFY_SOCKET": manager.address}
-    served.start()
-    lines: list[str] = []
-
-    def wait_for_status(clients: str) -> None:
-        while not lines or not lines[-1].endswith(f"; {clients}"):
-            lines.extend(line for line in manager.receive() if line.startswith("STATUS="))
-
-    wait_for_status("0 clients")
-    for _ in range(2):
-        with served.served().socket:
-            wait_for_status("1 client")
-        wait_for_status("0 clients")
-    served.stop()
-    assert [line.rpartition("; ")[2] for line in lines] == [
-        "0 clients",
-        *["1 client", "0 clients"] * 2,
-    ]
 
 
 def test_the_module_imports_one_c_module() -> None:
