@@ -6,18 +6,20 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-import tetrad
 from tests.support.daemons import Daemon
+from tests.support.project import ROOT
+from tests.support.readable_python import nobody_can_run_python, share_python
+from tests.support.turns import Turns
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from tests.support.fixtures import Figure, MakeDaemon
 
@@ -27,20 +29,75 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _FIGURES = pytest.StashKey[list[str]]()
+_LEFT_OUT = pytest.StashKey[list[pytest.Item]]()
+
+FOLDERS = ("systemd", "fleet", "damage", "daemon", "project", "integration", "unit")
+"""The folders of tests in the order in which parallel workers begin them: the slow ones first."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Create the empty list of measured values."""
+    """Prepare what tests share, before there are parallel workers."""
     config.stash[_FIGURES] = []
+    config.stash[_LEFT_OUT] = []
+    # Only `pytest` alone runs the first set: who names tests gets those.
+    is_first_set = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not config.option.markexpr:
+        only = is_first_set and not config.option.keyword
+        config.option.markexpr = "quick" if only else "not long"
+    if not _is_worker(config):
+        share_python()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the unit tests as quick; sort the tests for parallel workers."""
+    for item in items:
+        if _folder_of(item) == "unit":
+            item.add_marker(pytest.mark.quick)
+    if _is_worker(config):
+        items.sort(key=lambda item: FOLDERS.index(_folder_of(item)))
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count the tests that are left out."""
+    for item in items:
+        item.config.stash[_LEFT_OUT].append(item)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is marked `alone` run beside no other; the timeout begins with its turn."""
+    if not _is_worker(item.config):
+        return (yield)
+    factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]  # noqa: SLF001
+    turns = Turns(str(factory.getbasetemp().parent))
+    with turns.turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the measured values."""
-    figures = terminalreporter.config.stash[_FIGURES]
-    if figures:
+    """Print the measured values, and how to run the tests that were left out."""
+    config = terminalreporter.config
+    if figures := config.stash[_FIGURES]:
         terminalreporter.section("figures")
         for text in figures:
             terminalreporter.write_line(text)
+    left_out = config.stash[_LEFT_OUT]
+    if left_out and config.option.markexpr == "quick":
+        long = sum(item.get_closest_marker("long") is not None for item in left_out)
+        terminalreporter.section("left out")
+        terminalreporter.write_line(
+            f"{len(left_out)} tests, {long} of which take minutes. To run all others:"
+            f" {os.path.relpath(sys.argv[0])} -n 4 tests"
+        )
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Tell whether this is one of several processes that run tests in parallel."""
+    return hasattr(config, "workerinput")
+
+
+def _folder_of(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT / "tests").parts[0]
 
 
 @pytest.fixture
@@ -115,17 +172,14 @@ def nobodys_folder(public_folder: str) -> str:
     """Return a folder owned by the user nobody. Needs root."""
     if os.geteuid():
         pytest.skip("only root can become another user")
-    if not all(map(_nobody_can_read, (os.__file__, tetrad.__file__))):
-        pytest.skip("the user nobody cannot read this Python or tetrad: make both world-readable")
+    if not nobody_can_run_python():
+        pytest.skip(
+            f"the user nobody cannot execute {sys.executable}: use a Python that all can read"
+        )
     folder = tempfile.mkdtemp(dir=public_folder)
     os.chown(folder, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
     os.chmod(folder, 0o755)  # noqa: S103 - all users may read it
     return folder
-
-
-def _nobody_can_read(path: str) -> bool:
-    command = ["/bin/sh", "-c", 'test -r "$1"', "sh", path]
-    return not subprocess.run(command, user="nobody", extra_groups=[], check=False).returncode
 
 
 def _finish_all(daemons: Iterable[Daemon]) -> None:
