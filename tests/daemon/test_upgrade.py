@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.integration.launch.test_socket_activation import START_AS_SYSTEMD_DOES
 from tests.integration.system.test_sd_notify import Manager
 from tests.support.clients import ANSWER
 from tests.support.installations import Installation
@@ -25,6 +24,7 @@ from tests.support.processes import (
     title_of,
     until,
 )
+from tests.support.socket_activation import START_AS_SYSTEMD_DOES
 from tetrad import __version__
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import zoneinfo
 from typing import Protocol
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tetrad.config.types import (
@@ -30,9 +30,6 @@ from tetrad.config.types import (
     unmapped,
 )
 
-settings.register_profile("patient", parent=settings(), deadline=None)
-settings.load_profile("patient")
-
 DURATION = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
 SPAN = "expected a duration of at least 1ms and at most 3650d"
 RATE = "expected a rate such as 20/s, 300/m or 1000/h"
@@ -45,7 +42,6 @@ SOCKET_PATH = "the path of a Unix socket has at most 107 bytes"
 SIZE = "expected a size such as 4KiB or a number of bytes, from 1 to 1GiB"
 TERMINATOR = 'expected a string of at most 16 characters, such as "\\n"'
 ZONE = "expected local, UTC or the name of a time zone such as Asia/Seoul"
-
 MILLISECONDS_IN_TEN_YEARS = 3650 * 86400 * 1000
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.ipc.access_list import AccessList
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from tetrad.ipc.runtime_config import AccessRule, LimitsConfig
     from tetrad.system.addresses import Source
-
-settings.register_profile("no-deadline", parent=settings(), deadline=None)
-settings.load_profile("no-deadline")
 
 UNIX = None
 """A client of a Unix socket has no source."""
