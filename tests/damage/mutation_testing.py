@@ -1,9 +1,9 @@
-"""Mutation testing: small changes to a module, each of which its own tests must detect.
+"""Mutation testing: small changes to a module, each of which the unit tests must detect.
 
 python -m tests.damage.mutation_testing [MODULE...]
 
 Each mutant runs in a process of its own, forked from one that has imported everything but tetrad.
-It survives if all tests that MODULES lists for the module pass. Survivors are printed as
+It survives if all unit tests of the module's folder pass. Survivors are printed as
 `file:line`, the old code and the new code. The source files do not change.
 """
 
@@ -21,8 +21,10 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hypothesis
+import jsonschema
 import msgspec
 import pytest
+import xdist.plugin
 import yaml
 
 from tests.support.project import ROOT
@@ -32,27 +34,30 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterator, Sequence
 
-TESTS = ROOT / "tests"
+UNIT_TESTS = ROOT / "tests" / "unit"
 SOURCE = ROOT / "src" / "tetrad"
 
-MODULES = {
-    "protocol.commands": ["protocol"],
-    "master.admission": ["admission"],
-    "config.types": ["config_types", "yaml_reader"],
-    "config.diagnostics": ["yaml_reader"],
-    "config.yaml_reader": ["yaml_reader", "config"],
-    "config.model": ["config", "yaml_reader", "runtime_config", "etc", "json_schema"],
-    "master.handler_table": ["handler_table"],
-}
-"""The modules, and the tests that must detect their mutants (`test_NAME.py`)."""
+MODULES = (
+    "protocol.commands",
+    "master.handler_table",
+    "master.admission",
+    "config.diagnostics",
+    "config.types",
+    "config.model",
+    "config.yaml_reader",
+)
+"""The modules whose mutants the unit tests of the same folder must detect."""
 
 CPU_FACTOR = 3
 """How many times the usual CPU time the tests of a mutant may take; beyond it counts as caught."""
 
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    *("-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", f"--confcutdir={UNIT_TESTS}"),
+    *("--hypothesis-profile=mutants", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
 """Stop at the first failed test. pytest would warn that hypothesis is imported already."""
 
-PRELOADED = (msgspec, yaml)
+PRELOADED = (jsonschema, msgspec, xdist.plugin, yaml)
 """Modules imported once for all mutants."""
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
@@ -302,6 +307,14 @@ def path_of(name: str) -> pathlib.Path:
     return SOURCE.joinpath(*name.split(".")).with_suffix(".py")
 
 
+def tests_of(name: str) -> list[list[str]]:
+    """Return the tests of a module's own name, then the others of its folder, if there are any."""
+    folder, _, module = name.partition(".")
+    own = sorted(map(str, UNIT_TESTS.glob(f"{folder}/test_{module}*.py")))
+    others = sorted({*map(str, UNIT_TESTS.glob(f"{folder}/test_*.py"))} - {*own})
+    return [tests for tests in (own, others) if tests]
+
+
 def trial(name: str, tree: ast.Module, mutant: Mutant | None, seconds: float) -> Trial:
     """Run a module's tests with or without a mutant, in a process of its own."""
     child = os.fork()
@@ -320,8 +333,7 @@ def _run(name: str, mutant: Mutant | None, tree: ast.Module) -> int:
         if mutant is not None:
             mutant.place.put(mutant.other)
         sys.meta_path.insert(0, MutantFinder(f"tetrad.{name}", path_of(name), tree))
-        tests = [str(TESTS / f"test_{test}.py") for test in MODULES[name]]
-        return int(pytest.main([*OPTIONS, *tests]))
+        return int(any(pytest.main([*OPTIONS, *tests]) for tests in tests_of(name)))
     except BaseException:  # noqa: BLE001 - any exception means that the mutant was caught
         return 1
 
@@ -356,9 +368,8 @@ def main() -> None:
     """Test the modules that are named, or all in MODULES."""
     # Use the same examples for every mutant, and do not shrink failing ones.
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
-    quick = hypothesis.settings(phases=phases, derandomize=True, database=None)
+    quick = hypothesis.settings(phases=phases, derandomize=True, database=None, deadline=None)
     hypothesis.settings.register_profile("mutants", quick)
-    hypothesis.settings.load_profile("mutants")
     os.chdir(ROOT)
     for name in sys.argv[1:] or MODULES:
         report_survivors(name)
