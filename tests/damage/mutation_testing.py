@@ -24,7 +24,6 @@ import hypothesis
 import jsonschema
 import msgspec
 import pytest
-import xdist.plugin
 import yaml
 
 from tests.support.project import ROOT
@@ -57,7 +56,7 @@ OPTIONS = (
 )
 """Stop at the first failed test. pytest would warn that hypothesis is imported already."""
 
-PRELOADED = (jsonschema, msgspec, xdist.plugin, yaml)
+PRELOADED = (jsonschema, msgspec, yaml)
 """Modules imported once for all mutants."""
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
