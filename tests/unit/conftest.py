@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 FOLDER = pathlib.Path(__file__).parent
 
 # A busy machine can take long for any example.
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
+settings.register_profile("all", parent=settings(), deadline=None)
+settings.register_profile("first_set", settings.get_profile("all"), max_examples=20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Generate fewer examples in the first set than in a run of all tests."""
+    if config.getoption("--hypothesis-profile") is None:
+        is_first_set = config.option.markexpr == "quick"
+        settings.load_profile("first_set" if is_first_set else "all")
 
 
 @pytest.hookimpl(wrapper=True)

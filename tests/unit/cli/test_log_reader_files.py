@@ -34,9 +34,9 @@ def test_reading_backwards_gives_the_same_lines(lines: list[bytes]) -> None:
 
 def test_a_long_line_is_read_completely(path: str) -> None:
     """A line has no maximum length, and reading it takes linear time."""
-    write(path, line(1), b"x" * 30_000_000, line(2))
+    write(path, line(1), b"x" * 3_000_000, line(2))
     lines = shown(path, 3)
-    assert [lines[0], len(lines[1]), lines[2]] == [line(1), 30_000_000, line(2)]
+    assert [lines[0], len(lines[1]), lines[2]] == [line(1), 3_000_000, line(2)]
 
 
 def test_a_big_log_is_read_from_its_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,14 +149,14 @@ def test_a_damaged_file_does_not_hide_the_others(path: str, data: bytes) -> None
 
 def test_the_start_of_an_incomplete_compressed_file_is_read(path: str) -> None:
     """If the disk was full during the compression, the lines before that are read."""
-    lines = [*map(line, range(30_000))]
+    lines = [*map(line, range(5_000))]
     data = gzip.compress(b"".join(one + b"\n" for one in lines))
-    write(path, line(30_000))
+    write(path, line(5_000))
     with open(f"{path}.1.gz", "wb") as file:
         file.write(data[: len(data) // 2])
-    some = shown(path, 100_000)
+    some = shown(path, 10_000)
     assert some[:1000] == lines[:1000]
-    assert some[-1] == line(30_000)
+    assert some[-1] == line(5_000)
 
 
 def test_a_missing_log_is_an_error(path: str) -> None:

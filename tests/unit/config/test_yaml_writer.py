@@ -25,9 +25,8 @@ words = st.sampled_from(
     ["no", "010", "22:00", "~", "null", "=", "<<", "#", "- a", "x: y", " ", "\n"]
 )
 
-texts = st.one_of(
-    words, st.text(st.characters(codec="utf-8", exclude_characters="\x85"), min_size=1)
-)
+characters = st.characters(codec="utf-8", exclude_characters="\x85")
+texts = st.one_of(words, st.text(characters, min_size=1, max_size=20))
 
 files = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85/"), min_size=1, max_size=20)
 absolute = files.filter(lambda name: name not in {".", ".."}).map(lambda name: f"/x/{name}")
@@ -71,7 +70,9 @@ commands = (
         run=st.lists(arguments, max_size=3).map(
             lambda more: [config_types.Argument("true"), *more]
         ),
-        env=st.dictionaries(st.sampled_from(["LC_ALL", "x"]).map(config_types.Variable), arguments),
+        env=st.dictionaries(
+            st.sampled_from(["LC_ALL", "x"]).map(config_types.Variable), arguments, max_size=2
+        ),
         timeout=durations,
         max_output=st.integers(1, 1 << 30).map(config_types.Size),
         on_error=maybe(texts),
@@ -112,10 +113,12 @@ configurations = st.builds(
         max_duration=maybe(durations),
         send_timeout=maybe(durations),
     ),
-    access=st.builds(Access, allow=st.lists(networks), deny=st.lists(networks)),
+    access=st.builds(
+        Access, allow=st.lists(networks, max_size=3), deny=st.lists(networks, max_size=3)
+    ),
     commands=st.builds(
         operator.or_,
-        st.dictionaries(names.map(config_types.CommandName), commands),
+        st.dictionaries(names.map(config_types.CommandName), commands, max_size=3),
         st.dictionaries(st.sampled_from(sorted(BUILT_IN_COMMANDS)), st.none()),
     ),
 )
