@@ -1,6 +1,6 @@
 """Mutation testing: small changes to a module, each of which the unit tests must detect.
 
-python -m tests.damage.mutation_testing [MODULE...]
+python -m tests.damage.mutation_testing [MODULE[:LINE]...]
 
 Each mutant runs in a process of its own, forked from one that has imported everything but tetrad.
 It survives if all unit tests of the module's folder pass. Survivors are printed as
@@ -108,11 +108,15 @@ class Mutant(NamedTuple):
     place: Place
     other: ast.AST
 
+    @property
+    def line(self) -> int:
+        """The line of the old code."""
+        return getattr(self.place.node, "lineno", 0)
+
     def __str__(self) -> str:
         """Return the line, the old code and the new code."""
-        line = getattr(self.place.node, "lineno", 0)
         before, after = (_text(node) for node in (self.place.node, self.other))
-        return f"{line}: {before}  ->  {after}"
+        return f"{self.line}: {before}  ->  {after}"
 
 
 def mutants(tree: ast.Module) -> list[Mutant]:
@@ -337,11 +341,11 @@ def _run(name: str, mutant: Mutant | None, tree: ast.Module) -> int:
         return 1
 
 
-def report_survivors(name: str) -> None:
-    """Test every mutant of a module, and print the survivors."""
+def report_survivors(name: str, line: int = 0) -> None:
+    """Test the mutants of a module, or of one line of it, and print the survivors."""
     source = path_of(name).read_text("utf-8")
     tree = ast.parse(source)
-    found = mutants(tree)
+    found = [mutant for mutant in mutants(tree) if line in {0, mutant.line}]
     unchanged = trial(name, tree, None, 300.0)
     assert unchanged.passed, f"the tests of {name} fail without a mutant"
     most = CPU_FACTOR * (unchanged.seconds + 1)
@@ -363,15 +367,25 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def register_profile() -> None:
+    """Use as many random examples as the first set, the same for all mutants, and shrink none."""
+    hypothesis.settings.register_profile(
+        "mutants",
+        max_examples=20,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+        derandomize=True,
+        database=None,
+        deadline=None,
+    )
+
+
 def main() -> None:
     """Test the modules that are named, or all in MODULES."""
-    # Use the same examples for every mutant, and do not shrink failing ones.
-    phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
-    quick = hypothesis.settings(phases=phases, derandomize=True, database=None, deadline=None)
-    hypothesis.settings.register_profile("mutants", quick)
+    register_profile()
     os.chdir(ROOT)
-    for name in sys.argv[1:] or MODULES:
-        report_survivors(name)
+    for argument in sys.argv[1:] or MODULES:
+        name, _, line = argument.partition(":")
+        report_survivors(name, int(line or 0))
 
 
 if __name__ == "__main__":
