@@ -1,4 +1,4 @@
-"""Unit tests fail if they start a process, create a socket, or sleep."""
+"""Unit tests fail if they start a process or create a socket."""
 
 from __future__ import annotations
 
