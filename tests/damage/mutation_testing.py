@@ -224,6 +224,7 @@ def report_survivors(name: str, line: int = 0) -> None:
     source = path_of(name).read_text("utf-8")
     tree = ast.parse(source)
     found = [mutant for mutant in mutants(tree) if line in {0, mutant.line}]
+    assert found, f"{name} has no code to change in line {line}"
     unchanged = trial(partial(passes, name, None, tree), 300.0)
     assert unchanged.passed, f"the tests of {name} fail without a mutant"
     most = CPU_FACTOR * unchanged.seconds + 1
