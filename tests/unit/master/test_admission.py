@@ -143,7 +143,6 @@ def test_a_source_is_an_ipv4_address_or_an_ipv6_64() -> None:
     one, same, other = map(address_of, ("2001:db8::1", "2001:db8::8000:0:0:1", "2001:db8:0:1::1"))
     assert source_of(one) == source_of(same) != source_of(other)
     assert source_of(ALICE) == ALICE != source_of(BOB)
-    assert source_of(UNIX) is None
 
 
 def test_an_ipv6_source_is_never_an_ipv4_source() -> None:
@@ -175,6 +174,12 @@ def test_clients_of_one_source_are_refused_beyond_its_limit() -> None:
     assert policy.refusal_reason(BOB, 0.0) is None
     policy.remove_client(ALICE)
     assert policy.refusal_reason(ALICE, 0.0) is None
+
+
+def test_a_limit_of_zero_refuses_every_client() -> None:
+    """A source without clients has as many as that."""
+    assert Admission(limits(each=0), []).refusal_reason(ALICE, 0.0) == "clients_per_source"
+    assert Admission(limits(clients=0), []).refusal_reason(ALICE, 0.0) == "clients"
 
 
 def test_clients_of_one_ipv6_64_share_a_limit() -> None:
@@ -265,8 +270,9 @@ def test_counts_match_the_connected_clients(
     policy = Admission(limits(most, each), [])
     connected: list[Source | None] = []
     for address in arriving:
-        from_source = Counter(map(source_of, connected))[source_of(address)]
-        reason = "clients_per_source" if address is not None and from_source >= each else None
+        sources = Counter(source_of(one) for one in connected if one is not None)
+        is_full = address is not None and sources[source_of(address)] >= each
+        reason = "clients_per_source" if is_full else None
         assert policy.refusal_reason(address, 0.0) == (
             "clients" if len(connected) >= most else reason
         )
