@@ -75,6 +75,7 @@ NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/3
         ("listen: [{port: -1}]", "1:17: listen[0].port: expected an integer >= 0, got -1"),
         ("listen: [{backlog: x}]", "1:20: listen[0].backlog: expected an integer, got 'x'"),
         ("limits: {clients: true}", "1:19: limits.clients: expected an integer, got true"),
+        ("limits: {clients: false}", "1:19: limits.clients: expected an integer, got false"),
         ("limits: {clients: 5.5}", "1:19: limits.clients: expected an integer, got 5.5"),
         ("limits: {clients: '5'}", "1:19: limits.clients: expected an integer, got '5'"),
         ("limits: {clients: 0x10}", "1:19: limits.clients: expected an integer, got '0x10'"),
@@ -120,6 +121,10 @@ NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/3
             '1:17: daemon.umask: expected three octal digits in quotes, such as "027", got 27',
         ),
         ("daemon: {user: no body}", "1:16: daemon.user: this machine has no user 'no body'"),
+        (
+            "daemon: {user: 'a`b, got c'}",
+            "1:16: daemon.user: this machine has no user 'a`b, got c'",
+        ),
         ("daemon: {user: 0}", "1:16: daemon.user: expected the name of a user, got 0"),
         ("daemon: {pidfile: null}", "1:19: daemon.pidfile: expected a path, got no value (null)"),
         (
