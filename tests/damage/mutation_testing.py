@@ -101,11 +101,26 @@ def path_of(name: str) -> pathlib.Path:
     return SOURCE.joinpath(*name.split(".")).with_suffix(".py")
 
 
-def tests_of(name: str) -> list[str]:
-    """Return the tests of a module's folder, those of its own name first."""
-    folder, _, module = name.partition(".")
-    own = sorted(map(str, UNIT_TESTS.glob(f"{folder}/test_{module}*.py")))
-    return own + sorted({*map(str, UNIT_TESTS.glob(f"{folder}/test_*.py"))} - {*own})
+class Order:
+    """A plugin of pytest that begins with a module's own tests, and with those of one example."""
+
+    def __init__(self, name: str) -> None:
+        self._own = f"test_{name.partition('.')[2]}"
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
+        """Sort the tests."""
+        items.sort(key=lambda item: (not item.path.name.startswith(self._own), is_random(item)))
+
+
+def is_random(item: pytest.Function) -> bool:
+    """Tell whether a test generates examples."""
+    return hasattr(item.function, "hypothesis")
+
+
+def run_tests(name: str, *plugins: object) -> bool:
+    """Run the unit tests of a module's folder, and tell whether they pass."""
+    folder = UNIT_TESTS.joinpath(name.partition(".")[0])
+    return not pytest.main([*OPTIONS, str(folder)], [Order(name), *plugins])
 
 
 def trial(run: Callable[[], bool], seconds: float) -> Trial:
@@ -132,7 +147,7 @@ def passes(name: str, mutant: Mutant | None, tree: ast.Module) -> bool:
         if mutant is not None:
             mutant.place.put(mutant.other)
         sys.meta_path.insert(0, MutantFinder(f"tetrad.{name}", path_of(name), tree))
-        return not pytest.main([*OPTIONS, *tests_of(name)])
+        return run_tests(name)
     except BaseException:  # noqa: BLE001 - any exception means that the mutant was caught
         return False
 
@@ -210,7 +225,7 @@ def caught_in_functions(name: str, tree: ast.Module, found: list[Mutant]) -> set
     if not child:
         os.close(reads)
         discard_output()
-        pytest.main([*OPTIONS, *tests_of(name)], [FunctionTrials(name, tree, found, writes)])
+        run_tests(name, FunctionTrials(name, tree, found, writes))
         os._exit(0)
     os.close(writes)
     with open(reads, encoding="ascii") as lines:
