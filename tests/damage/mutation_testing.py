@@ -12,6 +12,7 @@ The source files do not change.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -57,7 +58,7 @@ CPU_FACTOR = 3
 """How many times the usual CPU time, and a second, the tests of a mutant may take until caught."""
 
 OPTIONS = (
-    *("-x", "-q", "-o", "addopts=", "-o", "tmp_path_retention_policy=failed"),
+    *("-x", "-q", "--tb=no", "-o", "addopts=", "-o", "tmp_path_retention_policy=failed"),
     *("-p", "no:cacheprovider", f"--confcutdir={UNIT_TESTS}", "--hypothesis-profile=mutants"),
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
@@ -168,6 +169,7 @@ class FunctionTrials:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the tests for each mutant instead of once."""
+        gc.freeze()  # a collection in each process would copy all memory
         unchanged = trial(lambda: self._passes(session, None), 300.0)
         most = CPU_FACTOR * unchanged.seconds + 1
         for index, mutant in enumerate(self._found if unchanged.passed else []):
