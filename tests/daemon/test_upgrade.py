@@ -8,16 +8,16 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from tests.integration.launch.test_socket_activation import START_AS_SYSTEMD_DOES
 from tests.support.clients import ANSWER
 from tests.support.control_requests import reload, request_reload
 from tests.support.processes import in_background, run, stopped, until
+from tests.support.service_manager import Manager
+from tests.support.socket_activation import START_AS_SYSTEMD_DOES
 from tests.support.upgrades import (
     ECHO,
     upgrade,
     upgrade_by_command,
 )
-from tests.support.service_manager import Manager
 from tetrad import __version__
 
 if TYPE_CHECKING:

@@ -1,271 +1,71 @@
-"""Mutation testing: small changes to a module, each of which its own tests must detect.
+"""Mutation testing: small changes to a module, each of which the unit tests must detect.
 
-python -m tests.damage.mutation_testing [MODULE...]
+python -m tests.damage.mutation_testing [MODULE[:LINE]...]
 
-Each mutant runs in a process of its own, forked from one that has imported everything but tetrad.
-It survives if all tests that MODULES lists for the module pass. Survivors are printed as
-`file:line`, the old code and the new code. The source files do not change.
+Each mutant runs in a process of its own, and survives if all unit tests of the module's folder
+pass. Most are caught by a process that has collected the tests and replaces one function; code that
+runs at import needs a process that has imported everything but tetrad, and so do the mutants that
+the first one does not catch. Survivors are printed as `file:line`, the old code and the new code.
+The source files do not change.
 """
 
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
+import itertools
 import math
 import os
 import resource
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+import types
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import hypothesis
+import jsonschema
 import msgspec
 import pytest
 import yaml
 
+from tests.support.mutants import Mutant, mutants
 from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     import pathlib
-    import types
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-TESTS = ROOT / "tests"
+UNIT_TESTS = ROOT / "tests" / "unit"
 SOURCE = ROOT / "src" / "tetrad"
 
-MODULES = {
-    "protocol.commands": ["protocol"],
-    "master.admission": ["admission"],
-    "config.types": ["config_types", "yaml_reader"],
-    "config.diagnostics": ["yaml_reader"],
-    "config.yaml_reader": ["yaml_reader", "config"],
-    "config.model": ["config", "yaml_reader", "runtime_config", "etc", "json_schema"],
-    "master.handler_table": ["handler_table"],
-}
-"""The modules, and the tests that must detect their mutants (`test_NAME.py`)."""
+MODULES = (
+    "protocol.commands",
+    "master.handler_table",
+    "master.admission",
+    "config.diagnostics",
+    "config.types",
+    "config.model",
+    "config.yaml_reader",
+)
+"""The modules whose mutants the unit tests of the same folder must detect."""
 
 CPU_FACTOR = 3
-"""How many times the usual CPU time the tests of a mutant may take; beyond it counts as caught."""
+"""How many times the usual CPU time, and a second, the tests of a mutant may take until caught."""
 
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    *("-x", "-q", "--tb=no", "-o", "addopts=", "-o", "tmp_path_retention_policy=failed"),
+    *("-p", "no:cacheprovider", f"--confcutdir={UNIT_TESTS}", "--hypothesis-profile=mutants"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
 """Stop at the first failed test. pytest would warn that hypothesis is imported already."""
 
-PRELOADED = (msgspec, yaml)
+PRELOADED = (jsonschema, msgspec, yaml)
 """Modules imported once for all mutants."""
-
-COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
-    ast.Lt: (ast.LtE, ast.GtE),
-    ast.LtE: (ast.Lt, ast.Gt),
-    ast.Gt: (ast.GtE, ast.LtE),
-    ast.GtE: (ast.Gt, ast.Lt),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-    ast.Is: (ast.IsNot,),
-    ast.IsNot: (ast.Is,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
-}
-
-OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.FloorDiv,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult,
-    ast.LShift: ast.RShift,
-    ast.RShift: ast.LShift,
-    ast.BitOr: ast.BitAnd,
-    ast.BitAnd: ast.BitOr,
-}
-
-
-class Place(NamedTuple):
-    """The place of a node in the syntax tree."""
-
-    parent: ast.AST
-    field: str
-    at: int | None
-    node: ast.AST
-
-    def put(self, other: ast.AST) -> None:
-        """Replace the node."""
-        if self.at is None:
-            setattr(self.parent, self.field, other)
-        else:
-            getattr(self.parent, self.field)[self.at] = other
-
-
-class Mutant(NamedTuple):
-    """One change to a module."""
-
-    place: Place
-    other: ast.AST
-
-    def __str__(self) -> str:
-        """Return the line, the old code and the new code."""
-        line = getattr(self.place.node, "lineno", 0)
-        before, after = (_text(node) for node in (self.place.node, self.other))
-        return f"{line}: {before}  ->  {after}"
-
-
-def mutants(tree: ast.Module) -> list[Mutant]:
-    """Return all mutants of a module."""
-    found = [Mutant(place, other) for place in _places(tree) for other in _others(place)]
-    for mutant in found:
-        ast.fix_missing_locations(ast.copy_location(mutant.other, mutant.place.node))
-    return found
-
-
-def _places(node: ast.AST) -> Iterator[Place]:
-    """Yield all executed nodes: no docstrings, imports or type annotations."""
-    for field, value in ast.iter_fields(node):
-        if field in {"returns", "type_comment"}:
-            continue
-        if field == "annotation" and not _is_used_at_run_time(value):
-            continue
-        items = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
-        for index, item in items:
-            if isinstance(item, ast.AST) and not _has_no_effect(item):
-                yield Place(node, field, index, item)
-                yield from _places(item)
-
-
-def _has_no_effect(node: ast.AST) -> bool:
-    """Tell whether a change of the node cannot be observed."""
-    match node:
-        case ast.Expr(value=ast.Constant()) | ast.Import() | ast.ImportFrom():
-            return True
-        case ast.Assign(targets=[ast.Name(id="__slots__" | "TYPE_CHECKING")]):
-            return True
-        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
-            return True
-        case ast.Assign(value=ast.Subscript(value=ast.Name(id="tuple"))):
-            return True
-    return False
-
-
-def _is_used_at_run_time(annotation: ast.AST | None) -> bool:
-    """Tell whether an annotation is evaluated at run time."""
-    return annotation is not None and ast.unparse(annotation).startswith("Annotated")
-
-
-def _others(place: Place) -> Iterator[ast.AST]:
-    node = place.node
-    if isinstance(node, ast.stmt):
-        yield from _other_statements(node)
-    elif isinstance(node, ast.Constant):
-        yield from _other_constants(place)
-    elif isinstance(node, ast.expr):
-        yield from _other_expressions(node)
-    elif isinstance(node, ast.comprehension):
-        for index in range(len(node.ifs)):
-            rest = [*node.ifs[:index], *node.ifs[index + 1 :]]
-            yield ast.comprehension(node.target, node.iter, rest, node.is_async)
-
-
-def _other_statements(node: ast.stmt) -> Iterator[ast.stmt]:
-    match node:
-        case ast.Return(value=value) if value is not None:
-            if not (isinstance(value, ast.Constant) and value.value is None):
-                yield ast.Return(ast.Constant(None))
-        case ast.Assign() | ast.AugAssign() | ast.Expr() | ast.Raise() | ast.Delete():
-            yield ast.Pass()
-        case ast.If() | ast.While():
-            kind = type(node)
-            if not isinstance(node.test, ast.Constant):
-                yield kind(ast.Constant(value=True), node.body, node.orelse)
-                yield kind(ast.Constant(value=False), node.body, node.orelse)
-        case ast.For():
-            yield ast.For(node.target, ast.Tuple([], ast.Load()), node.body, node.orelse)
-        case ast.Break():
-            yield ast.Continue()
-        case ast.Continue():
-            yield ast.Break()
-        case ast.FunctionDef() if node.decorator_list:
-            fields = {**dict(ast.iter_fields(node)), "decorator_list": []}
-            yield ast.FunctionDef(**fields)
-
-
-def _other_constants(place: Place) -> Iterator[ast.Constant]:
-    value: Any = place.node.value  # type: ignore[attr-defined]
-    if isinstance(value, bool):
-        yield ast.Constant(not value)
-    elif isinstance(value, int | float):
-        yield ast.Constant(value + 1)
-        yield ast.Constant(value - 1)
-    elif isinstance(value, str) and not isinstance(place.parent, ast.FormattedValue):
-        yield ast.Constant(value + "X")
-        if value and not isinstance(place.parent, ast.JoinedStr):
-            yield ast.Constant("")
-    elif isinstance(value, bytes):
-        yield ast.Constant(value + b"X")
-        if value:
-            yield ast.Constant(b"")
-    elif value is None and not isinstance(place.parent, ast.Compare | ast.Subscript | ast.BinOp):
-        yield ast.Constant("X")
-
-
-def _other_expressions(node: ast.expr) -> Iterator[ast.expr]:
-    match node:
-        case ast.Compare():
-            for index, op in enumerate(node.ops):
-                for other in COMPARISONS[type(op)]:
-                    ops = [*node.ops[:index], other(), *node.ops[index + 1 :]]
-                    yield ast.Compare(node.left, ops, node.comparators)
-        case ast.BoolOp(op=op):
-            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), node.values)
-        case ast.UnaryOp():
-            yield node.operand
-        case ast.BinOp(op=op) if type(op) in OPERATORS and not _is_type(node):
-            yield ast.BinOp(node.left, OPERATORS[type(op)](), node.right)
-        case ast.IfExp():
-            yield from (node.body, node.orelse)
-        case ast.Slice():
-            yield from _other_slices(node)
-        case ast.Call():
-            yield from _other_calls(node)
-
-
-def _other_slices(node: ast.Slice) -> Iterator[ast.expr]:
-    if node.lower is not None:
-        yield ast.Slice(None, node.upper, node.step)
-    if node.upper is not None:
-        yield ast.Slice(node.lower, None, node.step)
-
-
-def _is_type(node: ast.BinOp) -> bool:
-    """Tell whether an expression is a type such as `str | None`."""
-    ends = (node.left, node.right)
-    return isinstance(node.op, ast.BitOr) and any(
-        isinstance(end, ast.Constant) or (isinstance(end, ast.Name) and end.id[0].isupper())
-        for end in ends
-    )
-
-
-def _other_calls(node: ast.Call) -> Iterator[ast.expr]:
-    arguments = node.args
-    for index in range(len(arguments) - 1):
-        swapped = [*arguments]
-        swapped[index], swapped[index + 1] = swapped[index + 1], swapped[index]
-        yield ast.Call(node.func, swapped, node.keywords)
-    for index in range(len(node.keywords)):
-        rest = [*node.keywords[:index], *node.keywords[index + 1 :]]
-        yield ast.Call(node.func, arguments, rest)
-    if len(arguments) > 1:
-        yield ast.Call(node.func, arguments[:-1], node.keywords)
-    if len(arguments) == 1 and not node.keywords:
-        yield arguments[0]
-
-
-def _text(node: ast.AST) -> str:
-    """Return the first line of a node's source."""
-    if isinstance(node, ast.Slice | ast.comprehension):
-        node = ast.Subscript(ast.Name("_"), node) if isinstance(node, ast.Slice) else node
-    text = ast.unparse(node).strip()
-    return text if len(text) <= 100 and "\n" not in text else f"{text.splitlines()[0][:100]} ..."
 
 
 class MutantFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -302,48 +102,161 @@ def path_of(name: str) -> pathlib.Path:
     return SOURCE.joinpath(*name.split(".")).with_suffix(".py")
 
 
-def trial(name: str, tree: ast.Module, mutant: Mutant | None, seconds: float) -> Trial:
-    """Run a module's tests with or without a mutant, in a process of its own."""
+class Order:
+    """A plugin of pytest that begins with a module's own tests, and with those of one example."""
+
+    def __init__(self, name: str) -> None:
+        self._own = f"test_{name.partition('.')[2]}"
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
+        """Sort the tests."""
+        items.sort(key=lambda item: (not item.path.name.startswith(self._own), is_random(item)))
+
+
+def is_random(item: pytest.Function) -> bool:
+    """Tell whether a test generates examples."""
+    return hasattr(item.function, "hypothesis")
+
+
+def run_tests(name: str, *plugins: object) -> bool:
+    """Run the unit tests of a module's folder, and tell whether they pass."""
+    folder = UNIT_TESTS.joinpath(name.partition(".")[0])
+    return not pytest.main([*OPTIONS, str(folder)], [Order(name), *plugins])
+
+
+def trial(run: Callable[[], bool], seconds: float) -> Trial:
+    """Run tests in a process of its own, for at most so many seconds of CPU time."""
     child = os.fork()
     if not child:
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
-        os._exit(_run(name, mutant, tree))
+        discard_output()
+        os._exit(not run())
     _, status, used = os.wait4(child, 0)
     return Trial(status == 0, used.ru_utime + used.ru_stime)
 
 
-def _run(name: str, mutant: Mutant | None, tree: ast.Module) -> int:
+def discard_output() -> None:
+    """Let the standard streams be the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
+
+
+def passes(name: str, mutant: Mutant | None, tree: ast.Module) -> bool:
+    """Import a module with or without a mutant, and tell whether its tests pass."""
     try:
         if mutant is not None:
             mutant.place.put(mutant.other)
         sys.meta_path.insert(0, MutantFinder(f"tetrad.{name}", path_of(name), tree))
-        tests = [str(TESTS / f"test_{test}.py") for test in MODULES[name]]
-        return int(pytest.main([*OPTIONS, *tests]))
+        return run_tests(name)
     except BaseException:  # noqa: BLE001 - any exception means that the mutant was caught
-        return 1
+        return False
 
 
-def report_survivors(name: str) -> None:
-    """Test every mutant of a module, and print the survivors."""
+class FunctionTrials:
+    """A plugin of pytest that runs the collected tests once for each mutant of a function.
+
+    The process of a trial replaces the code of the function, which is much faster than importing
+    the module and collecting the tests again. The indices of caught mutants go to a pipe.
+    """
+
+    def __init__(self, name: str, tree: ast.Module, found: list[Mutant], pipe: int) -> None:
+        self._name = name
+        self._tree = tree
+        self._found = found
+        self._pipe = pipe
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run the tests for each mutant instead of once."""
+        gc.freeze()  # a collection in each process would copy all memory
+        unchanged = trial(lambda: self._passes(session, None), 300.0)
+        most = CPU_FACTOR * unchanged.seconds + 1
+        for index, mutant in enumerate(self._found if unchanged.passed else []):
+            if (
+                mutant.place.function
+                and not trial(partial(self._passes, session, mutant), most).passed
+            ):
+                os.write(self._pipe, b"%d\n" % index)
+        return True
+
+    def _passes(self, session: pytest.Session, mutant: Mutant | None) -> bool:
+        if mutant is not None and not self._replace(mutant):
+            return True
+        for item, following in itertools.zip_longest(session.items, session.items[1:]):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                return False
+        return True
+
+    def _replace(self, mutant: Mutant) -> bool:
+        """Replace the code of a mutant's function; False if it cannot be replaced."""
+        mutant.place.put(mutant.other)
+        name = mutant.place.function
+        found: object = sys.modules[f"tetrad.{self._name}"]
+        for part in name.split("."):
+            found = inspect.getattr_static(found, part)
+        if hasattr(found, "cache_clear"):
+            found.cache_clear()
+        for attribute in ("fget", "__func__", "__wrapped__"):
+            found = getattr(found, attribute, found)
+        try:
+            whole = compile(self._tree, str(path_of(self._name)), "exec")
+            found.__code__ = code_of(whole, name)  # type: ignore[attr-defined]
+        except (AttributeError, SyntaxError, ValueError):
+            return False
+        return True
+
+
+def code_of(code: types.CodeType, function: str) -> types.CodeType:
+    """Return the code of a function in the code of its module. Raises ValueError."""
+    inner = [one for one in code.co_consts if isinstance(one, types.CodeType)]
+    for one in inner:
+        if one.co_qualname == function:
+            return one
+    for one in inner:
+        if function.startswith(f"{one.co_qualname}."):
+            return code_of(one, function)
+    raise ValueError(function)
+
+
+def caught_in_functions(name: str, tree: ast.Module, found: list[Mutant]) -> set[int]:
+    """Return the indices of mutants that tests catch where only the code of a function changes."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reads)
+        discard_output()
+        run_tests(name, FunctionTrials(name, tree, found, writes))
+        os._exit(0)
+    os.close(writes)
+    with open(reads, encoding="ascii") as lines:
+        caught = set(map(int, lines))
+    os.waitpid(child, 0)
+    return caught
+
+
+def report_survivors(name: str, line: int = 0) -> None:
+    """Test the mutants of a module, or of one line of it, and print the survivors."""
     source = path_of(name).read_text("utf-8")
     tree = ast.parse(source)
-    found = mutants(tree)
-    unchanged = trial(name, tree, None, 300.0)
+    found = [mutant for mutant in mutants(tree) if line in {0, mutant.line}]
+    assert found, f"{name} has no code to change in line {line}"
+    unchanged = trial(partial(passes, name, None, tree), 300.0)
     assert unchanged.passed, f"the tests of {name} fail without a mutant"
-    most = CPU_FACTOR * (unchanged.seconds + 1)
+    most = CPU_FACTOR * unchanged.seconds + 1
     began = time.monotonic()
-    caught = 0
-    for mutant in found:
-        if trial(name, tree, mutant, most).passed:
+    caught = caught_in_functions(name, tree, found)
+    for index, mutant in enumerate(found):
+        if index in caught:
+            continue
+        if trial(partial(passes, name, mutant, tree), most).passed:
             print_line(f"  {path_of(name).relative_to(SOURCE)}:{mutant}")
         else:
-            caught += 1
+            caught.add(index)
     seconds = time.monotonic() - began
-    share = 100 * caught / len(found)
-    print_line(f"{name}: {caught} of {len(found)} caught, {share:.1f} % ({seconds:.0f} s)")
+    share = 100 * len(caught) / len(found)
+    print_line(f"{name}: {len(caught)} of {len(found)} caught, {share:.1f} % ({seconds:.0f} s)")
 
 
 def print_line(line: str) -> None:
@@ -352,16 +265,25 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def register_profile() -> None:
+    """Use as many random examples as the first set, the same for all mutants, and shrink none."""
+    hypothesis.settings.register_profile(
+        "mutants",
+        max_examples=20,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+        derandomize=True,
+        database=None,
+        deadline=None,
+    )
+
+
 def main() -> None:
     """Test the modules that are named, or all in MODULES."""
-    # Use the same examples for every mutant, and do not shrink failing ones.
-    phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
-    quick = hypothesis.settings(phases=phases, derandomize=True, database=None)
-    hypothesis.settings.register_profile("mutants", quick)
-    hypothesis.settings.load_profile("mutants")
+    register_profile()
     os.chdir(ROOT)
-    for name in sys.argv[1:] or MODULES:
-        report_survivors(name)
+    for argument in sys.argv[1:] or MODULES:
+        name, _, line = argument.partition(":")
+        report_survivors(name, int(line or 0))
 
 
 if __name__ == "__main__":

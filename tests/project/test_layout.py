@@ -336,6 +336,18 @@ def undocumented(modules: Modules) -> list[str]:
 MODULES = read_package()
 
 
+def module_of(test: str, modules: Modules) -> str:
+    """Return the module that a file such as `config/test_types_dates.py` is named after.
+
+    The name of the file may go on after that of the module, to tell what part it tests. The result
+    is empty if there is no such module.
+    """
+    name = f"tetrad.{test.removesuffix('.py').replace('/', '.').replace('test_', '', 1)}"
+    while name not in modules and "_" in name:
+        name = name.rpartition("_")[0]
+    return name if name in modules else ""
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -391,6 +403,32 @@ def test_a_planted_violation_is_found(
     name = f"tetrad.{name}"
     planted = parse(name, source)
     assert any(name in line for line in rule({**MODULES, name: planted}))
+
+
+@pytest.mark.parametrize("kind", ["unit", "integration"])
+def test_tests_mirror_the_source(kind: str) -> None:
+    """The tests of a module are in the folder of the same name, in files with its name."""
+    folder = ROOT / "tests" / kind
+    tests = [str(path.relative_to(folder)) for path in folder.rglob("test_*.py")]
+    assert tests
+    assert [test for test in tests if not module_of(test, MODULES)] == []
+
+
+@pytest.mark.parametrize(
+    ("test", "module"),
+    [
+        ("config/test_types.py", "tetrad.config.types"),
+        ("config/test_yaml_reader_limits.py", "tetrad.config.yaml_reader"),
+        ("config/test_typesetting.py", ""),
+        ("config/test_reader.py", ""),
+        ("config/test_admission.py", ""),
+        ("test_types.py", ""),
+        ("test_extension.py", "tetrad.extension"),
+    ],
+)
+def test_a_test_file_is_named_after_its_module(test: str, module: str) -> None:
+    """The longest name of a module counts."""
+    assert module_of(test, MODULES) == module
 
 
 def test_the_walk_finds_what_the_master_loads() -> None:

@@ -99,7 +99,8 @@ class Daemon:
         self.configure(**settings)
         self._watched: list[Process] = []
         self._clients: list[Client] = []
-        self.log_file = os.path.join(folder, "tetrad.log")
+        self._log_file = os.path.join(folder, "tetrad.log")
+        self._log = LogLines(self._log_file)
         self._foreground: subprocess.Popen[bytes] | None = None
 
     def configure(self, **settings: object) -> None:
@@ -108,16 +109,6 @@ class Daemon:
             self.settings[section] = _merged(self.settings.get(section), values)
         with open(self.file, "w", encoding="utf-8") as file:
             yaml.dump(self.settings, file, Dumper=_DUMPER)
-
-    @property
-    def log_file(self) -> str:
-        """The path of the log that `events` reads."""
-        return self._log_file
-
-    @log_file.setter
-    def log_file(self, path: str) -> None:
-        self._log_file = path
-        self._log = LogLines(path)
 
     @property
     def log_file(self) -> str:

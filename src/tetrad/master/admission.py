@@ -65,10 +65,8 @@ class Admission:
             return self._source_refusal(source_of(address), now)
         return None
 
-    def _source_refusal(self, source: Source | None, now: float) -> str | None:
+    def _source_refusal(self, source: Source, now: float) -> str | None:
         most = self._max_per_source
-        if source is None:
-            return None
         if most is not None and self._from_source.get(source, 0) >= most:
             return "clients_per_source"
         if self._rates is not None and not self._rates.consume(source, now):
@@ -84,24 +82,24 @@ class Admission:
             "rule": None if rule is None else rule["name"],
             "clients": self.clients,
             "clients_limit": self._limits["clients"],
-            "from_source": 0 if source is None else self._from_source.get(source, 0),
+            "from_source": self._from_source.get(source, 0),
             "from_source_limit": self._limits["clients_per_source"],
             "rate_limit": self._limits["rate_per_source"],
-            "wait": 0.0 if rates is None or source is None else rates.wait(source, now),
+            "wait": 0.0 if rates is None else rates.wait(source, now),
         }
 
     def add_client(self, address: Source | None) -> None:
         """Count a client that was admitted."""
         self.clients += 1
-        source = source_of(address)
-        if source is not None:
+        if address is not None:
+            source = source_of(address)
             self._from_source[source] = self._from_source.get(source, 0) + 1
 
     def remove_client(self, address: Source | None) -> None:
         """Count a client that has left."""
         self.clients -= 1
-        source = source_of(address)
-        if source is not None:
+        if address is not None:
+            source = source_of(address)
             left = self._from_source[source] - 1
             if left:
                 self._from_source[source] = left
@@ -119,15 +117,14 @@ class RateLimiter:
 
     def __init__(self, count: int, seconds: int) -> None:
         self._interval = seconds / count
-        self._burst = float(seconds)
+        # A millionth of tolerance: a burst is a sum of intervals, which are not exact.
+        self._burst = seconds + self._interval * 1e-6
         self._recent: dict[Source, float] = {}
         self._older: dict[Source, float] = {}
 
     def wait(self, source: Source, now: float) -> float:
         """Return the seconds until a client of the source is admitted; 0 if it is at once."""
-        # A millionth of tolerance: a burst is a sum of intervals, which are not exact.
-        full_in = self._full_at(source, now) - now
-        return max(0.0, full_in - self._burst - self._interval * 1e-6)
+        return max(0.0, self._full_at(source, now) - now - self._burst)
 
     def consume(self, source: Source, now: float) -> bool:
         """Admit one more client of the source, unless its rate is used up."""
@@ -149,8 +146,8 @@ class RateLimiter:
         return max(known, now) + self._interval
 
 
-def source_of(address: Source | None) -> Source | None:
+def source_of(address: Source) -> Source:
     """Return the source that limits count an address by: the address, or its IPv6 /64."""
-    if address is None or address[0] == IPV4_BITS:
+    if address[0] == IPV4_BITS:
         return address
     return IPV6_BITS, address[1] >> (IPV6_BITS - SOURCE_PREFIX)

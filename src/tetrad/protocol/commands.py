@@ -23,6 +23,8 @@ LENGTH = 4
 
 SEPARATORS = b"\r\n \t\0"
 
+_PRINTABLE = range(0x20, 0x7F)
+
 
 class Parser:
     """Finds the commands in a client's bytes. `names` are the known ones, four bytes each."""
@@ -75,7 +77,7 @@ class Parser:
 
 def printable(command: bytes) -> str:
     r"""Return bytes as the log shows them: printable ASCII as it is, the rest as ``\xNN``."""
-    return "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in command.decode("latin-1"))
+    return "".join(chr(n) if n in _PRINTABLE else f"\\x{n:02x}" for n in command)
 
 
 def _first_line(word: bytes) -> bytes:

@@ -1,14 +1,12 @@
-"""Forking, as far as a test can do it in its own process."""
+"""A forked child that fails logs its exception."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from tests.support.processes import run
 from tetrad.ipc.fds import EVENTS_WRITE
-from tetrad.system import fork
 
 DEFECT = f"""
 import os
@@ -20,27 +18,6 @@ os.dup2(writes, {EVENTS_WRITE})
 assert os.waitpid(pid, 0)[1] == 70 << 8
 print(os.read(reads, 4096).decode())
 """
-
-
-def blocked() -> set[int]:
-    """Return which of the master's signals are blocked."""
-    return {
-        int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    } & fork.MASTER_SIGNALS
-
-
-def test_signals_are_unblocked_after_forking() -> None:
-    """Even without a task."""
-    assert fork.fork_each([], 6, 0, print) == ([], None)
-    assert blocked() == set()
-
-
-def test_signals_that_the_caller_blocks_stay_blocked() -> None:
-    """Forking restores the previous signal mask."""
-    with fork.signals_blocked:
-        fork.fork_each([], 6, 0, print)
-        assert blocked() == fork.MASTER_SIGNALS
-    assert blocked() == set()
 
 
 def test_a_child_that_fails_logs_the_exception() -> None:

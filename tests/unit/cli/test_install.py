@@ -43,8 +43,9 @@ def target(tmp_path: pathlib.Path) -> Target:
 
 @pytest.fixture(autouse=True)
 def plain_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the interpreter be in a folder that the unit does not hide."""
+    """Let the interpreter be in a folder that the unit does not hide, and import tetrad."""
     monkeypatch.setattr(install, "_needed_folders", lambda: {"/opt/tetrad", "/usr"})
+    monkeypatch.setattr(install, "_can_import_tetrad", lambda _interpreter: True)
 
 
 def files_of(target: Target) -> set[str]:
@@ -96,7 +97,6 @@ def test_an_interpreter_in_the_target_is_named_without_the_prefix(
     below = target.path(sys.executable)
     os.makedirs(os.path.dirname(below))
     os.symlink(sys.executable, below)
-    monkeypatch.setattr(install, "_can_import_tetrad", lambda _interpreter: True)
     monkeypatch.setattr(sys, "executable", below)
     list(install.install_files(target))
     assert f"ExecStart={below.removeprefix(target.root)} -I" in text_of(target, install.SERVICE)

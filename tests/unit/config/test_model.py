@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tetrad.config.command_model import Clock, Close
-from tetrad.config.model import Config, Listener
+from tetrad.config.model import Config, Listener, Proxy, Tls
 from tetrad.config.section import Section
-from tetrad.config.types import ClockFormat
+from tetrad.config.types import ClockFormat, Path
 from tetrad.config.yaml_reader import read
 from tetrad.config.yaml_writer import dump
 
@@ -43,6 +43,8 @@ def test_a_default_has_the_type_of_a_value_from_a_file() -> None:
             if isinstance(part, Section)
         ),
         Listener(),
+        Proxy(),
+        Tls(certificate=Path("/a")),
         Clock(clock=ClockFormat("%H")),
         Close(close="bye"),
     ],

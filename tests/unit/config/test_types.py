@@ -9,14 +9,17 @@ import zoneinfo
 from typing import Protocol
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tetrad.config import programs
 from tetrad.config.types import (
     Address,
+    Argument,
     ClockFormat,
     CommandName,
     Duration,
+    Function,
     Group,
     Mode,
     Network,
@@ -26,12 +29,11 @@ from tetrad.config.types import (
     SocketPath,
     Terminator,
     Timezone,
+    TlsVersion,
     User,
+    Variable,
     unmapped,
 )
-
-settings.register_profile("patient", parent=settings(), deadline=None)
-settings.load_profile("patient")
 
 DURATION = "expected a duration such as 500ms, 10s, 1h30m or a number of seconds"
 SPAN = "expected a duration of at least 1ms and at most 3650d"
@@ -45,7 +47,10 @@ SOCKET_PATH = "the path of a Unix socket has at most 107 bytes"
 SIZE = "expected a size such as 4KiB or a number of bytes, from 1 to 1GiB"
 TERMINATOR = 'expected a string of at most 16 characters, such as "\\n"'
 ZONE = "expected local, UTC or the name of a time zone such as Asia/Seoul"
-
+TLS_VERSION = "expected 1.2 or 1.3"
+VARIABLE = "expected the name of an environment variable, such as LC_ALL"
+RESERVED = "names that begin with TETRAD_ are reserved"
+FUNCTION = "expected a Python function, written as package.module:function"
 MILLISECONDS_IN_TEN_YEARS = 3650 * 86400 * 1000
 
 
@@ -366,6 +371,20 @@ def test_an_invalid_terminator_is_refused(value: object) -> None:
         (CommandName, "timé", NAME),
         (CommandName, "time\n", NAME),
         (CommandName, 1234, NAME),
+        (TlsVersion, 1.1, TLS_VERSION),
+        (TlsVersion, "1.20", TLS_VERSION),
+        (TlsVersion, None, TLS_VERSION),
+        (Argument, "a\0b", "expected a string"),
+        (Argument, 5, "expected a string"),
+        (Variable, "", VARIABLE),
+        (Variable, "1A", VARIABLE),
+        (Variable, "A-B", VARIABLE),
+        (Variable, "A\n", VARIABLE),
+        (Variable, 5, VARIABLE),
+        (Variable, "TETRAD_", RESERVED),
+        (Variable, "TETRAD_CLIENT", RESERVED),
+        *((Function, name, FUNCTION) for name in ("a", ":b", "a:", "1a:b", "a:1b", "a.:b", 5)),
+        *((Function, name, FUNCTION) for name in ("a:b.", "a b:c", "a:b:c", "a:b.1c", "a.1b:c")),
     ],
 )
 def test_an_invalid_value_is_refused_with_the_expected_form(
@@ -375,3 +394,21 @@ def test_an_invalid_value_is_refused_with_the_expected_form(
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
         kind.parse(value)
     assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "version"), [(1.2, "1.2"), ("1.2", "1.2"), (1.3, "1.3"), ("1.3", "1.3")]
+)
+def test_a_version_of_tls_may_be_a_number(value: object, version: str) -> None:
+    """In quotes or not, it is the same text."""
+    parsed = TlsVersion.parse(value)
+    assert (parsed, type(parsed)) == (version, TlsVersion)
+
+
+@pytest.mark.parametrize("name", ["a:b", "_a1.b_2:C.d", "é.ü:ö"])
+def test_a_function_is_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is that of a module and an attribute, which a process imports."""
+    checked: list[str] = []
+    monkeypatch.setattr(programs, "check_function", checked.append)
+    parsed = Function.parse(name)
+    assert (parsed, type(parsed), checked) == (name, Function, [name])

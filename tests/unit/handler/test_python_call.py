@@ -1,4 +1,4 @@
-"""Calls of Python functions: their context and their answer."""
+"""Calls of Python functions: their context, their answer, and their exceptions."""
 
 from __future__ import annotations
 
@@ -43,3 +43,18 @@ def test_an_answer_is_bytes_or_a_string(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(python_call, "find", lambda _name: lambda _context: 7)
     with pytest.raises(TypeError, match="m:f returned int, not bytes or str"):
         python_call.call("m:f", context)
+
+
+def test_an_exception_is_described_in_one_line() -> None:
+    """Line feeds are replaced, and long messages are shortened."""
+
+    class Odd(Exception):  # noqa: N818 - its name is what is shown
+        """An error."""
+
+    for error, text in [
+        (ValueError("too\n many"), "ValueError: too many"),
+        (Odd(), "Odd"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (ValueError("x" * 1000), "ValueError: " + "x" * 188),
+    ]:
+        assert python_call.describe(error) == text

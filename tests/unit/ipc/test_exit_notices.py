@@ -6,16 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.ipc import exit_notices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="module")

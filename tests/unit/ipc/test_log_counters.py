@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.daemons import until
 from tetrad.ipc.log_counters import LogCounters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.support.daemons import Daemon
-    from tests.support.fixtures import MakeDaemon
 
 
 @pytest.fixture
@@ -24,12 +19,6 @@ def fd() -> Iterator[int]:
     fd = os.memfd_create("counters")
     yield fd
     os.close(fd)
-
-
-def has_all_lines(daemon: Daemon) -> bool:
-    """Tell whether the count of written events is the number of lines of the log."""
-    written: int = daemon.status()["log"]["written"]
-    return written == len(daemon.events())
 
 
 def test_the_counts_begin_at_zero(fd: int) -> None:
@@ -72,33 +61,3 @@ def test_a_logger_that_exits_records_its_unreported_losses(fd: int) -> None:
     counters.record_exit(4711, 2)
     assert (counters.exited_pid, counters.take_unreported()) == (4711, 2)
     assert (counters.exited_pid, counters.take_unreported(), counters.read()) == (0, 0, (3, 4))
-
-
-def test_every_line_of_the_log_is_counted(daemon: MakeDaemon) -> None:
-    """The count of written events is the number of lines of the file."""
-    served = daemon()
-    for _ in range(3):
-        served.served().quit()
-    served.wait_for("client.disconnected", count=3)
-    until(lambda: has_all_lines(served), "a count of all lines")
-
-
-def test_the_next_logger_continues_the_counts(daemon: MakeDaemon) -> None:
-    """The counts of a logger that was killed are kept."""
-    served = daemon()
-    served.served()
-    served.wait_for("client.command")
-    os.kill(served.logger, signal.SIGKILL)
-    served.served()
-    served.wait_for("client.command", count=2)
-    until(lambda: has_all_lines(served), "a count of all lines")
-
-
-def test_events_are_lost_on_a_full_disk(daemon: MakeDaemon) -> None:
-    """Events that cannot be written are counted as lost, never as written."""
-    served = daemon(log={"file": "/dev/full"})
-    served.served()
-    log = until(
-        lambda: (log := served.status()["log"]) and log["lost"] >= 4 and log, "four lost events"
-    )
-    assert log["written"] == 0

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.ipc import log_protocol
@@ -18,9 +18,6 @@ from tetrad.ipc.log_protocol import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
 
 
 class Pipe:

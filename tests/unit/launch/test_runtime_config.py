@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tetrad import __version__
@@ -39,9 +39,6 @@ from tetrad.launch import runtime_config
 
 if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import RuntimeConfig
-
-settings.register_profile("patient", parent=settings(), deadline=None)
-settings.load_profile("patient")
 
 COMMANDS: dict[CommandName, Command | None] = {
     CommandName("date"): Clock(clock=ClockFormat("%F"), timezone=Timezone("UTC")),

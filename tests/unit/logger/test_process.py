@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.ipc.log_counters import LogCounters
@@ -18,9 +18,6 @@ from tetrad.logger.process import Logger
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
 
 NOON = 1_795_349_914_123_456_789
 """2026-11-22T12:18:34.123456789Z, in nanoseconds."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.master.refusal_log import RefusalLog
-
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
 
 
 def logged(refusals: RefusalLog, reason: str, count: int, now: float) -> list[bool]:

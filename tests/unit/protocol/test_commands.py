@@ -7,16 +7,12 @@ import string
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.protocol.commands import Parser, printable
 
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
-
 NAMES = (b"time", b"quit", b"tick", b"stop")
-
 names = st.sampled_from(NAMES)
 gaps = st.text("\r\n \t\0", max_size=3).map(str.encode)
 streams = st.lists(st.tuples(gaps, names, gaps).map(b"".join)).map(b"".join)

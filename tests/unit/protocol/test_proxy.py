@@ -7,7 +7,7 @@ import ipaddress
 import socket
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.proxy_headers import (
@@ -23,9 +23,6 @@ from tests.support.proxy_headers import (
 )
 from tetrad.protocol import proxy
 from tetrad.protocol.proxy import HeaderError, crc32c, header_length, parse
-
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
 
 ports = st.integers(0, 65535)
 ipv4 = st.ip_addresses(v=4).map(str)

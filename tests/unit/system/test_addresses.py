@@ -5,13 +5,10 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tetrad.system import addresses
-
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
 
 
 @pytest.mark.parametrize(

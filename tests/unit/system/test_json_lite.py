@@ -6,13 +6,10 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tetrad.system import json_lite
-
-settings.register_profile("no_deadline", parent=settings(), deadline=None)
-settings.load_profile("no_deadline")
 
 values = st.recursive(
     st.none()
@@ -20,7 +17,7 @@ values = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
 

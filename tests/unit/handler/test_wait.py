@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,13 +19,13 @@ GRACE_SECONDS = 3600.0
 
 
 class Waiter:
-    """The wait of a handler, the client that it waits for, and the master's end of the pipe."""
+    """The wait of a handler, a pipe from its client, and the pipe from the master."""
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()
-        self._server, self.client = socket.socketpair()
+        self._client_read_end, self._client_write_end = os.pipe()
         self._shutdown_pipe = ShutdownPipe(self._read_end, GRACE_SECONDS)
-        self.wait = ClientWait(self._server.fileno(), self._shutdown_pipe, NEVER)
+        self.wait = ClientWait(self._client_read_end, self._shutdown_pipe, NEVER)
 
     def request_stop(self, how: str) -> None:
         """Ask the handler to stop, by a byte in the pipe or a signal."""
@@ -35,6 +34,10 @@ class Waiter:
         else:
             self._shutdown_pipe.on_signal(signal.SIGTERM, None)
 
+    def send(self, data: bytes) -> None:
+        """Send data as the client."""
+        os.write(self._client_write_end, data)
+
     def close_pipe(self) -> None:
         """Close the write end, as the end of the master does."""
         os.close(self._write_end)
@@ -42,9 +45,8 @@ class Waiter:
 
     def close(self) -> None:
         """Close everything."""
-        self._server.close()
-        self.client.close()
-        for fd in {self._read_end, self._write_end} - {-1}:
+        client = {self._client_read_end, self._client_write_end}
+        for fd in client | {self._read_end, self._write_end} - {-1}:
             os.close(fd)
 
 
@@ -79,5 +81,5 @@ def test_a_stopping_handler_can_wait_for_the_rest_of_a_command(waiter: Waiter, h
     waiter.request_stop(how)
     assert not waiter.wait.for_input(NEVER, "never")
     assert waiter.wait.is_stopping()
-    waiter.client.send(b"me")
+    waiter.send(b"me")
     assert waiter.wait.for_input(NEVER, "never")
