@@ -128,6 +128,7 @@ def replies(daemon: Daemon, *words: str, listener: int = 0) -> list[str]:
     return ran.out.splitlines()
 
 
+@pytest.mark.quick
 def test_the_dialog_of_the_service_command(shared_daemon: MakeDaemon) -> None:
     """The output is that of the time/quit client that tetrad reproduces."""
     served = shared_daemon(listen=LISTEN)
@@ -146,6 +147,7 @@ def test_the_dialog_of_the_service_command(shared_daemon: MakeDaemon) -> None:
     )
 
 
+@pytest.mark.quick
 def test_the_dialog_of_the_service_echo(shared_daemon: MakeDaemon) -> None:
     """The output is that of the echo client that tetrad reproduces."""
     served = shared_daemon(listen=LISTEN)
@@ -187,6 +189,7 @@ def test_a_closed_connection_is_reported(daemon: MakeDaemon) -> None:
     assert "closed" in terminal.shown or "reset" in terminal.shown or "broken" in terminal.shown
 
 
+@pytest.mark.quick
 def test_words_are_sent_and_replies_printed(shared_daemon: MakeDaemon) -> None:
     """Each reply is a line; a word without a reply prints nothing."""
     served = shared_daemon(listen=LISTEN)

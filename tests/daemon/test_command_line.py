@@ -56,6 +56,7 @@ def test_no_command_leaves_a_descriptor_unclosed(prepared: MakeDaemon) -> None:
             port = asked.port
 
 
+@pytest.mark.quick
 def test_commands_about_a_daemon_that_does_not_run(prepared: MakeDaemon) -> None:
     """Each has its exit status, and no file is created."""
     asked = prepared()
@@ -70,6 +71,7 @@ def test_commands_about_a_daemon_that_does_not_run(prepared: MakeDaemon) -> None
     assert set(os.listdir(asked.folder)) == {"home", "tetrad.yaml"}
 
 
+@pytest.mark.quick
 def test_stop_returns_when_the_daemon_has_exited(daemon: MakeDaemon) -> None:
     """After it there is no process and no pidfile, and the log is complete."""
     served = daemon()

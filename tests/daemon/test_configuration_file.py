@@ -26,6 +26,7 @@ def tetrad(home: object, *arguments: str, **options: Any) -> Ran:  # noqa: ANN40
 NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
+@pytest.mark.quick
 def test_a_valid_file_is_reported(prepared: MakeDaemon) -> None:
     """`check` prints the name of the file."""
     asked = prepared()
@@ -33,6 +34,7 @@ def test_a_valid_file_is_reported(prepared: MakeDaemon) -> None:
     assert (ran.status, ran.out) == (0, f"{asked.file}: configuration OK\n")
 
 
+@pytest.mark.quick
 def test_an_invalid_file_is_reported_with_every_location(prepared: MakeDaemon) -> None:
     """One run reports all errors as FILE:LINE:COLUMN: key: reason, with exit status 78."""
     asked = prepared()
@@ -51,6 +53,7 @@ def test_an_invalid_file_is_reported_with_every_location(prepared: MakeDaemon) -
     assert "did you mean service?" in lines[1]
 
 
+@pytest.mark.quick
 def test_the_effective_configuration_loads_back(prepared: MakeDaemon) -> None:
     """`check --dump` prints YAML whose own dump is the same."""
     asked = prepared(limits={"rate_per_source": "20/s"}, access={"deny": ["192.0.2.0/24"]})

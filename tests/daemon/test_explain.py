@@ -51,6 +51,7 @@ def finding(ran: Ran, topic: str) -> str:
     return next(line for line in ran.out.splitlines() if line[6:].startswith(topic))
 
 
+@pytest.mark.quick
 def test_the_rule_and_its_line_are_printed(prepared: MakeDaemon) -> None:
     """The first line is the verdict, the second the rule with its location."""
     daemon = prepared(access={"allow": ["127.0.0.0/8"], "deny": ["127.0.0.2"]})
@@ -120,6 +121,7 @@ def test_an_invalid_file_is_an_error(prepared: MakeDaemon) -> None:
     assert "limits.clients: " in ran.err
 
 
+@pytest.mark.quick
 def test_a_client_gets_the_explained_verdict(daemon: MakeDaemon) -> None:
     """This holds for prefixes of all lengths, for ties and without a rule."""
     allow = ["127.0.0.0/28", "127.0.0.3", "127.0.0.4/31", "127.0.0.6"]

@@ -7,6 +7,8 @@ import re
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.clients import ANSWER
 from tests.support.processes import TIMEOUT_SECONDS, assert_no_traceback, until
 
@@ -49,6 +51,7 @@ def in_foreground(
     return asked, Foreground(asked)
 
 
+@pytest.mark.quick
 def test_serving_in_the_foreground_is_readable(prepared: MakeDaemon) -> None:
     """`tetrad run` prints its listeners with a command to try them; its log is readable."""
     served, foreground = in_foreground(prepared)

@@ -144,6 +144,7 @@ def ask(daemon: Daemon, words: bytes = b"funcquit") -> bytes:
     return client.read_all()
 
 
+@pytest.mark.quick
 def test_a_function_gets_its_context(served: Daemon) -> None:
     """The client, the id of the session, and the command."""
     client = served.connect()
@@ -159,6 +160,7 @@ def test_a_function_may_return_bytes(served: Daemon) -> None:
     assert ask(served, b"dataquit") == bytes(range(256)) + b"quit"
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("command", "error"),
     [

@@ -73,6 +73,7 @@ def serve_one_after_another(daemon: Daemon, count: int) -> list[int]:
     return pids
 
 
+@pytest.mark.quick
 def test_spare_handlers_wait_for_their_clients(spare: Daemon) -> None:
     """`spare` handlers exist before the first client, and serve the first clients."""
     spares = waiting(spare)
@@ -119,6 +120,7 @@ def test_a_waiting_handler_that_is_killed_is_replaced(daemon: MakeDaemon) -> Non
     assert until_waiting(served, 1) != [lost]
 
 
+@pytest.mark.quick
 def test_a_handler_serves_as_many_clients_as_it_may(daemon: MakeDaemon) -> None:
     """With `clients_each` 3, the fourth client has another handler."""
     served = daemon(handlers={"clients_each": 3})

@@ -55,6 +55,7 @@ def test_help_works_on_every_level(tmp_path: pathlib.Path, before: list[str]) ->
     assert ran.out.startswith(" ".join(["usage: tetrad", *before]))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("option", ["--version", "--help"])
 @pytest.mark.parametrize("before", [[], *([command] for command in COMMANDS)])
 def test_help_and_version_import_no_libraries(
@@ -79,6 +80,7 @@ def test_every_command_has_a_function() -> None:
     assert [cli._function(name).__name__ for name in commands] == COMMANDS  # noqa: SLF001
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "arguments",
     [

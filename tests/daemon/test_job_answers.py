@@ -72,6 +72,7 @@ def served(shared_daemon: MakeDaemon) -> Daemon:
 # Its answer
 
 
+@pytest.mark.quick
 def test_the_answer_is_the_output_of_the_program(served: Daemon) -> None:
     """Its standard output unchanged; the log has status, duration and bytes."""
     assert ask(served) == b"a\0b\nquit"
@@ -97,6 +98,7 @@ def test_the_answer_of_a_program_that_fails_is_on_error(
     assert (line["level"], line["bytes"]) == ("warning", 5)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("command", ["hang", "mute"])
 def test_a_program_is_killed_at_its_timeout(served: Daemon, command: str) -> None:
     """Also when it has closed its output."""

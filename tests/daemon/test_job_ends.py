@@ -98,6 +98,7 @@ def test_no_process_outlives_its_command(served: Daemon, stubborn: Stubborn, nam
     assert client.quit().endswith(b"quit")
 
 
+@pytest.mark.quick
 def test_a_program_ends_with_its_client(served: Daemon, stubborn: Stubborn) -> None:
     """A reset is noticed while the program runs."""
     client = start_program(served, stubborn)

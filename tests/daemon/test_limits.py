@@ -42,6 +42,7 @@ def is_served(daemon: Daemon, source: str = "", host: str = "127.0.0.1", listene
         return False
 
 
+@pytest.mark.quick
 def test_clients_beyond_the_limit_are_closed(shared_daemon: MakeDaemon) -> None:
     """One client more than `limits.clients` is closed at once and logged."""
     served = shared_daemon(**TWO_CLIENTS)
@@ -71,6 +72,7 @@ def test_clients_are_counted_over_all_listeners(shared_daemon: MakeDaemon) -> No
     assert served.wait_for("client.refused")["reason"] == "clients"
 
 
+@pytest.mark.quick
 def test_clients_per_source_are_limited(shared_daemon: MakeDaemon) -> None:
     """`clients_per_source` counts each address separately."""
     served = shared_daemon(**ONE_PER_SOURCE)
@@ -89,6 +91,7 @@ def test_an_ipv6_source_is_limited_too(shared_daemon: MakeDaemon) -> None:
     assert is_served(served, host="127.0.0.1", listener=DUAL_STACK)
 
 
+@pytest.mark.quick
 def test_the_rate_of_a_source_is_limited(daemon: MakeDaemon) -> None:
     """`rate_per_source` admits this many sessions of an address."""
     served = daemon(limits={"rate_per_source": "2/h"})
@@ -121,6 +124,7 @@ def test_with_deny_only_listed_addresses_are_refused(shared_daemon: MakeDaemon) 
     assert answers == [True, False, False, True]
 
 
+@pytest.mark.quick
 def test_the_most_specific_network_decides(shared_daemon: MakeDaemon) -> None:
     """The longest match of the two lists wins."""
     served = shared_daemon(**BOTH)

@@ -53,6 +53,7 @@ def test_an_ipv4_client_is_logged_with_its_listener(shared_daemon: MakeDaemon) -
     assert line["listener"] == f"127.0.0.1:{served.port}"
 
 
+@pytest.mark.quick
 def test_an_ipv6_listener_serves_ipv6(shared_daemon: MakeDaemon) -> None:
     """`::1` is served, and its clients are logged in brackets."""
     served = shared_daemon(listen=EVERY_KIND)
@@ -80,6 +81,7 @@ def test_the_ipv6_wildcard_is_dual_stack(shared_daemon: MakeDaemon) -> None:
         served.wait_for("client.connected", client=client.name)
 
 
+@pytest.mark.quick
 def test_a_unix_socket_is_served(shared_daemon: MakeDaemon) -> None:
     """The path is relative to the file; the clients have no address."""
     served = shared_daemon(listen=EVERY_KIND)
@@ -97,6 +99,7 @@ def test_a_stopped_daemon_removes_its_unix_sockets(daemon: MakeDaemon) -> None:
     assert set(os.listdir(served.folder)) == {"home", "tetrad.log", "tetrad.yaml"}
 
 
+@pytest.mark.quick
 def test_several_listeners_serve_together(daemon: MakeDaemon) -> None:
     """Both services, on every kind of address."""
     hosts = ["127.0.0.1", "::1", "127.0.0.2"]
@@ -219,6 +222,7 @@ def identities(pid: int) -> tuple[set[str], set[str], list[str]]:
     return set(status["Uid"].split()), set(status["Gid"].split()), status["Groups"].split()
 
 
+@pytest.mark.quick
 def test_privileges_are_dropped_permanently(nobodys: Daemon) -> None:
     """Every process has the user's uid, gid and groups, and no capability."""
     nobodys.served()

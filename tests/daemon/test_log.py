@@ -119,6 +119,7 @@ def assert_is_in_order(events: list[Event]) -> None:
 LIFECYCLE = ["server.started", "server.stopping", "server.stopped"]
 
 
+@pytest.mark.quick
 def test_start_and_stop_are_logged(daemon: MakeDaemon) -> None:
     """From `server.started` to `server.stopped`, with version and file."""
     served = daemon()
@@ -137,6 +138,7 @@ def test_start_and_stop_are_logged(daemon: MakeDaemon) -> None:
     assert collections.Counter(names)["server.stopping"] == 1
 
 
+@pytest.mark.quick
 def test_a_session_with_two_commands_is_four_lines(shared_daemon: MakeDaemon) -> None:
     """Connected, command, command, disconnected; with the handler's pid and all fields."""
     served = shared_daemon(listen=LISTEN)

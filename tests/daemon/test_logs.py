@@ -156,6 +156,7 @@ def events_of(daemon: Daemon, ran: Ran) -> list[str]:
     return [next(name for name in names if f" {name} " in one) for one in ran.out.splitlines()]
 
 
+@pytest.mark.quick
 def test_every_event_is_a_line_in_order(busy: Daemon) -> None:
     """Without filters every event of the log is printed with its local time and level."""
     ran = logs(busy)
@@ -182,6 +183,7 @@ def test_events_are_filtered_by_level(busy: Daemon) -> None:
     assert logs(busy, "--level", "debug").out == logs(busy).out
 
 
+@pytest.mark.quick
 def test_events_are_filtered_by_client(busy: Daemon) -> None:
     """--client accepts an address or a network."""
     assert events_of(busy, logs(busy, "--client", "127.0.0.9")) == ["client.refused"]
@@ -356,6 +358,7 @@ def test_escape_sequences_do_not_reach_a_terminal(prepared: MakeDaemon) -> None:
     assert "\x1b" not in logs(daemon, "--event", "client.*", "-n", "9").out.splitlines()[0]
 
 
+@pytest.mark.quick
 def test_new_events_are_followed(shared_daemon: MakeDaemon) -> None:
     """Matching events are printed as they are written."""
     served = shared_daemon()

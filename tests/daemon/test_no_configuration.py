@@ -82,6 +82,7 @@ def ordinary(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Ordinary
     return Ordinary(request.getfixturevalue("nobodys_folder"), BECOME_NOBODY)
 
 
+@pytest.mark.quick
 def test_an_ordinary_user_needs_no_configuration(ordinary: Ordinary) -> None:
     """With the built-in defaults every user can start a daemon, in the user's own folders."""
     if ordinary.become:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from prometheus_client.openmetrics import parser
 
 from tests.support.commands import run_here
@@ -37,6 +38,7 @@ def scraped(daemon: Daemon, status: int = 0) -> Samples:
     }
 
 
+@pytest.mark.quick
 def test_the_counters_are_right(daemon: MakeDaemon) -> None:
     """Connected, past and refused clients and handlers are counted."""
     served = daemon(

@@ -44,6 +44,7 @@ def wait_for_handlers_to_exit(daemon: Daemon) -> None:
     until(lambda: len(daemon.processes) == 2, "the end of the handlers")
 
 
+@pytest.mark.quick
 def test_three_clients_are_five_processes(shared_daemon: MakeDaemon) -> None:
     """A master, a logger, and a handler for each client; two when the clients have quit."""
     served = shared_daemon()
@@ -55,6 +56,7 @@ def test_three_clients_are_five_processes(shared_daemon: MakeDaemon) -> None:
     assert children_of(served.pid) == [served.logger]
 
 
+@pytest.mark.quick
 def test_titles_name_the_processes(shared_daemon: MakeDaemon) -> None:
     """`ps` shows the master with its file, the logger, and each handler with its client."""
     served = shared_daemon()
@@ -74,6 +76,7 @@ def test_the_command_name_of_all_processes_is_tetrad(shared_daemon: MakeDaemon) 
     assert {status_of(pid)["Name"] for pid in served.processes} == {"tetrad"}
 
 
+@pytest.mark.quick
 def test_there_are_no_zombies(shared_daemon: MakeDaemon) -> None:
     """The kernel reaps handlers when they exit."""
     served = shared_daemon()
@@ -91,6 +94,7 @@ def test_a_unix_client_is_in_the_title_of_its_handler(shared_daemon: MakeDaemon)
     assert title_of(served.handlers[0]) == f"tetrad: handler {name}"
 
 
+@pytest.mark.quick
 def test_the_daemon_is_detached(shared_daemon: MakeDaemon) -> None:
     """It is in a new session, is not the session leader, and has no terminal."""
     served = shared_daemon()

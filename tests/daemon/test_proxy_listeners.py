@@ -99,6 +99,7 @@ def refused(daemon: Daemon, header: bytes, listener: int = 0) -> dict[str, Any]:
     return daemon.wait_for("client.refused", client=client.name)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("peer", [TCP4, TCP6])
 @pytest.mark.parametrize("version", [version_1, version_2])
 def test_the_header_names_the_client(

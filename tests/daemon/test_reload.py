@@ -57,6 +57,7 @@ def test_a_reload_without_changes_is_reported(served: Daemon) -> None:
     assert ANSWER.fullmatch(client.ask())
 
 
+@pytest.mark.quick
 def test_a_reload_reports_the_changes(served: Daemon) -> None:
     """The command and the log have each changed key with its old and new value."""
     served.configure(limits={"clients": 7})
@@ -107,6 +108,7 @@ def test_a_reload_changes_the_number_of_spare_handlers(daemon: MakeDaemon) -> No
         until_handlers(served, spare)
 
 
+@pytest.mark.quick
 def test_a_reload_opens_and_closes_listeners(daemon: MakeDaemon) -> None:
     """New listeners are opened, removed ones are closed, and the others stay open."""
     served = daemon(listen=[{"port": 0}, {"address": "unix:old.sock"}])
@@ -195,6 +197,7 @@ def reload_by_signal(daemon: Daemon) -> list[str]:
     return errors
 
 
+@pytest.mark.quick
 def test_an_invalid_file_is_refused(served: Daemon) -> None:
     """The exit status is 78, each error has its position, and the daemon keeps serving."""
     served.configure(limits={"clients": "many"}, listen=[{"port": 70000}])

@@ -45,6 +45,7 @@ SLOW_SEND_SECONDS = 1.0
 SLOW = {"listen": BOTH, "commands": VERBOSE, **deadlines(send_timeout=SLOW_SEND_SECONDS)}
 
 
+@pytest.mark.quick
 def test_a_silent_client_is_disconnected(shared_daemon: MakeDaemon) -> None:
     """After `first_command_timeout`, without an answer."""
     served = shared_daemon(**SILENT)
@@ -73,6 +74,7 @@ def test_endless_line_endings_do_not_keep_a_session(shared_daemon: MakeDaemon) -
     assert served.wait_for("client.disconnected")["reason"] == "first_command_timeout"
 
 
+@pytest.mark.quick
 def test_an_idle_client_is_disconnected(shared_daemon: MakeDaemon) -> None:
     """After its first command a client has `idle_timeout` for each further one."""
     served = shared_daemon(**IDLE)
@@ -111,6 +113,7 @@ def test_before_a_command_the_idle_timeout_does_not_count(shared_daemon: MakeDae
     assert ANSWER.fullmatch(silent.ask())
 
 
+@pytest.mark.quick
 def test_a_busy_session_ends_after_max_duration(shared_daemon: MakeDaemon) -> None:
     """The client sends without a pause."""
     served = shared_daemon(**TOTAL)
@@ -138,6 +141,7 @@ def test_an_echo_client_that_does_not_read_is_disconnected(shared_daemon: MakeDa
     assert served.wait_for("client.disconnected")["reason"] == "send_timeout"
 
 
+@pytest.mark.quick
 def test_a_command_client_that_does_not_read_is_disconnected(shared_daemon: MakeDaemon) -> None:
     """After `send_timeout`, with answers unread."""
     served = shared_daemon(**DEAF)

@@ -34,6 +34,7 @@ def last_event(daemon: Daemon) -> str:
     return event
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_incomplete_command_is_finished(daemon: MakeDaemon, number: int) -> None:
     """`ti` before the signal and `me` after it are answered, then the connection closes."""
@@ -49,6 +50,7 @@ def test_an_incomplete_command_is_finished(daemon: MakeDaemon, number: int) -> N
     assert last_event(served) == "server.stopped"
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_idle_clients_are_closed_at_once(daemon: MakeDaemon, number: int) -> None:
     """Clients between commands or before their first one read the end of the stream."""
@@ -142,6 +144,7 @@ def test_a_stopped_daemon_leaves_nothing_but_its_log(daemon: MakeDaemon) -> None
     assert last_event(served) == "server.stopped"
 
 
+@pytest.mark.quick
 def test_sighup_reloads(daemon: MakeDaemon) -> None:
     """SIGHUP is `tetrad reload`: the file is applied, and the changes are logged."""
     served = daemon()
@@ -151,6 +154,7 @@ def test_sighup_reloads(daemon: MakeDaemon) -> None:
     assert served.status()["clients"]["limit"] == 1
 
 
+@pytest.mark.quick
 def test_sighup_with_a_bad_file_changes_nothing(shared_daemon: MakeDaemon) -> None:
     """The problem is logged, and the old configuration stays in use."""
     served = shared_daemon()
@@ -164,6 +168,7 @@ def test_sighup_with_a_bad_file_changes_nothing(shared_daemon: MakeDaemon) -> No
     assert ANSWER.fullmatch(served.connect().ask())
 
 
+@pytest.mark.quick
 def test_sigusr1_reopens_the_log(daemon: MakeDaemon) -> None:
     """After a rename and SIGUSR1, the log continues at its own path."""
     served = daemon()
@@ -195,6 +200,7 @@ def test_no_line_is_lost_while_the_log_is_rotated(daemon: MakeDaemon) -> None:
     assert len(lines) == 5 * (1 + 5 * 20)
 
 
+@pytest.mark.quick
 def test_a_moved_log_is_detected(daemon: MakeDaemon) -> None:
     """Without a signal, events after a rename are in a new file."""
     served = daemon()
@@ -256,6 +262,7 @@ def test_the_logger_ignores_signals(shared_daemon: MakeDaemon, number: int) -> N
     assert served.logger == logger
 
 
+@pytest.mark.quick
 def test_all_processes_exit_when_the_master_is_killed(daemon: MakeDaemon) -> None:
     """Handlers in every state, and the logger."""
     served = daemon(listen=ECHO, handlers={"spare": 1}, session={"send_timeout": None})
@@ -308,6 +315,7 @@ def test_events_without_a_logger_are_not_lost(daemon: MakeDaemon) -> None:
     served.wait_for("client.command", count=101)
 
 
+@pytest.mark.quick
 def test_a_killed_handler_is_logged_as_lost(daemon: MakeDaemon) -> None:
     """The event names its client, and another client can connect."""
     served = daemon(limits={"clients": 1})

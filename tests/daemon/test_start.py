@@ -62,6 +62,7 @@ def assert_fails(daemon: Daemon, status: int, *words: str) -> None:
     until(lambda: not pids_titled(daemon.file), "the end of all its processes")
 
 
+@pytest.mark.quick
 def test_a_start_returns_when_clients_are_accepted(prepared: MakeDaemon) -> None:
     """A client can connect at once; the message has the address."""
     asked = prepared()
@@ -74,6 +75,7 @@ def test_a_start_returns_when_clients_are_accepted(prepared: MakeDaemon) -> None
     assert ANSWER.fullmatch(asked.connect().ask())
 
 
+@pytest.mark.quick
 def test_the_pidfile_has_the_pid_of_the_master(shared_daemon: MakeDaemon) -> None:
     """The pidfile is the number and a line feed."""
     served = shared_daemon()
@@ -81,6 +83,7 @@ def test_the_pidfile_has_the_pid_of_the_master(shared_daemon: MakeDaemon) -> Non
         assert file.read() == f"{served.status()['pid']}\n"
 
 
+@pytest.mark.quick
 def test_a_second_start_reports_the_running_daemon(shared_daemon: MakeDaemon) -> None:
     """Starting a running daemon succeeds and changes nothing."""
     served = shared_daemon()
@@ -105,6 +108,7 @@ def test_one_of_many_simultaneous_starts_succeeds(prepared: MakeDaemon) -> None:
     assert others == [f"tetrad: already running (pid {asked.pid})\n"] * 4
 
 
+@pytest.mark.quick
 def test_a_taken_port_is_named(prepared: MakeDaemon, taken: int) -> None:
     """The message has the address at which another program listens."""
     asked = prepared(listen=[{"port": taken}])
@@ -200,6 +204,7 @@ def test_an_unknown_user_is_an_error_in_the_file(prepared: MakeDaemon) -> None:
     assert_fails(asked, 78, f"{asked.file}:", "daemon.user", "nosuchuser")
 
 
+@pytest.mark.quick
 def test_an_invalid_file_starts_nothing(prepared: MakeDaemon) -> None:
     """Each error is a line with file, line and column; the exit status is 78."""
     asked = prepared()
@@ -246,6 +251,7 @@ def nobody() -> dict[str, Any]:
     return {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
+@pytest.mark.quick
 def test_a_restart_starts_another_process(daemon: MakeDaemon) -> None:
     """The daemon is stopped, and another one is started with the same file."""
     served = daemon()

@@ -58,6 +58,7 @@ def row(ran: Ran, name: str) -> str:
     return next(line for line in ran.out.splitlines() if line.split()[0] == name).split(None, 1)[1]
 
 
+@pytest.mark.quick
 def test_the_text_has_all_facts(daemon: MakeDaemon) -> None:
     """State, start, file, listeners, clients, refusals by reason and the log each have a line."""
     served = daemon(
@@ -102,6 +103,7 @@ def test_the_peak_of_clients_is_kept(daemon: MakeDaemon) -> None:
     assert row(run_here(served, "status"), "clients").startswith("1 now, 3 at most")
 
 
+@pytest.mark.quick
 def test_json_conforms_to_the_schema(daemon: MakeDaemon) -> None:
     """The document of a daemon with clients is valid, and its values are right."""
     served = daemon(
@@ -131,6 +133,7 @@ def test_the_schema_rejects_other_documents(prepared: MakeDaemon) -> None:
             jsonschema.validate(document, schema)
 
 
+@pytest.mark.quick
 def test_sessions_are_listed_with_their_handlers(shared_daemon: MakeDaemon) -> None:
     """Connection, client, service and pid are those of the log and of /proc."""
     served = shared_daemon(listen=LISTEN)
@@ -162,6 +165,7 @@ def test_a_session_that_has_ended_is_not_listed(shared_daemon: MakeDaemon) -> No
     assert served.status()["sessions"][0]["client"] == staying.name
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("left", "status", "state"), [("", 3, "stopped"), ("1\n", 1, "dead")])
 def test_a_daemon_that_does_not_run(
     prepared: MakeDaemon, left: str, status: int, state: str

@@ -50,6 +50,7 @@ def served(shared_daemon: MakeDaemon, pki: Certificates) -> Daemon:
     )
 
 
+@pytest.mark.quick
 def test_a_tls_client_is_served(served: Daemon, pki: Certificates) -> None:
     """Commands, also pipelined, are answered through TLS 1.3, and close_notify ends it."""
     client = secured(served, pki.context())

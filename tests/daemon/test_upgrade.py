@@ -8,6 +8,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.clients import ANSWER
 from tests.support.control_requests import reload, request_reload
 from tests.support.processes import in_background, run, stopped, until
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tests.support.upgrades import Upgradable, UpgradableDaemon
 
 
+@pytest.mark.quick
 def test_an_upgrade_changes_the_version_and_nothing_else(
     shared_upgradable: UpgradableDaemon,
 ) -> None:
@@ -56,6 +59,7 @@ def test_an_upgrade_changes_the_version_and_nothing_else(
     assert (event["from"], event["pid"]) == (before["version"], served.pid)
 
 
+@pytest.mark.quick
 def test_the_new_version_serves_new_clients(upgradable: Upgradable) -> None:
     """Existing sessions keep the code that they started with."""
     served, installed = upgradable(listen=ECHO)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
 
+pytestmark = pytest.mark.quick
+
 MEGABYTE = 1 << 20
 ZONES = {"seou": "Asia/Seoul", "utc_": "UTC", "loca": "local"}
 MORE: dict[str, Any] = {

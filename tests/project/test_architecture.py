@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.support.fixtures import MakeDaemon
 
+pytestmark = pytest.mark.quick
+
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 SOURCE = os.path.dirname(tetrad.__file__)
 

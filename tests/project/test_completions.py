@@ -10,6 +10,8 @@ import pytest
 from tests.support.completions import COMMAND, FILES, FOLDER, script
 from tests.support.system_programs import output_of
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("shell", FILES)
 def test_the_file_is_what_shtab_makes(shell: str) -> None:

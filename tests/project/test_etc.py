@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.support.fixtures import MakeDaemon
     from tetrad.config.result import ConfigResult
 
+pytestmark = pytest.mark.quick
+
 EXAMPLE = ROOT / "etc" / "commands.yaml"
 """Commands that run programs of Debian."""
 

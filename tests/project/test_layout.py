@@ -20,6 +20,8 @@ from tests.support.project import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.quick
+
 SOURCE = Path(tetrad.__file__).parent
 
 FOLDERS = ("benchmarks", "etc", "systemd", "tests")

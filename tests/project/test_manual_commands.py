@@ -22,6 +22,8 @@ from tetrad.system import fork
 if TYPE_CHECKING:
     from tests.support.fixtures import MakeDaemon
 
+pytestmark = pytest.mark.quick
+
 
 def options_of(command: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     """Return the options of a parser by all of their spellings."""

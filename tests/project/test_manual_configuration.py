@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from tests.support.fixtures import MakeDaemon
 
+pytestmark = pytest.mark.quick
+
 SCHEMA = json_schema.schema()
 
 DEFINITIONS = SCHEMA["definitions"]

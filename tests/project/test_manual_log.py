@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.support.fixtures import MakeDaemon
 
+pytestmark = pytest.mark.quick
+
 
 def session_reasons() -> set[str]:
     """Return the reasons for which the handler ends sessions, read from its code."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.support.fixtures import MakeDaemon
 
+pytestmark = pytest.mark.quick
+
 
 def test_every_page_is_read_here() -> None:
     """No page is left out of these tests."""

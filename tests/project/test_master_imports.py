@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.fixtures import MakeDaemon
 
+pytestmark = pytest.mark.quick
+
 ALLOWED = {"__future__", "_signal", "_socket", "errno", "gc", "marshal", "select", "time"}
 """What the master may import beyond tetrad's modules and those of a bare interpreter."""
 

@@ -20,6 +20,8 @@ from tests.support.system_programs import needs
 from tetrad.config import yaml_reader
 from tetrad.ipc import log_protocol
 
+pytestmark = pytest.mark.quick
+
 OPERATING = ROOT / "etc" / "README.md"
 BALANCER = ROOT / "etc" / "haproxy" / "README.md"
 

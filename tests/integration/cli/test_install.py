@@ -13,6 +13,8 @@ from tetrad.cli.install import InstallError, Target
 if TYPE_CHECKING:
     import pathlib
 
+pytestmark = pytest.mark.quick
+
 
 def test_an_interpreter_that_can_import_tetrad_is_in_the_unit(tmp_path: pathlib.Path) -> None:
     """It is the one that runs this test."""
