@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from xdist.remote import Producer
+    from xdist.workermanage import WorkerController
 
     from tests.support.fixtures import Figure, MakeDaemon
 
@@ -32,21 +33,31 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _FIGURES = pytest.StashKey[list[str]]()
-_LEFT_OUT = pytest.StashKey[list[pytest.Item]]()
+_LEFT_OUT = pytest.StashKey[int]()
+_FIRST_SET = pytest.StashKey[bool]()
 
 FOLDERS = ("systemd", "fleet", "damage", "daemon", "project", "integration", "unit")
 """The folders of tests in the order in which parallel workers begin them: the slow ones first."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Select the first set for `pytest` alone; long tests only run where `-m` names them."""
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    first_set = not (named or config.option.markexpr or config.option.keyword)
+    config.stash[_FIRST_SET] = first_set
+    config.option.markexpr = config.option.markexpr or "not long"
+    if first_set:
+        config.option.markexpr = "quick and not long"
+        # A parallel worker has the same command line, and must not start workers.
+        if config.option.numprocesses is None and not (_is_worker(config) or config.option.usepdb):
+            config.option.numprocesses = min(2, os.cpu_count() or 1)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare what tests share, before there are parallel workers."""
     config.stash[_FIGURES] = []
-    config.stash[_LEFT_OUT] = []
-    # Only `pytest` alone runs the first set: who names tests gets those.
-    is_first_set = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if not config.option.markexpr:
-        only = is_first_set and not config.option.keyword
-        config.option.markexpr = "quick" if only else "not long"
+    config.stash[_LEFT_OUT] = 0
     if not _is_worker(config):
         share_python()
 
@@ -68,7 +79,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Count the tests that are left out."""
     for item in items:
-        item.config.stash[_LEFT_OUT].append(item)
+        item.config.stash[_LEFT_OUT] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Report to the process that prints the summary."""
+    if _is_worker(session.config):
+        output: dict[str, object] = session.config.workeroutput  # type: ignore[attr-defined]
+        output["figures"] = session.config.stash[_FIGURES]
+        output["left_out"] = session.config.stash[_LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Take the report of a parallel worker; each of them has collected all tests."""
+    output = getattr(node, "workeroutput", {})
+    stash = node.config.stash
+    stash[_FIGURES] += output.get("figures", [])
+    stash[_LEFT_OUT] = max(stash[_LEFT_OUT], output.get("left_out", 0))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -90,13 +118,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for text in figures:
             terminalreporter.write_line(text)
     left_out = config.stash[_LEFT_OUT]
-    if left_out and config.option.markexpr == "quick":
-        long = sum(item.get_closest_marker("long") is not None for item in left_out)
+    if left_out and config.stash[_FIRST_SET]:
+        command = f"{os.path.relpath(sys.argv[0])} -n 4 tests"
         terminalreporter.section("left out")
-        terminalreporter.write_line(
-            f"{len(left_out)} tests, {long} of which take minutes. To run all others:"
-            f" {os.path.relpath(sys.argv[0])} -n 4 tests"
-        )
+        terminalreporter.write_line(f"{left_out} tests; to run all but the longest: {command}")
 
 
 def _is_worker(config: pytest.Config) -> bool:
