@@ -1,1 +1,1 @@
-"""All tests, by what they need: tests/README.md describes the folders."""
+"""All tests; ARCHITECTURE.md describes the folders."""

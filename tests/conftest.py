@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.daemons import Daemon
+from tests.support.parallel import Scheduling, Turns
 from tests.support.project import ROOT
 from tests.support.readable_python import nobody_can_run_python, share_python
-from tests.support.turns import Turns
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    from xdist.remote import Producer
 
     from tests.support.fixtures import Figure, MakeDaemon
 
@@ -55,6 +57,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.quick)
     if _is_worker(config):
         items.sort(key=lambda item: FOLDERS.index(_folder_of(item)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Distribute the tests over parallel workers."""
+    return Scheduling(config, log)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

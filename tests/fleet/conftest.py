@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.fleet_site import Site, Switch
+from tests.support.system_programs import require
 
 if TYPE_CHECKING:
     import pathlib
@@ -23,9 +23,7 @@ def switch() -> Iterator[Switch]:
     """Create a network switch."""
     if os.geteuid():
         pytest.skip("only root can create network namespaces")
-    for program, package in (("ip", "iproute2"), ("haproxy", "haproxy")):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed: install {package}")
+    require("ip", "haproxy")
     with contextlib.closing(Switch()) as made:
         yield made
 

@@ -8,22 +8,48 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"man": "man-db"}
+_PACKAGES = {
+    "cc": "gcc libc6-dev",
+    "dbus-daemon": "dbus",
+    "faketime": "faketime",
+    "ip": "iproute2",
+    "man": "man-db",
+    "nc": "netcat-openbsd",
+    "nsenter": "util-linux",
+    "portablectl": "systemd-container",
+    "setpriv": "util-linux",
+    "ss": "iproute2",
+    "systemd-nspawn": "systemd-container",
+    "unshare": "util-linux",
+}
 """The packages of Debian whose names differ from their programs'."""
 
 
-def output_of(program: str, *arguments: str, script: str | None = None) -> str:
-    """Return what a program prints; it must exit with status 0 and write no errors.
+def missing(*programs: str) -> str:
+    """Return which of the programs are not installed, and how to install them; empty if all are."""
+    absent = [program for program in programs if shutil.which(program) is None]
+    packages = sorted({_PACKAGES.get(program, program) for program in absent})
+    return f"{', '.join(absent)}: apt-get install {' '.join(packages)}" if absent else ""
 
-    Where it is not installed, the test is skipped, but not in CI.
-    """
-    path = shutil.which(program)
-    if path is None:
-        missing = f"{program} is not installed: apt-get install {PACKAGES.get(program, program)}"
-        assert "CI" not in os.environ, missing
-        pytest.skip(missing)
+
+def require(*programs: str) -> None:
+    """Skip the test if a program is not installed; in CI it fails, for CI installs all."""
+    if reason := missing(*programs):
+        assert "CI" not in os.environ, reason
+        pytest.skip(reason)
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """Return the marker with which tests skip if a program is not installed; in CI they fail."""
+    reason = missing(*programs)
+    return pytest.mark.skipif(bool(reason) and "CI" not in os.environ, reason=reason)
+
+
+def output_of(program: str, *arguments: str, script: str | None = None) -> str:
+    """Return what a program prints; it must exit with status 0 and write no errors."""
+    require(program)
     done = subprocess.run(
-        [path, *arguments],
+        [program, *arguments],
         input=script,
         capture_output=True,
         text=True,

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -41,9 +40,14 @@ _CLONE_NEWNET = 0x40000000
 
 _BOOT = r"""
 set -eu
-top=$1 wheel=$2 python=$3 prefix=$4
-shift 4
+top=$1 wheel=$2 python=$3 prefix=$4 cgroups=$5
+shift 5
 root=$top/root
+
+# Two containers in one cgroup would kill each other's processes.
+for cgroup in $cgroups; do
+    echo 0 >"$cgroup/cgroup.procs"
+done
 
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs tmpfs /run/systemd/nspawn
@@ -55,6 +59,13 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" "
 rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/rc?.d/S* "$root"/etc/logrotate.d/*
 rm -rf "$root"/etc/systemd/system/tetrad* "$root"/etc/tetrad "$root"/var/log/tetrad
 rm -rf "$root"/var/log/journal "$root/$prefix"
+
+# The service's user executes this Python, also if it lies in the home of another user.
+folder=$(dirname "$python")
+while [ "$folder" != / ]; do
+    chmod a+x "$root$folder"
+    folder=$(dirname "$folder")
+done
 
 container="systemd-nspawn --quiet --register=no --keep-unit --machine=tetrad --directory=$root"
 mkdir "$root/wheel"
@@ -78,7 +89,7 @@ class Container:
         self._top = os.path.join(folder, "container")
         self._wheel = wheel
         self._output = os.path.join(folder, "container.out")
-        self._cgroups: set[str] = set()
+        self._cgroups: list[str] = []
         self.pid = 0
 
     def __enter__(self) -> Self:
@@ -87,6 +98,7 @@ class Container:
         name = f"tetrad-test-{os.getpid()}"
         self._notify_socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify_socket.bind(f"\0{name}")
+        self._cgroups = _make_cgroups(name)
         with open(self._output, "wb") as output:
             self._process = subprocess.Popen(
                 [*_IN_NAMESPACES, "sh", "-c", _BOOT, "boot", *self._arguments()],
@@ -206,7 +218,7 @@ class Container:
         python = os.path.realpath(sys.executable)
         for_pip = [f"--setenv={name}" for name in os.environ if name.upper().endswith(_FOR_PIP)]
         for_pip += [f"--setenv={name}" for name in os.environ if name.startswith("PIP_")]
-        return [self._top, self._wheel, python, PREFIX, *for_pip]
+        return [self._top, self._wheel, python, PREFIX, " ".join(self._cgroups), *for_pip]
 
     def _await_boot(self) -> None:
         """Wait until systemd reports that booting has finished."""
@@ -217,7 +229,6 @@ class Container:
         shell = children_of(self._process.pid)[0]
         nspawn = children_of(shell)[0]
         self.pid = children_of(nspawn)[0]
-        self._cgroups |= _cgroups_of(self.pid)
 
     def _next_notice(self, deadline: float) -> bytes:
         """Return the container's next notification, or nothing after a second."""
@@ -239,15 +250,6 @@ _IN_NAMESPACES = [
 """The container ends with the tests, with all its processes and mounts."""
 
 
-def missing_requirement() -> str:
-    """Return why a container cannot be booted here; empty if it can."""
-    if os.geteuid():
-        return "only root can boot a container"
-    needed = ("systemd-nspawn", "nsenter", "unshare", "setpriv")
-    missing = [program for program in needed if shutil.which(program) is None]
-    return f"{', '.join(missing)}: not installed" if missing else ""
-
-
 def _enter_network(namespace: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(namespace, _CLONE_NEWNET):
@@ -265,22 +267,20 @@ def _inside(pid: int) -> int:
     return int(line.split()[-1])
 
 
-def _cgroups_of(pid: int) -> set[str]:
-    """Return the cgroup folders that nspawn has created for a container."""
-    folders = set()
-    with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
+def _make_cgroups(name: str) -> list[str]:
+    """Create a cgroup in each hierarchy that systemd uses: version 2, or 1, or both."""
+    made = []
+    with open("/proc/self/cgroup", encoding="ascii") as file:
         for line in file:
             _, controllers, path = line.rstrip("\n").split(":")
-            above, found, _ = path.partition("/payload")
-            if found:
-                folders |= _existing(controllers.removeprefix("name="), above)
-    return folders
-
-
-def _existing(hierarchy: str, above: str) -> set[str]:
-    mounts = [f"/sys/fs/cgroup/{name}{above}" for name in (hierarchy or "unified", "")]
-    made = [f"{mount}/{name}" for mount in mounts for name in ("payload", "supervisor")]
-    return {folder for folder in made if os.path.isdir(folder)}
+            mount = {"": "/unified", "name=systemd": "/systemd"}.get(controllers)
+            if mount is not None:
+                both = os.path.isdir("/sys/fs/cgroup/unified")
+                top = "/sys/fs/cgroup" + (mount if controllers or both else "")
+                made.append(os.path.join(top + path, name))
+    for folder in made:
+        os.mkdir(folder)
+    return made
 
 
 def _remove_cgroup(folder: str) -> None:

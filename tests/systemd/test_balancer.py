@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.daemons import until
+from tests.support.system_programs import require
 from tests.support.systemd_container import PREFIX
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ SHIPPED = f"{PREFIX}/lib/python3*/site-packages/tetrad/data/etc/haproxy"
 @pytest.fixture
 def balanced(service: Service) -> Iterator[Service]:
     """Start the service, and HAProxy in front of it."""
+    require("haproxy", "socat")  # the container has this machine's programs
     do = service.container.do
-    if service.container.run("sh", "-c", "command -v haproxy && command -v socat").status:
-        pytest.skip("haproxy or socat: not installed")
     do("ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo")
     service.configure(listen=[{"address": ADDRESS, "proxy": {"trusted": [ADDRESS]}}])
     service.do("start", "tetrad")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.daemons import until
+from tests.support.system_programs import require
 from tests.support.systemd_service import LOG, LOG_FOLDER, Load
 
 if TYPE_CHECKING:
@@ -19,8 +17,7 @@ ROTATIONS = 3
 
 def test_rotation_under_load_loses_no_line(service: Service) -> None:
     """Every command is in one of the files, in a complete line."""
-    if shutil.which("logrotate") is None:
-        pytest.skip("logrotate: not installed")
+    require("logrotate")
     service.do("start", "tetrad")
     with Load(service, clients=4) as load:
         for _ in range(ROTATIONS):
@@ -34,8 +31,7 @@ def test_rotation_under_load_loses_no_line(service: Service) -> None:
 
 def test_rotated_files_are_compressed_and_private(service: Service) -> None:
     """The latest rotated file stays uncompressed; other users cannot read the log."""
-    if shutil.which("logrotate") is None:
-        pytest.skip("logrotate: not installed")
+    require("logrotate")
     service.do("start", "tetrad")
     for _ in range(2):
         _rotate(service)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.daemons import status_of, until
+from tests.support.system_programs import require
 from tests.support.systemd_container import PREFIX
 from tests.support.systemd_service import Service
 
@@ -30,12 +31,9 @@ FOLDERS = "/var/log/tetrad /var/log/private/tetrad /var/lib/tetrad /var/lib/priv
 @pytest.fixture(scope="module")
 def machine(container: Container) -> Iterator[Container]:
     """Return a container with an image, but without an installed tetrad and its user."""
-    if container.run("sh", "-c", "command -v portablectl && command -v dbus-daemon").status:
-        pytest.skip("portablectl or dbus-daemon: not installed (systemd-container, dbus)")
+    require("portablectl", "dbus-daemon")  # the container has this machine's programs
     if os.path.realpath(sys.executable).startswith(("/root/", "/home/")):
-        pytest.skip(
-            "this Python is in a home folder, which portable services cannot read: use /usr"
-        )
+        pytest.skip("portable services cannot read a Python in a home: use /usr/bin/python3")
     sh = ("sh", "-euc")
     container.do(*container.tetrad_command("uninstall"))
     container.do(*sh, f"userdel tetrad; rm -rf {FOLDERS}")

@@ -1,4 +1,4 @@
-"""Turns of tests that run in parallel: one that is marked `alone` runs beside no other."""
+"""How tests run in parallel: which run in one process, and which run beside no other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from xdist.scheduler import LoadFileScheduling
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+    """The tests of a file run in one process; so do those in tests/systemd: one container."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return what tests of one process have in common; the scheduler's own is the file."""
+        folder = "tests/systemd/"
+        return folder if nodeid.startswith(folder) else str(super()._split_scope(nodeid))
 
 
 class Turns:
