@@ -100,7 +100,7 @@ class Size(int):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read a string or a number of bytes, from 1 byte to 1 GiB."""
-        match = _SIZE.fullmatch(str(value)) if isinstance(value, (int, str)) else None
+        match = _SIZE.fullmatch(str(value))
         size = int(match[1]) * _SIZE_UNITS[match[2] or "B"] if match else 0
         if not 1 <= size <= _MAX_SIZE_BYTES:
             raise ValueError("expected a size such as 4KiB or a number of bytes, from 1 to 1GiB")

@@ -12,7 +12,7 @@ import os
 import re
 import types
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import yaml
@@ -72,6 +72,13 @@ def read(data: bytes, file: str) -> ConfigResult:
     )
 
 
+class _Mark(NamedTuple):
+    """A place in the file, both counted from 0, like the attributes of a `yaml.Mark`."""
+
+    line: int
+    column: int
+
+
 class _Reader:
     """Reads one file once. Attributes are as in ConfigResult.
 
@@ -86,13 +93,13 @@ class _Reader:
         self.faulty_keys: set[str] = set()
         self.valid_sections: dict[str, object] = {}
 
-    def report(self, mark: yaml.Mark | None, path: str, message: str) -> None:
+    def report(self, mark: yaml.Mark | _Mark | None, path: str, message: str) -> None:
         """Record an error at a mark; without a mark it is at the start of the file."""
         text = f"{path}: {message}" if path else message
         self.problems.append(f"{self.location(mark)}: {escape_unprintable(text)}")
         self.faulty_keys.add(path)
 
-    def location(self, mark: yaml.Mark | None) -> str:
+    def location(self, mark: yaml.Mark | _Mark | None) -> str:
         """Return a mark as `FILE:LINE:COLUMN`, both counted from 1."""
         line, column = (0, 0) if mark is None else (mark.line, mark.column)
         return f"{self.file}:{line + 1}:{column + 1}"
@@ -118,7 +125,7 @@ class _Reader:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
-                mark = typing.cast("yaml.Mark", event.start_mark)
+                mark: Any = event.start_mark  # of Python or of C
                 message = f"nested more than {_MAX_DEPTH} levels deep"
                 raise yaml.MarkedYAMLError(problem=message, problem_mark=mark)
 
@@ -270,7 +277,7 @@ def _fields(kind: type[Section]) -> dict[str, msgspec.structs.FieldInfo]:
 
 def _scalar_value(node: yaml.ScalarNode) -> object:
     """Return the value of a scalar; a quoted one is a string."""
-    text = typing.cast("str", node.value)
+    text: str = node.value
     return text if node.style in {"'", '"', "|", ">"} else yaml_scalars.read(text)
 
 
@@ -291,13 +298,14 @@ def _is_section(kind: Any) -> bool:
 
 def _name(key: yaml.Node) -> str:
     """Return the name of a key; `?` stands for a key that is a list or a mapping."""
-    return typing.cast("str", key.value) if isinstance(key, yaml.ScalarNode) else "?"
+    name: str = key.value if isinstance(key, yaml.ScalarNode) else "?"
+    return name
 
 
-def _mark_of_byte(data: bytes, position: int) -> yaml.Mark:
+def _mark_of_byte(data: bytes, position: int) -> _Mark:
     """Return the line and column of an invalid byte."""
     line, column = data.count(b"\n", 0, position), position - data.rfind(b"\n", 0, position) - 1
-    return yaml.Mark("", position, line, column, None, 0)
+    return _Mark(line, column)
 
 
 def _mark_of_value(node: yaml.Node, path: str) -> yaml.Mark:
@@ -307,7 +315,8 @@ def _mark_of_value(node: yaml.Node, path: str) -> yaml.Mark:
             node = next((child for key, child in node.value if _name(key) == name), node)
         elif isinstance(node, yaml.SequenceNode):
             node = node.value[int(name)]
-    return typing.cast("yaml.Mark", node.start_mark)
+    mark: yaml.Mark = node.start_mark
+    return mark
 
 
 def _join(path: str, name: str) -> str:

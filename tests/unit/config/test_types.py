@@ -263,7 +263,7 @@ def test_a_size_has_units_of_1024(text: str, count: int) -> None:
     assert Size.parse(text) == count
 
 
-@pytest.mark.parametrize("value", ["0", -1, "2GiB", "1.5KiB", "1kb", True, None, 1.5, ""])
+@pytest.mark.parametrize("value", ["0", -1, "2GiB", "1.5KiB", "1kb", True, None, 1.5, 1e9, ""])
 def test_an_invalid_size_is_refused(value: object) -> None:
     """Zero, too large sizes, fractions of bytes and unknown units are errors."""
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the text is compared whole
@@ -271,7 +271,7 @@ def test_an_invalid_size_is_refused(value: object) -> None:
     assert str(refusal.value) == SIZE
 
 
-@pytest.mark.parametrize("text", ["", "\n", "\r\n", "\0", "--\n"])
+@pytest.mark.parametrize("text", ["", "\n", "\r\n", "\0", "--\n", "x" * 16])
 def test_a_terminator_is_a_short_string(text: str) -> None:
     """The empty string is accepted."""
     assert Terminator.parse(text) == text
