@@ -35,6 +35,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _FIGURES = pytest.StashKey[list[str]]()
 _LEFT_OUT = pytest.StashKey[int]()
 _FIRST_SET = pytest.StashKey[bool]()
+_TURNS = pytest.StashKey[Turns]()
 
 FOLDERS = ("systemd", "fleet", "damage", "daemon", "project", "integration", "unit")
 """The folders of tests in the order in which parallel workers begin them: the slow ones first."""
@@ -104,10 +105,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Let a test that is marked `alone` run beside no other; the timeout begins with its turn."""
     if not _is_worker(item.config):
         return (yield)
-    factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]  # noqa: SLF001
-    turns = Turns(str(factory.getbasetemp().parent))
-    with turns.turn(alone=item.get_closest_marker("alone") is not None):
+    with item.config.stash[_TURNS].turn(alone=item.get_closest_marker("alone") is not None):
         return (yield)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Open the locks by which parallel workers take turns, in the folder that they share."""
+    if _is_worker(session.config):
+        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]  # noqa: SLF001
+        session.config.stash[_TURNS] = Turns(str(factory.getbasetemp().parent))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
