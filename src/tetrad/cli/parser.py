@@ -109,14 +109,17 @@ def _add_check(check: argparse.ArgumentParser) -> None:
 
 def _add_client(client: argparse.ArgumentParser) -> None:
     client.add_argument(
-        "--host", default="127.0.0.1", help="address, host name or unix:PATH (default: %(default)s)"
+        "--host",
+        help="address, host name or unix:PATH (default: the first listener of the file)",
     )
-    client.add_argument("--port", type=_port, default=65000, help="TCP port (default: %(default)s)")
+    client.add_argument(
+        "--port", type=_port, help="TCP port (default: that of the first listener of the file)"
+    )
     client.add_argument(
         "--service",
         choices=("command", "echo"),
-        default="command",
-        help="service of the listener (default: %(default)s)",
+        help="service of the listener (default: that of the first listener;"
+        " with --host or --port: command)",
     )
     client.add_argument("--tls", action="store_true", help="use TLS and verify the server")
     client.add_argument(
