@@ -55,7 +55,7 @@ _shtab_tetrad_uninstall___config_COMPGEN=_shtab_compgen_files
 _shtab_tetrad__c_COMPGEN=_shtab_compgen_files
 _shtab_tetrad___config_COMPGEN=_shtab_compgen_files
 
-_shtab_tetrad_status___format_choices=(text json openmetrics)
+_shtab_tetrad_status___format_choices=(text json prometheus openmetrics)
 _shtab_tetrad_logs___level_choices=(debug info warning error)
 _shtab_tetrad_client___service_choices=(command echo)
 _shtab_tetrad_pos_0_choices=(run start stop restart reload upgrade status logs explain check client install uninstall)

@@ -64,9 +64,10 @@ def _common_options(*, default: str | None) -> argparse.ArgumentParser:
 def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument(
         "--format",
-        choices=("text", "json", "openmetrics"),
+        choices=("text", "json", "prometheus", "openmetrics"),
         default="text",
-        help="output format; openmetrics is for Prometheus (default: %(default)s)",
+        help="output format; prometheus is also for node_exporter's textfile collector"
+        " (default: %(default)s)",
     )
     status.add_argument(
         "--json", action="store_const", const="json", dest="format", help="same as --format json"
