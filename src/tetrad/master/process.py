@@ -37,8 +37,9 @@ from tetrad.master.change_queue import ChangeQueue
 from tetrad.master.control_server import ControlServer, Route
 from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
-from tetrad.master.reload import Reloader, changes, pair_listeners
+from tetrad.master.reload import Reloader, pair_listeners
 from tetrad.master.service_manager import ServiceManager
+from tetrad.master.setting_changes import changes
 from tetrad.master.signals import Signals
 from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
