@@ -69,6 +69,7 @@ def build(
     return RuntimeConfig(
         version=__version__,
         file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
+        checksum=loaded.checksum,
         listeners=[
             _listener(config, index, found and found.config)
             for index, found in enumerate(certificates or [None] * len(config.listen))

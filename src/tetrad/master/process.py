@@ -16,6 +16,7 @@ from tetrad import __version__
 from tetrad.handler import commands
 from tetrad.handler.process import Handler
 from tetrad.ipc import log_protocol
+from tetrad.ipc.access_list import listener_report
 from tetrad.ipc.fds import (
     CONTROL,
     EVENTS_WRITE,
@@ -340,7 +341,17 @@ class Master:
         except (OSError, ValueError):
             request.reply({"error": "not an address"})
         else:
-            request.reply(self.admission.report(source, time.monotonic()))
+            request.reply(
+                {
+                    **self.admission.report(source, time.monotonic()),
+                    "config": self.config["file"],
+                    "checksum": self.config["checksum"],
+                    "listeners": [
+                        listener_report(one.config, one.name, source)
+                        for one in self.acceptor.listeners
+                    ],
+                }
+            )
 
     # Stop
 
