@@ -165,15 +165,18 @@ def test_a_service_without_a_listener_is_a_failure(prepared: MakeDaemon) -> None
     assert reason == "no listener has the service echo; use --host and --port"
 
 
-def test_host_and_port_need_no_file(daemon: MakeDaemon) -> None:
+def test_a_whole_address_needs_no_file(daemon: MakeDaemon) -> None:
     """A file that cannot be read is not an error then, unless -c names it."""
-    served = daemon()
+    served = daemon(listen=[{"port": 0}, {"address": "unix:t.sock"}])
     served.environment["TETRAD_CONFIG"] = f"{served.folder}/missing.yaml"
     command = [sys.executable, "-m", "tetrad", "client", "time"]
     where = ["--host", "127.0.0.1", "--port", str(served.port)]
     ran = subprocess.run(
         [*command, *where], env=served.environment, capture_output=True, check=True
     )
+    assert ANSWER.fullmatch(ran.stdout.rstrip())
+    path = ["--host", f"unix:{served.folder}/t.sock"]
+    ran = subprocess.run([*command, *path], env=served.environment, capture_output=True, check=True)
     assert ANSWER.fullmatch(ran.stdout.rstrip())
     missing = subprocess.run(
         [*command, *where[2:]], env=served.environment, capture_output=True, check=False

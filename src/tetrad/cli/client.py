@@ -95,11 +95,12 @@ def client(options: argparse.Namespace) -> int:
 def _target(options: argparse.Namespace) -> Target:
     """Return the target of the options. What they do not name is that of a listener of the file.
 
-    With --host and --port the file is not needed, and read only if -c names it.
+    If they name the whole address, the file is not needed, and read only if -c names it.
     """
     host, port, service = options.host, options.port, options.service
-    if host and port and not options.config:
-        return Target(host, port, service or "command")
+    is_complete = host and (port or host.startswith("unix:"))
+    if is_complete and not options.config:
+        return Target(host, port or 0, service or "command")
     config = load(options).checked().config
     listener: Listener | None
     if host is None and port is None:
