@@ -51,7 +51,7 @@ function _shtab_tetrad_using
 end
 
 set -g _shtab_tetrad_commands run start stop restart reload upgrade status logs explain check client install uninstall
-set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --root --service --since --timeout -c -n
+set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --reason --root --service --since --timeout --until -c -n
 
 complete -c tetrad -e
 complete -c tetrad -f
@@ -87,7 +87,7 @@ complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' 
 complete -c tetrad -n '_shtab_tetrad_using status' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using status' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TETRAD_CONFIG, then /etc/tetrad/tetrad.yaml if it exists, then the built-in defaults)'
 complete -c tetrad -n '_shtab_tetrad_using status' -l version -d 'show program'"'"'s version number and exit'
-complete -c tetrad -n '_shtab_tetrad_using status' -l format -xka "text json openmetrics" -d 'output format; openmetrics is for Prometheus (default: text)'
+complete -c tetrad -n '_shtab_tetrad_using status' -l format -xka "text json prometheus openmetrics" -d 'output format; prometheus is also for node_exporter'"'"'s textfile collector (default: text)'
 complete -c tetrad -n '_shtab_tetrad_using status' -l json -d 'same as --format json'
 complete -c tetrad -n '_shtab_tetrad_using status' -l clients -d 'list the sessions'
 complete -c tetrad -n '_shtab_tetrad_using status' -l schema -d 'print the JSON Schema of --json'
@@ -96,12 +96,15 @@ complete -c tetrad -n '_shtab_tetrad_using logs' -s h -l help -d 'show this help
 complete -c tetrad -n '_shtab_tetrad_using logs' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TETRAD_CONFIG, then /etc/tetrad/tetrad.yaml if it exists, then the built-in defaults)'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l version -d 'show program'"'"'s version number and exit'
 complete -c tetrad -n '_shtab_tetrad_using logs' -s f -l follow -d 'show new lines as they come'
-complete -c tetrad -n '_shtab_tetrad_using logs' -s n -l lines -x -d 'show the last N lines'
+complete -c tetrad -n '_shtab_tetrad_using logs' -s n -l lines -x -d 'show the last N lines (default: 20; with --since, all)'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l client -x -d 'only clients of a network'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l connection -x -d 'only one session'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l event -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost handler.failed certificate.expires log.reopened log.lost" -d 'only matching events, e.g. client.*'
 complete -c tetrad -n '_shtab_tetrad_using logs' -l level -xka "debug info warning error" -d 'only this level and higher ones'
-complete -c tetrad -n '_shtab_tetrad_using logs' -l since -x -d 'only events of the last SPAN, e.g. 10m or 2h'
+complete -c tetrad -n '_shtab_tetrad_using logs' -l reason -xka "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost handler.failed certificate.expires log.reopened log.lost" -d 'only matching reasons, e.g. *_timeout'
+complete -c tetrad -n '_shtab_tetrad_using logs' -l since -x -d 'only events from TIME on: a span before now, e.g. 10m, a clock time, e.g. 16:18, or a date, e.g. "2026-11-22 16:18"'
+complete -c tetrad -n '_shtab_tetrad_using logs' -l until -x -d 'only events up to TIME, as for --since'
+complete -c tetrad -n '_shtab_tetrad_using logs' -l json -d 'print events as JSON, one a line'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a explain -d 'show whether a client would be let in, and why'
 complete -c tetrad -n '_shtab_tetrad_using explain' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using explain' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TETRAD_CONFIG, then /etc/tetrad/tetrad.yaml if it exists, then the built-in defaults)'
@@ -116,9 +119,9 @@ complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' 
 complete -c tetrad -n '_shtab_tetrad_using client' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using client' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TETRAD_CONFIG, then /etc/tetrad/tetrad.yaml if it exists, then the built-in defaults)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l version -d 'show program'"'"'s version number and exit'
-complete -c tetrad -n '_shtab_tetrad_using client' -l host -x -d 'address, host name or unix:PATH (default: 127.0.0.1)'
-complete -c tetrad -n '_shtab_tetrad_using client' -l port -x -d 'TCP port (default: 65000)'
-complete -c tetrad -n '_shtab_tetrad_using client' -l service -xka "command echo" -d 'service of the listener (default: command)'
+complete -c tetrad -n '_shtab_tetrad_using client' -l host -x -d 'address, host name or unix:PATH (default: the first listener of the file)'
+complete -c tetrad -n '_shtab_tetrad_using client' -l port -x -d 'TCP port (default: that of the first listener of the file)'
+complete -c tetrad -n '_shtab_tetrad_using client' -l service -xka "command echo" -d 'service of the listener (default: that of the first listener; with --host or --port: command)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l tls -d 'use TLS and verify the server'
 complete -c tetrad -n '_shtab_tetrad_using client' -l ca -xka "(__fish_complete_path (commandline -ct))" -d 'CA bundle, in PEM; implies --tls (default: the CAs of this system)'
 complete -c tetrad -n '_shtab_tetrad_using client' -l cert -xka "(__fish_complete_path (commandline -ct))" -d 'client certificate and intermediate ones, in PEM; implies --tls'

@@ -217,8 +217,16 @@ def test_a_limit_that_is_not_set_is_marked_as_the_default(daemon: MakeDaemon) ->
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (["127.0.0.2"], [], "  NO  access: denied by access.deny[0] of the running daemon"),
-        ([], ["127.0.0.2"], "  ok  access: allowed, no rule of the running daemon matches"),
+        (
+            ["127.0.0.2"],
+            [],
+            "  NO  access: denied by 127.0.0.2/32 (access.deny[0] of the running daemon)",
+        ),
+        (
+            [],
+            ["127.0.0.2"],
+            "  ok  access: allowed, no rule matches and access.allow is empty",
+        ),
     ],
 )
 def test_the_rules_of_the_running_daemon_decide(
@@ -243,7 +251,7 @@ def test_another_rule_of_the_running_daemon_is_reported(daemon: MakeDaemon) -> N
     ran = run_here(served, "explain", "127.0.0.2")
     assert ran.status == 1
     assert ran.out.splitlines()[1] == (
-        "  NO  access: denied by access.deny[1] of the running daemon"
+        "  NO  access: denied by 127.0.0.2/32 (access.deny[1] of the running daemon)"
     )
     assert ran.out.splitlines()[-1] == CHANGED
 
@@ -251,18 +259,14 @@ def test_another_rule_of_the_running_daemon_is_reported(daemon: MakeDaemon) -> N
 def test_an_older_daemon_reports_no_rule(
     prepared: MakeDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a rule in its answer, the daemon's verdict decides, and the file has the rule."""
+    """Without a rule in its answer there is only the daemon's verdict."""
     asked = prepared(access={"deny": ["192.0.2.0/24"]})
     monkeypatch.setattr(cli_explain, "running_pid", lambda _result: 1)
     answer = AdmissionReport(False, 0, 1000, 0, None, None, 0.0)  # noqa: FBT003 - as in the JSON
     monkeypatch.setattr(control_client, "ask", lambda *_arguments: answer)
-    for address, said in (
-        ("192.0.2.1", f"  NO  access: denied by 192.0.2.0/24 (access.deny[0], {asked.file}:"),
-        ("203.0.113.1", "  NO  access: denied by the running daemon\n"),
-    ):
-        options = parser().parse_args(["-c", asked.file, "explain", address])
-        assert cli_explain.explain(options) == 1
-        assert said in capsys.readouterr().out
+    options = parser().parse_args(["-c", asked.file, "explain", "192.0.2.1"])
+    assert cli_explain.explain(options) == 1
+    assert "  NO  access: denied by the running daemon\n" in capsys.readouterr().out
 
 
 def test_a_rate_that_only_the_daemon_has_counts(daemon: MakeDaemon) -> None:

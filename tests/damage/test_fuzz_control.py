@@ -33,7 +33,7 @@ MIXTURE = [b"status\nreload\nsource ::1%lo\n", b"source " + b"1" * 100]
 COMMANDS = (
     (("status",), {0, 4}),
     (("status", "--json"), {0, 4}),
-    (("status", "--format", "openmetrics"), {0, 4}),
+    (("status", "--format", "prometheus"), {0, 4}),
     (("status", "--clients"), {0, 4}),
     (("explain", "192.0.2.1"), {0, 1, 4}),
     (("reload",), {0, 1, 78}),

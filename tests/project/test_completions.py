@@ -42,7 +42,7 @@ def test_the_width_of_the_terminal_does_not_matter(
         (["-c", "/dev/nul"], {"/dev/null"}),
         (["start", "--config", "/dev/nul"], {"/dev/null"}),
         (["status", "--f"], {"--format"}),
-        (["status", "--format", ""], {"text", "json", "openmetrics"}),
+        (["status", "--format", ""], {"text", "json", "prometheus", "openmetrics"}),
         (["logs", "--follow", "--level", "w"], {"warning"}),
         (["-c", "tetrad.yaml", "logs", "--level="], {"debug", "info", "warning", "error"}),
         (["logs", "--level=w"], {"warning"}),

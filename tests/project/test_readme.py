@@ -68,7 +68,7 @@ def test_alerts_name_metrics_that_exist() -> None:
     wanted = set(re.findall(r"`(tetrad_[a-z_]+)", pages.section(OPERATING, "## Alerts")))
     with pages.OrdinaryUser() as user:
         user.run("tetrad start")
-        metrics = user.run("tetrad status --format openmetrics")
+        metrics = user.run("tetrad status --format prometheus")
     assert {one for one in wanted if not re.search(rf"^{one}\b", metrics, re.MULTILINE)} == set()
 
 

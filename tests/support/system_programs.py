@@ -17,6 +17,7 @@ _PACKAGES = {
     "nc": "netcat-openbsd",
     "nsenter": "util-linux",
     "portablectl": "systemd-container",
+    "promtool": "prometheus",
     "setpriv": "util-linux",
     "ss": "iproute2",
     "systemd-nspawn": "systemd-container",

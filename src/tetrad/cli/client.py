@@ -10,22 +10,57 @@ import errno
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
+from tetrad.cli.configuration import load
 from tetrad.cli.exit_status import FAILURE, OK, USAGE, CommandError
+from tetrad.config.command_model import BUILT_IN_COMMANDS, Close
+from tetrad.config.model import DEFAULT_PORT
+from tetrad.config.types import CommandName, Duration
+from tetrad.ipc import control_client
+from tetrad.ipc.control_messages import Status
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import argparse
     import ssl
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tetrad.config.command_model import Command
+    from tetrad.config.model import Config, Listener
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 
 REPLY_END_SECONDS = 0.05
-"""A reply has no end mark: it is complete when no more data arrives for this long."""
+"""An answer has no end mark: it is complete when no more data arrives for this long."""
 
 _READ_BYTES = 65536
+
+_QUIT = "quit"
+"""The interactive client that tetrad reproduces does not print the answer to this command."""
+
+_MAY_HAVE_TLS = "the listener has TLS (use --tls)"
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound
+"""Where to connect to a listener at all addresses."""
+
+
+class Target(NamedTuple):
+    """Where to connect, the service there, and its commands with None for removed ones."""
+
+    host: str
+    port: int
+    service: str
+    commands: Mapping[CommandName, Command | None] = BUILT_IN_COMMANDS
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the commands."""
+        return [name for name, command in self.commands.items() if command is not None]
+
+    def is_goodbye(self, word: str) -> bool:
+        """Tell whether the server closes the connection after its answer to a word."""
+        return isinstance(self.commands.get(CommandName(word)), Close)
 
 
 class ClientError(Exception):
@@ -38,35 +73,82 @@ class ClientError(Exception):
 
 def client(options: argparse.Namespace) -> int:
     """Connect to a daemon and send it words."""
-    tls = options.tls or options.ca or options.cert or options.insecure
     if options.key and not options.cert:
         raise CommandError("--key needs --cert, the certificate of the key", USAGE)
+    target = _target(options)
     try:
-        context = _tls_context(options) if tls else None
-        with Connection(options.host, options.port, options.timeout, context) as connection:
+        context = _tls_context(options) if _uses_tls(options) else None
+        with Connection(target, options.timeout, context) as connection:
             if options.words:
-                for reply in replies(connection, options.service, options.words):
-                    print(reply, flush=True)
+                _send_words(connection, target, options.words)
             else:
                 print(f"CLIENT >> socket connect to {connection.name}")
-                dialog = _echo_dialog if options.service == "echo" else _command_dialog
-                dialog(connection)
+                if target.service == "echo":
+                    _echo_dialog(connection)
+                else:
+                    _command_dialog(connection, target)
     except ClientError as error:
         raise CommandError(f"{error}: {_reason(error.reason)}", FAILURE) from None
     return OK
 
 
+def _target(options: argparse.Namespace) -> Target:
+    """Return the target of the options. What they do not name is that of a listener of the file.
+
+    If they name the whole address, the file is not needed, and read only if -c names it.
+    """
+    host, port, service = options.host, options.port, options.service
+    is_complete = host and (port or host.startswith("unix:"))
+    if is_complete and not options.config:
+        return Target(host, port or 0, service or "command")
+    config = load(options).checked().config
+    listener: Listener | None
+    if host is None and port is None:
+        fitting = [one for one in config.listen if service in {None, one.service}]
+        if not fitting:
+            message = f"no listener has the service {service}; use --host and --port"
+            raise CommandError(message, FAILURE)
+        listener, service = fitting[0], fitting[0].service
+        if listener.tls is not None and not _uses_tls(options):
+            raise CommandError(f"{listener.name}: the listener has TLS; use --tls", FAILURE)
+    else:
+        listener = next((one for one in config.listen if one.address.path is None), None)
+    if host is None:
+        address = "127.0.0.1" if listener is None else str(listener.address)
+        host = _LOOPBACK.get(address, address)
+    if port is None and not host.startswith("unix:"):
+        port = DEFAULT_PORT if listener is None else listener.port or _free_port(config, listener)
+    return Target(host, port or 0, service or "command", config.commands)
+
+
+def _free_port(config: Config, listener: Listener) -> int:
+    """Return the port that the running daemon has for a listener with port 0."""
+    try:
+        status = control_client.ask(config.daemon.control, "status", Status)
+    except control_client.ControlError as error:
+        raise CommandError(f"port 0 is any free port; use --port: {error}", FAILURE) from None
+    wanted = (listener.address, listener.service)
+    for one in status.listeners:
+        if one.port and (one.address, one.service) == wanted:
+            return one.port
+    raise CommandError("port 0 is any free port; use --port: tetrad status shows it", FAILURE)
+
+
 class Connection:
     """A connected socket, as a context manager. Its methods raise ClientError.
 
-    `timeout` is how many seconds to wait for a reply; an unknown command gets none.
+    `timeout` is how many seconds to wait for an answer; an unknown command gets none. `is_closed`:
+    whether the server has closed the connection.
     """
 
     def __init__(
-        self, host: str, port: int, timeout: float, context: ssl.SSLContext | None = None
+        self, target: Target, timeout: float, context: ssl.SSLContext | None = None
     ) -> None:
+        host, port, self._service, _ = target
         self._timeout = timeout
+        self._is_encrypted = context is not None
         self._socket: socket.socket
+        self.is_closed = False
         self.name = host
         if not host.startswith("unix:"):
             self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -113,64 +195,82 @@ class Connection:
         """Close the connection."""
         self._socket.close()
 
-    def command(self, word: str) -> bytes | None:
-        """Send a command and return its reply, or None if the server closed the connection."""
+    def ask(self, word: str) -> bytes | None:
+        """Send a word and return the answer, or None if it does not come in time.
+
+        An answer of the service echo is as long as the word; any other ends with a pause of
+        REPLY_END_SECONDS.
+        """
+        sent = os.fsencode(word)
+        echoes = self._service == "echo"
+        expected = len(sent) if echoes else sys.maxsize
         reply = b""
         with self._errors_named():
-            self._socket.sendall(os.fsencode(word))
-            self._socket.settimeout(self._timeout)
             try:
-                while data := self._socket.recv(_READ_BYTES):
+                self._socket.settimeout(self._timeout)
+                self._socket.sendall(sent)
+                while len(reply) < expected and not self.is_closed:
+                    data = self._socket.recv(_READ_BYTES)
                     reply += data
-                    self._socket.settimeout(REPLY_END_SECONDS)
+                    self.is_closed = not data
+                    if not echoes:
+                        self._socket.settimeout(REPLY_END_SECONDS)
             except TimeoutError:
+                pass
+            except ConnectionError:
+                self.is_closed = True
+            if (reply == sent) if echoes else reply:
                 return reply
-        return reply or None
+            if not sent.startswith(reply):
+                raise OSError(errno.EPROTO, f"the answer to {word} is not an echo of it")
+            if self.is_closed:
+                raise OSError(errno.ECONNRESET, self._why_closed(word))
+        return None
 
-    def echo(self, text: str) -> bytes | None:
-        """Send a text and return as many bytes, or None if the server closed the connection."""
-        sent = os.fsencode(text)
-        reply = b""
-        with self._errors_named():
-            self._socket.settimeout(CONNECT_TIMEOUT_SECONDS)
-            self._socket.sendall(sent)
-            while len(reply) < len(sent):
-                data = self._socket.recv(_READ_BYTES)
-                if not data:
-                    return None
-                reply += data
-        return reply
+    def _why_closed(self, word: str) -> str:
+        hint = "" if self._is_encrypted else f", or {_MAY_HAVE_TLS}"
+        reason = f"its log has the reason{hint}"
+        return f"the server closed the connection without an answer to {word}: {reason}"
+
+    def no_answer(self, *words: str) -> ClientError:
+        """Return the error for words without an answer."""
+        causes = ["the command is unknown"] if self._service == "command" else []
+        causes += [] if self._is_encrypted else [_MAY_HAVE_TLS]
+        reason = ", or ".join([*causes, "the server is slower than --timeout"])
+        text = f"no answer to {', '.join(words)} within {Duration(self._timeout)}: {reason}"
+        return ClientError(self.name, OSError(errno.ETIMEDOUT, text))
 
 
-def replies(connection: Connection, service: str, words: Iterable[str]) -> Iterator[str]:
-    """Send words and yield their replies as lines; a word without a reply yields nothing."""
+def _send_words(connection: Connection, target: Target, words: Sequence[str]) -> None:
+    """Print the answer to each word as a line. Raises ClientError if one was not answered."""
+    unanswered = []
     for word in words:
-        reply = connection.echo(word) if service == "echo" else connection.command(word)
+        reply = connection.ask(word)
         if reply is None:
-            return
-        if reply:
-            yield _text(reply) if service == "echo" else _line(reply)
+            unanswered.append(word)
+        else:
+            print(_text(reply) if target.service == "echo" else _line(reply), flush=True)
+    if unanswered:
+        raise connection.no_answer(*unanswered)
 
 
-def _command_dialog(connection: Connection) -> None:
-    for word in _input_lines("CLIENT >> Enter command time or quit : "):
+def _command_dialog(connection: Connection, target: Target) -> None:
+    *others, last = target.names or [""]
+    choice = f"{', '.join(others)} or {last}" if others else last
+    for word in _input_lines(f"CLIENT >> Enter command {choice} : "):
         print(f"CLIENT >> Input command : {_text(os.fsencode(word))}")
-        reply = connection.command(word) if word else b""
-        if word == "quit":
-            return
-        if reply is None:
-            print("CLIENT >> the server closed the connection")
-            return
-        if reply:
+        reply = connection.ask(word) if word else None
+        if reply and word != _QUIT:
             print(f"CLIENT >> received data : {_line(reply)}")
+        if connection.is_closed or target.is_goodbye(word):
+            return
 
 
 def _echo_dialog(connection: Connection) -> None:
     for line in _input_lines(""):
-        reply = connection.echo(line) if line else b""
+        reply = connection.ask(line)
         if reply is None:
-            print("CLIENT >> the server closed the connection")
-            return
+            raise connection.no_answer(line)
         print(f"Server: {_text(reply)}")
         if line == "END":
             print("END ^^")
@@ -195,6 +295,10 @@ def _text(reply: bytes) -> str:
 def _line(reply: bytes) -> str:
     """Return a reply without the line end of `reply_terminator`, as it is printed as a line."""
     return _text(reply).removesuffix("\n").removesuffix("\r")
+
+
+def _uses_tls(options: argparse.Namespace) -> bool:
+    return bool(options.tls or options.ca or options.cert or options.insecure)
 
 
 def _tls_context(options: argparse.Namespace) -> ssl.SSLContext:

@@ -1,11 +1,12 @@
 """Reads the log backwards, through rotated files, and follows it. Prints nothing.
 
 Files are read from their end, the current one first, and only as far back as needed. Lines are
-bytes; lines that are no events of tetrad pass unchanged.
+bytes, in any of the formats of the log; lines that are no events of tetrad pass unchanged.
 """
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import glob
 import gzip
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tetrad.ipc.log_protocol import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _BLOCK_BYTES = 1 << 16
 _POLL_SECONDS = 0.2
@@ -31,6 +32,27 @@ _NEWLINE = b"\n"
 
 _MAX_DISORDER_SECONDS = 2.0
 """How far out of order lines can be: a handler may wait a little to write an event."""
+
+_MAX_TEXT_LINE_BYTES = 1 << 14
+"""A longer line is no event in the formats `logfmt` or `console`: a write to the pipe is short."""
+
+_TYPED_FIELDS = {
+    *("pid", "port", "clients", "accepted", "days", "duration", "bytes", "bytes_in", "bytes_out"),
+    *("commands", "status", "suppressed", "handler", "count", "cut", "check", "config"),
+    *("changes", "errors"),
+}
+"""The fields that are not always text. In `logfmt` and `console` only the name tells it."""
+
+_NULLS = {"", "None"}
+_BOOLEANS = {"true": True, "True": True}
+
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_LOGFMT_FIELD = re.compile(r"""([^\s=]+)(?:=("(?:[^"\\]|\\.)*"|\S*))?(?: |$)""")
+_CONSOLE_HEAD = re.compile(r"(\S+) \[(\w+) *\] (\S+) *")
+_CONSOLE_FIELD = re.compile(
+    rf"""([^\s=]+)=({_QUOTED}|[\[{{](?:{_QUOTED}|[^\]}}'"])*[\]}}]|\S*)(?: |$)"""
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -45,13 +67,15 @@ class Event(NamedTuple):
 
 
 class LogFilter(NamedTuple):
-    """Conditions on events; None: no condition. `since` is in seconds since 1970."""
+    """Conditions on events; None: no condition. `since` and `until` are in seconds since 1970."""
 
     client: Network | None = None
     connection: str | None = None
     event: str | None = None
     level: str | None = None
     since: float | None = None
+    until: float | None = None
+    reason: str | None = None
 
     def matches(self, event: Event | None) -> bool:
         """Tell whether an event meets all conditions; None, a line that is no event, does."""
@@ -61,6 +85,8 @@ class LogFilter(NamedTuple):
             and (self.level is None or LEVELS.get(event.level, 0) >= LEVELS[self.level])
             and (self.client is None or _is_from(event.fields.get("client"), self.client))
             and (self.since is None or event.moment.timestamp() >= self.since)
+            and (self.until is None or event.moment.timestamp() <= self.until)
+            and (self.reason is None or _has_reason(event, self.reason))
         )
 
     def excludes_before(self, event: Event | None) -> bool:
@@ -91,7 +117,7 @@ def read(path: str, wanted: LogFilter, count: int | None, *, following: bool) ->
 def parse(line: bytes) -> Event | None:
     """Return the event of a line, or None if it is no event of tetrad."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line) if line[:1] == b"{" else _parse_text(line)
         moment = datetime.fromisoformat(fields["timestamp"]).astimezone()
         level, name = fields["level"], fields["event"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -99,6 +125,72 @@ def parse(line: bytes) -> Event | None:
     if not isinstance(level, str) or not isinstance(name, str):
         return None
     return Event(moment, level, name, fields)
+
+
+def _parse_text(line: bytes) -> dict[str, Any]:
+    """Return the fields of a line in `logfmt` or `console`. Raises ValueError."""
+    if len(line) > _MAX_TEXT_LINE_BYTES:
+        raise ValueError("too long")
+    text = line.decode("ascii")
+    if text.startswith("timestamp="):
+        return _fields(_LOGFMT_FIELD, text, _logfmt_text)
+    text = _COLOUR.sub("", text)
+    head = _CONSOLE_HEAD.match(text)
+    if head is None:
+        raise ValueError("no time, level and event")
+    fields = dict(zip(("timestamp", "level", "event"), head.groups(), strict=True))
+    return fields | _fields(_CONSOLE_FIELD, text[head.end() :].rstrip(), _console_text)
+
+
+def _fields(pattern: re.Pattern[str], text: str, unquote: Callable[[str], str]) -> dict[str, Any]:
+    """Return the fields of a text. Raises ValueError."""
+    fields: dict[str, Any] = {}
+    position = 0
+    while position < len(text):
+        field = pattern.match(text, position)
+        if field is not None and field[1] not in fields:
+            position = field.end()
+            name = field[1]
+            is_flag = field[2] is None  # how logfmt writes True
+            fields[name] = True if is_flag else _value(name, field[2], unquote)
+        elif fields:  # older versions of structlog do not quote a text with spaces
+            word, space, _ = text[position:].partition(" ")
+            position += len(word + space)
+            fields[name] = f"{fields[name]} {word}"
+        else:
+            raise ValueError("expected a field")
+    return fields
+
+
+def _value(name: str, written: str, unquote: Callable[[str], str]) -> object:
+    text = unquote(written)
+    if name not in _TYPED_FIELDS:
+        return text
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return True
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value
+
+
+def _logfmt_text(written: str) -> str:
+    if written[:1] != '"':
+        return written.replace("\\n", "\n")
+    return re.sub(r'\\(["\\n])', lambda match: match[1].replace("n", "\n"), written[1:-1])
+
+
+def _console_text(written: str) -> str:
+    return str(ast.literal_eval(written)) if written[:1] in {"'", '"'} else written
+
+
+def _has_reason(event: Event, pattern: str) -> bool:
+    reason = event.fields.get("reason")
+    return isinstance(reason, str) and fnmatch.fnmatchcase(reason, pattern)
 
 
 def _is_from(client: object, network: Network) -> bool:

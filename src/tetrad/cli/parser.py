@@ -9,7 +9,11 @@ from tetrad import __version__
 from tetrad.ipc.log_protocol import LEVELS
 
 if TYPE_CHECKING:
+    import datetime as dt
     import ipaddress
+
+DEFAULT_LINES = 20
+"""How many lines of the log are shown."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,9 +68,10 @@ def _common_options(*, default: str | None) -> argparse.ArgumentParser:
 def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument(
         "--format",
-        choices=("text", "json", "openmetrics"),
+        choices=("text", "json", "prometheus", "openmetrics"),
         default="text",
-        help="output format; openmetrics is for Prometheus (default: %(default)s)",
+        help="output format; prometheus is also for node_exporter's textfile collector"
+        " (default: %(default)s)",
     )
     status.add_argument(
         "--json", action="store_const", const="json", dest="format", help="same as --format json"
@@ -77,19 +82,31 @@ def _add_status(status: argparse.ArgumentParser) -> None:
 
 def _add_logs(logs: argparse.ArgumentParser) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="show new lines as they come")
-    logs.add_argument("-n", "--lines", type=_count, metavar="N", help="show the last N lines")
+    logs.add_argument(
+        "-n",
+        "--lines",
+        type=_count,
+        metavar="N",
+        help=f"show the last N lines (default: {DEFAULT_LINES}; with --since, all)",
+    )
     logs.add_argument(
         "--client", type=_network, metavar="NETWORK", help="only clients of a network"
     )
     logs.add_argument("--connection", metavar="ID", help="only one session")
     logs.add_argument("--event", metavar="GLOB", help="only matching events, e.g. client.*")
     logs.add_argument("--level", choices=tuple(LEVELS), help="only this level and higher ones")
+    logs.add_argument("--reason", metavar="GLOB", help="only matching reasons, e.g. *_timeout")
     logs.add_argument(
         "--since",
-        type=_duration,
-        metavar="SPAN",
-        help="only events of the last SPAN, e.g. 10m or 2h",
+        type=_moment,
+        metavar="TIME",
+        help="only events from TIME on: a span before now, e.g. 10m, a clock time, e.g. 16:18, or a"
+        ' date, e.g. "2026-11-22 16:18"',
     )
+    logs.add_argument(
+        "--until", type=_moment, metavar="TIME", help="only events up to TIME, as for --since"
+    )
+    logs.add_argument("--json", action="store_true", help="print events as JSON, one a line")
 
 
 def _add_explain(explain: argparse.ArgumentParser) -> None:
@@ -109,14 +126,17 @@ def _add_check(check: argparse.ArgumentParser) -> None:
 
 def _add_client(client: argparse.ArgumentParser) -> None:
     client.add_argument(
-        "--host", default="127.0.0.1", help="address, host name or unix:PATH (default: %(default)s)"
+        "--host",
+        help="address, host name or unix:PATH (default: the first listener of the file)",
     )
-    client.add_argument("--port", type=_port, default=65000, help="TCP port (default: %(default)s)")
+    client.add_argument(
+        "--port", type=_port, help="TCP port (default: that of the first listener of the file)"
+    )
     client.add_argument(
         "--service",
         choices=("command", "echo"),
-        default="command",
-        help="service of the listener (default: %(default)s)",
+        help="service of the listener (default: that of the first listener;"
+        " with --host or --port: command)",
     )
     client.add_argument("--tls", action="store_true", help="use TLS and verify the server")
     client.add_argument(
@@ -203,6 +223,22 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         raise argparse.ArgumentTypeError("expected an IPv4 or IPv6 address") from None
+
+
+def _moment(text: str) -> float | dt.datetime | dt.time:
+    """Read a span before now in seconds, or a local time or date and time in ISO 8601."""
+    import datetime as dt
+
+    try:
+        if "-" in text:
+            moment = dt.datetime.fromisoformat(text)
+            moment.timestamp()  # fails for a year that the local time zone does not have
+            return moment
+        return dt.time.fromisoformat(text) if ":" in text else _duration(text)
+    except (ValueError, OverflowError, argparse.ArgumentTypeError):
+        expected = "a duration such as 10m, a number of seconds, a time such as 16:18"
+        message = f'expected {expected} or a date such as "2026-11-22 16:18"'
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _duration(text: str) -> float:

@@ -1,11 +1,11 @@
-"""`tetrad status`: the state of the daemon as text, JSON or OpenMetrics."""
+"""`tetrad status`: the state of the daemon as text, JSON or metrics for Prometheus."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -32,10 +32,19 @@ if TYPE_CHECKING:
 
 TOP_SOURCES = 5
 
-OPENMETRICS_PREFIX = "tetrad"
+METRICS_PREFIX = "tetrad"
 
 Samples = dict[tuple[tuple[str, str], ...], float]
 """The values of a metric by their labels."""
+
+
+class Metric(NamedTuple):
+    """A metric family: its name without prefix and suffix, its type in OpenMetrics, its values."""
+
+    name: str
+    kind: str
+    text: str
+    samples: Samples
 
 
 def status(options: argparse.Namespace) -> int:
@@ -66,8 +75,8 @@ def status(options: argparse.Namespace) -> int:
         raise CommandError(message, STATUS_UNKNOWN) from None
     if options.format == "json":
         print(as_json(answer))
-    elif options.format == "openmetrics":
-        print(as_openmetrics(answer))
+    elif options.format in METRICS_FORMATS:
+        print(METRICS_FORMATS[options.format](answer))
     else:
         print(session_table(answer) if options.clients else as_text(answer))
     return STATUS_RUNNING
@@ -77,8 +86,8 @@ def _print_absent(style: str, state: State, reason: str | None = None) -> None:
     """Print that there is no status; an unknown state as text is an error message instead."""
     if style == "json":
         print(as_json(control_messages.Absent(state=state, reason=reason)))
-    elif style == "openmetrics":
-        print(as_openmetrics_down())
+    elif style in METRICS_FORMATS:
+        print(METRICS_FORMATS[style](None))
     elif state != "unknown":
         text = "dead, but the pidfile exists" if state == "dead" else "not running"
         print(f"tetrad: {text}")
@@ -133,14 +142,32 @@ def session_table(status: Status) -> str:
     return "\n".join(map(escape_unprintable, padded))
 
 
-def as_openmetrics(status: Status) -> str:
-    """Return a status in the OpenMetrics text format, for Prometheus' textfile collector."""
-    return "\n".join([*_metrics(status), "# EOF"])
+def as_prometheus(status: Status | None) -> str:
+    """Return a status in Prometheus' text format 0.0.4; None: there is no status.
+
+    It has neither units nor the type info, and the metadata have the names of the samples.
+    """
+    lines = []
+    for metric in _metrics(status):
+        name = _sample_name(metric)
+        kind = "gauge" if metric.kind == "info" else metric.kind
+        lines += [f"# HELP {name} {metric.text}", f"# TYPE {name} {kind}", *_sample_lines(metric)]
+    return "\n".join(lines)
 
 
-def as_openmetrics_down() -> str:
-    """Return the metrics when there is no status."""
-    return "\n".join([*_metric("up", "gauge", "Whether the daemon runs.", {(): 0}), "# EOF"])
+def as_openmetrics(status: Status | None) -> str:
+    """Return a status in the OpenMetrics text format 1.0; None: there is no status."""
+    lines = []
+    for metric in _metrics(status):
+        family = f"{METRICS_PREFIX}_{metric.name}"
+        lines.append(f"# TYPE {family} {metric.kind}")
+        if metric.name.endswith("_seconds"):
+            lines.append(f"# UNIT {family} seconds")
+        lines += [f"# HELP {family} {metric.text}", *_sample_lines(metric)]
+    return "\n".join([*lines, "# EOF"])
+
+
+METRICS_FORMATS = {"prometheus": as_prometheus, "openmetrics": as_openmetrics}
 
 
 def top_sources(status: Status) -> list[tuple[str, int]]:
@@ -159,40 +186,38 @@ def _host(session: Session) -> str:
     return session.client.rpartition(":")[0]
 
 
-def _metrics(status: Status) -> Iterator[str]:
+def _metrics(status: Status | None) -> Iterator[Metric]:
+    yield Metric("up", "gauge", "Whether the daemon runs.", {(): int(status is not None)})
+    if status is None:
+        return
     clients, handlers, log = status.clients, status.handlers, status.log
-    yield from _metric("up", "gauge", "Whether the daemon runs.", {(): 1})
-    yield from _metric(
-        "start_time_seconds", "gauge", "Start time of the daemon.", {(): status.started}
-    )
-    yield from _metric("upgrades", "counter", "Upgrades since the start.", {(): status.upgrades})
-    yield from _metric("clients", "gauge", "Connected clients.", {(): clients.now})
-    yield from _metric("clients_peak", "gauge", "Most clients at a time.", {(): clients.peak})
-    yield from _metric("clients_limit", "gauge", "Maximum of clients.", {(): clients.limit})
-    yield from _metric("handlers", "gauge", "Handler processes.", {(): handlers.now})
-    yield from _metric("handlers_idle", "gauge", "Handlers without a client.", {(): handlers.idle})
-    yield from _metric(
+    yield Metric("start_time_seconds", "gauge", "Start time of the daemon.", {(): status.started})
+    yield Metric("upgrades", "counter", "Upgrades since the start.", {(): status.upgrades})
+    yield Metric("clients", "gauge", "Connected clients.", {(): clients.now})
+    yield Metric("clients_peak", "gauge", "Most clients at a time.", {(): clients.peak})
+    yield Metric("clients_limit", "gauge", "Maximum of clients.", {(): clients.limit})
+    yield Metric("handlers", "gauge", "Handler processes.", {(): handlers.now})
+    yield Metric("handlers_idle", "gauge", "Handlers without a client.", {(): handlers.idle})
+    yield Metric(
         "handlers_lost", "counter", "Handlers that exited unexpectedly.", {(): handlers.lost}
     )
-    yield from _metric("accepted", "counter", "Accepted clients.", {(): status.accepted})
+    yield Metric("accepted", "counter", "Accepted clients.", {(): status.accepted})
     refused: Samples = {
         (("reason", reason),): count for reason, count in sorted(status.refused.items())
     }
-    yield from _metric("refused", "counter", "Refused clients.", refused)
-    yield from _metric("log_written", "counter", "Events written to the log.", {(): log.written})
-    yield from _metric("log_lost", "counter", "Events that were not written.", {(): log.lost})
+    yield Metric("refused", "counter", "Refused clients.", refused)
+    yield Metric("log_written", "counter", "Events written to the log.", {(): log.written})
+    yield Metric("log_lost", "counter", "Events that were not written.", {(): log.lost})
     build: Samples = {(("version", status.version),): 1}
-    yield from _metric("build", "info", "Version of the daemon.", build)
+    yield Metric("build", "info", "Version of the daemon.", build)
 
 
-def _metric(name: str, kind: str, text: str, samples: Samples) -> Iterator[str]:
-    """Yield the lines of one metric family; `samples` are its values by their labels."""
-    family = f"{OPENMETRICS_PREFIX}_{name}"
-    suffix = {"counter": "_total", "info": "_info"}.get(kind, "")
-    yield f"# TYPE {family} {kind}"
-    if name.endswith("_seconds"):
-        yield f"# UNIT {family} seconds"
-    yield f"# HELP {family} {text}"
-    for labels, value in samples.items():
+def _sample_name(metric: Metric) -> str:
+    suffix = {"counter": "_total", "info": "_info"}.get(metric.kind, "")
+    return f"{METRICS_PREFIX}_{metric.name}{suffix}"
+
+
+def _sample_lines(metric: Metric) -> Iterator[str]:
+    for labels, value in metric.samples.items():
         shown = ",".join(f"{key}={json.dumps(label)}" for key, label in labels)
-        yield f"{family}{suffix}{'{' + shown + '}' if shown else ''} {value}"
+        yield f"{_sample_name(metric)}{'{' + shown + '}' if shown else ''} {value}"

@@ -25,6 +25,8 @@ class ConfigResult(NamedTuple):
     """The keys that the file sets and the `FILE:LINE:COLUMN` of their values."""
     faulty_keys: frozenset[str] = frozenset()
     """The keys with errors and the unknown keys; an empty key is the whole file."""
+    checksum: int | None = None
+    """Of the bytes of the file; None without a file."""
 
     def is_reliable(self, key: str) -> bool:
         """Tell whether the value of a key such as `log.file` is certain in spite of the errors.

@@ -12,6 +12,7 @@ import os
 import re
 import types
 import typing
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -69,6 +70,7 @@ def read(data: bytes, file: str) -> ConfigResult:
         reader.key_lines,
         reader.value_locations,
         frozenset(reader.faulty_keys),
+        zlib.crc32(data),
     )
 
 

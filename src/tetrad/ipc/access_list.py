@@ -5,11 +5,14 @@ Used by the master, and by `tetrad explain`.
 
 from __future__ import annotations
 
+from tetrad.system.addresses import network_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tetrad.ipc.runtime_config import AccessRule
+    from tetrad.ipc.runtime_config import AccessRule, ListenerConfig
+    from tetrad.system.addresses import Source
 
 
 class AccessList:
@@ -42,3 +45,23 @@ class AccessList:
         """Tell whether an address is allowed."""
         rule = self.rule(bits, address)
         return self._allows_unmatched if rule is None else rule["allow"]
+
+    def report(self, address: Source) -> dict[str, object]:
+        """Return the rule that applies to an address, and its network; None if no rule matches."""
+        rule = self.rule(*address)
+        if rule is None:
+            return {"rule": None, "network": None}
+        network = network_text(rule["bits"], rule["network"], rule["prefix"])
+        return {"rule": rule["name"], "network": network}
+
+
+def listener_report(config: ListenerConfig, name: str, address: Source) -> dict[str, object]:
+    """Return what differs at a listener for a client; the rule is one of `proxy.trusted`."""
+    proxy = config["proxy"]
+    return {
+        "key": f"listen[{config['index']}]",
+        "name": name,
+        "family": config["family"],
+        "proxy": proxy is not None,
+        **AccessList(() if proxy is None else proxy["trusted"]).report(address),
+    }

@@ -99,12 +99,28 @@ class Status(Struct, frozen=True):
     upgraded: Seconds | None = None
 
 
+class ListenerReport(Struct, frozen=True):
+    """A listener, by its key such as `listen[0]` and its name, and what it does with an address.
+
+    `proxy`: whether only load balancers may connect; `rule` is the one of `proxy.trusted` that
+    matches, such as `proxy.trusted[0]`, and `network` its network.
+    """
+
+    key: str
+    name: str
+    family: Literal["inet", "inet6", "unix"]
+    proxy: bool
+    rule: str | None
+    network: str | None
+
+
 class AdmissionReport(Struct, frozen=True):
     """The daemon's answer to `source ADDRESS`; a limit that is None is not set.
 
     `rule` is the name of the access rule that decides, such as `access.deny[0]`, and None if none
-    matches; older daemons do not send it. `rate_limit` is a count and its seconds, `wait` the
-    seconds until the rate allows another session.
+    matches, and `network` its network. `rate_limit` is a count and its seconds, `wait` the seconds
+    until the rate allows another session. `config` and `checksum` are of the file that the daemon
+    has read. Older daemons do not send `rule` and all that follows it.
     """
 
     access: bool
@@ -115,6 +131,10 @@ class AdmissionReport(Struct, frozen=True):
     rate_limit: tuple[int, int] | None
     wait: float
     rule: str | UnsetType | None = UNSET
+    network: str | None = None
+    config: str | None = None
+    checksum: int | UnsetType | None = UNSET
+    listeners: list[ListenerReport] = []
 
 
 class Reloaded(Struct, frozen=True):

@@ -125,14 +125,15 @@ class ServiceManagerConfig(TypedDict):
 class RuntimeConfig(TypedDict):
     """The whole configuration.
 
-    `file` is the path of the configuration file. `settings` has the text of every key's value;
-    `restart_only` are the keys that a reload cannot change. `logger`, `config_reader` and
-    `upgrade_trial` are command lines. `service_manager`, and whether the listeners are `inherited`
-    from it, never change while the daemon runs.
+    `file` is the path of the configuration file, `checksum` that of its contents. `settings` has
+    the text of every key's value; `restart_only` are the keys that a reload cannot change.
+    `logger`, `config_reader` and `upgrade_trial` are command lines. `service_manager`, and whether
+    the listeners are `inherited` from it, never change while the daemon runs.
     """
 
     version: str
     file: str | None
+    checksum: int | None
     listeners: list[ListenerConfig]
     restart_only: list[str]
     settings: dict[str, str]

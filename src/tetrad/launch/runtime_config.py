@@ -11,6 +11,7 @@ import msgspec
 from tetrad import __version__
 from tetrad.config import programs
 from tetrad.config.command_model import Call, Clock, Close, FixedText, Run
+from tetrad.ipc import control_messages
 from tetrad.ipc.runtime_config import (
     AccessRule,
     CommandConfig,
@@ -68,6 +69,7 @@ def build(
     return RuntimeConfig(
         version=__version__,
         file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
+        checksum=loaded.checksum,
         listeners=[
             _listener(config, index, found and found.config)
             for index, found in enumerate(certificates or [None] * len(config.listen))
@@ -150,16 +152,29 @@ def _log(loaded: ConfigResult, *, foreground: bool) -> LogConfig:
 
 
 def _settings(config: Config, certificates: Sequence[ListenerTls | None]) -> dict[str, str]:
-    """Return every key with its value as text: a reload compares them and reports changes."""
+    """Return every key with its value as text: a reload compares them and reports changes.
+
+    The key of a listener, a command or a mapping in them has a summary of it.
+    """
     settings = dict(_leaves(msgspec.to_builtins(config, enc_hook=str, str_keys=True), ""))
+    for index, one in enumerate(config.listen):
+        layers = {"tls": one.tls is not None, "proxy": one.proxy is not None}
+        shown = control_messages.Listener(one.name, one.address, one.port, one.service, **layers)
+        settings[f"listen[{index}]"] = f"{one.name} ({shown.kind})"
     for found in certificates:
         settings |= found.settings if found is not None else {}
     return settings
 
 
 def _leaves(tree: object, path: str) -> Iterator[tuple[str, str]]:
-    """Yield each leaf with its key, such as `listen[0].port`; a list of scalars is one leaf."""
+    """Yield each leaf with its key, such as `listen[0].port`; a list of scalars is one leaf.
+
+    The summary of a mapping in a section is its first key and value; `env` has no summary.
+    """
     if isinstance(tree, dict):
+        if "." in path and not path.endswith(".env"):
+            key, value = next(iter(tree.items()))
+            yield path, f"{key} {_text(value)}"
         for key, value in tree.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
     elif isinstance(tree, list) and any(isinstance(value, dict) for value in tree):

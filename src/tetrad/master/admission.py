@@ -76,10 +76,10 @@ class Admission:
     def report(self, address: Source, now: float) -> dict[str, object]:
         """Return what would decide about a client with this address; nothing is counted."""
         source = source_of(address)
-        rates, rule = self._rates, self._access.rule(*address)
+        rates = self._rates
         return {
             "access": self.allows(address),
-            "rule": None if rule is None else rule["name"],
+            **self._access.report(address),
             "clients": self.clients,
             "clients_limit": self._limits["clients"],
             "from_source": self._from_source.get(source, 0),

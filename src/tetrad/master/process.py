@@ -16,6 +16,7 @@ from tetrad import __version__
 from tetrad.handler import commands
 from tetrad.handler.process import Handler
 from tetrad.ipc import log_protocol
+from tetrad.ipc.access_list import listener_report
 from tetrad.ipc.fds import (
     CONTROL,
     EVENTS_WRITE,
@@ -37,8 +38,9 @@ from tetrad.master.change_queue import ChangeQueue
 from tetrad.master.control_server import ControlServer, Route
 from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
-from tetrad.master.reload import Reloader, changes, pair_listeners
+from tetrad.master.reload import Reloader, pair_listeners
 from tetrad.master.service_manager import ServiceManager
+from tetrad.master.setting_changes import changes
 from tetrad.master.signals import Signals
 from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
@@ -339,7 +341,17 @@ class Master:
         except (OSError, ValueError):
             request.reply({"error": "not an address"})
         else:
-            request.reply(self.admission.report(source, time.monotonic()))
+            request.reply(
+                {
+                    **self.admission.report(source, time.monotonic()),
+                    "config": self.config["file"],
+                    "checksum": self.config["checksum"],
+                    "listeners": [
+                        listener_report(one.config, one.name, source)
+                        for one in self.acceptor.listeners
+                    ],
+                }
+            )
 
     # Stop
 

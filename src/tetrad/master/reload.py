@@ -6,10 +6,10 @@ import errno
 
 from tetrad import __version__
 from tetrad.ipc import listener_pairs, log_protocol
-from tetrad.ipc.log_protocol import shorten
 from tetrad.master import tls_contexts
 from tetrad.master.connections import Listener
 from tetrad.master.helper_process import HelperProcess, failure
+from tetrad.master.setting_changes import changes
 from tetrad.system import sockets
 from tetrad.system.text import reason_of
 
@@ -195,12 +195,3 @@ def restart_problems(
         for key in changed
         if key in restart_only
     ]
-
-
-def changes(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Return the changed settings as `key: "old -> new"`, with long values shortened."""
-    return {
-        key: f"{shorten(old.get(key, 'none'))} -> {shorten(new.get(key, 'none'))}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    }

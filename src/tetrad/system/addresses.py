@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_pton
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 Source = tuple[int, int]
 """A client's address as limits count it: its length in bits (32 or 128), and its value."""
@@ -24,6 +24,12 @@ def parse(text: str) -> Source:
     if number >> IPV4_BITS == _MAPPED_PREFIX:
         return IPV4_BITS, number & _IPV4_MASK
     return IPV6_BITS, number
+
+
+def network_text(bits: int, network: int, prefix: int) -> str:
+    """Return a network in CIDR notation."""
+    family = AF_INET if bits == IPV4_BITS else AF_INET6
+    return f"{inet_ntop(family, network.to_bytes(bits // 8, 'big'))}/{prefix}"
 
 
 def parse_peer(peer: object, serial: int) -> tuple[str, Source | None]:

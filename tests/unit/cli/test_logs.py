@@ -33,7 +33,7 @@ def test_an_event_is_rendered_in_local_time() -> None:
     client = {"client": "192.0.2.7:5", "connection": "1f-2", "service": "echo", "listener": "x"}
     text = render(line(0, pid=7, **client, duration=1.5), terminal=False, colour=False).decode()
     assert text == (
-        "11-22 21:18:34.000 info    client.command      1f-2 192.0.2.7:5 number=0 duration=1.5"
+        "2026-11-22 21:18:34.000 info    client.command      1f-2 192.0.2.7:5 number=0 duration=1.5"
     )
     text = render(line(0, pid=7, config=None), terminal=False, colour=False).decode()
     assert text.endswith(" info    client.command      number=0 pid=7 config=null")

@@ -1,4 +1,4 @@
-"""The formats of `tetrad status`: text, JSON and OpenMetrics."""
+"""The formats of `tetrad status`: text, JSON, Prometheus and OpenMetrics."""
 
 from __future__ import annotations
 
@@ -211,8 +211,23 @@ def test_openmetrics_has_every_number() -> None:
     assert "# UNIT tetrad_start_time_seconds seconds" in lines
 
 
+def test_the_format_of_prometheus_has_the_same_numbers() -> None:
+    """The metadata have the names of the samples; there are no units and no type info."""
+    ours, theirs = cli_status.as_prometheus(status()), cli_status.as_openmetrics(status())
+    values = [line for line in theirs.splitlines() if not line.startswith("#")]
+    assert [line for line in ours.splitlines() if not line.startswith("#")] == values
+    metadata = "^# ([A-Z]+) (?:tetrad_handlers_lost|tetrad_build)(.*)"
+    assert re.findall(metadata, ours, re.MULTILINE) == [
+        ("HELP", "_total Handlers that exited unexpectedly."),
+        ("TYPE", "_total counter"),
+        ("HELP", "_info Version of the daemon."),
+        ("TYPE", "_info gauge"),
+    ]
+    assert not re.search("^# (UNIT|EOF)", ours, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
-    "text", [cli_status.as_openmetrics(status()), cli_status.as_openmetrics_down()]
+    "text", [cli_status.as_openmetrics(status()), cli_status.as_openmetrics(None)]
 )
 def test_every_metric_has_its_type_before_its_values(text: str) -> None:
     """A value belongs to the family before it, and has the suffix of its type."""
@@ -228,7 +243,7 @@ def test_every_metric_has_its_type_before_its_values(text: str) -> None:
 
 def test_a_daemon_that_is_down_has_one_metric() -> None:
     """Without a status there is only `tetrad_up`."""
-    assert cli_status.as_openmetrics_down().splitlines() == [
+    assert cli_status.as_openmetrics(None).splitlines() == [
         "# TYPE tetrad_up gauge",
         "# HELP tetrad_up Whether the daemon runs.",
         "tetrad_up 0",

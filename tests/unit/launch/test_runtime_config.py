@@ -279,6 +279,8 @@ def test_settings_are_texts_as_in_the_file() -> None:
     assert settings["commands.date.timezone"] == "UTC"
     assert settings["commands.quit"] == "null"
     assert settings["commands.exit.close"] == "bye"
+    assert settings["commands.exit"] == "close bye"
+    assert settings["listen[1]"] == "[2001:db8::1]:65000 (command)"
 
 
 def test_every_key_is_in_the_settings() -> None:
@@ -292,6 +294,7 @@ def test_every_key_is_in_the_settings() -> None:
     }
     keys |= {f"listen[0].{key}" for key in Listener.__struct_fields__}
     keys |= {"commands.time.clock", "commands.time.timezone", "commands.quit.close"}
+    keys |= {"listen[0]", "commands.time", "commands.quit"}
     assert settings.keys() == keys
 
 

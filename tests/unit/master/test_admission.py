@@ -367,9 +367,10 @@ def test_a_report_has_access_counts_limits_and_wait() -> None:
     expected = {"clients": 1, "clients_limit": 9, "from_source_limit": 4, "rate_limit": (1, 60)}
     alice, bob = policy.report(ALICE, 15.0), policy.report(BOB, 15.0)
     assert alice.pop("wait") == pytest.approx(45.0, abs=0.001)
-    assert alice == {**expected, "access": True, "rule": None, "from_source": 1}
-    denied = {"access": False, "rule": "access.deny 192.0.2.2/32", "from_source": 0, "wait": 0.0}
-    assert bob == {**expected, **denied}
+    expected |= {"access": True, "rule": None, "network": None}
+    assert alice == {**expected, "from_source": 1}
+    denied = {"rule": "access.deny 192.0.2.2/32", "network": "192.0.2.2/32"}
+    assert bob == {**expected, **denied, "access": False, "from_source": 0, "wait": 0.0}
 
 
 def test_a_report_without_limits_has_none() -> None:
