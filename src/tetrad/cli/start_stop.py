@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tetrad.cli.check import print_warnings, read_certificates
-from tetrad.cli.configuration import config_path, load, load_for_running, running_pid
+from tetrad.cli.configuration import (
+    config_path,
+    find_daemon,
+    load,
+    load_for_running,
+    not_running,
+)
 from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
+from tetrad.launch import running_daemon
 from tetrad.launch.launcher import AlreadyRunning, Launcher
 from tetrad.launch.preflight import StartError
 from tetrad.launch.start_signals import Interrupted
@@ -59,6 +66,7 @@ def restart(options: argparse.Namespace) -> int:
     """Stop and start the daemon, after checks that find most reasons why it could not start."""
     result = load(options).checked()
     launcher = _launcher(result, options, foreground=False)
+    find_daemon(result)  # that of another file is not stopped
     if problems := launcher.problems():
         status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
         lines = ["not stopped, because the daemon could not start again"]
@@ -120,12 +128,12 @@ def _is_stopping(result: ConfigResult) -> bool:
 
 def _stop(result: ConfigResult) -> str:
     """Stop the daemon if it runs, and return a message for the operator."""
-    pid = running_pid(result)
-    if pid is None:
-        return "tetrad: not running"
-    seconds = result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
+    daemon = find_daemon(result)
+    if daemon is None:
+        return f"tetrad: {not_running(result)}"
+    pid, seconds = daemon.pid, result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
     try:
-        has_exited = control_client.terminate(pid, seconds)
+        has_exited = running_daemon.terminate(daemon, seconds)
     except PermissionError:
         raise CommandError(
             f"pid {pid}: permission denied; only root and the daemon's user may stop it", PERMISSION
