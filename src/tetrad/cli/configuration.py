@@ -76,12 +76,21 @@ def config_path(options: argparse.Namespace) -> str | None:
 
 
 def find_daemon(result: ConfigResult) -> RunningDaemon | None:
-    """Return the daemon of a file, or None. CommandError: it runs with another file, or unknown."""
-    settings, file = result.config.daemon, result.file
+    """Return the daemon of a file, or None. CommandError: it runs with another file, or unknown.
+
+    If no file is named and there is none, it is the daemon at the default places.
+    """
     daemon = _look(result)
-    if daemon is not None and not daemon.runs_with(file):
-        raise CommandError(running_daemon.other_file(daemon, settings, file), FAILURE)
+    if daemon is not None and result.file is not None:
+        require_same_file(daemon, result)
     return daemon
+
+
+def require_same_file(daemon: RunningDaemon, result: ConfigResult) -> None:
+    """Raise CommandError if a daemon runs with another file."""
+    if not daemon.runs_with(result.file):
+        text = running_daemon.other_file(daemon, result.config.daemon, result.file)
+        raise CommandError(text, FAILURE)
 
 
 def running_pid(result: ConfigResult) -> int | None:

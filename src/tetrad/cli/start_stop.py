@@ -11,6 +11,7 @@ from tetrad.cli.configuration import (
     load,
     load_for_running,
     not_running,
+    require_same_file,
 )
 from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
 from tetrad.ipc import control_client
@@ -66,11 +67,13 @@ def restart(options: argparse.Namespace) -> int:
     """Stop and start the daemon, after checks that find most reasons why it could not start."""
     result = load(options).checked()
     launcher = _launcher(result, options, foreground=False)
-    find_daemon(result)  # that of another file is not stopped
     if problems := launcher.problems():
         status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
         lines = ["not stopped, because the daemon could not start again"]
         raise CommandError("; ".join([*lines, *(one.text for one in problems)]), status)
+    daemon = find_daemon(result)
+    if daemon is not None:
+        require_same_file(daemon, result)
     messages = [_stop(result)]
     try:
         messages.append(_start(result, launcher))

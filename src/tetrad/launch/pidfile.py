@@ -92,7 +92,7 @@ def all_owners() -> list[int]:
 
 
 @contextlib.contextmanager
-def start_lock(path: str, check: Callable[[], object]) -> Iterator[int]:
+def start_lock(path: str, check: Callable[[], object] = lambda: None) -> Iterator[int]:
     """Create the pidfile if necessary and lock it against other starts; wait for the lock.
 
     Returns its descriptor. `check` is called while it waits. Raises OSError.
