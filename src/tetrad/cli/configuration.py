@@ -83,6 +83,10 @@ def find_daemon(result: ConfigResult) -> RunningDaemon | None:
     daemon = _look(result)
     if daemon is not None and result.file is not None:
         require_same_file(daemon, result)
+    if daemon is None and (other := running_daemon.find_of_another_user(result.file)) is not None:
+        where = f"neither at pidfile {result.config.daemon.pidfile} nor at its control socket"
+        text = f"pid {other.pid} of user {other.user} runs with {other.file}, but {where}"
+        raise CommandError(f"{text}; kill {other.pid} stops it", FAILURE)
     return daemon
 
 

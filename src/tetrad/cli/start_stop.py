@@ -134,6 +134,8 @@ def _stop(result: ConfigResult) -> str:
     daemon = find_daemon(result)
     if daemon is None:
         return f"tetrad: {not_running(result)}"
+    if not daemon.pid:
+        raise CommandError("the daemon is in another PID namespace: stop it there", FAILURE)
     pid, seconds = daemon.pid, result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
     try:
         has_exited = running_daemon.terminate(daemon, seconds)

@@ -97,6 +97,11 @@ def find(
     return None
 
 
+def find_of_another_user(file: str | None) -> RunningDaemon | None:
+    """Return a daemon that runs with a file, but as a user who is not known to run this daemon."""
+    return next((one for one in visible() if file and one.title == _title(file)), None)
+
+
 def visible() -> Iterator[RunningDaemon]:
     """Yield the running daemons of this PID namespace, wherever their files are."""
     for pid in pidfile.all_owners():
@@ -188,7 +193,7 @@ def _owner(
 def _is_still(daemon: RunningDaemon) -> bool:
     """Tell whether the pid is still the daemon's; an upgrade takes its title for a moment."""
     deadline = time.monotonic() + TITLE_TIMEOUT_SECONDS
-    while (found := _identify(daemon.pid, None)) is None:
+    while (found := _identify(daemon.pid, daemon.uid)) is None:
         if not _may_be_starting(daemon.pid) or time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)
