@@ -41,8 +41,10 @@ _SO_PEERGROUPS = 59
 _MAX_OPTION_BYTES = 1024
 """The most that Python reads of a socket option: 256 groups."""
 
-_ALL_IDS = b"4294967295"
-"""The length of a map of user ids (user_namespaces(7)) that maps all of them."""
+_ALL_IDS = 4294967295
+"""The length of a map of ids (user_namespaces(7)) that maps all of them."""
+
+_DEFAULT_OVERFLOW_ID = 65534
 
 
 class Route:
@@ -123,6 +125,7 @@ class ControlServer:
         self._fork = fork
         self._routes = routes
         self._group = group
+        # The id of all users of the host that a user namespace does not map proves nothing.
         unmapped = _unmapped_id()
         self._privileged = {0, os.geteuid()} - {unmapped}
         self._readers = {group} - {unmapped, None}
@@ -188,7 +191,10 @@ class ControlServer:
         users = f"root or the daemon's user (id {os.geteuid()})"
         if self._group is None:
             return f"{users}, and daemon.control_group is not set"
-        return f"{users}, nor in daemon.control_group (id {self._group})"
+        text = f"{users}, nor in daemon.control_group (id {self._group})"
+        if not _is_group_mapped(self._group):
+            text += ", which PrivateUsers=yes in the unit hides from the daemon: set it to no"
+        return text
 
     def _close(self, request: ControlRequest) -> None:
         self._unwatch(request)
@@ -219,18 +225,25 @@ def _groups(peer: _socket.socket) -> list[int]:
 
 
 def _unmapped_id() -> int | None:
-    """Return the id that all users have that this user namespace does not map; None: it maps all.
-
-    It may be the id of a user of this namespace, too, such as nobody: that proves nothing.
-    """
+    """Return the id of all users that this user namespace does not map; None: it maps all."""
+    if any(count == _ALL_IDS for _, count in _id_map("uid")):
+        return None
     try:
-        if _read("/proc/self/uid_map").split()[-1] == _ALL_IDS:
-            return None
-        return int(_read("/proc/sys/kernel/overflowuid"))
-    except (OSError, IndexError, ValueError):
-        return 65534
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return _DEFAULT_OVERFLOW_ID
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+def _is_group_mapped(gid: int) -> bool:
+    return any(first <= gid < first + count for first, count in _id_map("gid"))
+
+
+def _id_map(kind: str) -> list[tuple[int, int]]:
+    """Return the ids of this user namespace: the first of each range, and its length."""
+    try:
+        with open(f"/proc/self/{kind}_map", "rb") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        return []
+    return [(int(first), int(count)) for first, _, count in rows]
