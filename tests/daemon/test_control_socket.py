@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
 import socket
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.clients import ANSWER, Client
 from tests.support.processes import TIMEOUT_SECONDS, until
+from tetrad.ipc import control_client
 
 if TYPE_CHECKING:
     from tests.support.daemons import Daemon
@@ -100,6 +102,15 @@ def test_a_request_is_answered_beside_silent_connections(daemon: MakeDaemon) -> 
     silent = [control(served) for _ in range(10)]
     assert served.status()["state"] == "running"
     assert all(client.is_refused() for client in silent)
+
+
+def test_the_kernel_names_the_master_as_the_peer(daemon: MakeDaemon) -> None:
+    """Before and after an upgrade: a command relies on it to find the process."""
+    served = daemon()
+    path = os.path.join(served.folder, "control.sock")
+    assert control_client.peer(path) == (served.pid, os.geteuid())
+    assert served.tetrad("upgrade").status == 0
+    assert control_client.peer(path) == (served.pid, os.geteuid())
 
 
 def test_another_user_is_refused(daemon: MakeDaemon, nobodys_folder: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.processes import run, until
+from tetrad.launch import pidfile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +75,15 @@ def test_a_lock_of_another_program_is_no_daemon(
         assert one.out == ""
         assert f"{asked.pidfile}: locked by another program (pid {locker.pid})" in one.err
     assert locker.poll() is None
+
+
+@pytest.mark.parametrize("locker", ["read"], indirect=True)
+def test_a_lock_to_read_counts_for_no_program(
+    asked: Daemon, locker: subprocess.Popen[bytes]
+) -> None:
+    """Whatever its title is: who may only read the file could take it."""
+    with pytest.raises(pidfile.NotAPidfileError, match=f"pid {locker.pid}"):
+        pidfile.read_state(asked.pidfile)
 
 
 @pytest.mark.parametrize("locker", ["start"], indirect=True)
