@@ -67,7 +67,7 @@ def test_commands_about_a_daemon_that_does_not_run(prepared: MakeDaemon) -> None
         "reload": 7,
         "check": 0,
     }
-    assert ran["stop"].out == ran["status"].out == "tetrad: not running\n"
+    assert ran["stop"].out == ran["status"].out == asked.not_running
     assert set(os.listdir(asked.folder)) == {"home", "tetrad.yaml"}
 
 

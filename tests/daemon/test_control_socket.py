@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
-import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from tests.support.clients import ANSWER, Client
 from tests.support.commands import run_here
 from tests.support.processes import TIMEOUT_SECONDS, until
+from tetrad.ipc import control_client
 
 if TYPE_CHECKING:
     from tests.support.daemons import Daemon
@@ -25,12 +26,6 @@ LISTEN = [{"port": 0}, {"address": "unix:t.sock", "service": "echo"}]
 def control(daemon: Daemon) -> Client:
     """Connect to the control socket."""
     return daemon.connect_to_path("control.sock")
-
-
-def test_only_its_owner_may_connect(shared_daemon: MakeDaemon) -> None:
-    """The socket's mode is 0600."""
-    path = os.path.join(shared_daemon(listen=LISTEN).folder, "control.sock")
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
 def test_a_status_is_one_line_of_json(shared_daemon: MakeDaemon) -> None:
@@ -146,14 +141,26 @@ def test_an_incomplete_request_is_closed(incomplete: Incomplete) -> None:
     assert waiting.read_all() == b""
 
 
+def test_the_kernel_names_the_master_as_the_peer(daemon: MakeDaemon) -> None:
+    """Before and after an upgrade: a command relies on it to find the process."""
+    served = daemon()
+    path = os.path.join(served.folder, "control.sock")
+    assert control_client.peer(path) == (served.pid, os.geteuid())
+    assert served.tetrad("upgrade").status == 0
+    assert control_client.peer(path) == (served.pid, os.geteuid())
+
+
 def test_another_user_is_refused(daemon: MakeDaemon, nobodys_folder: str) -> None:
-    """A user that can connect is checked by the credentials of the kernel."""
+    """Every user can connect; the credentials of the kernel decide, and the answer is why."""
     served = daemon(folder=nobodys_folder)
-    path = os.path.join(nobodys_folder, "control.sock")
-    os.chmod(path, 0o666)  # noqa: S103 - the mode is one defence, this test is about the other
-    ran = served.tetrad("status", user="nobody", group="nogroup", extra_groups=[])
-    assert ran.status == 4
-    assert f"running (pid {served.pid}), but not responding" in ran.err
+    for command in ("status", "reload", "upgrade", "stop"):
+        ran = served.tetrad(command, user="nobody", group="nogroup", extra_groups=[])
+        assert (ran.status, ran.out) == (4, ""), (command, ran)
+        assert "only root and the daemon's user may" in ran.err or (
+            f"permission denied: user id {pwd.getpwnam('nobody').pw_uid} is not root or the"
+            " daemon's user (id 0), and daemon.control_group is not set" in ran.err
+        ), (command, ran)
+    assert served.status()["state"] == "running"
 
 
 def test_the_user_of_the_daemon_is_answered(daemon: MakeDaemon, nobodys_folder: str) -> None:

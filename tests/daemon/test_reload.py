@@ -279,8 +279,9 @@ def test_reloads_leak_no_memory(daemon: MakeDaemon) -> None:
 
 def test_a_reload_of_a_stopped_daemon_fails(prepared: MakeDaemon) -> None:
     """The exit status is 7, as in the Linux Standard Base."""
-    ran = prepared().tetrad("reload")
-    assert (ran.status, ran.err) == (7, "tetrad: not running\n")
+    asked = prepared()
+    ran = asked.tetrad("reload")
+    assert (ran.status, ran.err) == (7, asked.not_running)
 
 
 def test_a_reload_distinguishes_listeners_with_port_0(daemon: MakeDaemon) -> None:

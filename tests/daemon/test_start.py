@@ -341,7 +341,7 @@ def test_a_restart_of_a_stopped_daemon_is_a_start(prepared: MakeDaemon) -> None:
     ran = asked.tetrad("restart")
     asked.adopt(ran.out)
     assert ran.status == 0
-    assert ran.out.startswith("tetrad: not running\ntetrad: started")
+    assert ran.out.startswith(f"{asked.not_running}tetrad: started")
 
 
 def test_a_pidfile_without_a_lock_is_no_daemon(daemon: MakeDaemon) -> None:

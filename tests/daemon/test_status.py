@@ -175,11 +175,13 @@ def test_a_daemon_that_does_not_run(
     if left:
         with open(daemon.pidfile, "w", encoding="ascii") as file:
             file.write(left)
-    text = run_here(daemon, "status")
-    texts = {"stopped": "tetrad: not running\n", "dead": "tetrad: dead, but the pidfile exists\n"}
-    assert text == (status, texts[state], "")
-    assert valid(daemon, status) == {"state": state}
-    assert run_here(daemon, "status", "--clients") == text
+    text = daemon.tetrad("status")
+    dead = f"tetrad: dead, but the pidfile exists ({daemon.pidfile})\n"
+    expected = {"stopped": daemon.not_running, "dead": dead}[state]
+    assert text == (status, expected, "")
+    reason = expected.removeprefix("tetrad: ").rstrip()
+    assert valid(daemon, status) == {"state": state, "reason": reason}
+    assert daemon.tetrad("status", "--clients") == text
 
 
 def test_a_daemon_that_was_killed_is_dead(daemon: MakeDaemon) -> None:
@@ -188,7 +190,7 @@ def test_a_daemon_that_was_killed_is_dead(daemon: MakeDaemon) -> None:
     served.signal(9)
     assert served.is_gone()
     assert served.tetrad("status").status == 1
-    assert valid(served, 1) == {"state": "dead"}
+    assert valid(served, 1)["state"] == "dead"
 
 
 def test_a_stopped_process_is_unknown(

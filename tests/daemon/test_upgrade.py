@@ -145,8 +145,9 @@ def test_a_reload_with_another_installed_version_is_refused(
 
 def test_an_upgrade_of_a_stopped_daemon_fails(prepared: MakeDaemon) -> None:
     """The exit status is 7, as for a reload."""
-    ran = prepared().tetrad("upgrade")
-    assert (ran.status, ran.err) == (7, "tetrad: not running\n")
+    asked = prepared()
+    ran = asked.tetrad("upgrade")
+    assert (ran.status, ran.err) == (7, asked.not_running)
 
 
 # Foreground, service manager and PROXY header

@@ -43,6 +43,8 @@ COMMANDS = (
 HOLD_LOCK = """\
 import sys
 from tetrad.launch import pidfile
+from tetrad.system.proctitle import ProcessTitle, of_master
+ProcessTitle().show(of_master(sys.argv[2]))
 with pidfile.start_lock(sys.argv[1]) as fd:
     pidfile.claim(fd)
     print("held", flush=True)
@@ -101,10 +103,10 @@ def test_10000_mutated_requests(daemon: MakeDaemon, figure: Figure) -> None:
 
 
 class Impostor:
-    """A process that holds a daemon's pidfile lock and answers on its control socket."""
+    """A process that holds a daemon's pidfile lock, and this one answers on its control socket."""
 
     def __init__(self, daemon: Daemon) -> None:
-        command = [sys.executable, "-c", HOLD_LOCK, daemon.pidfile]
+        command = [sys.executable, "-c", HOLD_LOCK, daemon.pidfile, daemon.file]
         self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"held\n"

@@ -61,7 +61,7 @@ def test_a_stale_pidfile_is_ignored(prepared: MakeDaemon, content: bytes, status
         file.write(content)
     ran = {name: run_without_signals(asked, name) for name in COMMANDS}
     assert [ran[name].status for name in COMMANDS] == [status, 0, 7]
-    assert ran["stop"].out == "tetrad: not running\n"
+    assert ran["stop"].out == asked.not_running
     asked.start()
     assert asked.status()["pid"] == asked.pid
 

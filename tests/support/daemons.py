@@ -70,6 +70,8 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PORT = re.compile(r":(\d+) \((?:command|echo)\)")
 """A listener's port in the output of `tetrad start` and `tetrad status`."""
 
+_OTHER_DAEMONS = re.compile(r"^tetrad: other running daemons: .*\n", re.MULTILINE)
+
 ROOT_WARNING = (
     "tetrad: warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody\n"
 )
@@ -121,10 +123,18 @@ class Daemon:
         self._log = LogLines(path)
 
     def tetrad(self, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
-        """Run a tetrad command with this daemon's file; ROOT_WARNING is removed from its output."""
+        """Run a tetrad command with this daemon's file.
+
+        ROOT_WARNING and what it says of the daemons of other tests are removed from its output.
+        """
         command = [sys.executable, "-m", "tetrad", *arguments, "-c", self.file]
         ran = run(command, self.environment, **options)
-        return ran._replace(err=ran.err.replace(ROOT_WARNING, ""))
+        return ran._replace(err=_OTHER_DAEMONS.sub("", ran.err.replace(ROOT_WARNING, "")))
+
+    @property
+    def not_running(self) -> str:
+        """What a command prints if the daemon does not run."""
+        return f"tetrad: not running (pidfile {self.pidfile})\n"
 
     def start(self) -> Self:
         """Start the daemon; fail if it does not start."""

@@ -6,31 +6,46 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from tetrad.cli.exit_status import BAD_CONFIGURATION, FAILURE, PERMISSION, CommandError
+from tetrad.cli.exit_status import (
+    BAD_CONFIGURATION,
+    FAILURE,
+    PERMISSION,
+    CommandError,
+    print_error,
+)
 from tetrad.config import paths, yaml_reader
 from tetrad.config.diagnostics import ConfigError
 from tetrad.config.types import Path
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
-from tetrad.launch import pidfile, privileges
+from tetrad.launch import privileges, running_daemon
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     import argparse
 
     from tetrad.config.result import ConfigResult
+    from tetrad.launch.running_daemon import RunningDaemon
+
+MAX_OTHERS = 5
+"""How many other daemons the message that none is running names."""
 
 
 def load(options: argparse.Namespace) -> ConfigResult:
     """Read the file. Its errors are in the result; CommandError means that it cannot be read."""
     file = paths.configuration(options.config)
     try:
-        return yaml_reader.load(file)
+        result = yaml_reader.load(file)
     except PermissionError:
         hint = f"user {privileges.user_name()} needs read access"
         raise CommandError(f"{file}: permission denied; {hint}", PERMISSION) from None
     except OSError as error:
         raise CommandError(f"{file}: {reason_of(error)}", BAD_CONFIGURATION) from None
+    try:
+        paths.check_temporary_home()
+    except PermissionError as error:
+        raise CommandError(f"{error.filename}: {reason_of(error)}", PERMISSION) from None
+    return result
 
 
 def load_for_running(options: argparse.Namespace, *keys: str) -> ConfigResult:
@@ -44,13 +59,11 @@ def load_for_running(options: argparse.Namespace, *keys: str) -> ConfigResult:
         return result
     config = result.config
     try:
-        pid = running_pid(result)
-        if pid is not None:
+        if find_daemon(result) is not None:
             status = control_client.ask(config.daemon.control, "status", Status)
-            if (status.pid, status.config) == (pid, result.file):
-                file = None if status.log.file is None else Path(status.log.file)
-                structs.force_setattr(config, "log", structs.replace(config.log, file=file))
-                return result
+            file = None if status.log.file is None else Path(status.log.file)
+            structs.force_setattr(config, "log", structs.replace(config.log, file=file))
+            return result
     except (control_client.ControlError, CommandError):
         pass
     unknown = f"{result.file}: cannot determine the pidfile and control socket from this file"
@@ -62,11 +75,48 @@ def config_path(options: argparse.Namespace) -> str | None:
     return paths.named_configuration(options.config)
 
 
+def find_daemon(result: ConfigResult) -> RunningDaemon | None:
+    """Return the daemon of a file, or None. CommandError: it runs with another file, or unknown.
+
+    If no file is named and there is none, it is the daemon at the default places.
+    """
+    daemon = _look(result)
+    if daemon is not None and result.file is not None:
+        require_same_file(daemon, result)
+    if daemon is None and (other := running_daemon.find_of_another_user(result.file)) is not None:
+        where = f"neither at pidfile {result.config.daemon.pidfile} nor at its control socket"
+        text = f"pid {other.pid} of user {other.user} runs with {other.file}, but {where}"
+        raise CommandError(f"{text}; kill {other.pid} stops it", FAILURE)
+    return daemon
+
+
+def require_same_file(daemon: RunningDaemon, result: ConfigResult) -> None:
+    """Raise CommandError if a daemon runs with another file."""
+    if not daemon.runs_with(result.file):
+        text = running_daemon.other_file(daemon, result.config.daemon, result.file)
+        raise CommandError(text, FAILURE)
+
+
 def running_pid(result: ConfigResult) -> int | None:
-    """Return the pid of the daemon that holds the pidfile, or None."""
-    path = result.config.daemon.pidfile
+    """Return the pid of the daemon of a file's pidfile or control socket, or None."""
+    daemon = _look(result)
+    return None if daemon is None else daemon.pid
+
+
+def not_running(result: ConfigResult) -> str:
+    """Return the message that no daemon runs; name other daemons on standard error."""
+    others = [f"pid {one.pid} with {one.file}" for one in running_daemon.visible()]
+    if others:
+        more = f" and {len(others) - MAX_OTHERS} more" if len(others) > MAX_OTHERS else ""
+        print_error(f"other running daemons: {', '.join(others[:MAX_OTHERS])}{more}")
+    return f"not running (pidfile {result.config.daemon.pidfile})"
+
+
+def _look(result: ConfigResult) -> RunningDaemon | None:
+    settings = result.config.daemon
     try:
-        return pidfile.read_state(path).pid
+        return running_daemon.find(settings, result.file)
     except OSError as error:
         status = PERMISSION if isinstance(error, PermissionError) else FAILURE
-        raise CommandError(f"daemon.pidfile: {path}: {reason_of(error)}", status) from None
+        text = f"daemon.pidfile: {settings.pidfile}: {reason_of(error)}"
+        raise CommandError(text, status) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tetrad.cli.configuration import load, running_pid
+from tetrad.cli.configuration import find_daemon, load, not_running, running_pid
 from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError
 from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc import control_client
@@ -65,14 +65,13 @@ def upgrade(options: argparse.Namespace) -> int:
 
 def _control_socket(result: ConfigResult) -> str:
     """Return the control socket of the running daemon; raise CommandError if none runs."""
-    if running_pid(result) is None:
-        raise CommandError("not running", NOT_RUNNING)
+    if find_daemon(result) is None:
+        raise CommandError(not_running(result), NOT_RUNNING)
     return result.config.daemon.control
 
 
 def _command_error(error: control_client.ControlError) -> CommandError:
-    is_permission = isinstance(error.__cause__, PermissionError)
-    return CommandError(str(error), PERMISSION if is_permission else FAILURE)
+    return CommandError(str(error), PERMISSION if error.is_permission else FAILURE)
 
 
 def _print_changes(changes: dict[str, str]) -> None:

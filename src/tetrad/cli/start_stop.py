@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tetrad.cli.check import print_warnings, read_certificates
-from tetrad.cli.configuration import config_path, load, load_for_running, running_pid
+from tetrad.cli.configuration import (
+    config_path,
+    find_daemon,
+    load,
+    load_for_running,
+    not_running,
+    require_same_file,
+)
 from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
+from tetrad.launch import running_daemon
 from tetrad.launch.launcher import AlreadyRunning, Launcher
 from tetrad.launch.preflight import StartError
 from tetrad.launch.start_signals import Interrupted
@@ -63,6 +71,9 @@ def restart(options: argparse.Namespace) -> int:
         status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
         lines = ["not stopped, because the daemon could not start again"]
         raise CommandError("; ".join([*lines, *(one.text for one in problems)]), status)
+    daemon = find_daemon(result)
+    if daemon is not None:
+        require_same_file(daemon, result)
     messages = [_stop(result)]
     try:
         messages.append(_start(result, launcher))
@@ -120,12 +131,14 @@ def _is_stopping(result: ConfigResult) -> bool:
 
 def _stop(result: ConfigResult) -> str:
     """Stop the daemon if it runs, and return a message for the operator."""
-    pid = running_pid(result)
-    if pid is None:
-        return "tetrad: not running"
-    seconds = result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
+    daemon = find_daemon(result)
+    if daemon is None:
+        return f"tetrad: {not_running(result)}"
+    if not daemon.pid:
+        raise CommandError("the daemon is in another PID namespace: stop it there", FAILURE)
+    pid, seconds = daemon.pid, result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
     try:
-        has_exited = control_client.terminate(pid, seconds)
+        has_exited = running_daemon.terminate(daemon, seconds)
     except PermissionError:
         raise CommandError(
             f"pid {pid}: permission denied; only root and the daemon's user may stop it", PERMISSION

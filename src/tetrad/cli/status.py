@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 
-from tetrad.cli.configuration import load_for_running
+from tetrad.cli.configuration import find_daemon, load_for_running, not_running
 from tetrad.cli.exit_status import (
     OK,
     STATUS_DEAD,
@@ -17,17 +17,19 @@ from tetrad.cli.exit_status import (
     STATUS_STOPPED,
     STATUS_UNKNOWN,
     CommandError,
+    print_error,
 )
 from tetrad.config.diagnostics import ConfigError
 from tetrad.config.types import Duration
 from tetrad.ipc import control_client, control_messages
-from tetrad.launch import pidfile
-from tetrad.system.text import escape_unprintable, reason_of
+from tetrad.launch import pidfile, running_daemon
+from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from tetrad.config.result import ConfigResult
     from tetrad.ipc.control_messages import Session, State, Status
 
 TOP_SOURCES = 5
@@ -57,22 +59,13 @@ def status(options: argparse.Namespace) -> int:
     except ConfigError as error:
         _print_absent(options.format, "unknown", error.problems[-1])
         raise CommandError("; ".join(error.problems), STATUS_UNKNOWN) from None
-    path = result.config.daemon.pidfile
-    try:
-        holder = pidfile.read_state(path)
-    except OSError as error:
-        reason = f"daemon.pidfile: {path}: {reason_of(error)}"
-        _print_absent(options.format, "unknown", reason)
-        raise CommandError(reason, STATUS_UNKNOWN) from None
-    if holder.pid is None:
-        _print_absent(options.format, "dead" if holder.is_stale else "stopped")
-        return STATUS_DEAD if holder.is_stale else STATUS_STOPPED
     try:
         answer = control_client.ask(result.config.daemon.control, "status", control_messages.Status)
     except control_client.ControlError as error:
-        _print_absent(options.format, "unknown", str(error))
-        message = f"running (pid {holder.pid}), but not responding: {error}"
-        raise CommandError(message, STATUS_UNKNOWN) from None
+        return _without_answer(result, options.format, error)
+    if not running_daemon.is_same_file(answer.config, result.file):
+        used = f"this daemon runs with {answer.config or 'the built-in defaults'}"
+        print_error(f"warning: {used}, not with {result.file or 'the built-in defaults'}")
     if options.format == "json":
         print(as_json(answer))
     elif options.format in METRICS_FORMATS:
@@ -82,15 +75,40 @@ def status(options: argparse.Namespace) -> int:
     return STATUS_RUNNING
 
 
-def _print_absent(style: str, state: State, reason: str | None = None) -> None:
+def _without_answer(result: ConfigResult, style: str, failure: control_client.ControlError) -> int:
+    """Print why there is no status, and return whether the daemon is dead or stopped.
+
+    Raises CommandError if it runs, or that is unknown.
+    """
+    if failure.is_permission:
+        _fail(style, str(failure))
+    try:
+        daemon = find_daemon(result)
+    except CommandError as error:
+        _fail(style, str(error))
+    if daemon is not None:
+        _fail(style, f"running (pid {daemon.pid}), but not responding: {failure}")
+    if pidfile.read_state(result.config.daemon.pidfile).is_stale:
+        reason = f"dead, but the pidfile exists ({result.config.daemon.pidfile})"
+        _print_absent(style, "dead", reason)
+        return STATUS_DEAD
+    _print_absent(style, "stopped", not_running(result))
+    return STATUS_STOPPED
+
+
+def _fail(style: str, reason: str) -> NoReturn:
+    _print_absent(style, "unknown", reason)
+    raise CommandError(reason, STATUS_UNKNOWN) from None
+
+
+def _print_absent(style: str, state: State, reason: str) -> None:
     """Print that there is no status; an unknown state as text is an error message instead."""
     if style == "json":
         print(as_json(control_messages.Absent(state=state, reason=reason)))
     elif style in METRICS_FORMATS:
         print(METRICS_FORMATS[style](None))
     elif state != "unknown":
-        text = "dead, but the pidfile exists" if state == "dead" else "not running"
-        print(f"tetrad: {text}")
+        print(f"tetrad: {reason}")
 
 
 def as_json(document: Any) -> str:  # noqa: ANN401 - any document

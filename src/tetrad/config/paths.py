@@ -1,15 +1,21 @@
 """Which configuration file is read, and the default paths of the files of a daemon.
 
-The defaults are in the system's folders for root, and in the XDG folders for other users.
+The defaults are in the system's folders for root, and for the system's configuration file whoever
+reads it. With another file, or with none, those of other users are in their XDG folders.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
+import stat
 
 SYSTEM_CONFIGURATION = "/etc/tetrad/tetrad.yaml"
 CONFIGURATION_VARIABLE = "TETRAD_CONFIG"
+
+_read_files: set[str | None] = set()
+"""The configuration file that this process has read."""
 
 
 def named_configuration(config_path: str | None) -> str | None:
@@ -25,6 +31,12 @@ def configuration(config_path: str | None) -> str | None:
     """Return the file to read: the named one, else the system's if it exists, else None."""
     system = SYSTEM_CONFIGURATION
     return named_configuration(config_path) or (system if os.path.exists(system) else None)
+
+
+def use_defaults_of(file: str | None) -> None:
+    """Let the default paths be those for a configuration file, which this process reads."""
+    _read_files.clear()
+    _read_files.add(file)
 
 
 def pidfile() -> str:
@@ -44,15 +56,37 @@ def log() -> str:
 
 def runtime_folder() -> str:
     """Return the default folder of the pidfile and the control socket."""
-    if os.geteuid() == 0:
+    if _is_system():
         return "/run/tetrad"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return os.path.join(runtime, "tetrad") if os.path.isabs(runtime) else _state("run")
+    # systemd removes the folder of a login session at its end, and cron has none; daemons stay.
+    if not os.path.isabs(runtime) or os.path.normpath(runtime) == f"/run/user/{os.geteuid()}":
+        return _state("run")
+    return os.path.join(runtime, "tetrad")
 
 
 def log_folder() -> str:
     """Return the default folder of the log."""
-    return "/var/log/tetrad" if os.geteuid() == 0 else _state()
+    return "/var/log/tetrad" if _is_system() else _state()
+
+
+def check_temporary_home() -> None:
+    """Raise PermissionError if the default folders lie in /tmp, in a folder of another user."""
+    home = f"{_temporary_home()}/"
+    if not any(path.startswith(home) for path in (pidfile(), control(), log())):
+        return
+    try:
+        status = os.lstat(home.rstrip("/"))
+    except FileNotFoundError:
+        return
+    is_private = not stat.S_IMODE(status.st_mode) & 0o022
+    if not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and is_private):
+        text = "not a folder of this user alone; set HOME or XDG_STATE_HOME"
+        raise PermissionError(errno.EPERM, text, home.rstrip("/"))
+
+
+def _is_system() -> bool:
+    return os.geteuid() == 0 or SYSTEM_CONFIGURATION in _read_files
 
 
 def _state(*below: str) -> str:
@@ -69,5 +103,9 @@ def _home() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
-        # Created with mode 0700, and refused if it belongs to another user.
-        return f"/tmp/tetrad-{os.geteuid()}"  # noqa: S108
+        return _temporary_home()
+
+
+def _temporary_home() -> str:
+    """Return the home of a user without one: see `check_temporary_home`."""
+    return f"/tmp/tetrad-{os.geteuid()}"  # noqa: S108

@@ -20,7 +20,7 @@ import yaml
 from msgspec import UNSET
 from msgspec.structs import force_setattr
 
-from tetrad.config import yaml_scalars
+from tetrad.config import paths, yaml_scalars
 from tetrad.config.diagnostics import describe, did_you_mean, show, strip_annotation
 from tetrad.config.model import Config
 from tetrad.config.result import ConfigResult
@@ -45,6 +45,7 @@ def load(file: str | None) -> ConfigResult:
 
     Errors in the file are part of the result. Raises OSError if the file cannot be read.
     """
+    paths.use_defaults_of(file)
     if file is None:
         return ConfigResult(Config(), None, [], {})
     with open(file, "rb") as stream:

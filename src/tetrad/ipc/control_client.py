@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
 import struct
 import time
-from typing import TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
 from tetrad.system.text import reason_of
 from tetrad.system.timers import LONGEST_WAIT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -23,34 +27,56 @@ MAX_ANSWER_BYTES = 1 << 26
 """Enough for some hundred thousand sessions; a longer answer is not from tetrad."""
 
 
+_CREDENTIALS = struct.Struct("@iII")
+"""struct ucred: pid, uid, gid."""
+
+
 class ControlError(Exception):
-    """The daemon did not answer as expected; the text is the reason."""
+    """The daemon did not answer as expected; the text is the reason.
+
+    `is_permission`: the caller may not ask, or may not ask this.
+    """
+
+    def __init__(self, text: str, *, is_permission: bool = False) -> None:
+        super().__init__(text)
+        self.is_permission = is_permission
+
+
+class Peer(NamedTuple):
+    """The process that listens on a socket, as the kernel knows it (SO_PEERCRED in unix(7)).
+
+    `pid` is 0 if it is in another PID namespace.
+    """
+
+    pid: int
+    uid: int
 
 
 class _ErrorAnswer(msgspec.Struct):
     """The answer to a request that was refused; other answers have no `error`."""
 
     error: str | None = None
+    permission: bool = False
 
 
 def ask(path: str, request: str, kind: type[T], timeout: float = ANSWER_TIMEOUT_SECONDS) -> T:
     """Send a request to the control socket at `path` and return the answer as a `kind`.
 
-    `timeout` is in seconds. Raises ControlError; its cause is an OSError of the connection.
+    `timeout` is in seconds. Raises ControlError.
     """
     try:
         answer = _exchange(path, request.encode() + b"\n", timeout)
     except BlockingIOError:
         raise ControlError(f"{path}: no answer within {timeout:.0f} s") from None
     except OSError as error:
-        raise ControlError(f"{path}: {reason_of(error)}") from error
+        is_permission = isinstance(error, PermissionError)
+        raise ControlError(f"{path}: {reason_of(error)}", is_permission=is_permission) from None
     if not answer:
-        allowed = "root, the daemon's user and members of daemon.control_group"
-        raise ControlError(f"{path}: no answer; only {allowed} get one")
+        raise ControlError(f"{path}: closed without an answer")
     try:
-        refusal = msgspec.json.decode(answer, type=_ErrorAnswer).error
-        if refusal is not None:
-            raise ControlError(f"{path}: {refusal}")
+        refusal = msgspec.json.decode(answer, type=_ErrorAnswer)
+        if refusal.error is not None:
+            raise ControlError(f"{path}: {refusal.error}", is_permission=refusal.permission)
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ControlError(f"{path}: invalid answer: {error}") from None
@@ -59,15 +85,12 @@ def ask(path: str, request: str, kind: type[T], timeout: float = ANSWER_TIMEOUT_
 def _exchange(path: str, request: bytes, timeout: float) -> bytes:
     """Send a request and return all that is received. Raises OSError or ControlError."""
     answer = bytearray()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        # Not settimeout(): with it, connect(2) fails at once if the backlog is full.
-        timeval = struct.pack("@ll", int(timeout), 0)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        peer.connect(path)
-        peer.sendall(request)
+    with _connect(path, timeout) as peer:
+        # A caller that may not ask is told so at once, and the connection is closed.
+        with contextlib.suppress(BrokenPipeError):
+            peer.sendall(request)
         deadline = time.monotonic() + timeout
-        while data := peer.recv(1 << 16):
+        while data := _receive(peer):
             answer += data
             if time.monotonic() > deadline:
                 raise BlockingIOError
@@ -76,24 +99,64 @@ def _exchange(path: str, request: bytes, timeout: float) -> bytes:
     return bytes(answer)
 
 
-def terminate(pid: int, seconds: float) -> bool:
+def _receive(peer: socket.socket) -> bytes:
+    """Return what was sent next; nothing at the end, also of a peer that has not read all."""
+    try:
+        return peer.recv(1 << 16)
+    except ConnectionResetError:
+        return b""
+
+
+def _connect(path: str, timeout: float) -> socket.socket:
+    """Return a connection to a Unix socket, on which nothing blocks longer than `timeout`."""
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Not settimeout(): with it, connect(2) fails at once if the backlog is full.
+        timeval = struct.pack("@ll", int(timeout), 0)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        peer.connect(path)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def peer(path: str) -> Peer:
+    """Return which process listens on a control socket. Raises OSError if none does."""
+    with _connect(path, ANSWER_TIMEOUT_SECONDS) as connected:
+        data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(data)
+    return Peer(pid, uid)
+
+
+def terminate(pid: int, seconds: float, is_same: Callable[[], bool] | None = None) -> bool:
     """Send SIGTERM to a daemon, and tell whether it exits within `seconds`.
 
-    Raises PermissionError.
+    `is_same` tells whether the pid is still the daemon's. Raises PermissionError.
     """
-    return wait_for_exit(pid, seconds, signal.SIGTERM)
+    return wait_for_exit(pid, seconds, signal.SIGTERM, is_same)
 
 
-def wait_for_exit(pid: int, seconds: float, number: signal.Signals | None = None) -> bool:
+def wait_for_exit(
+    pid: int,
+    seconds: float,
+    number: signal.Signals | None = None,
+    is_same: Callable[[], bool] | None = None,
+) -> bool:
     """Send a process a signal, if any, and tell whether it exits within `seconds`.
 
-    Raises PermissionError.
+    If `is_same` finds that the pid belongs to another process by now, it has exited, and nothing is
+    sent. Raises PermissionError.
     """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
+        # Asked with the pidfd open: as long as its process lives, the pid is of no other one.
+        if is_same is not None and not is_same():
+            return True
         if number is not None:
             signal.pidfd_send_signal(pidfd, number)
         poll = select.poll()

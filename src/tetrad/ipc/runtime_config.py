@@ -139,7 +139,7 @@ class RuntimeConfig(TypedDict):
     settings: dict[str, str]
     pidfile: str
     control: str
-    control_group: str | None
+    control_group: int | None
     stop_timeout: float
     log: LogConfig
     spare: int

@@ -17,7 +17,14 @@ import daemon
 
 from tetrad.config import paths
 from tetrad.ipc import control_client, fds
-from tetrad.launch import pidfile, preflight, privileges, runtime_config, socket_activation
+from tetrad.launch import (
+    pidfile,
+    preflight,
+    privileges,
+    running_daemon,
+    runtime_config,
+    socket_activation,
+)
 from tetrad.launch.fd_layout import InheritedFds, exec_master, place_fds
 from tetrad.launch.preflight import Problem, StartError
 from tetrad.launch.start_signals import Interrupted, StartSignals
@@ -31,14 +38,12 @@ if TYPE_CHECKING:
     from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import RuntimeConfig
 
-CONTROL_BACKLOG = 64
-
 CANCEL_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` the daemon of an interrupted start may take to stop."""
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - for `tetrad start`, it is no error
-    """A daemon with this pidfile runs already."""
+    """The daemon of this file runs already."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(f"already running (pid {pid})")
@@ -61,7 +66,7 @@ class Launcher:
         foreground: bool,
     ) -> None:
         self.certificates = certificates
-        self._config = loaded.config
+        self._config, self._file = loaded.config, loaded.file
         self._foreground = foreground
         # Before anything forks: the variables are addressed to this very process.
         self._activation = socket_activation.pop_environment(os.environ, os.getpid())
@@ -145,12 +150,10 @@ class Launcher:
             self._identity = privileges.target_identity(self._config.daemon)
             self._create_directories()
             problems = self.problems()
-            with pidfile.start_lock(path) as self._pidfile:
-                running = pidfile.lock_owner(self._pidfile, path)
-                if running is not None:
-                    raise AlreadyRunning(running)
-                self._register(path)
+            with pidfile.start_lock(path, self._signals.check) as self._pidfile:
+                self._created.append(path)
                 try:
+                    self._require_not_running()
                     _raise_any(problems)
                     self._bind()
                     yield
@@ -165,8 +168,23 @@ class Launcher:
         finally:
             self._sockets.close()  # the daemon has its own copies
 
+    def _require_not_running(self) -> None:
+        """Raise AlreadyRunning, or StartError for a daemon that runs with another file."""
+        settings, file = self._config.daemon, self._file
+        running = running_daemon.find(settings, file, self._signals.check)
+        if running is None:
+            return
+        if not running.runs_with(file):
+            raise StartError(Problem(running_daemon.other_file(running, settings, file)))
+        raise AlreadyRunning(running.pid)
+
     def _create_directories(self) -> None:
-        """Create the directories of default paths; others are the operator's to create."""
+        """Create the directories of default paths; others are the operator's to create.
+
+        They belong to `daemon.user`. Only what was created here changes its owner, and not by its
+        path, which that user could make lead elsewhere.
+        """
+        paths.check_temporary_home()
         defaults = {
             self._runtime_config["pidfile"]: paths.pidfile(),
             self._runtime_config["control"]: paths.control(),
@@ -174,9 +192,15 @@ class Launcher:
         }
         for path, default in defaults.items():
             directory = os.path.dirname(default)
-            if path == default and not os.path.isdir(directory):
-                os.makedirs(directory, 0o755 if os.geteuid() == 0 else 0o700)
-                self._register(directory)
+            if path != default or os.path.isdir(directory):
+                continue
+            os.umask(0o022 if os.geteuid() == 0 else 0o077)
+            os.makedirs(directory)
+            self._created.append(directory)
+            if self._identity is not None:
+                fd = os.open(directory, os.O_DIRECTORY | os.O_NOFOLLOW)
+                os.fchown(fd, *self._identity)
+                os.close(fd)
 
     def _bind(self) -> None:
         if self._activation.sockets:
@@ -195,30 +219,22 @@ class Launcher:
         for config in self._runtime_config["listeners"]:
             family, address = config["family"], config["address"]
             is_path = family == "unix"
-            with _explained(config["name"], address if is_path else ""):
+            # A Unix socket belongs to the user that creates it, and is bound as that user.
+            user = privileges.acting_as(self._identity if is_path else None)
+            with user, _explained(config["name"], address if is_path else ""):
                 self._listeners.append(
                     sockets.open_listener(family, address, config["port"], config["backlog"])
                 )
             self._sockets.callback(self._listeners[-1].close)
             if is_path:
-                self._register(address)
+                self._created.append(address)
 
     def _open_control(self) -> None:
         path = self._runtime_config["control"]
         with _explained(f"daemon.control: {path}", path):
-            self._control = sockets.open_control(path, CONTROL_BACKLOG)
+            self._control = sockets.open_control(path)
         self._sockets.callback(self._control.close)
-        self._register(path)
-        group = privileges.group_id(self._config.daemon.control_group)
-        if group is not None:
-            os.chown(path, -1, group)
-            os.chmod(path, 0o660)
-
-    def _register(self, path: str) -> None:
-        """Record a path for removal should the start fail, and make `daemon.user` its owner."""
         self._created.append(path)
-        if self._identity is not None and os.geteuid() == 0:
-            os.chown(path, *self._identity, follow_symlinks=False)
 
     def _remove_created(self) -> None:
         for path in reversed(self._created):

@@ -3,7 +3,8 @@
 A lock decides whether a daemon runs, never the file's text and never `kill(pid, 0)`. It is a record
 lock (fcntl(2)) of the master: its children do not inherit it, the kernel releases it however the
 master ends, and F_GETLK returns the owner's pid. It covers one byte far behind the text: a program
-that locks the whole file is not mistaken for a daemon.
+that locks the whole file is not mistaken for a daemon. Only a lock for writing counts: for that a
+program must be able to write to the file, which belongs to the user that starts the daemon.
 
 A second lock on the same file, flock(2), lets one start proceed at a time.
 """
@@ -17,16 +18,27 @@ import os
 import re
 import stat
 import struct
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+MODE = 0o600
+"""Other users need not read it, and could lock it if they could."""
+
+START_LOCK_TIMEOUT_SECONDS = 10.0
+"""How long a start waits for another one, which holds the lock until its master is executed."""
+
+_POLL_SECONDS = 0.02
 
 _FLOCK = struct.Struct("@hhqqi4x")
 """struct flock: type, whence, start, length, pid."""
 
 _LOCK_OFFSET, _LOCK_BYTES = int.from_bytes(b"tetrad"), 1
 """The byte that the record lock covers."""
+
+_LOCKS = "/proc/locks"
 
 _MAX_BYTES = 64
 _CONTENT = re.compile(rb"[\x20-\x7e\0]*\n?")
@@ -43,12 +55,25 @@ class NotAPidfileError(OSError):
     """The file at the path is not a daemon's pidfile and must not be modified."""
 
 
+class _Lock(NamedTuple):
+    """A lock as /proc/locks shows it; `first` and `last` are bytes of the file."""
+
+    kind: str
+    mode: str
+    pid: int
+    inode: int
+    first: str
+    last: str
+
+
 def read_state(path: str) -> PidfileState:
     """Return whether a daemon holds the pidfile. Raises OSError if that cannot be determined."""
     try:
         fd = _open(path, os.O_RDONLY)
     except FileNotFoundError:
         return PidfileState(None, is_stale=False)
+    except PermissionError as error:
+        return _state_of_unreadable(path, error)
     try:
         pid = lock_owner(fd, path)
         return PidfileState(pid, is_stale=pid is None and os.fstat(fd).st_size > 0)
@@ -56,26 +81,40 @@ def read_state(path: str) -> PidfileState:
         os.close(fd)
 
 
+def all_owners() -> list[int]:
+    """Return the pids of all processes that hold a pidfile, also one that was removed.
+
+    The list is empty if the kernel does not show it.
+    """
+    with contextlib.suppress(OSError):
+        return [lock.pid for lock in _locks() if _is_daemons(lock)]
+    return []
+
+
 @contextlib.contextmanager
-def start_lock(path: str) -> Iterator[int]:
+def start_lock(path: str, check: Callable[[], object] = lambda: None) -> Iterator[int]:
     """Create the pidfile if necessary and lock it against other starts; wait for the lock.
 
-    Returns its descriptor. Raises OSError.
+    Returns its descriptor. `check` is called while it waits. Raises OSError.
     """
+    deadline = time.monotonic() + START_LOCK_TIMEOUT_SECONDS
     while True:
         fd = _open(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_same_file(fd, path):
-                yield fd
-                return
+            _wait_for_start_lock(fd, path, deadline, check)
+            if not _is_same_file(fd, path):
+                continue
+            if lock_owner(fd, path) is None and not _make_private(fd, path):
+                continue
+            yield fd
+            return
         finally:
             with contextlib.suppress(OSError):  # it was moved to its number for the master
                 os.close(fd)
 
 
 def lock_owner(fd: int, path: str) -> int | None:
-    """Return the pid of the daemon that holds an open pidfile, or None.
+    """Return the pid of the process that holds an open pidfile as a daemon does, or None.
 
     Raises NotAPidfileError if another program holds a lock.
     """
@@ -83,10 +122,15 @@ def lock_owner(fd: int, path: str) -> int | None:
     kind, _, start, length, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, query))
     if kind == fcntl.F_UNLCK:
         return None
-    if (start, length) != (_LOCK_OFFSET, _LOCK_BYTES) or pid <= 0:
-        owner = f"pid {pid}" if pid > 0 else "pid unknown"
-        raise NotAPidfileError(errno.EBUSY, f"locked by another program ({owner})", path)
+    if (kind, start, length) != (fcntl.F_WRLCK, _LOCK_OFFSET, _LOCK_BYTES) or pid <= 0:
+        raise locked_by_another(path, pid)
     return int(pid)
+
+
+def locked_by_another(path: str, pid: int) -> NotAPidfileError:
+    """Return the error for a pidfile that a program other than a daemon has locked."""
+    owner = f"pid {pid}" if pid > 0 else "pid unknown"
+    return NotAPidfileError(errno.EBUSY, f"locked by another program ({owner})", path)
 
 
 def claim(fd: int) -> None:
@@ -103,14 +147,18 @@ def claim(fd: int) -> None:
 
 def relock(fd: int, path: str) -> bool:
     """Take the start lock again; tell whether no other daemon has started since it was released."""
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return _is_same_file(fd, path) and lock_owner(fd, path) is None
+    deadline = time.monotonic() + START_LOCK_TIMEOUT_SECONDS
+    try:
+        _wait_for_start_lock(fd, path, deadline, lambda: None)
+        return _is_same_file(fd, path) and lock_owner(fd, path) is None
+    except NotAPidfileError:
+        return False
 
 
 def _open(path: str, flags: int) -> int:
     """Open a pidfile. Raises OSError, and NotAPidfileError for every other kind of file."""
     try:
-        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, MODE)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotAPidfileError(errno.ELOOP, "is a symbolic link; not followed", path) from None
@@ -130,6 +178,71 @@ def _require_pidfile(fd: int, path: str) -> None:
         raise NotAPidfileError(errno.EINVAL, "is not a regular file", path)
     if status.st_size > _MAX_BYTES or not _CONTENT.fullmatch(os.pread(fd, _MAX_BYTES, 0)):
         raise NotAPidfileError(errno.EINVAL, "is not a pidfile; not modified", path)
+
+
+def _wait_for_start_lock(fd: int, path: str, deadline: float, check: Callable[[], object]) -> None:
+    """Take the start lock. Raises NotAPidfileError if another program holds it for too long."""
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise locked_by_another(path, _start_lock_owner(fd)) from None
+            check()
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def _start_lock_owner(fd: int) -> int:
+    """Return the pid of the process that took the start lock; 0 if the kernel does not show it."""
+    inode = os.fstat(fd).st_ino
+    with contextlib.suppress(OSError):
+        owners = (one.pid for one in _locks() if (one.kind, one.inode) == ("FLOCK", inode))
+        return next(owners, 0)
+    return 0
+
+
+def _state_of_unreadable(path: str, error: OSError) -> PidfileState:
+    """Return the state of a pidfile without opening it; raise the error if that is not possible."""
+    status = os.stat(path, follow_symlinks=False)
+    try:
+        locks = _locks()
+    except OSError:
+        raise error from None
+    pids = [one.pid for one in locks if _is_daemons(one) and one.inode == status.st_ino]
+    pid = next(iter(pids), None)
+    return PidfileState(pid, is_stale=pid is None and status.st_size > 0)
+
+
+def _locks() -> list[_Lock]:
+    """Return the locks of all processes of this PID namespace. Raises OSError if /proc lacks it."""
+    with open(_LOCKS, encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    # 1: POSIX  ADVISORY  WRITE 4711 fe:00:1234 0 EOF; `->` marks a process that waits for a lock.
+    return [
+        _Lock(kind, mode, int(pid), int(inode.rpartition(":")[2]), first, last)
+        for _, kind, _, mode, pid, inode, first, last in (row for row in rows if len(row) == 8)  # noqa: PLR2004
+    ]
+
+
+def _is_daemons(lock: _Lock) -> bool:
+    byte = str(_LOCK_OFFSET)
+    return (lock.kind, lock.mode, lock.first, lock.last) == ("POSIX", "WRITE", byte, byte)
+
+
+def _make_private(fd: int, path: str) -> bool:
+    """Let no other user open the file; False if it was another user's and has been removed."""
+    status = os.fstat(fd)
+    if status.st_uid == os.geteuid():
+        if stat.S_IMODE(status.st_mode) & ~MODE:
+            os.fchmod(fd, MODE)
+        return True
+    try:
+        os.unlink(path)
+    except PermissionError:
+        return True  # in a folder that is not this user's either
+    return False
 
 
 def _is_same_file(fd: int, path: str) -> bool:

@@ -77,6 +77,35 @@ def serves_as_root(settings: Daemon) -> bool:
 
 
 @contextlib.contextmanager
+def acting_as(identity: Identity | None) -> Iterator[None]:
+    """Create files as another user within the block, with that user's permissions; None: as now.
+
+    Only for root, which remains the real user: the other one can neither signal nor trace it.
+    """
+    if identity is None or os.geteuid() != 0:
+        yield
+        return
+    gid, groups = os.getegid(), os.getgroups()
+    os.setgroups(_groups_of(identity))
+    os.setegid(identity.gid)
+    os.seteuid(identity.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def _groups_of(identity: Identity) -> list[int]:
+    try:
+        name = pwd.getpwuid(identity.uid).pw_name
+    except KeyError:
+        return [identity.gid]
+    return os.getgrouplist(name, identity.gid)
+
+
+@contextlib.contextmanager
 def permanent_drop(identity: Identity | None) -> Iterator[None]:
     """Make the change of user that happens within the block permanent; None: no change.
 

@@ -24,6 +24,7 @@ from tetrad.ipc.runtime_config import (
     ServiceManagerConfig,
     SessionConfig,
 )
+from tetrad.launch import privileges
 from tetrad.launch.socket_activation import SocketActivation
 from tetrad.system import exec_commands
 
@@ -68,7 +69,7 @@ def build(
     rate = config.limits.rate_per_source
     return RuntimeConfig(
         version=__version__,
-        file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
+        file=shown_path(loaded.file),
         checksum=loaded.checksum,
         listeners=[
             _listener(config, index, found and found.config)
@@ -78,7 +79,7 @@ def build(
         settings=_settings(config, certificates),
         pidfile=str(config.daemon.pidfile),
         control=str(config.daemon.control),
-        control_group=config.daemon.control_group and str(config.daemon.control_group),
+        control_group=privileges.group_id(config.daemon.control_group),
         stop_timeout=float(config.daemon.stop_timeout),
         log=_log(loaded, foreground=foreground),
         spare=config.handlers.spare,
@@ -108,6 +109,11 @@ def build(
         ),
         inherited=bool(activation.sockets),
     )
+
+
+def shown_path(file: str | None) -> str | None:
+    """Return a path without surrogates, as the status and the title of a daemon show it."""
+    return file and os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
 def access_rules(access: Access) -> list[AccessRule]:

@@ -1,5 +1,9 @@
 """The control socket: one request a connection, one line of JSON back.
 
+Every local user can connect. Who may ask is decided by what the kernel knows of the peer, not by
+the mode of the socket: root and the daemon's user may send every request, members of
+`daemon.control_group` unprivileged ones, and others are told that they may not.
+
 The master never waits here: it reads a request as it arrives, and a child writes a long answer.
 """
 
@@ -22,8 +26,8 @@ if TYPE_CHECKING:
     from tetrad.ipc.reply import Fork
     from tetrad.system.event_loop import EventLoop
 
-MAX_CONNECTIONS = 16
-"""Connections whose request is incomplete; the oldest makes room for a new one."""
+MAX_CONNECTIONS_PER_USER = 16
+"""Connections of one user whose request is incomplete; his oldest makes room for a new one."""
 
 MAX_REQUEST_BYTES = 64
 
@@ -32,6 +36,15 @@ REQUEST_TIMEOUT_SECONDS = 2.0
 
 _CREDENTIALS_BYTES = 12
 """The size of a struct ucred: pid, uid, gid."""
+
+_SO_PEERGROUPS = 59
+_MAX_OPTION_BYTES = 1024
+"""The most that Python reads of a socket option: 256 groups."""
+
+_ALL_IDS = 4294967295
+"""The length of a map of ids (user_namespaces(7)) that maps all of them."""
+
+_DEFAULT_OVERFLOW_ID = 65534
 
 
 class Route:
@@ -54,15 +67,22 @@ class Route:
 class ControlRequest:
     """A connection to the control socket and its request. One of the two replies closes it."""
 
-    __slots__ = ("_fork", "argument", "data", "fd", "is_privileged", "socket")
+    __slots__ = ("_fork", "argument", "data", "fd", "is_privileged", "socket", "uid")
 
-    def __init__(self, socket: _socket.socket, fork: Fork, *, is_privileged: bool) -> None:
+    def __init__(
+        self, socket: _socket.socket, fork: Fork, uid: int, *, is_privileged: bool
+    ) -> None:
         self.socket = socket
         self.fd = socket.fileno()
+        self.uid = uid
         self.is_privileged = is_privileged
         self.data = b""
         self.argument = b""
         self._fork = fork
+
+    def refuse(self, why: str) -> None:
+        """Answer a user who may not ask this."""
+        self.reply({"error": f"permission denied: {why}", "permission": True})
 
     def reply(self, answer: dict[str, object]) -> None:
         """Send an answer without waiting, and close the connection."""
@@ -89,8 +109,7 @@ class ControlRequest:
 class ControlServer:
     """Accepts requests and passes them to their routes.
 
-    Root and the daemon's user may send every request; other users that the mode of the socket
-    admits may send unprivileged ones, if `may_read`.
+    `group` is the id of the group whose members may send unprivileged requests; None: no group.
     """
 
     def __init__(
@@ -99,30 +118,43 @@ class ControlServer:
         listener: _socket.socket,
         fork: Fork,
         routes: Mapping[bytes, Route],
-        *,
-        may_read: bool,
+        group: int | None,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._fork = fork
         self._routes = routes
-        self._may_read = may_read
+        self._group = group
+        # The id of all users of the host that a user namespace does not map proves nothing.
+        unmapped = _unmapped_id()
+        self._privileged = {0, os.geteuid()} - {unmapped}
+        self._readers = {group} - {unmapped, None}
         self._incomplete: dict[int, ControlRequest] = {}
 
-    def accept(self, listener: int) -> None:
-        """Accept a connection; `listener` is the descriptor of the control socket."""
+    def open(self) -> None:
+        """Begin to accept connections.
+
+        The socket listens already, but only now the kernel takes this process for the one that does
+        (SO_PEERCRED at the other end).
+        """
+        self._listener.listen(sockets.CONTROL_BACKLOG)
+        self._loop.watch(self._listener.fileno(), self._accept)
+
+    def _accept(self, listener: int) -> None:
         try:
             socket, _ = sockets.accept(self._listener, "unix")
         except OSError:
             self._loop.suspend(listener)
             return
-        is_privileged = _is_privileged(socket)
-        if not (is_privileged or self._may_read):
-            socket.close()
+        uid, gid = _credentials(socket)
+        is_privileged = uid in self._privileged
+        request = ControlRequest(socket, self._fork, uid, is_privileged=is_privileged)
+        if not is_privileged and self._readers.isdisjoint((gid, *_groups(socket))):
+            request.refuse(f"user id {uid} is not {self._allowed()}")
             return
-        if len(self._incomplete) >= MAX_CONNECTIONS:
-            self._close(next(iter(self._incomplete.values())))
-        request = ControlRequest(socket, self._fork, is_privileged=is_privileged)
+        own = [one for one in self._incomplete.values() if one.uid == uid]
+        if len(own) >= MAX_CONNECTIONS_PER_USER:
+            self._close(own[0])
         self._incomplete[request.fd] = request
         self._loop.watch(request.fd, lambda _fd: self._on_readable(request))
         deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
@@ -151,10 +183,18 @@ class ControlServer:
             known = sorted(name.decode() for name in self._routes)
             request.reply({"error": f"unknown request; known are {', '.join(known)}"})
         elif route.is_privileged and not request.is_privileged:
-            name = word.decode()
-            request.reply({"error": f"only root and the daemon's user may request {name}"})
+            request.refuse(f"only root and the daemon's user may request {word.decode()}")
         else:
             route.handle(request)
+
+    def _allowed(self) -> str:
+        users = f"root or the daemon's user (id {os.geteuid()})"
+        if self._group is None:
+            return f"{users}, and daemon.control_group is not set"
+        text = f"{users}, nor in daemon.control_group (id {self._group})"
+        if not _is_group_mapped(self._group):
+            text += ", which PrivateUsers=yes in the unit hides from the daemon: set it to no"
+        return text
 
     def _close(self, request: ControlRequest) -> None:
         self._unwatch(request)
@@ -166,7 +206,44 @@ class ControlServer:
         self._loop.timers.cancel(f"control {request.fd}")
 
 
-def _is_privileged(peer: _socket.socket) -> bool:
-    """Tell whether the peer of a connection is root or the daemon's user (SO_PEERCRED)."""
+def _credentials(peer: _socket.socket) -> tuple[int, int]:
+    """Return the user and the group of the process that has connected (SO_PEERCRED)."""
     data = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS_BYTES)
-    return int.from_bytes(data[4:8], sys.byteorder) in {0, os.geteuid()}
+    return int.from_bytes(data[4:8], sys.byteorder), int.from_bytes(data[8:12], sys.byteorder)
+
+
+def _groups(peer: _socket.socket) -> list[int]:
+    """Return the supplementary groups of the process that has connected (SO_PEERGROUPS).
+
+    Those of a process that has more than can be read are not known.
+    """
+    try:
+        data = peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_OPTION_BYTES)
+    except OSError:
+        return []
+    return [int.from_bytes(data[at : at + 4], sys.byteorder) for at in range(0, len(data), 4)]
+
+
+def _unmapped_id() -> int | None:
+    """Return the id of all users that this user namespace does not map; None: it maps all."""
+    if any(count == _ALL_IDS for _, count in _id_map("uid")):
+        return None
+    try:
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return _DEFAULT_OVERFLOW_ID
+
+
+def _is_group_mapped(gid: int) -> bool:
+    return any(first <= gid < first + count for first, count in _id_map("gid"))
+
+
+def _id_map(kind: str) -> list[tuple[int, int]]:
+    """Return the ids of this user namespace: the first of each range, and its length."""
+    try:
+        with open(f"/proc/self/{kind}_map", "rb") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        return []
+    return [(int(first), int(count)) for first, _, count in rows]

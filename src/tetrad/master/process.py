@@ -48,7 +48,7 @@ from tetrad.master.upgrade import UPGRADED, Upgrader
 from tetrad.system import addresses, fork, sockets
 from tetrad.system.event_loop import EventLoop
 from tetrad.system.lean_signal import signal
-from tetrad.system.proctitle import ProcessTitle
+from tetrad.system.proctitle import ProcessTitle, of_master
 from tetrad.system.text import call_path
 
 TYPE_CHECKING = False
@@ -101,7 +101,7 @@ class Master:
             sockets.from_fd(CONTROL, "unix"),
             self.fork,
             self._routes(),
-            may_read=config["control_group"] is not None,
+            config["control_group"],
         )
         self._tls_contexts = tls_contexts.load_contexts(config["listeners"])
         self._startup = Startup(state, self.fork)
@@ -127,7 +127,7 @@ class Master:
     def run(self) -> None:
         """Serve until told to stop."""
         self.signals.install()
-        self.loop.watch(CONTROL, self.control.accept)
+        self.control.open()
         self._show_title()
         listeners = self.prepare()
         if self._startup.state is None:
@@ -216,8 +216,7 @@ class Master:
         self.log.event("info", event, **identity, **more)
 
     def _show_title(self) -> None:
-        text = f"master {self.config['file'] or ''}".rstrip()
-        self.title.show(text.encode("ascii", "backslashreplace"))
+        self.title.show(of_master(self.config["file"]))
 
     def _describe(self) -> tuple[int, str]:
         """Return the number of clients, and the status line for the service manager."""

@@ -40,6 +40,11 @@ class ProcessTitle:
             _write("/proc/self/mem", _FORMAT % text[: self._max_bytes], self._start)
 
 
+def of_master(file: str | None) -> bytes:
+    """Return the title of a master after the name; `file` is the path of its configuration."""
+    return f"master {file or ''}".rstrip().encode("ascii", "backslashreplace")
+
+
 def _argument_memory() -> tuple[int, int]:
     """Return the addresses where the memory of the arguments begins and ends; 0, 0 if unknown."""
     try:

@@ -24,6 +24,8 @@ KEEPALIVE_INTERVAL_SECONDS = 15
 KEEPALIVE_PROBES = 4
 USER_TIMEOUT_MILLISECONDS = 120_000
 
+CONTROL_BACKLOG = 64
+
 
 def open_listener(family: str, address: str, port: int, backlog: int) -> _socket.socket:
     """Return a non-blocking socket that listens on an address or path. Raises OSError."""
@@ -84,15 +86,18 @@ def close(listener: _socket.socket) -> None:
             pass  # no permission any more, or already removed
 
 
-def open_control(path: str, backlog: int) -> _socket.socket:
-    """Return a non-blocking Unix socket of mode 0600 that listens at a path. Raises OSError."""
+def open_control(path: str) -> _socket.socket:
+    """Return a non-blocking Unix socket that listens at a path. Raises OSError.
+
+    Every user may connect: the daemon decides by the peer's credentials.
+    """
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, 0)
-    umask = os.umask(0o177)
+    umask = os.umask(0o111)
     try:
         _bind_unix(control, path)
     finally:
         os.umask(umask)
-    control.listen(backlog)
+    control.listen(CONTROL_BACKLOG)
     return control
 
 

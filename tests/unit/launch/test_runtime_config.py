@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import ipaddress
 import marshal
 import sys
@@ -62,7 +63,7 @@ FULL = Config(
     daemon=Daemon(
         pidfile=Path("/x/pid"),
         control=SocketPath("/x/control"),
-        control_group=Group("wheel"),
+        control_group=Group("daemon"),
         umask=Mode(0o077),
         stop_timeout=Duration(2.5),
     ),
@@ -116,7 +117,10 @@ def test_the_runtime_configuration_has_the_settings() -> None:
     assert made["version"] == __version__
     assert made["file"] == "/x/tetrad.yaml"
     assert (made["pidfile"], made["control"], made["stop_timeout"]) == ("/x/pid", "/x/control", 2.5)
-    assert (made["control_group"], make(Config())["control_group"]) == ("wheel", None)
+    assert (made["control_group"], make(Config())["control_group"]) == (
+        grp.getgrnam("daemon").gr_gid,
+        None,
+    )
     assert made["log"] == {"file": "/x/log", "level": "debug", "format": "logfmt"}
     assert (made["spare"], made["clients_each"]) == (2, 3)
     assert made["limits"] == {"clients": 7, "clients_per_source": 4, "rate_per_source": (300, 60)}

@@ -1,0 +1,227 @@
+"""Finds the running daemon of a configuration: its process, its user, and the file it runs with.
+
+The control socket is asked first, because every user may connect to it, and the kernel tells which
+process listens there. Then the pidfile's lock, and last the locks of all pidfiles: a daemon whose
+files were removed, or lie in the folders of another login session, still serves.
+
+Only a process with the title of a master counts, and only of a user who may run this daemon: the
+kernel reports the pid of a lock's owner even if that process has ended and another one has its pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from tetrad.config import paths
+from tetrad.ipc import control_client
+from tetrad.launch import pidfile
+from tetrad.launch.runtime_config import shown_path
+from tetrad.system import proctitle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tetrad.config.model import Daemon
+
+TITLE_TIMEOUT_SECONDS = 10.0
+"""How long a daemon that has locked its pidfile may take until it shows its title."""
+
+_POLL_SECONDS = 0.02
+
+_MIN_CUT_BYTES = 200
+"""A title of at least this length may have been cut (see `tetrad.system.proctitle`)."""
+
+
+def _title(file: str | None) -> bytes:
+    return proctitle.NAME + b": " + proctitle.of_master(shown_path(file))
+
+
+_WITHOUT_FILE = _title(None)
+_WITHOUT_NAME = {_WITHOUT_FILE, _title(paths.SYSTEM_CONFIGURATION)}
+"""The titles of a daemon that was started without -c, before and after the file appeared."""
+
+
+class RunningDaemon(NamedTuple):
+    """A running daemon.
+
+    `title` is empty if /proc hides the process, `pid` is 0 if it is in another PID namespace.
+    """
+
+    pid: int
+    uid: int
+    title: bytes
+
+    @property
+    def file(self) -> str:
+        """The configuration file that it runs with, for messages."""
+        name = self.title[len(_WITHOUT_FILE) + 1 :].decode("ascii", "backslashreplace")
+        return name or "the built-in defaults"
+
+    @property
+    def user(self) -> str:
+        """The name of its user, or the number of one without a name."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    def runs_with(self, file: str | None) -> bool:
+        """Tell whether it runs with a file; None is the built-in defaults."""
+        return not self.title or _is_same_file(self.title, _title(file))
+
+
+def find(
+    settings: Daemon, file: str | None, check: Callable[[], object] = lambda: None
+) -> RunningDaemon | None:
+    """Return the daemon at the control socket or the pidfile of `settings`; None if none runs.
+
+    It may run with another file. A daemon that is at neither is found if it runs with `file`.
+    `check` is called while a daemon is starting. Raises OSError if it cannot be determined.
+    """
+    users = _users(settings)
+    peer = _peer(settings.control)
+    if peer is not None:
+        listening = _identify(peer.pid, peer.uid)
+        if listening is not None and listening.uid in users | {0}:
+            return listening
+    holder = pidfile.read_state(settings.pidfile).pid
+    if holder is not None:
+        return _owner(holder, settings.pidfile, users | {0}, check)
+    for one in visible():
+        if one.uid in users and one.runs_with(file):
+            return one
+    return None
+
+
+def find_of_another_user(file: str | None) -> RunningDaemon | None:
+    """Return a daemon that runs with a file, but as a user who is not known to run this daemon."""
+    return next((one for one in visible() if file and one.title == _title(file)), None)
+
+
+def visible() -> Iterator[RunningDaemon]:
+    """Yield the running daemons of this PID namespace, wherever their files are."""
+    for pid in pidfile.all_owners():
+        found = _identify(pid, None)
+        if found is not None and not _is_in_container(pid):
+            yield found
+
+
+def is_same_file(config: str | None, file: str | None) -> bool:
+    """Tell whether the `config` of a daemon's status is a file; None is the built-in defaults."""
+    return _is_same_file(_title(config), _title(file))
+
+
+def other_file(running: RunningDaemon, settings: Daemon, file: str | None) -> str:
+    """Return the error for a daemon with these settings that runs with another file."""
+    wanted = shown_path(file) or "the built-in defaults"
+    return (
+        f"the daemon with pidfile {settings.pidfile} and control socket {settings.control}"
+        f" (pid {running.pid}) runs with {running.file}, not with {wanted}"
+    )
+
+
+def terminate(daemon: RunningDaemon, seconds: float) -> bool:
+    """Send SIGTERM to a daemon, and tell whether it exits within `seconds`.
+
+    Raises PermissionError.
+    """
+    return control_client.terminate(daemon.pid, seconds, lambda: _is_still(daemon))
+
+
+def _is_same_file(title: bytes, expected: bytes) -> bool:
+    is_cut = len(title) >= _MIN_CUT_BYTES and expected.startswith(title)
+    return is_cut or title == expected or {title, expected} <= _WITHOUT_NAME
+
+
+def _users(settings: Daemon) -> set[int]:
+    """Return who may run this daemon: the caller, `daemon.user`, who owns the pidfile's folder."""
+    users = {os.geteuid()}
+    if settings.user is not None:
+        users.add(pwd.getpwnam(settings.user).pw_uid)
+    with contextlib.suppress(OSError):
+        users.add(os.stat(os.path.dirname(settings.pidfile)).st_uid)
+    return users
+
+
+def _peer(path: str) -> control_client.Peer | None:
+    """Return who listens on a control socket; None if nobody does, or that cannot be seen."""
+    with contextlib.suppress(OSError):
+        return control_client.peer(path)
+    return None
+
+
+def _identify(pid: int, uid: int | None) -> RunningDaemon | None:
+    """Return the daemon of a pid, or None for another process or none.
+
+    `uid` is that of a process that is known to be one, although /proc may hide it.
+    """
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            title = file.read().rstrip(b"\0")
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            own_uid = int(file.read().partition("\nUid:")[2].split()[1])
+    except (OSError, IndexError):
+        if uid is None or (pid and not _exists(pid)):
+            return None
+        return RunningDaemon(pid, uid, b"")
+    return RunningDaemon(pid, own_uid, title) if _is_master(title) else None
+
+
+def _owner(
+    pid: int, path: str, users: set[int], check: Callable[[], object]
+) -> RunningDaemon | None:
+    """Return the daemon that owns the lock of the pidfile; None if it has ended meanwhile.
+
+    Waits for one that is starting. Raises NotAPidfileError if another program owns the lock.
+    """
+    deadline = time.monotonic() + TITLE_TIMEOUT_SECONDS
+    while pidfile.read_state(path).pid == pid:
+        found = _identify(pid, None)
+        if found is not None and found.uid in users:
+            return found
+        if not _may_be_starting(pid) or time.monotonic() > deadline:
+            raise pidfile.locked_by_another(path, pid)
+        check()
+        time.sleep(_POLL_SECONDS)
+    return None
+
+
+def _is_still(daemon: RunningDaemon) -> bool:
+    """Tell whether the pid is still the daemon's; an upgrade takes its title for a moment."""
+    deadline = time.monotonic() + TITLE_TIMEOUT_SECONDS
+    while (found := _identify(daemon.pid, daemon.uid)) is None:
+        if not _may_be_starting(daemon.pid) or time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return found.uid == daemon.uid
+
+
+def _may_be_starting(pid: int) -> bool:
+    """Tell whether a process may be a launcher, or a master before it sets its title."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        title = file.read()
+        return b"tetrad" in title and not _is_master(title)
+    return False
+
+
+def _is_master(title: bytes) -> bool:
+    return title == _WITHOUT_FILE or title.startswith(_WITHOUT_FILE + b" ")
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.close(os.pidfd_open(pid))
+    except OSError:
+        return False
+    return True
+
+
+def _is_in_container(pid: int) -> bool:
+    """Tell whether a process is in a PID namespace below this one (proc_pid_status(5))."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        return len(file.read().partition("\nNSpid:")[2].partition("\n")[0].split()) > 1
+    return False
