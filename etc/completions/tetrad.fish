@@ -134,7 +134,7 @@ complete -c tetrad -n '_shtab_tetrad_using install' -s c -l config -xka "(__fish
 complete -c tetrad -n '_shtab_tetrad_using install' -l version -d 'show program'"'"'s version number and exit'
 complete -c tetrad -n '_shtab_tetrad_using install' -l root -x -d 'prefix of every path (default: /)'
 complete -c tetrad -n '_shtab_tetrad_using install' -l dry-run -d 'print what would be done'
-complete -c tetrad -n '_shtab_tetrad_using install' -l socket -l no-socket -d 'restrict the service to listeners from tetrad.socket (default: no change)'
+complete -c tetrad -n '_shtab_tetrad_using install' -l socket -l no-socket -d 'let systemd listen, now and at boot, or no longer (default: no change)'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a uninstall -d 'remove the files of the service'
 complete -c tetrad -n '_shtab_tetrad_using uninstall' -s h -l help -d 'show this help message and exit'
 complete -c tetrad -n '_shtab_tetrad_using uninstall' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TETRAD_CONFIG, then /etc/tetrad/tetrad.yaml if it exists, then the built-in defaults)'

@@ -163,7 +163,7 @@ def _add_install(install: argparse.ArgumentParser) -> None:
     install.add_argument(
         "--socket",
         action=argparse.BooleanOptionalAction,
-        help="restrict the service to listeners from tetrad.socket (default: no change)",
+        help="let systemd listen, now and at boot, or no longer (default: no change)",
     )
 
 
