@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from tetrad.cli import systemctl
-from tetrad.cli.check import print_warnings, read_certificates
+from tetrad.cli.check import print_warnings, read_certificates, start_problems
 from tetrad.cli.configuration import config_path, load, load_for_running, running_pid
 from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
 from tetrad.config.diagnostics import ConfigError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tetrad.cli.systemctl import Unit
     from tetrad.config.model import Listener
     from tetrad.config.result import ConfigResult
+    from tetrad.launch.preflight import Problem
 
 STOP_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` a stop may take before the command fails."""
@@ -76,7 +77,7 @@ def restart(options: argparse.Namespace) -> int:
         return _start_unit(unit, "restart", options)
     result = load(options).checked()
     launcher = _launcher(result, options, foreground=False)
-    _require_no_problems(launcher, NOT_STOPPED)
+    _require(launcher.problems(), NOT_STOPPED)
     messages = [_stop(result)]
     try:
         messages.append(_start(result, launcher))
@@ -86,8 +87,8 @@ def restart(options: argparse.Namespace) -> int:
     return OK
 
 
-def _require_no_problems(launcher: Launcher, *consequence: str) -> None:
-    if problems := launcher.problems():
+def _require(problems: list[Problem], *consequence: str) -> None:
+    if problems:
         status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
         raise CommandError("; ".join([*consequence, *(one.text for one in problems)]), status)
 
@@ -102,7 +103,8 @@ def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
         return OK
     unit.require(pid)
     launcher = _launcher(result, options, foreground=unit.is_foreground)
-    _require_no_problems(launcher, *([NOT_STOPPED] if verb == "restart" else []))
+    problems = start_problems(result, launcher, unit)
+    _require(problems, *([NOT_STOPPED] if verb == "restart" else []))
     print(f"tetrad: {unit.do(verb)}")
     try:
         status = control_client.ask(result.config.daemon.control, "status", Status)

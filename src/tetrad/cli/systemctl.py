@@ -27,19 +27,28 @@ _SYSTEMD_IS_RUNNING = "/run/systemd/system"
 _UNITS = "tetrad*.service"
 """The unit of `tetrad install`, and copies of it for more daemons."""
 
+_FOLDERS = {
+    "RuntimeDirectory": "/run",
+    "StateDirectory": "/var/lib",
+    "LogsDirectory": "/var/log",
+}
+"""The settings for folders that systemd creates, and where it does."""
+
 _PROPERTIES = (
     *("Id", "LoadState", "ActiveState", "MainPID", "ControlGroup"),
-    *("User", "Environment", "ExecStart"),
+    *("User", "Group", "SupplementaryGroups", "Environment", "ExecStart"),
+    *_FOLDERS,
 )
 
 _BY_HAND = "--no-systemd"
 
 
 class Unit(NamedTuple):
-    """A unit of tetrad: its name, state (`ActiveState`), daemon, control group, and `User=`.
+    """A unit of tetrad: its name, state (`ActiveState`), daemon, and control group.
 
-    `main_pid` is 0 if it has no daemon. `is_foreground`: whether it executes `tetrad run` instead
-    of `tetrad start`.
+    `main_pid` is 0 if it has no daemon. `user`, `groups` and `environment` are those of the daemon,
+    `folders` are those that systemd creates for it. `program` is how it executes tetrad;
+    `is_foreground`: whether with `run` instead of `start`.
     """
 
     name: str
@@ -47,7 +56,16 @@ class Unit(NamedTuple):
     main_pid: int
     control_group: str
     user: str
+    groups: tuple[str, ...]
+    environment: dict[str, str]
+    folders: tuple[str, ...]
+    program: tuple[str, ...]
     is_foreground: bool
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the daemon is started as root."""
+        return self.user in {"", "root"}
 
     @property
     def is_stopped(self) -> bool:
@@ -90,7 +108,12 @@ def unit_of(options: argparse.Namespace) -> Unit | None:
 
     Raises CommandError if systemd does not tell.
     """
-    if os.geteuid() or options.no_systemd or is_executed_by_systemd():
+    return None if options.no_systemd else find_unit(options)
+
+
+def find_unit(options: argparse.Namespace) -> Unit | None:
+    """Return the unit with the file of a command, for root. Raises CommandError."""
+    if os.geteuid() or is_executed_by_systemd():
         return None
     if not os.path.isdir(_SYSTEMD_IS_RUNNING):
         return None
@@ -126,34 +149,44 @@ def _units() -> Iterator[tuple[str | None, Unit]]:
     shown = _query("show", f"--property={','.join(_PROPERTIES)}", _UNITS, *names)
     for block in dict.fromkeys("\n".join(shown).split("\n\n")):
         properties = _properties(block.splitlines())
-        command = _command(properties.get("ExecStart", ""))
+        program, command = _parse(properties.get("ExecStart", ""))
         if command is not None and properties["LoadState"] == "loaded":
+            environment = _properties(shlex.split(properties["Environment"]))
             unit = Unit(
                 name=properties["Id"],
                 state=properties["ActiveState"],
                 main_pid=int(properties["MainPID"]),
                 control_group=properties["ControlGroup"],
                 user=properties["User"],
+                groups=(*properties["Group"].split(), *properties["SupplementaryGroups"].split()),
+                environment=environment,
+                folders=tuple(
+                    f"{top}/{name}"
+                    for key, top in _FOLDERS.items()
+                    for name in properties[key].split()
+                ),
+                program=program,
                 is_foreground=command.command == "run",
             )
-            yield _file(command, properties["Environment"]), unit
+            yield _file(command, environment), unit
 
 
-def _command(exec_start: str) -> argparse.Namespace | None:
-    """Return the parsed command line of a unit if it is `tetrad start` or `tetrad run`."""
+def _parse(exec_start: str) -> tuple[tuple[str, ...], argparse.Namespace | None]:
+    """Return how a unit executes tetrad, and its options if it is `tetrad start` or `run`."""
     arguments = exec_start.partition("argv[]=")[2].partition(" ; ")[0].split()
-    at = next((i for i, one in enumerate(arguments) if os.path.basename(one) == "tetrad"), None)
-    if at is None or not {"start", "run"} & set(arguments[at:]):
-        return None
+    names = [os.path.basename(one) for one in arguments]
+    end = names.index("tetrad") + 1 if "tetrad" in names else len(names)
+    program, rest = tuple(arguments[:end]), arguments[end:]
+    if {"start", "run"}.isdisjoint(rest):
+        return program, None
     with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
-        return parser().parse_args(arguments[at + 1 :])
-    return None
+        return program, parser().parse_args(rest)
+    return program, None
 
 
-def _file(command: argparse.Namespace, environment: str) -> str | None:
+def _file(command: argparse.Namespace, environment: dict[str, str]) -> str | None:
     """Return the configuration file of a unit's command line and Environment=."""
-    variables = dict(one.partition("=")[::2] for one in shlex.split(environment))
-    name = command.config or variables.get(paths.CONFIGURATION_VARIABLE)
+    name = command.config or environment.get(paths.CONFIGURATION_VARIABLE)
     return os.path.join("/", name) if name else paths.system_configuration()
 
 

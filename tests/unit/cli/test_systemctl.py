@@ -24,6 +24,11 @@ ExecStart={{ path={python} ; argv[]={command} ; ignore_errors=no ; start_time=[n
 ControlGroup=/system.slice/{name}
 Environment={environment}
 User=tetrad
+Group=tetrad
+SupplementaryGroups=ssl-cert
+RuntimeDirectory=tetrad
+StateDirectory=tetrad
+LogsDirectory=tetrad tetrad/old
 Id={name}
 LoadState={load}
 ActiveState={state}"""
@@ -76,6 +81,10 @@ def test_a_unit_with_the_default_file_is_found(systemd: list[str]) -> None:
         main_pid=87,
         control_group="/system.slice/tetrad.service",
         user="tetrad",
+        groups=("tetrad", "ssl-cert"),
+        environment={"XDG_RUNTIME_DIR": "/run", "XDG_STATE_HOME": "/var/log"},
+        folders=("/run/tetrad", "/var/lib/tetrad", "/var/log/tetrad", "/var/log/tetrad/old"),
+        program=(PYTHON, "-I", "-m", "tetrad"),
         is_foreground=False,
     )
 
