@@ -25,6 +25,9 @@ CONFIGURATION = "/etc/tetrad/tetrad.yaml"
 LOG_FOLDER = "/var/log/tetrad"
 LOG = f"{LOG_FOLDER}/tetrad.log"
 
+UNIT_TYPES = ("forking", "notify")
+"""The unit as it is installed, and with its example of a drop-in."""
+
 _DROP_INS = "/run/systemd/system/tetrad.service.d"
 
 
@@ -33,6 +36,7 @@ class Service:
 
     def __init__(self, container: Container) -> None:
         self.container = container
+        self._always: dict[str, Any] = {}
 
     def reset(self) -> None:
         """Stop it, remove its log, and restore the installed configuration."""
@@ -65,12 +69,20 @@ class Service:
 
     def configure(self, **settings: Any) -> None:  # noqa: ANN401
         """Write the configuration."""
+        settings = self._always | settings
         self.container.write(CONFIGURATION, yaml.safe_dump(settings) if settings else "")
 
-    def drop_in(self, text: str) -> None:
+    def use(self, unit_type: str) -> None:
+        """Use a type of unit; the log is in its file with both."""
+        if unit_type == "notify":
+            self.drop_in(self.container.example("notify.conf"), "notify")
+            self._always = {"log": {"file": LOG}}
+            self.configure()
+
+    def drop_in(self, text: str, name: str = "test") -> None:
         """Change the unit, as `systemctl edit` does."""
         self.container.do("mkdir", "-p", _DROP_INS)
-        self.container.write(f"{_DROP_INS}/test.conf", text)
+        self.container.write(f"{_DROP_INS}/{name}.conf", text)
         self.do("daemon-reload")
 
     def get_property(self, name: str) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.daemons import children_of, title_of, until
+from tests.support.systemd_service import UNIT_TYPES, Service
 
-if TYPE_CHECKING:
-    from tests.support.systemd_service import Service
+
+@pytest.fixture(params=UNIT_TYPES)
+def service(service: Service, request: pytest.FixtureRequest) -> Service:
+    """Return the service with each type of unit."""
+    service.use(request.param)
+    return service
 
 
 def test_systemctl_start_returns_when_clients_are_accepted(service: Service) -> None:
@@ -111,21 +115,11 @@ def test_a_taken_port_fails_the_start(service: Service) -> None:
 
 
 def test_a_bad_file_fails_the_start(service: Service) -> None:
-    """`systemctl start` fails with all problems; systemd gives up after some tries."""
+    """`systemctl start` fails with all problems."""
     service.configure(listen=[{"port": 70000, "servce": "echo"}])
     assert service.systemctl("start", "tetrad").status != 0
-    until(lambda: service.state == "failed", "the end of the retries")
     service.wait_for_status_text("listen[0].port")
     service.wait_for_status_text("did you mean service?")
-
-
-def test_with_type_notify_a_bad_file_is_not_retried(service: Service) -> None:
-    """With `Type=notify` systemd gets the exit status of a bad configuration."""
-    service.drop_in(service.container.example("notify.conf"))
-    service.configure(listen=[{"port": 70000}])
-    assert service.systemctl("start", "tetrad").status != 0
-    service.wait_for_status_text("listen[0].port")
-    assert (service.state, service.get_property("NRestarts")) == ("failed", "0")
 
 
 def test_a_missing_user_fails_the_start(service: Service) -> None:
@@ -204,17 +198,6 @@ def test_the_status_text_shows_listeners_and_clients(service: Service) -> None:
         until(lambda: service.get_property("StatusText") == wanted, "a status with its client")
     wanted = "127.0.0.1:65000 (command); 0 clients"
     until(lambda: service.get_property("StatusText") == wanted, "a status without it")
-
-
-@pytest.mark.parametrize("order", ["start", "restart"])
-def test_it_runs_with_type_notify(service: Service, order: str) -> None:
-    """With `Type=notify` systemd supervises the process that it has started."""
-    service.drop_in(service.container.example("notify.conf"))
-    service.do(order, "tetrad")
-    assert service.serves()
-    service.do("reload", "tetrad")
-    service.do("stop", "tetrad")
-    assert service.get_property("Result") == "success"
 
 
 def _is_replaced(service: Service, logger: int) -> bool:

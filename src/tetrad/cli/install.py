@@ -1,12 +1,14 @@
 """`tetrad install` and `uninstall`: units, user, log rotation, manual, a first configuration.
 
-The installed files are those of `systemd/` and `etc/`, with the path of this Python interpreter.
-A second installation changes nothing. An edited configuration is never overwritten, and the service
-is not started: `systemctl enable --now tetrad` does that.
+The installed files are those of `systemd/` and `etc/`, with the path of this Python interpreter,
+and a link in root's PATH. A second installation changes nothing. An edited configuration is never
+overwritten, and the service is not started: `systemctl enable --now tetrad` does that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import pwd
 import re
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tetrad
 from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError
-from tetrad.config import paths
+from tetrad.config import paths, yaml_reader
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
@@ -31,8 +33,13 @@ SYSUSERS = "/usr/local/lib/sysusers.d/tetrad.conf"
 TMPFILES = "/usr/local/lib/tmpfiles.d/tetrad.conf"
 LOGROTATE = "/etc/logrotate.d/tetrad"
 BY_SOCKET_ONLY = f"{SERVICE}.d/socket.conf"
+LISTENERS = f"{SOCKET}.d/listeners.conf"
+DEFAULT_LISTENER = "127.0.0.1:65000"
+"""The listener of `tetrad.socket`."""
 INTERPRETER = f"{SERVICE}.d/interpreter.conf"
 NEW_CONFIGURATION = f"{paths.SYSTEM_CONFIGURATION}.new"
+LINK = "/usr/local/bin/tetrad"
+"""The command in the PATH of root and of other users."""
 
 USER = "tetrad"
 
@@ -55,6 +62,9 @@ _FILES = {
 """The installed files, and their sources in this package."""
 
 _INTERPRETER_IN_FILES = "/opt/tetrad/bin/python"
+
+_START = re.compile(r"^ExecStart=(\S+)/[^/\s]+ -I -m tetrad start$", re.MULTILINE)
+"""The folder of the interpreter in the installed unit."""
 
 _PLAIN_PATH = re.compile(r"[\w/.+@~-]+", re.ASCII)
 """Paths that need no quoting in a unit file."""
@@ -89,7 +99,9 @@ def install(options: argparse.Namespace) -> int:
     """Install the files of the service."""
     target = Target(options.root, options.dry_run)
     _print_steps(install_files(target, by_socket_only=options.socket))
-    if target.is_live:
+    if target.is_live and options.socket:
+        print("tetrad: systemd listens now and at boot; the first client starts the service")
+    elif target.is_live:
         print("tetrad: to start the service now and at boot: systemctl enable --now tetrad")
     return OK
 
@@ -117,20 +129,38 @@ def _print_steps(steps: Iterable[str]) -> None:
 def install_files(target: Target, *, by_socket_only: bool | None = None) -> Iterator[str]:
     """Install everything; yield a line for each step when it is done.
 
-    `by_socket_only` adds or removes the drop-in for a service whose listeners all come from
-    systemd; None leaves it as it is. Raises InstallError or OSError.
+    `by_socket_only` adds or removes what a service needs whose listeners all come from systemd, and
+    lets systemd listen or not; None leaves it as it is. Raises InstallError, ConfigError or
+    OSError.
     """
-    done = []
-    for path, text in _contents(target, by_socket_only=by_socket_only).items():
+    interpreter = _interpreter(target)
+    own_links = _own_links(target)
+    script = _script(interpreter)
+    is_foreign = script is not None and _link_target(target) not in {None, script, *own_links}
+    done: list[str] = []
+    changed = set()
+    for path, text in _contents(target, interpreter, by_socket_only=by_socket_only).items():
         for line in _write(target, path, text):
+            done.append(line)
+            changed.add(path)
+            yield line
+    if script is not None and not is_foreign:
+        for line in _link(target, script):
             done.append(line)
             yield line
     if target.is_live and (done or not _user_exists()):
         yield from _run(target, "systemd-sysusers", SYSUSERS)
         yield from _run(target, "systemd-tmpfiles", "--create", TMPFILES)
         yield from _run(target, "systemctl", "daemon-reload")
+    if target.is_live and by_socket_only is not None:
+        is_changed = not changed.isdisjoint({BY_SOCKET_ONLY, LISTENERS})
+        for line in _switch_socket(target, on=by_socket_only, is_changed=is_changed):
+            done.append(line)
+            yield line
     if not done:
         yield "already installed, nothing changed"
+    if is_foreign:
+        yield f"kept {target.path(LINK)}, which is not of tetrad install: the command is {script}"
 
 
 def remove_files(target: Target) -> Iterator[str]:
@@ -140,8 +170,11 @@ def remove_files(target: Target) -> Iterator[str]:
     """
     if target.is_live and os.path.exists(SERVICE):
         yield from _run(target, "systemctl", "disable", "--now", "tetrad.socket", "tetrad.service")
+        with contextlib.suppress(OSError):  # a daemon that was started by hand uses it
+            os.rmdir("/run/tetrad")
+    links = [LINK] if _link_target(target) in _own_links(target) else []
     done = []
-    for path in (*_FILES, BY_SOCKET_ONLY, INTERPRETER, NEW_CONFIGURATION):
+    for path in (*links, *_FILES, BY_SOCKET_ONLY, LISTENERS, INTERPRETER, NEW_CONFIGURATION):
         for line in _remove(target, path):
             done.append(line)
             yield line
@@ -149,22 +182,85 @@ def remove_files(target: Target) -> Iterator[str]:
         yield from _run(target, "systemctl", "daemon-reload")
     if not done:
         yield "not installed, nothing to remove"
+    else:
+        yield from _left(target)
 
 
-def _contents(target: Target, *, by_socket_only: bool | None) -> dict[str, str | None]:
+def _left(target: Target) -> Iterator[str]:
+    """Yield a line for everything of the service that stays, with the way to remove it."""
+    folders = (os.path.dirname(paths.SYSTEM_CONFIGURATION), "/var/log/tetrad", "/var/lib/tetrad")
+    left = [path for path in map(target.path, folders) if os.path.lexists(path)]
+    left += sorted(glob.glob(target.path("/etc/systemd/system/tetrad*")))
+    commands = [f"rm -r {' '.join(left)}"] if left else []
+    if target.is_live and _user_exists():
+        left.append(f"the user {USER}")
+        commands.append(f"userdel {USER}")
+    if left:
+        yield f"{_verb(target, 'left')} {', '.join(left)}; to remove: {' && '.join(commands)}"
+
+
+def _contents(
+    target: Target, interpreter: str, *, by_socket_only: bool | None
+) -> dict[str, str | None]:
     """Return the contents of each file; None: the file must not exist."""
-    interpreter = _interpreter(target)
     contents: dict[str, str | None] = {
         path: _read(source).replace(_INTERPRETER_IN_FILES, interpreter)
         for path, source in _FILES.items()
     }
     contents[INTERPRETER] = _interpreter_drop_in(_needed_folders())
-    if by_socket_only is None:
-        by_socket_only = os.path.exists(target.path(BY_SOCKET_ONLY))
-    contents[BY_SOCKET_ONLY] = (
-        _read("systemd/tetrad.service.d/socket.conf") if by_socket_only else None
-    )
+    if by_socket_only or (by_socket_only is None and os.path.exists(target.path(BY_SOCKET_ONLY))):
+        contents[BY_SOCKET_ONLY] = _read("systemd/tetrad.service.d/socket.conf")
+    else:
+        contents[BY_SOCKET_ONLY] = None
+    if by_socket_only is not None:
+        contents[LISTENERS] = _listeners_drop_in(target) if by_socket_only else None
     return contents | _configuration(target)
+
+
+def _listeners_drop_in(target: Target) -> str | None:
+    """Return a drop-in for the socket unit, with the listeners of the configuration.
+
+    None if they are those of the unit. Raises ConfigError, or InstallError for a port that differs
+    at each start.
+    """
+    file = target.path(paths.SYSTEM_CONFIGURATION)
+    config = yaml_reader.load(file if os.path.exists(file) else None).checked().config
+    for index, one in enumerate(config.listen):
+        if one.address.path is None and one.port == 0:
+            raise InstallError(f"listen[{index}].port: 0 is not possible with systemd's sockets")
+    names = [one.name.removeprefix("unix:").replace("%", "%%") for one in config.listen]
+    if names == [DEFAULT_LISTENER]:
+        return None
+    # An address of both IP versions, and a Unix socket, as a start without systemd's sockets.
+    settings = ["ListenStream=", *(f"ListenStream={name}" for name in names), "BindIPv6Only=both"]
+    settings += [f"SocketUser={USER}", f"SocketGroup={USER}"]
+    settings += [f"SocketMode={0o777 & ~config.daemon.umask:04o}"]
+    note = "# The listeners of the configuration, by `tetrad install --socket`."
+    return "\n".join([note, "", "[Socket]", *settings, ""])
+
+
+def _switch_socket(target: Target, *, on: bool, is_changed: bool) -> Iterator[str]:
+    """Let systemd listen, or not; a service that runs gets its listeners anew."""
+    has_socket = _is("active", "tetrad.socket") and _is("enabled", "tetrad.socket")
+    if has_socket == on and not is_changed:
+        return
+    was_active = _is("active", "tetrad.service")
+    if was_active:
+        # systemd does not listen for a service that runs.
+        yield from _run(target, "systemctl", "stop", "tetrad.service")
+    if on:
+        yield from _run(target, "systemctl", "enable", "tetrad.socket")
+        yield from _run(target, "systemctl", "restart", "tetrad.socket")
+    elif has_socket:
+        yield from _run(target, "systemctl", "disable", "--now", "tetrad.socket")
+    if was_active:
+        yield from _run(target, "systemctl", "start", "tetrad.service")
+
+
+def _is(state: str, unit: str) -> bool:
+    """Tell whether a unit is in a state: active, enabled."""
+    ask = ["systemctl", "--quiet", f"is-{state}", unit]
+    return not subprocess.run(ask, check=False, capture_output=True).returncode  # noqa: S603
 
 
 def _configuration(target: Target) -> dict[str, str | None]:
@@ -246,6 +342,43 @@ def _write(target: Target, path: str, text: str | None) -> Iterator[str]:
     yield f"{_verb(target, 'wrote')} {file_path}{note}"
 
 
+def _link_target(target: Target) -> str | None:
+    """Return where the link in the PATH leads; None if there is no file; "" for another file."""
+    try:
+        return os.readlink(target.path(LINK))
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
+
+
+def _own_links(target: Target) -> set[str]:
+    """Return where the link leads if it was made with the installed unit."""
+    unit = _bytes_of(target.path(SERVICE)) or b""
+    return {f"{folder}/tetrad" for folder in _START.findall(unit.decode("utf-8", "replace"))}
+
+
+def _script(interpreter: str) -> str | None:
+    """Return the command beside the interpreter; None if pip has put it into the PATH itself."""
+    is_there = os.path.exists(os.path.join(os.path.dirname(sys.executable), "tetrad"))
+    script = os.path.join(os.path.dirname(interpreter), "tetrad")
+    return script if is_there and script != LINK else None
+
+
+def _link(target: Target, script: str) -> Iterator[str]:
+    """Link the command into the PATH."""
+    if _link_target(target) == script:
+        return
+    path = target.path(LINK)
+    if not target.dry_run:
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".tetrad-{os.getpid()}")
+        os.symlink(script, temporary)
+        os.replace(temporary, path)
+    yield f"{_verb(target, 'wrote')} {path}"
+
+
 def _replace(file_path: str, text: str) -> None:
     folder = os.path.dirname(file_path)
     os.makedirs(folder, exist_ok=True)
@@ -267,9 +400,9 @@ def _remove(target: Target, path: str) -> Iterator[str]:
         return
     if not target.dry_run:
         os.unlink(file_path)
-        drop_ins = target.path(f"{SERVICE}.d")
-        if os.path.isdir(drop_ins) and not os.listdir(drop_ins):
-            os.rmdir(drop_ins)
+        folder = os.path.dirname(file_path)
+        if folder.endswith(".d") and path.startswith(UNITS) and not os.listdir(folder):
+            os.rmdir(folder)
     yield f"{_verb(target, 'removed')} {file_path}"
 
 
@@ -284,8 +417,8 @@ def _run(target: Target, *command: str) -> Iterator[str]:
 
 
 def _verb(target: Target, verb: str) -> str:
-    would = {"wrote": "would write", "removed": "would remove", "ran": "would run"}
-    return would[verb] if target.dry_run else verb
+    would = {"wrote": "write", "removed": "remove", "ran": "run", "left": "leave"}
+    return f"would {would[verb]}" if target.dry_run else verb
 
 
 def _user_exists() -> bool:

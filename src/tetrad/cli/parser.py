@@ -34,9 +34,9 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=parents)
 
     add("run", "serve in the foreground, with the log on the terminal")
-    add("start", "start the daemon; return when it accepts clients")
-    add("stop", "stop the daemon; return when it has exited")
-    add("restart", "check that the daemon can start, then stop and start it")
+    _add_by_hand(add("start", "start the daemon; return when it accepts clients"))
+    _add_by_hand(add("stop", "stop the daemon; return when it has exited"))
+    _add_by_hand(add("restart", "check that the daemon can start, then stop and start it"))
     add("reload", "make the daemon read its configuration file again")
     add("upgrade", "replace the running daemon by the installed version, keeping its sessions")
     _add_status(add("status", "show the state of the daemon"))
@@ -63,6 +63,14 @@ def _common_options(*, default: str | None) -> argparse.ArgumentParser:
     )
     common.add_argument("--version", action="version", version=f"tetrad {__version__}")
     return common
+
+
+def _add_by_hand(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-systemd",
+        action="store_true",
+        help="do not use systemctl (default: root uses it if a unit has this file)",
+    )
 
 
 def _add_status(status: argparse.ArgumentParser) -> None:
@@ -175,7 +183,7 @@ def _add_install(install: argparse.ArgumentParser) -> None:
     install.add_argument(
         "--socket",
         action=argparse.BooleanOptionalAction,
-        help="restrict the service to listeners from tetrad.socket (default: no change)",
+        help="let systemd listen, now and at boot, or no longer (default: no change)",
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from tetrad.cli.check import print_warnings, read_certificates
+from tetrad.cli import systemctl
+from tetrad.cli.check import print_warnings, read_certificates, start_problems
 from tetrad.cli.configuration import (
     config_path,
     find_daemon,
@@ -12,8 +14,10 @@ from tetrad.cli.configuration import (
     load_for_running,
     not_running,
     require_same_file,
+    running_pid,
 )
 from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
+from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
 from tetrad.launch import running_daemon
@@ -23,12 +27,17 @@ from tetrad.launch.start_signals import Interrupted
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
+    from tetrad.cli.systemctl import Unit
     from tetrad.config.model import Listener
     from tetrad.config.result import ConfigResult
+    from tetrad.launch.preflight import Problem
 
 STOP_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` a stop may take before the command fails."""
+
+NOT_STOPPED = "not stopped, because the daemon could not start again"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,26 +60,33 @@ def run(options: argparse.Namespace) -> int:
 
 
 def start(options: argparse.Namespace) -> int:
-    """Start the daemon."""
+    """Start the daemon, by systemctl if a unit has its file."""
+    if (unit := systemctl.unit_of(options)) is not None:
+        return _start_unit(unit, "start", options)
     result = load(options).checked()
     print(_start(result, _launcher(result, options, foreground=False)))
     return OK
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Stop the daemon, even if its file has errors."""
-    print(_stop(load_for_running(options, "daemon.pidfile")))
+    """Stop the daemon, even if its file has errors; by systemctl if a unit has its file."""
+    unit = systemctl.unit_of(options)
+    if unit is not None and not unit.is_stopped:
+        return _stop_unit(unit, options)
+    result = load_for_running(options, "daemon.pidfile")
+    if unit is not None:
+        unit.require(running_pid(result))
+    print(_stop(result))
     return OK
 
 
 def restart(options: argparse.Namespace) -> int:
     """Stop and start the daemon, after checks that find most reasons why it could not start."""
+    if (unit := systemctl.unit_of(options)) is not None:
+        return _start_unit(unit, "restart", options)
     result = load(options).checked()
     launcher = _launcher(result, options, foreground=False)
-    if problems := launcher.problems():
-        status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
-        lines = ["not stopped, because the daemon could not start again"]
-        raise CommandError("; ".join([*lines, *(one.text for one in problems)]), status)
+    _require(launcher.problems(), NOT_STOPPED)
     daemon = find_daemon(result)
     if daemon is not None:
         require_same_file(daemon, result)
@@ -80,6 +96,46 @@ def restart(options: argparse.Namespace) -> int:
     finally:
         # Not earlier: an error of standard output must not prevent the start.
         print(*messages, sep="\n")
+    return OK
+
+
+def _require(problems: list[Problem], *consequence: str) -> None:
+    if problems:
+        status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
+        raise CommandError("; ".join([*consequence, *(one.text for one in problems)]), status)
+
+
+def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
+    """Start or restart the unit (`verb`), after the checks of a restart."""
+    result = load(options).checked()
+    pid = running_pid(result)
+    if verb == "start" and pid is not None and not _is_stopping(result):
+        note = "" if unit.owns(pid) else f"; {unit.foreign(pid)}"
+        print(f"tetrad: already running (pid {pid}){note}")
+        return OK
+    unit.require(pid)
+    launcher = _launcher(result, options, foreground=unit.is_foreground)
+    problems = start_problems(result, launcher, unit)
+    _require(problems, *([NOT_STOPPED] if verb == "restart" else []))
+    print(f"tetrad: {unit.do(verb)}")
+    try:
+        status = control_client.ask(result.config.daemon.control, "status", Status)
+    except control_client.ControlError as error:
+        raise CommandError(str(error), FAILURE) from None
+    print(_started(status.pid, ((one.name, one.service) for one in status.listeners)))
+    return OK
+
+
+def _stop_unit(unit: Unit, options: argparse.Namespace) -> int:
+    """Stop the unit, also if it has no daemon and systemd is about to try another start."""
+    absent = "not running"
+    with contextlib.suppress(ConfigError):
+        result = load_for_running(options, "daemon.pidfile")
+        unit.require(running_pid(result))
+        absent = f"{absent} (pidfile {result.config.daemon.pidfile})"
+    print(f"tetrad: {unit.do('stop')}")
+    no_daemon = f"{absent}; {unit.name} makes no more tries to start"
+    print(f"tetrad: {f'stopped (pid {unit.main_pid})' if unit.main_pid else no_daemon}")
     return OK
 
 
@@ -98,19 +154,24 @@ def _start(result: ConfigResult, launcher: Launcher) -> str:
             started = launcher.start()
         except AlreadyRunning as running:
             if not _is_stopping(result):
-                return f"tetrad: {running}"
+                raise
             seconds = result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
             if not control_client.wait_for_exit(running.pid, seconds):
                 message = f"{running}, and still stopping after {seconds:.0f} s"
                 raise CommandError(message, FAILURE) from None
             started = launcher.start()
     except AlreadyRunning as running:
+        systemctl.require_own_unit(running.pid)
         return f"tetrad: {running}"
     except (StartError, Interrupted) as error:
         raise _command_error(error) from None
-    listeners = ", ".join(f"{name} ({service})" for name, service in started["listening"])
     print_warnings(result, launcher.certificates)
-    return f"tetrad: started (pid {started['pid']}), listening on {listeners}"
+    return _started(started["pid"], started["listening"])
+
+
+def _started(pid: int, listening: Iterable[tuple[str, str]]) -> str:
+    listeners = ", ".join(f"{name} ({service})" for name, service in listening)
+    return f"tetrad: started (pid {pid}), listening on {listeners}"
 
 
 def _command_error(error: StartError | Interrupted) -> CommandError:

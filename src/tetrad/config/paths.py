@@ -29,8 +29,12 @@ def named_configuration(config_path: str | None) -> str | None:
 
 def configuration(config_path: str | None) -> str | None:
     """Return the file to read: the named one, else the system's if it exists, else None."""
-    system = SYSTEM_CONFIGURATION
-    return named_configuration(config_path) or (system if os.path.exists(system) else None)
+    return named_configuration(config_path) or system_configuration()
+
+
+def system_configuration() -> str | None:
+    """Return the system's file if it exists."""
+    return SYSTEM_CONFIGURATION if os.path.exists(SYSTEM_CONFIGURATION) else None
 
 
 def use_defaults_of(file: str | None) -> None:

@@ -93,7 +93,8 @@ def _pair(
     )
     problems = [
         f"{config['name']}: systemd passed no socket for listen[{index}]: "
-        "add ListenStream= to tetrad.socket, or remove the listener from the configuration"
+        "add ListenStream= to tetrad.socket (tetrad install --socket does it), or remove the "
+        "listener from the configuration"
         for index, config in missing
     ]
     problems += [

@@ -32,6 +32,7 @@ INSTALLED = {
     "/usr/local/share/zsh/site-functions/_tetrad",
     "/usr/local/share/fish/vendor_completions.d/tetrad.fish",
     paths.SYSTEM_CONFIGURATION,
+    install.LINK,
 }
 
 
