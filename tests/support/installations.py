@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 import tetrad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PACKAGE = os.path.dirname(tetrad.__file__)
 
@@ -48,6 +52,11 @@ class Installation:
         for file, text in texts.items():
             self._replace(file, text)
         return version
+
+    def replace(self, file: str, change: Callable[[str], str]) -> None:
+        """Replace a file by another one with the changed text; the version number stays."""
+        self._published += 1
+        self._replace(file, change(_read(os.path.join(self._package, file))))
 
     def _replace(self, file: str, text: str) -> None:
         path = os.path.join(self._package, file)

@@ -125,13 +125,15 @@ class ServiceManagerConfig(TypedDict):
 class RuntimeConfig(TypedDict):
     """The whole configuration.
 
-    `file` is the path of the configuration file. `settings` has the text of every key's value;
+    `code` is the digest of the code that made it (`tetrad.launch.code_digest`), `file` the path of
+    the configuration file. `settings` has the text of every key's value;
     `restart_only` are the keys that a reload cannot change. `logger`, `config_reader` and
     `upgrade_trial` are command lines. `service_manager`, and whether the listeners are `inherited`
     from it, never change while the daemon runs.
     """
 
     version: str
+    code: str
     file: str | None
     listeners: list[ListenerConfig]
     restart_only: list[str]

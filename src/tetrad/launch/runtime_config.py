@@ -23,6 +23,7 @@ from tetrad.ipc.runtime_config import (
     ServiceManagerConfig,
     SessionConfig,
 )
+from tetrad.launch.code_digest import code_digest
 from tetrad.launch.socket_activation import SocketActivation
 from tetrad.system import exec_commands
 
@@ -67,6 +68,7 @@ def build(
     rate = config.limits.rate_per_source
     return RuntimeConfig(
         version=__version__,
+        code=code_digest(),
         file=loaded.file and os.fsencode(loaded.file).decode("utf-8", "backslashreplace"),
         listeners=[
             _listener(config, index, found and found.config)

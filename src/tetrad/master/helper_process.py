@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 HELPER_TIMEOUT_SECONDS = 30.0
 
+MAX_ANSWER_BYTES = 1 << 26
+"""Enough for a configuration of any size."""
+
 _READ_BYTES = 65536
 
 
@@ -80,7 +83,9 @@ class HelperProcess:
     def _on_readable(self, fd: int) -> None:
         data = os.read(fd, _READ_BYTES)
         self._data += data
-        if not data:
+        if len(self._data) > MAX_ANSWER_BYTES:
+            self.cancel(f"{self._task} failed: its answer has more than {MAX_ANSWER_BYTES} bytes")
+        elif not data:
             self._close_pipe(fd)
             self._on_answer(self._answer())
 
@@ -91,13 +96,19 @@ class HelperProcess:
         self._pipe = None
 
     def _answer(self) -> dict[str, Any]:
+        """Return the answer, whose `errors`, if any, are a list of texts."""
+        data, self._data = self._data, b""
         try:
-            answer = marshal.loads(self._data)  # noqa: S302 - written by tetrad
-        except (EOFError, ValueError, TypeError):
+            answer = marshal.loads(data)  # noqa: S302 - written by tetrad
+        except Exception:  # noqa: BLE001 - whatever a program writes that failed
             answer = None
-        if isinstance(answer, dict):
-            return answer
-        return failure(f"{self._task} failed: it exited without an answer")
+        if not isinstance(answer, dict):
+            return failure(f"{self._task} failed: it exited without an answer")
+        if "errors" in answer:
+            errors = answer["errors"]
+            texts = [str(one) for one in errors] if isinstance(errors, list) else [str(errors)]
+            return {"errors": texts, "is_file_bad": answer.get("is_file_bad") is True}
+        return answer
 
 
 def failure(why: str) -> dict[str, Any]:

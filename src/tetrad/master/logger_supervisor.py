@@ -77,8 +77,8 @@ class LoggerSupervisor:
 
     def configure(self, config: LogConfig) -> None:
         """Have the events that follow written by another configuration."""
-        self._config = config
         self._log.set_level(config["level"])
+        self._config = config
         self._send_order(log_protocol.LOGGER_CONFIGURE, **config)
 
     def reopen(self) -> None:

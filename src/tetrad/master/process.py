@@ -53,7 +53,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tetrad.ipc.runtime_config import RuntimeConfig
+    from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
     from tetrad.ipc.saved_state import State
     from tetrad.master.connections import Listener
     from tetrad.master.control_server import ControlRequest
@@ -119,8 +119,11 @@ class Master:
             self.log.restore_state(state["log"])
             self.acceptor.restore_state(state["acceptor"])
             self.handlers.restore_state(state["handlers"])
-        self._configure_handlers().warm_up()
-        return self._startup.listeners(self.config)
+        config = self.config
+        handler = self._make_handler(config, self._tls_contexts)
+        handler.warm_up()
+        self.handlers.configure(handler, config["spare"], config["clients_each"])
+        return self._startup.listeners(config)
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -229,43 +232,57 @@ class Master:
     def apply_config(
         self, config: RuntimeConfig, opened: list[Listener], contexts: list[TlsContext | None]
     ) -> None:
-        """Run with another configuration; `opened` are its new listeners."""
-        old, self.config = self.config, config
+        """Run with another configuration; `opened` are its new listeners.
+
+        Whatever it raises, the old configuration is in effect again: all that can fail comes first.
+        """
+        old = self.config
         config["service_manager"], config["inherited"] = old["service_manager"], old["inherited"]
-        self._tls_contexts = contexts
         kept, dropped, _ = pair_listeners(self.acceptor.listeners, config["listeners"])
-        for listener, listener_config in kept:
-            listener.configure(listener_config)
-            listener.socket.listen(listener_config["backlog"])
+        old_pairs = [(listener, listener.config) for listener, _ in kept]
+        try:
+            handlers = self._make_handler(config, contexts), config["spare"], config["clients_each"]
+            self._configure(config, kept)
+        except Exception:
+            self._configure(old, old_pairs)
+            raise
+        # Before the handlers change: clients in the backlog get the service of their listener.
         for listener in dropped:
             self.acceptor.close_listener(listener)
         for listener in opened:
             self.acceptor.add_listener(listener)
             self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
-        self.admission.configure(config["limits"], config["access"])
-        if config["log"] != old["log"]:
-            self.logger.configure(config["log"])
-        tls_contexts.warn_of_expiry(self.loop.timers, self.log, config["listeners"])
-        self._configure_handlers()
+        self._tls_contexts = contexts
+        self.handlers.configure(*handlers)
         self._show_title()
         self.handlers.terminate_denied()
 
-    def _configure_handlers(self) -> Handler:
-        """Serve new clients by the configuration; return what serves them."""
-        config = self.config
+    def _configure(
+        self, config: RuntimeConfig, pairs: list[tuple[Listener, ListenerConfig]]
+    ) -> None:
+        """Configure all parts but the handlers; `pairs` are the listeners that stay open."""
+        old_log = self.config["log"]
+        self.config = config
+        for listener, listener_config in pairs:
+            listener.configure(listener_config)
+            listener.socket.listen(listener_config["backlog"])
         self.shutdown_pipe.grace = config["stop_timeout"]
-        known = commands.make(config["commands"])
-        handler = Handler(
+        self.admission.configure(config["limits"], config["access"])
+        tls_contexts.warn_of_expiry(self.loop.timers, self.log, config["listeners"])
+        if config["log"] != old_log:
+            self.logger.configure(config["log"])
+
+    def _make_handler(self, config: RuntimeConfig, contexts: list[TlsContext | None]) -> Handler:
+        """Return what serves clients by a configuration."""
+        return Handler(
             config,
-            known,
-            self._tls_contexts,
+            commands.make(config["commands"]),
+            contexts,
             self.title,
             self.shutdown_pipe,
             EVENTS_WRITE,
             NOTICES_WRITE,
         )
-        self.handlers.configure(handler, config["spare"], config["clients_each"])
-        return handler
 
     # Upgrade
 
