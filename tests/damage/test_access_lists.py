@@ -163,7 +163,7 @@ def test_a_reload_ends_the_sessions_that_it_denies(
     assert host.daemon.tetrad("reload").status == 0
     assert [clients.pop(source).read_all() for source in denied] == [b""] * len(denied)
     assert all(ANSWER.fullmatch(client.ask()) for client in clients.values())
-    host.daemon.wait_for("client.disconnected", count=len(denied), reason="stopping")
+    host.daemon.wait_for("client.disconnected", count=len(denied), reason="terminated")
     assert host.daemon.status()["clients"]["now"] == len(clients)
 
 
@@ -182,7 +182,7 @@ def test_denied_sessions_end_within_stop_timeout(daemon: MakeDaemon, figure: Fig
     assert served.tetrad("reload").status == 0
     assert silent.read_all() == b""
     assert partial.read_all() == b""
-    served.wait_for("client.disconnected", count=3, reason="stopping")
+    served.wait_for("client.disconnected", count=3, reason="terminated")
     seconds = time.monotonic() - began
     assert seconds <= 0.5 + SLACK_SECONDS
     figure(f"ended {seconds:.2f} s after the reload was requested")

@@ -16,6 +16,7 @@ import time
 from tetrad.handler.services import CONTINUE, DISCARD
 from tetrad.handler.wait import ClientWait, SessionEnded, deadline_after
 from tetrad.ipc import log_protocol
+from tetrad.ipc.shutdown_pipe import STOPPING, TERMINATED
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
@@ -220,7 +221,7 @@ class Session:
         self._log.flush()
         while True:
             if self._wait.is_stopping() and not service.is_mid_command:
-                raise SessionEnded("stopping")
+                raise SessionEnded(self._wait.stop_reason)
             if self._last_activity is None:
                 since, reason = self._progress.started, "first_command_timeout"
                 seconds = self._config["first_command_timeout"]
@@ -242,7 +243,7 @@ class Session:
             if reason == "quit":
                 self._client.shutdown(_socket.SHUT_WR)
                 self._drain()
-            elif reason in {"stopping", "max_duration", "tls", "access"}:
+            elif reason in {STOPPING, TERMINATED, "max_duration", "tls", "access"}:
                 self._receive()
         except (OSError, SessionEnded):
             pass  # the client is gone, or the time is over

@@ -35,6 +35,7 @@ from tetrad.master.acceptor import Acceptor
 from tetrad.master.admission import Admission
 from tetrad.master.change_queue import ChangeQueue
 from tetrad.master.control_server import ControlServer, Route
+from tetrad.master.daemon_log import DaemonLog
 from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
 from tetrad.master.reload import Reloader, changes, pair_listeners
@@ -81,16 +82,16 @@ class Master:
         self.loop = EventLoop()
         self.shutdown_pipe = ShutdownPipe(SHUTDOWN_READ, config["stop_timeout"])
         self.signals = Signals(self.loop, self._on_signal, self.shutdown_pipe.on_signal)
-        self.log = log_protocol.LogWriter(EVENTS_WRITE, config["log"]["level"])
+        self.service_manager = ServiceManager(
+            self.loop.timers, config["service_manager"], self._describe
+        )
+        self.log = DaemonLog(EVENTS_WRITE, config["log"]["level"], self.service_manager.report)
         self.admission = Admission(config["limits"], config["access"])
         self.handlers = HandlerPool(self.loop, self.log, self.admission)
         self.acceptor = Acceptor(
             self.loop, self.log, self.admission, self.handlers, inherited=config["inherited"]
         )
         self.logger = LoggerSupervisor(self.loop, self.log, config["logger"])
-        self.service_manager = ServiceManager(
-            self.loop.timers, config["service_manager"], self._describe
-        )
         self.changes = ChangeQueue(self.service_manager.reloading, self.service_manager.ready)
         self.reloader = Reloader(self.loop, self.log, self.changes, self)
         self.upgrader = Upgrader(self.loop, self.log, self.changes, self)
@@ -211,6 +212,7 @@ class Master:
         self.log.event("error", log_protocol.SERVER_FAILED, error=repr(error), place=place)
         self.log.flush()
         self._startup.notify({"error": f"internal error: {error!r}", "permission": False})
+        self.service_manager.send_status()
 
     def _log_lifecycle(self, event: str, **more: object) -> None:
         identity = {"version": __version__, "config": self.config["file"]}
@@ -223,9 +225,15 @@ class Master:
     def _describe(self) -> tuple[int, str]:
         """Return the number of clients, and the status line for the service manager."""
         names = [f"{one.name} ({one.service})" for one in self.acceptor.listeners]
-        clients = self.admission.clients
+        clients, lost = self.admission.clients, self._count_log_lines()[1]
         where = ", ".join(names) or "not accepting"
-        return clients, f"{where}; {clients} client{'' if clients == 1 else 's'}"
+        text = f"{where}; {clients} client{'' if clients == 1 else 's'}"
+        return clients, text + (f"; {lost} log line{'' if lost == 1 else 's'} lost" if lost else "")
+
+    def _count_log_lines(self) -> tuple[int, int]:
+        """Return how many events were written to the log and how many were lost."""
+        written, lost = LogCounters(LOG_COUNTERS).read()
+        return written, lost + self.log.lost_total
 
     # Configure
 
@@ -254,6 +262,7 @@ class Master:
             self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
         self._tls_contexts = contexts
         self.handlers.configure(*handlers)
+        self.service_manager.forget_problem()
         self._show_title()
         self.handlers.terminate_denied()
 
@@ -347,7 +356,7 @@ class Master:
         }
 
     def _answer_status(self, request: ControlRequest) -> None:
-        written, lost = LogCounters(LOG_COUNTERS).read()
+        written, lost = self._count_log_lines()
         request.reply_from_child(lambda: status.collect(self, written, lost))
 
     def _answer_source(self, request: ControlRequest) -> None:
@@ -411,8 +420,10 @@ def main() -> None:
     try:
         master.run()
     except Exception as error:  # noqa: BLE001 - any exception ends the daemon; the log has which
-        master.log_failure(error)
-        os._exit(fork.EX_SOFTWARE)
+        try:
+            master.log_failure(error)
+        finally:
+            os._exit(fork.EX_SOFTWARE)
 
 
 def _unlink(path: str) -> None:

@@ -10,7 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from tetrad.ipc.log_protocol import LogWriter
     from tetrad.ipc.runtime_config import RuntimeConfig
     from tetrad.ipc.saved_state import LifetimeState
     from tetrad.master.acceptor import Acceptor
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
         admission: Admission
         handlers: HandlerPool
         logger: LoggerSupervisor
-        log: LogWriter
 
 
 class Lifetime:
@@ -60,7 +58,7 @@ class Lifetime:
 def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
     """Return the status as `tetrad.ipc.control_messages.Status` describes it.
 
-    `written` and `lost` are the logger's counters of events.
+    `written` and `lost` are the numbers of events since the start.
     """
     now = time.monotonic()
     lifetime, acceptor, handlers, config = view.lifetime, view.acceptor, view.handlers, view.config
@@ -94,7 +92,7 @@ def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
             **config["log"],
             "logger": view.logger.pid,
             "written": written,
-            "lost": lost + view.log.lost_total,
+            "lost": lost,
         },
         "sessions": [
             {**client.fields(), "pid": one.pid, "age": round(now - one.since, 3)}
