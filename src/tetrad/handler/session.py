@@ -16,6 +16,7 @@ import time
 from tetrad.handler.services import CONTINUE, DISCARD
 from tetrad.handler.wait import ClientWait, SessionEnded, deadline_after
 from tetrad.ipc import log_protocol
+from tetrad.ipc.exit_notices import REJECTED
 from tetrad.ipc.shutdown_pipe import STOPPING, TERMINATED
 from tetrad.system.text import reason_of
 
@@ -75,13 +76,16 @@ class Session:
         self.has_normal_priority = True
         self._last_activity = progress.last_command
 
-    def serve(self, service: Service) -> None:
-        """Serve the client until the session ends, close the socket, and log the end."""
+    def serve(self, service: Service) -> str:
+        """Serve the client until the session ends, close the socket, and log the end.
+
+        Returns the reason.
+        """
         progress = self._progress
         reason, detail = self._run(service)
         self._close(reason)
         self._log.event(
-            "info",
+            "warning" if reason in REJECTED else "info",
             log_protocol.CLIENT_DISCONNECTED,
             reason=reason,
             duration=round(time.monotonic() - progress.started, 6),
@@ -91,6 +95,7 @@ class Session:
             **detail,
         )
         self._log.flush()
+        return reason
 
     def _run(self, service: Service) -> tuple[str, dict[str, object]]:
         """Run the session; return the reason for its end, and further log fields about it."""

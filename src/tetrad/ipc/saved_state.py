@@ -13,7 +13,7 @@ from tetrad.ipc import listener_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict
+    from typing import Any, NotRequired, TypedDict
 
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig, ServiceManagerConfig
 
@@ -57,10 +57,14 @@ if TYPE_CHECKING:
     """A handler: its number, its pid, since when it has its client, and the client's state."""
 
     class HandlerPoolState(TypedDict):
-        """The number of the last handler, how many were lost, and the handlers that run."""
+        """The number of the last handler, how many were lost, and the handlers that run.
+
+        `rejected` counts rejected clients by reason; 0.1.0 does not send it.
+        """
 
         forked: int
         lost: int
+        rejected: NotRequired[dict[str, int]]
         handlers: list[HandlerState]
 
     class State(TypedDict):

@@ -88,6 +88,7 @@ def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
         "handlers": {"now": len(handlers), "idle": handlers.idle, "lost": handlers.lost},
         "accepted": acceptor.accepted,
         "refused": acceptor.refusals.counts,
+        "rejected": handlers.rejected,
         "log": {
             **config["log"],
             "logger": view.logger.pid,

@@ -82,6 +82,7 @@ def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - a value of JSO
         "sessions": [session("192.0.2.1:5", 61.4)],
         "upgrades": 0,
         "upgraded": None,
+        "rejected": {"tls": 0, "access": 0},
         **changes,
     }
 
