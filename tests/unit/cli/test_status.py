@@ -203,6 +203,8 @@ def test_openmetrics_has_every_number() -> None:
         'tetrad_refused_total{reason="access"} 1',
         'tetrad_refused_total{reason="clients"} 0',
         'tetrad_refused_total{reason="rate"} 4',
+        'tetrad_rejected_total{reason="access"} 0',
+        'tetrad_rejected_total{reason="tls"} 0',
         "tetrad_log_written_total 40",
         "tetrad_log_lost_total 6",
         'tetrad_build_info{version="1.2.3"} 1',
