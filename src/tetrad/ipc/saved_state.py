@@ -68,7 +68,10 @@ if TYPE_CHECKING:
         handlers: list[HandlerState]
 
     class State(TypedDict):
-        """The whole; `requester` is the descriptor that gets the outcome of the upgrade."""
+        """The whole; `requester` is the descriptor that gets the outcome of the upgrade.
+
+        0.1.0 does not send `watches_terminal`.
+        """
 
         format: int
         version: str
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
         restart_only: list[str]
         service_manager: ServiceManagerConfig
         inherited: bool
+        watches_terminal: NotRequired[bool]
         lifetime: LifetimeState
         log: LogWriterState
         acceptor: AcceptorState
@@ -107,6 +111,7 @@ def keep_process_settings(config: RuntimeConfig, state: State) -> None:
     """
     config["service_manager"] = {**state["service_manager"], "knows_main_pid": True}
     config["inherited"] = state["inherited"]
+    config["watches_terminal"] = state.get("watches_terminal", False)
 
 
 def match_listeners(

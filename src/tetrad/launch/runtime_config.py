@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -107,6 +108,8 @@ def build(
             notify=activation.notify, watchdog=activation.watchdog, knows_main_pid=foreground
         ),
         inherited=bool(activation.sockets),
+        # Behind nohup(1), which ignores SIGHUP, it outlives the terminal.
+        watches_terminal=foreground and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN,
     )
 
 

@@ -43,6 +43,7 @@ from tetrad.master.service_manager import ServiceManager
 from tetrad.master.signals import Signals
 from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
+from tetrad.master.terminal import Terminal
 from tetrad.master.upgrade import UPGRADED, Upgrader
 from tetrad.system import addresses, fork, sockets
 from tetrad.system.event_loop import EventLoop
@@ -102,6 +103,7 @@ class Master:
             self._routes(),
             may_read=config["control_group"] is not None,
         )
+        self.terminal = Terminal(self.loop, self._stop)
         self._tls_contexts = tls_contexts.load_contexts(config["listeners"])
         self._startup = Startup(state, self.fork)
 
@@ -129,6 +131,8 @@ class Master:
     def run(self) -> None:
         """Serve until told to stop."""
         self.signals.install()
+        if self.config["watches_terminal"]:
+            self.terminal.watch()
         self.loop.watch(CONTROL, self.control.accept)
         self._show_title()
         listeners = self.prepare()
@@ -246,6 +250,7 @@ class Master:
         """
         old = self.config
         config["service_manager"], config["inherited"] = old["service_manager"], old["inherited"]
+        config["watches_terminal"] = old["watches_terminal"]
         kept, dropped, _ = pair_listeners(self.acceptor.listeners, config["listeners"])
         old_pairs = [(listener, listener.config) for listener, _ in kept]
         try:
@@ -304,6 +309,7 @@ class Master:
             "restart_only": self.config["restart_only"],
             "service_manager": self.config["service_manager"],
             "inherited": self.config["inherited"],
+            "watches_terminal": self.terminal.is_watched,
             "lifetime": self.lifetime.save_state(),
             "log": self.log.save_state(),
             "acceptor": self.acceptor.save_state(),
@@ -330,7 +336,9 @@ class Master:
     # Requests
 
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP and self.terminal.has_hung_up():
+            self._stop()
+        elif number == signal.SIGHUP:
             self.reloader.request(lambda _outcome: None)
         elif number == signal.SIGUSR1:
             self.logger.reopen()
