@@ -104,7 +104,8 @@ def as_text(status: Status) -> str:
         f"  accepted   {status.accepted}",
         f"  refused    {_counts(status.refused)}",
         *([f"  rejected   {_counts(status.rejected)}"] if any(status.rejected.values()) else []),
-        f"  log        {log.file or 'standard error'}: {log.written} written, {log.lost} lost",
+        f"  log        {log.file or 'standard error'}: {log.written} written, {log.lost} lost"
+        + ("" if log.logger else "; the logger does not run: use tetrad restart"),
     ]
     top = top_sources(status)
     if top:

@@ -66,6 +66,7 @@ class Logger:
         self._context: dict[str, Any] | None = None
         self._configure(config)
         self._file.open(repair=True)
+        self._counters.record_start(os.getpid())
 
     def run(self) -> None:
         """Read and write until all writers have closed the pipe, or the order to exit arrives."""

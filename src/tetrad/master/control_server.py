@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 16
 """Connections whose request is incomplete; the oldest makes room for a new one."""
 
-MAX_REQUEST_BYTES = 64
+MAX_REQUEST_BYTES = 65536
+"""Enough for a command line with the paths of two folders and a library path."""
 
 REQUEST_TIMEOUT_SECONDS = 2.0
 """The time that a peer has to send its request."""

@@ -6,8 +6,7 @@ import marshal
 import os
 import time
 
-from tetrad.system import fork
-from tetrad.system.lean_signal import signal
+from tetrad.system.supervise import REPORT_MARK, run_supervised
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
@@ -24,6 +23,9 @@ HELPER_TIMEOUT_SECONDS = 30.0
 MAX_ANSWER_BYTES = 1 << 26
 """Enough for a configuration of any size."""
 
+REPLACED_HINT = "if Python or its packages were replaced, use tetrad restart"
+"""Says what to do about a program that no longer starts."""
+
 _READ_BYTES = 65536
 
 
@@ -31,14 +33,13 @@ class HelperProcess:
     """Runs one helper at a time; `task` names it in messages: "the upgrade trial".
 
     The program writes a dictionary to the pipe at its descriptor 3. Every failure is an answer too:
-    a dictionary with `errors`.
+    a dictionary with `errors`. Its supervisor (`tetrad.system.supervise`) reports how it ended.
     """
 
     def __init__(self, loop: EventLoop, task: str) -> None:
         self._loop = loop
         self._task = task
         self._pipe: int | None = None
-        self._pid = 0
         self._data = b""
 
     @property
@@ -61,9 +62,8 @@ class HelperProcess:
         self._loop.timers.set(self._task, when, lambda: self.cancel(late))
 
     def cancel(self, why: str) -> None:
-        """Kill the helper, if one runs; the answer is `why`."""
+        """End the helper, if one runs, by closing its pipe; the answer is `why`."""
         if self._pipe is not None:
-            fork.send_signal(self._pid, signal.SIGKILL)
             self._close_pipe(self._pipe)
             self._on_answer(failure(why))
 
@@ -72,7 +72,7 @@ class HelperProcess:
         ours, theirs = os.pipe()
         try:
             highest = max(self._loop.highest_fd, ours, theirs)
-            self._pid = fork.run_program(command, (theirs, *keep), highest)
+            run_supervised(command, (theirs, *keep), highest)
         except OSError:
             os.close(ours)
             raise
@@ -97,13 +97,16 @@ class HelperProcess:
 
     def _answer(self) -> dict[str, Any]:
         """Return the answer, whose `errors`, if any, are a list of texts."""
-        data, self._data = self._data, b""
+        data, mark, report = self._data.rpartition(REPORT_MARK)
+        if not mark:
+            data, report = report, b"exited without an answer"
+        self._data = b""
         try:
             answer = marshal.loads(data)  # noqa: S302 - written by tetrad
         except Exception:  # noqa: BLE001 - whatever a program writes that failed
             answer = None
         if not isinstance(answer, dict):
-            return failure(f"{self._task} failed: it exited without an answer")
+            return failure(f"{self._task} {report.decode('utf-8', 'replace')}; {REPLACED_HINT}")
         if "errors" in answer:
             errors = answer["errors"]
             texts = [str(one) for one in errors] if isinstance(errors, list) else [str(errors)]

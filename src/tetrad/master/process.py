@@ -361,11 +361,19 @@ class Master:
                 lambda request: self.upgrader.request(request.reply, request.fd),
                 is_privileged=True,
             ),
+            b"upgrade-to": Route(
+                lambda request: self.upgrader.request(
+                    request.reply, request.fd, os.fsdecode(request.argument).split("\0")
+                ),
+                has_argument=True,
+                is_privileged=True,
+            ),
         }
 
     def _answer_status(self, request: ControlRequest) -> None:
-        written, lost = self._count_log_lines()
-        request.reply_from_child(lambda: status.collect(self, written, lost))
+        # Read here: the child closes the file with the counters.
+        counts = *self._count_log_lines(), self.logger.running_pid
+        request.reply_from_child(lambda: status.collect(self, *counts))
 
     def _answer_source(self, request: ControlRequest) -> None:
         try:

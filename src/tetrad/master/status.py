@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tetrad.master.acceptor import Acceptor
     from tetrad.master.admission import Admission
     from tetrad.master.handler_pool import HandlerPool
-    from tetrad.master.logger_supervisor import LoggerSupervisor
 
     class StatusView(Protocol):
         """The parts of the master that the status describes; none of them is changed."""
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
         acceptor: Acceptor
         admission: Admission
         handlers: HandlerPool
-        logger: LoggerSupervisor
 
 
 class Lifetime:
@@ -55,10 +53,10 @@ class Lifetime:
         self.upgraded = time.time()
 
 
-def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
+def collect(view: StatusView, written: int, lost: int, logger: int | None) -> dict[str, object]:
     """Return the status as `tetrad.ipc.control_messages.Status` describes it.
 
-    `written` and `lost` are the numbers of events since the start.
+    `written` and `lost` are the numbers of events since the start, `logger` is the logger's pid.
     """
     now = time.monotonic()
     lifetime, acceptor, handlers, config = view.lifetime, view.acceptor, view.handlers, view.config
@@ -91,7 +89,7 @@ def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
         "rejected": handlers.rejected,
         "log": {
             **config["log"],
-            "logger": view.logger.pid,
+            "logger": logger,
             "written": written,
             "lost": lost,
         },
