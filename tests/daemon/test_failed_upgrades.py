@@ -48,10 +48,13 @@ if TYPE_CHECKING:
             ("ipc/saved_state.py", "FORMAT = 3", "FORMAT = 4"),
             "cannot take over from version",
         ),
-        (("__init__.py", '"""tetrad', "tetrad"), "the upgrade trial failed"),
+        (
+            ("__init__.py", '"""tetrad', "tetrad"),
+            "the upgrade trial exited with status 1: Syntax",
+        ),
         (
             ("helpers/upgrade_trial.py", "signal.alarm(", "os._exit("),
-            "the upgrade trial failed",
+            "the upgrade trial exited with status 120",
         ),
         (
             ("helpers/upgrade_checks.py", '"config": config', '"confit": config'),

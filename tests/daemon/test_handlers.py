@@ -239,7 +239,7 @@ def test_a_waiting_handler_that_gets_sigterm_loses_no_client(daemon: MakeDaemon)
         os.kill(spare, signal.SIGTERM)
     assert ANSWER.fullmatch(passed.socket.recv(99))
     assert passed.read_all() == b""
-    assert served.wait_for("client.disconnected")["reason"] == "stopping"
+    assert served.wait_for("client.disconnected")["reason"] == "terminated"
     other = served.served()
     assert other.quit() == b"quit"
 

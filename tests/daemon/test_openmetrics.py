@@ -89,6 +89,7 @@ def test_families_have_types_of_openmetrics(shared_daemon: MakeDaemon) -> None:
         "tetrad_log_lost",
         "tetrad_log_written",
         "tetrad_refused",
+        "tetrad_rejected",
         "tetrad_upgrades",
     }
     assert found["tetrad_build"].type == "info"

@@ -28,7 +28,7 @@ def session_reasons() -> set[str]:
     """Return the reasons for which the handler ends sessions, read from its code."""
     found: set[str] = set()
     for path, text in SOURCES.items():
-        if path.parent.name == "handler":
+        if path.parent.name == "handler" or path.name == "shutdown_pipe.py":
             tree = ast.parse(text)
             named = {
                 node.targets[0].id: node.value

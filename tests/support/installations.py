@@ -5,8 +5,12 @@ from __future__ import annotations
 import compileall
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 import tetrad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PACKAGE = os.path.dirname(tetrad.__file__)
 
@@ -20,12 +24,12 @@ def compile_package(folder: str) -> str:
 
 
 class Installation:
-    """A copy of a compiled package. `environment` puts it first on the path of Python.
+    """A copy of the package, by default not of a compiled one. `environment` puts it first on the path of Python.
 
     Installing a version replaces the files one by one, as pip does.
     """
 
-    def __init__(self, folder: str, compiled: str) -> None:
+    def __init__(self, folder: str, compiled: str = PACKAGE) -> None:
         self.folder = os.path.join(folder, "installed")
         self._package = os.path.join(self.folder, "tetrad")
         self._published = 0
@@ -58,6 +62,11 @@ class Installation:
         for file, text in texts.items():
             self._replace(file, text)
         return version
+
+    def replace(self, file: str, change: Callable[[str], str]) -> None:
+        """Replace a file by another one with the changed text; the version number stays."""
+        self._published += 1
+        self._replace(file, change(_read(os.path.join(self._package, file))))
 
     def _replace(self, file: str, text: str) -> None:
         path = os.path.join(self._package, file)

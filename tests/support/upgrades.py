@@ -86,9 +86,9 @@ def ask(served: Daemon, request: bytes) -> Client:
 
 
 def trial_of(served: Daemon) -> int:
-    """Return the pid of the upgrade trial; 0 if none runs."""
-    children = children_of(served.pid)
-    return next((pid for pid in children if "tetrad.helpers.upgrade_trial" in title_of(pid)), 0)
+    """Return the pid of the upgrade trial, a child of its supervisor; 0 if none runs."""
+    trials = [pid for child in children_of(served.pid) for pid in children_of(child)]
+    return next((pid for pid in trials if "tetrad.helpers.upgrade_trial" in title_of(pid)), 0)
 
 
 class PausedTrial:

@@ -9,6 +9,7 @@ from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, Command
 from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Reloaded, Upgraded
+from tetrad.system import exec_commands
 from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ def reload(options: argparse.Namespace) -> int:
 
 
 def upgrade(options: argparse.Namespace) -> int:
-    """Replace the running daemon by the installed version, and print what changed."""
+    """Replace the running daemon by the version of this command, and print what changed."""
     result = load(options).checked()
     control = _control_socket(result)
+    request = "upgrade-to " + "\0".join(exec_commands.command("helpers.upgrade_trial"))
     try:
-        outcome = control_client.ask(control, "upgrade", Upgraded, UPGRADE_TIMEOUT_SECONDS)
+        outcome = control_client.ask(control, request, Upgraded, UPGRADE_TIMEOUT_SECONDS)
     except control_client.ControlError as error:
         if running_pid(result) is None:
             message = "the daemon exited during the upgrade; its log may have the reason"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 from tetrad.cli import systemctl
@@ -24,6 +25,7 @@ from tetrad.launch import running_daemon
 from tetrad.launch.launcher import AlreadyRunning, Launcher
 from tetrad.launch.preflight import StartError
 from tetrad.launch.start_signals import Interrupted
+from tetrad.system.journal import is_journal
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
                 launcher.listening, result.config.listen, strict=True
             ):
                 print(f"tetrad: {service} service at {name}; {_usage(name, service, listener)}")
-            print("tetrad: Ctrl-C stops it", flush=True)
+            if not is_journal(sys.stdout.fileno()):
+                print("tetrad: Ctrl-C stops it")
+            sys.stdout.flush()
             print_warnings(result, launcher.certificates)
     except AlreadyRunning as running:
         raise CommandError(str(running), FAILURE) from None

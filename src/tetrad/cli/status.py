@@ -120,7 +120,6 @@ def as_text(status: Status) -> str:
     """Return a status in lines, each with a name and its value."""
     clients, handlers, log = status.clients, status.handlers, status.log
     started = datetime.fromtimestamp(status.started).astimezone()
-    refused = ", ".join(f"{count} {reason}" for reason, count in status.refused.items() if count)
     lines = [
         f"tetrad {status.version}: {status.state} (pid {status.pid})",
         f"  since      {started:%Y-%m-%d %H:%M:%S %Z}, {format_age(status.uptime)} ago",
@@ -130,13 +129,20 @@ def as_text(status: Status) -> str:
         f"  clients    {clients.now} now, {clients.peak} at most, {clients.limit} allowed",
         f"  handlers   {handlers.now} now, {handlers.idle} idle, {handlers.lost} lost",
         f"  accepted   {status.accepted}",
-        f"  refused    {refused or 'none'}",
-        f"  log        {log.file or 'standard error'}: {log.written} written, {log.lost} lost",
+        f"  refused    {_counts(status.refused)}",
+        *([f"  rejected   {_counts(status.rejected)}"] if any(status.rejected.values()) else []),
+        f"  log        {log.file or 'standard error'}: {log.written} written, {log.lost} lost"
+        + ("" if log.logger else "; the logger does not run: use tetrad restart"),
     ]
     top = top_sources(status)
     if top:
         lines.append("  top        " + ", ".join(f"{host} ({count})" for host, count in top))
     return "\n".join(map(escape_unprintable, lines))
+
+
+def _counts(by_reason: dict[str, int]) -> str:
+    """Return counts by reason in one line: `3 access, 1 rate`."""
+    return ", ".join(f"{count} {reason}" for reason, count in by_reason.items() if count) or "none"
 
 
 def _upgrades(status: Status) -> Iterator[str]:
@@ -223,7 +229,11 @@ def _metrics(status: Status | None) -> Iterator[Metric]:
     refused: Samples = {
         (("reason", reason),): count for reason, count in sorted(status.refused.items())
     }
+    rejected: Samples = {
+        (("reason", reason),): count for reason, count in sorted(status.rejected.items())
+    }
     yield Metric("refused", "counter", "Refused clients.", refused)
+    yield Metric("rejected", "counter", "Sessions that TLS ended.", rejected)
     yield Metric("log_written", "counter", "Events written to the log.", {(): log.written})
     yield Metric("log_lost", "counter", "Events that were not written.", {(): log.lost})
     build: Samples = {(("version", status.version),): 1}

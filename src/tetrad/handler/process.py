@@ -92,12 +92,13 @@ class SessionRunner:
         session = Session(*arguments) if tls is None else self._tls_session(*arguments, tls=tls)
         service = self._services[index]
         service.begin(client)
-        session.serve(service)
+        reason = session.serve(service)
         # A lowered priority cannot be raised again, so the next client gets another handler.
         is_reusable = session.has_normal_priority and not shutdown_pipe.stopping
         if not is_reusable:
             notice = exit_notices.as_exiting(notice)
         notice = exit_notices.with_lost_count(notice, log.take_lost())
+        notice = exit_notices.with_rejection(notice, reason)
         exit_notices.send_notice(self._notices_fd, notice)
         return is_reusable
 

@@ -16,6 +16,8 @@ import time
 from tetrad.handler.services import CONTINUE, DISCARD
 from tetrad.handler.wait import ClientWait, SessionEnded, deadline_after
 from tetrad.ipc import log_protocol
+from tetrad.ipc.exit_notices import REJECTED
+from tetrad.ipc.shutdown_pipe import STOPPING, TERMINATED
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
@@ -74,13 +76,16 @@ class Session:
         self.has_normal_priority = True
         self._last_activity = progress.last_command
 
-    def serve(self, service: Service) -> None:
-        """Serve the client until the session ends, close the socket, and log the end."""
+    def serve(self, service: Service) -> str:
+        """Serve the client until the session ends, close the socket, and log the end.
+
+        Returns the reason.
+        """
         progress = self._progress
         reason, detail = self._run(service)
         self._close(reason)
         self._log.event(
-            "info",
+            "warning" if reason in REJECTED else "info",
             log_protocol.CLIENT_DISCONNECTED,
             reason=reason,
             duration=round(time.monotonic() - progress.started, 6),
@@ -90,6 +95,7 @@ class Session:
             **detail,
         )
         self._log.flush()
+        return reason
 
     def _run(self, service: Service) -> tuple[str, dict[str, object]]:
         """Run the session; return the reason for its end, and further log fields about it."""
@@ -220,7 +226,7 @@ class Session:
         self._log.flush()
         while True:
             if self._wait.is_stopping() and not service.is_mid_command:
-                raise SessionEnded("stopping")
+                raise SessionEnded(self._wait.stop_reason)
             if self._last_activity is None:
                 since, reason = self._progress.started, "first_command_timeout"
                 seconds = self._config["first_command_timeout"]
@@ -242,7 +248,7 @@ class Session:
             if reason == "quit":
                 self._client.shutdown(_socket.SHUT_WR)
                 self._drain()
-            elif reason in {"stopping", "max_duration", "tls", "access"}:
+            elif reason in {STOPPING, TERMINATED, "max_duration", "tls", "access"}:
                 self._receive()
         except (OSError, SessionEnded):
             pass  # the client is gone, or the time is over

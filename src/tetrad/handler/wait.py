@@ -11,13 +11,12 @@ import os
 import select
 import time
 
+from tetrad.ipc.shutdown_pipe import STOPPING
 from tetrad.system.timers import LONGEST_WAIT_SECONDS, NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tetrad.ipc.shutdown_pipe import ShutdownPipe
-
-_STOPPING = "stopping"
 
 
 class SessionEnded(Exception):  # noqa: N818 - the end of a session is no error
@@ -38,13 +37,22 @@ class ClientWait:
     deadline.
     """
 
-    __slots__ = ("_end_by", "_end_reason", "_fd", "_missed_deadline", "_poll", "_shutdown_pipe")
+    __slots__ = (
+        "_end_by",
+        "_end_reason",
+        "_fd",
+        "_is_stopping",
+        "_missed_deadline",
+        "_poll",
+        "_shutdown_pipe",
+    )
 
     def __init__(self, fd: int, shutdown_pipe: ShutdownPipe, end_by: float) -> None:
         self._fd = fd
         self._shutdown_pipe = shutdown_pipe
         self._end_by = end_by
         self._end_reason = "max_duration"
+        self._is_stopping = False
         self._missed_deadline: float | None = None
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -102,12 +110,18 @@ class ClientWait:
 
     def is_stopping(self) -> bool:
         """Tell whether a request to stop has arrived; the first call starts the grace period."""
-        if self._shutdown_pipe.stopping and self._end_reason != _STOPPING:
+        if self._shutdown_pipe.stopping and not self._is_stopping:
+            self._is_stopping = True
             by = time.monotonic() + self._shutdown_pipe.grace
-            self._end_by, self._end_reason = min(self._end_by, by), _STOPPING
+            self._end_by, self._end_reason = min(self._end_by, by), self._shutdown_pipe.reason
             # The byte stays in the shutdown pipe: from now on only its end is of interest.
             self._poll.modify(self._shutdown_pipe.fd, 0)
         return self._shutdown_pipe.stopping
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the session ends after a request to stop."""
+        return self._shutdown_pipe.reason
 
     def _poll_once(self, seconds: float) -> dict[int, int]:
         """Poll once, for at most `seconds`; return the ready descriptors with their events.
@@ -116,11 +130,11 @@ class ClientWait:
         """
         # A longer wait ends early; the caller looks at the clock and waits again.
         milliseconds = min(max(0.0, seconds), LONGEST_WAIT_SECONDS) * 1000
-        is_stopping = self._end_reason == _STOPPING
+        is_stopping = self._is_stopping
         ready = dict(self._shutdown_pipe.wait(self._poll, milliseconds, is_stopping=is_stopping))
         events = ready.pop(self._shutdown_pipe.fd, 0)
         if events & ~select.POLLIN:
-            raise SessionEnded(_STOPPING)
+            raise SessionEnded(STOPPING)
         if events:
             self._shutdown_pipe.stopping = True
         if time.monotonic() >= self._end_by:

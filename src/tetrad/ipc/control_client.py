@@ -65,7 +65,7 @@ def ask(path: str, request: str, kind: type[T], timeout: float = ANSWER_TIMEOUT_
     `timeout` is in seconds. Raises ControlError.
     """
     try:
-        answer = _exchange(path, request.encode() + b"\n", timeout)
+        answer = _exchange(path, os.fsencode(request) + b"\n", timeout)
     except BlockingIOError:
         raise ControlError(f"{path}: no answer within {timeout:.0f} s") from None
     except OSError as error:

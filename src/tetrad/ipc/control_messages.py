@@ -78,7 +78,9 @@ class Session(Struct, frozen=True, omit_defaults=True):
 class Status(Struct, frozen=True):
     """The status of a daemon; `started` and `upgraded` are in seconds since 1970.
 
-    `uptime` is in seconds. `upgraded` is the time of the last upgrade, null if there was none.
+    `uptime` is in seconds. `rejected` counts sessions that TLS or the subject of the client's
+    certificate has ended, by the reason of `client.disconnected`. `upgraded` is the time of the
+    last upgrade, null if there was none.
     """
 
     state: Literal["running", "stopping"]
@@ -97,6 +99,7 @@ class Status(Struct, frozen=True):
     # With defaults, as an older daemon does not send them.
     upgrades: int = 0
     upgraded: Seconds | None = None
+    rejected: dict[str, int] = {}
 
 
 class ListenerReport(Struct, frozen=True):

@@ -1,7 +1,8 @@
 """Exit notices: handlers report to the master that a client is gone, in records of 20 bytes.
 
 SIGCHLD is ignored, so the master sees no exit status. A handler that exits normally sends a notice
-first; one that ends without a notice has crashed. All handlers write to one pipe.
+first; one that ends without a notice has crashed. All handlers write to one pipe. A session that
+TLS or the subject of the client's certificate has ended is reported by a record of its own before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ IDLE = b"i"
 
 EXITING = b"g"
 """The client, if there was one, is gone, and the handler exits."""
+
+REJECTED = {"tls": b"t", "access": b"a"}
+"""TLS, or the subject of a certificate, has ended the session; another notice follows."""
 
 _BYTES = 20
 _KIND_AT, _COUNT_AT = 12, 13
@@ -33,6 +37,12 @@ def with_lost_count(notice: bytes, lost: int) -> bytes:
 def as_exiting(notice: bytes) -> bytes:
     """Return the notice with the kind EXITING."""
     return notice[:_KIND_AT] + EXITING + notice[_COUNT_AT:]
+
+
+def with_rejection(notice: bytes, reason: str) -> bytes:
+    """Return the notice behind one of a rejection, if the session has ended for such a reason."""
+    kind = REJECTED.get(reason)
+    return notice if kind is None else notice[:_KIND_AT] + kind + b"000000\n" + notice
 
 
 def send_notice(fd: int, notice: bytes) -> None:

@@ -10,15 +10,15 @@ import os
 import sys
 
 _BYTES = 8
-_COUNTS, _EXIT = 0, 2
-"""Where the two pairs of numbers begin."""
+_COUNTS, _EXIT, _START = 0, 2, 4
+"""Where the pairs of numbers begin."""
 
 
 class LogCounters:
-    """Two pairs of 64-bit numbers: the events written and lost, and the exit of a logger.
+    """Pairs of 64-bit numbers: the events written and lost, the exit and the start of a logger.
 
     A logger that exits by order records its pid and how many losses it did not report. The next
-    logger resets the record.
+    logger resets the record. A logger that is ready records its pid.
     """
 
     def __init__(self, fd: int) -> None:
@@ -41,6 +41,15 @@ class LogCounters:
     def exited_pid(self) -> int:
         """The pid of the logger that exited by order; 0 if none has, or the next has started."""
         return self._read(_EXIT)[0]
+
+    def record_start(self, pid: int) -> None:
+        """Record that the logger `pid` is ready."""
+        self._write(_START, pid, 0)
+
+    @property
+    def started_pid(self) -> int:
+        """The pid of the last logger that was ready; 0 if none was."""
+        return self._read(_START)[0]
 
     def take_unreported(self) -> int:
         """Return the unreported losses of the previous logger, and reset them and its pid."""

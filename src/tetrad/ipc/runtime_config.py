@@ -19,6 +19,8 @@ class ProxyConfig(TypedDict):
 class TlsConfig(TypedDict):
     """The TLS settings of a listener; certificates and key are PEM texts.
 
+    The master empties `certificate` and `key` when it has made the TLS context.
+
     `file` is the path of the certificate, `expires` its end in seconds since 1970. With `client_ca`
     None, clients need no certificate. `subjects` are glob patterns; an empty list accepts every
     valid client certificate.
@@ -125,13 +127,16 @@ class ServiceManagerConfig(TypedDict):
 class RuntimeConfig(TypedDict):
     """The whole configuration.
 
-    `file` is the path of the configuration file, `checksum` that of its contents. `settings` has
-    the text of every key's value; `restart_only` are the keys that a reload cannot change.
-    `logger`, `config_reader` and `upgrade_trial` are command lines. `service_manager`, and whether
-    the listeners are `inherited` from it, never change while the daemon runs.
+    `code` is the digest of the code that made it (`tetrad.launch.code_digest`), `file` the path of
+    the configuration file, `checksum` that of its contents. `settings` has the text of every key's
+    value; `restart_only` are the keys that a reload cannot change. `logger`, `config_reader` and
+    `upgrade_trial` are command lines. Three never change while the daemon runs: `service_manager`,
+    whether the listeners are `inherited` from it, and whether the daemon stops when its terminal
+    hangs up (`watches_terminal`).
     """
 
     version: str
+    code: str
     file: str | None
     checksum: int | None
     listeners: list[ListenerConfig]
@@ -153,3 +158,4 @@ class RuntimeConfig(TypedDict):
     upgrade_trial: list[str]
     service_manager: ServiceManagerConfig
     inherited: bool
+    watches_terminal: bool

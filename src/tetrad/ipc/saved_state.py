@@ -13,7 +13,7 @@ from tetrad.ipc import listener_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict
+    from typing import Any, NotRequired, TypedDict
 
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig, ServiceManagerConfig
 
@@ -57,14 +57,21 @@ if TYPE_CHECKING:
     """A handler: its number, its pid, since when it has its client, and the client's state."""
 
     class HandlerPoolState(TypedDict):
-        """The number of the last handler, how many were lost, and the handlers that run."""
+        """The number of the last handler, how many were lost, and the handlers that run.
+
+        `rejected` counts rejected clients by reason; 0.1.0 does not send it.
+        """
 
         forked: int
         lost: int
+        rejected: NotRequired[dict[str, int]]
         handlers: list[HandlerState]
 
     class State(TypedDict):
-        """The whole; `requester` is the descriptor that gets the outcome of the upgrade."""
+        """The whole; `requester` is the descriptor that gets the outcome of the upgrade.
+
+        0.1.0 does not send `watches_terminal`.
+        """
 
         format: int
         version: str
@@ -72,6 +79,7 @@ if TYPE_CHECKING:
         restart_only: list[str]
         service_manager: ServiceManagerConfig
         inherited: bool
+        watches_terminal: NotRequired[bool]
         lifetime: LifetimeState
         log: LogWriterState
         acceptor: AcceptorState
@@ -103,6 +111,7 @@ def keep_process_settings(config: RuntimeConfig, state: State) -> None:
     """
     config["service_manager"] = {**state["service_manager"], "knows_main_pid": True}
     config["inherited"] = state["inherited"]
+    config["watches_terminal"] = state.get("watches_terminal", False)
 
 
 def match_listeners(

@@ -22,6 +22,10 @@ _UNBLOCK = signal.SIG_UNBLOCK
 
 HANDLER_SIGNALS = frozenset({signal.SIGTERM})
 
+STOPPING = "stopping"
+TERMINATED = "terminated"
+"""Why a session ends by a request to stop: the daemon's, or a signal to its handler alone."""
+
 
 class StopRequested(Exception):  # noqa: N818 - a request, not an error
     """Raised by the signal handler to end a wait."""
@@ -32,18 +36,28 @@ class ShutdownPipe:
 
     `fd` is the read end, and `poll` watches it. `grace` is how many seconds a handler has after a
     request to stop. One of `signals` to this process means the same as a byte in the pipe, once
-    they are unblocked. `stopping`: a request has arrived.
+    they are unblocked. `stopping`: a request has arrived; `reason` is STOPPING or TERMINATED.
 
     The master creates it and installs `on_signal`, so that each fork inherits both.
     """
 
-    __slots__ = ("_is_waiting", "_signals", "fd", "grace", "poll", "signals_unblocked", "stopping")
+    __slots__ = (
+        "_is_waiting",
+        "_signals",
+        "fd",
+        "grace",
+        "poll",
+        "reason",
+        "signals_unblocked",
+        "stopping",
+    )
 
     def __init__(self, fd: int, grace: float, signals: AbstractSet[int] = HANDLER_SIGNALS) -> None:
         self.fd = fd
         self.grace = grace
         self.signals_unblocked = False
         self.stopping = False
+        self.reason = STOPPING
         self._signals = signals
         self.poll = select.poll()
         self.poll.register(fd, select.POLLIN)
@@ -57,6 +71,9 @@ class ShutdownPipe:
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Record a request to stop, and end a wait."""
+        # In the master, whose signals a handler never unblocks, it is the request to the daemon.
+        if self.signals_unblocked and not self.stopping:
+            self.reason = TERMINATED
         self.stopping = True
         if self._is_waiting:
             raise StopRequested

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +26,7 @@ from tetrad.ipc.runtime_config import (
     SessionConfig,
 )
 from tetrad.launch import privileges
+from tetrad.launch.code_digest import code_digest
 from tetrad.launch.socket_activation import SocketActivation
 from tetrad.system import exec_commands
 
@@ -69,6 +71,7 @@ def build(
     rate = config.limits.rate_per_source
     return RuntimeConfig(
         version=__version__,
+        code=code_digest(),
         file=shown_path(loaded.file),
         checksum=loaded.checksum,
         listeners=[
@@ -108,6 +111,8 @@ def build(
             notify=activation.notify, watchdog=activation.watchdog, knows_main_pid=foreground
         ),
         inherited=bool(activation.sockets),
+        # Behind nohup(1), which ignores SIGHUP, it outlives the terminal.
+        watches_terminal=foreground and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN,
     )
 
 

@@ -24,7 +24,8 @@ import structlog
 
 from tetrad.ipc import log_protocol
 from tetrad.ipc.log_counters import LogCounters
-from tetrad.logger.file import LogFile
+from tetrad.logger.file import STANDARD_ERROR, LogFile
+from tetrad.system import journal
 from tetrad.system.proctitle import ProcessTitle
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Logger:
         self._context: dict[str, Any] | None = None
         self._configure(config)
         self._file.open(repair=True)
+        self._counters.record_start(os.getpid())
 
     def run(self) -> None:
         """Read and write until all writers have closed the pipe, or the order to exit arrives."""
@@ -133,12 +135,16 @@ class Logger:
         rendered: str | bytes = self._methods[level](event, **fields) or b""
         if isinstance(rendered, str):
             rendered = rendered.encode("ascii", "backslashreplace")
+        if rendered and self._is_journal:
+            rendered = journal.PRIORITIES[level] + rendered
         self._add_line(moment, rendered)
         return rendered
 
     def _add_line(self, moment: int, rendered: bytes) -> None:
         """Add a line to the batch, with its time in nanoseconds in place of the placeholder."""
-        if rendered:
+        if rendered and self._is_journal:
+            self._lines.append(rendered)
+        elif rendered:
             seconds, nanoseconds = divmod(moment, _NANOSECONDS)
             stamp = b"%b.%06dZ" % (_format_second(seconds), nanoseconds // 1000)
             self._lines.append(rendered.replace(_TIME_PLACEHOLDER, stamp, 1))
@@ -155,9 +161,13 @@ class Logger:
 
     def _configure(self, config: dict[str, Any]) -> None:
         self._rendered: dict[str, bytes] = {}
+        self._is_journal = config["file"] is None and journal.is_journal(STANDARD_ERROR)
         logger = structlog.wrap_logger(
             structlog.ReturnLogger(),
-            processors=[_order_fields, _renderer(config["format"])],
+            processors=[
+                _order_fields if self._is_journal else _order_fields_with_time,
+                _renderer(config["format"]),
+            ],
             wrapper_class=structlog.make_filtering_bound_logger(
                 log_protocol.LEVELS[config["level"]]
             ),
@@ -216,9 +226,14 @@ def main() -> None:
 
 
 def _order_fields(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
-    """Put time, level and event first, in that order."""
+    """Put level and event first, in that order."""
+    return {"level": level, "event": fields.pop("event"), **fields}
+
+
+def _order_fields_with_time(logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
+    """Put the time before level and event."""
     stamp = _TIME_PLACEHOLDER.decode()
-    return {"timestamp": stamp, "level": level, "event": fields.pop("event"), **fields}
+    return {"timestamp": stamp, **_order_fields(logger, level, fields)}
 
 
 @functools.lru_cache(maxsize=8)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS_PER_USER = 16
 """Connections of one user whose request is incomplete; his oldest makes room for a new one."""
 
-MAX_REQUEST_BYTES = 64
+MAX_REQUEST_BYTES = 65536
+"""Enough for a command line with the paths of two folders and a library path."""
 
 REQUEST_TIMEOUT_SECONDS = 2.0
 """The time that a peer has to send its request."""

@@ -11,7 +11,7 @@ import errno
 from time import monotonic
 
 from tetrad.ipc import fd_passing, log_protocol
-from tetrad.ipc.exit_notices import EXITING, make_notice, read_notices
+from tetrad.ipc.exit_notices import EXITING, IDLE, REJECTED, make_notice, read_notices
 from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
 from tetrad.ipc.log_protocol import log_child_failure
 from tetrad.master.connections import Client, packed_address
@@ -49,8 +49,14 @@ SPARE_RETRY_SECONDS = 1.0
 """How long no spare handler is forked after a fork failed or a spare handler crashed."""
 
 
+_REASONS = {kind: reason for reason, kind in REJECTED.items()}
+
+
 class HandlerPool:
-    """All handlers and their clients; `forked` is the number of the last handler."""
+    """All handlers and their clients; `forked` is the number of the last handler.
+
+    `rejected` counts the sessions that TLS or the subject of a certificate has ended, by reason.
+    """
 
     def __init__(self, loop: EventLoop, log: log_protocol.LogWriter, admission: Admission) -> None:
         self._loop = loop
@@ -62,6 +68,7 @@ class HandlerPool:
         self._check_is_scheduled = False
         self.forked = 0
         self.lost = 0
+        self.rejected = dict.fromkeys(REJECTED, 0)
         loop.watch(NOTICES_READ, self._read_notices)
 
     def configure(self, handler: Handler, spare: int, clients_each: int) -> None:
@@ -76,6 +83,7 @@ class HandlerPool:
         return {
             "forked": self.forked,
             "lost": self.lost,
+            "rejected": self.rejected,
             "handlers": [
                 (one.number, one.pid, one.since, None if client is None else client.save_state())
                 for one, client in ((one, one.client) for one in self)
@@ -85,6 +93,7 @@ class HandlerPool:
     def restore_state(self, state: HandlerPoolState) -> None:
         """Take over the handlers of the version before, and their clients, with their numbers."""
         self.forked, self.lost = state["forked"], state["lost"]
+        self.rejected |= state.get("rejected", {})
         for number, pid, since, client_state in state["handlers"]:
             handler = HandlerProcess(number, pid, None)
             self._table.add(handler)
@@ -259,12 +268,16 @@ class HandlerPool:
             handler = self._table.find(number)
             if handler is None:
                 continue
-            self._remove_client(handler)
             if kind == EXITING:
+                self._remove_client(handler)
                 self._remove(handler)
-            elif handler.channel is not None:
-                self._table.mark_idle(handler)
-                self._schedule_trim()
+            elif kind == IDLE:
+                self._remove_client(handler)
+                if handler.channel is not None:
+                    self._table.mark_idle(handler)
+                    self._schedule_trim()
+            else:
+                self.rejected[_REASONS[kind]] += 1
 
     def _handle_crash(self, handler: HandlerProcess) -> None:
         """Log a handler that has exited without a notice, and remove it."""

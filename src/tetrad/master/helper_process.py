@@ -6,8 +6,7 @@ import marshal
 import os
 import time
 
-from tetrad.system import fork
-from tetrad.system.lean_signal import signal
+from tetrad.system.supervise import REPORT_MARK, run_supervised
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
@@ -21,6 +20,12 @@ if TYPE_CHECKING:
 
 HELPER_TIMEOUT_SECONDS = 30.0
 
+MAX_ANSWER_BYTES = 1 << 26
+"""Enough for a configuration of any size."""
+
+REPLACED_HINT = "if Python or its packages were replaced, use tetrad restart"
+"""Says what to do about a program that no longer starts."""
+
 _READ_BYTES = 65536
 
 
@@ -28,14 +33,13 @@ class HelperProcess:
     """Runs one helper at a time; `task` names it in messages: "the upgrade trial".
 
     The program writes a dictionary to the pipe at its descriptor 3. Every failure is an answer too:
-    a dictionary with `errors`.
+    a dictionary with `errors`. Its supervisor (`tetrad.system.supervise`) reports how it ended.
     """
 
     def __init__(self, loop: EventLoop, task: str) -> None:
         self._loop = loop
         self._task = task
         self._pipe: int | None = None
-        self._pid = 0
         self._data = b""
 
     @property
@@ -58,9 +62,8 @@ class HelperProcess:
         self._loop.timers.set(self._task, when, lambda: self.cancel(late))
 
     def cancel(self, why: str) -> None:
-        """Kill the helper, if one runs; the answer is `why`."""
+        """End the helper, if one runs, by closing its pipe; the answer is `why`."""
         if self._pipe is not None:
-            fork.send_signal(self._pid, signal.SIGKILL)
             self._close_pipe(self._pipe)
             self._on_answer(failure(why))
 
@@ -69,7 +72,7 @@ class HelperProcess:
         ours, theirs = os.pipe()
         try:
             highest = max(self._loop.highest_fd, ours, theirs)
-            self._pid = fork.run_program(command, (theirs, *keep), highest)
+            run_supervised(command, (theirs, *keep), highest)
         except OSError:
             os.close(ours)
             raise
@@ -80,7 +83,9 @@ class HelperProcess:
     def _on_readable(self, fd: int) -> None:
         data = os.read(fd, _READ_BYTES)
         self._data += data
-        if not data:
+        if len(self._data) > MAX_ANSWER_BYTES:
+            self.cancel(f"{self._task} failed: its answer has more than {MAX_ANSWER_BYTES} bytes")
+        elif not data:
             self._close_pipe(fd)
             self._on_answer(self._answer())
 
@@ -91,13 +96,22 @@ class HelperProcess:
         self._pipe = None
 
     def _answer(self) -> dict[str, Any]:
+        """Return the answer, whose `errors`, if any, are a list of texts."""
+        data, mark, report = self._data.rpartition(REPORT_MARK)
+        if not mark:
+            data, report = report, b"exited without an answer"
+        self._data = b""
         try:
-            answer = marshal.loads(self._data)  # noqa: S302 - written by tetrad
-        except (EOFError, ValueError, TypeError):
+            answer = marshal.loads(data)  # noqa: S302 - written by tetrad
+        except Exception:  # noqa: BLE001 - whatever a program writes that failed
             answer = None
-        if isinstance(answer, dict):
-            return answer
-        return failure(f"{self._task} failed: it exited without an answer")
+        if not isinstance(answer, dict):
+            return failure(f"{self._task} {report.decode('utf-8', 'replace')}; {REPLACED_HINT}")
+        if "errors" in answer:
+            errors = answer["errors"]
+            texts = [str(one) for one in errors] if isinstance(errors, list) else [str(errors)]
+            return {"errors": texts, "is_file_bad": answer.get("is_file_bad") is True}
+        return answer
 
 
 def failure(why: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import EVENTS_READ, EVENTS_WRITE, LOG_COUNTERS
 from tetrad.ipc.log_counters import LogCounters
+from tetrad.master.helper_process import REPLACED_HINT
 from tetrad.system import fork
 from tetrad.system.json_lite import encode
 from tetrad.system.lean_signal import signal
@@ -37,7 +38,14 @@ class LoggerSupervisor:
         self._pidfd: int | None = None
         self._started = -RESTART_SECONDS
         self._exiting_pid: int | None = None
+        self._is_failing = False
         self.pid: int | None = None
+
+    @property
+    def running_pid(self) -> int | None:
+        """The pid of the logger; None if there is none, or if the last one did not start."""
+        is_ready = not self._is_failing or self.pid == LogCounters(LOG_COUNTERS).started_pid
+        return self.pid if is_ready else None
 
     def start(self, config: LogConfig) -> None:
         """Start a logger, which reads what is in the event pipe first."""
@@ -77,8 +85,8 @@ class LoggerSupervisor:
 
     def configure(self, config: LogConfig) -> None:
         """Have the events that follow written by another configuration."""
-        self._config = config
         self._log.set_level(config["level"])
+        self._config = config
         self._send_order(log_protocol.LOGGER_CONFIGURE, **config)
 
     def reopen(self) -> None:
@@ -124,9 +132,13 @@ class LoggerSupervisor:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _on_exit(self) -> None:
-        if self.pid is not None and self.pid != LogCounters(LOG_COUNTERS).exited_pid:
+        counters = LogCounters(LOG_COUNTERS)
+        self._is_failing = self.pid is not None and self.pid != counters.started_pid
+        if self.pid is not None and self.pid != counters.exited_pid:
             # It crashed: the events that it had read and not written cannot be counted.
             why = "logger exited unexpectedly; it is being replaced"
+            if self._is_failing:
+                why = f"logger does not start; {REPLACED_HINT}"
             self._log.enqueue_reliable("error", log_protocol.LOG_LOST, count=None, why=why)
         self._forget()
         self._schedule(self._started, self._restart)

@@ -36,6 +36,7 @@ from tetrad.master.acceptor import Acceptor
 from tetrad.master.admission import Admission
 from tetrad.master.change_queue import ChangeQueue
 from tetrad.master.control_server import ControlServer, Route
+from tetrad.master.daemon_log import DaemonLog
 from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
 from tetrad.master.reload import Reloader, pair_listeners
@@ -44,6 +45,7 @@ from tetrad.master.setting_changes import changes
 from tetrad.master.signals import Signals
 from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
+from tetrad.master.terminal import Terminal
 from tetrad.master.upgrade import UPGRADED, Upgrader
 from tetrad.system import addresses, fork, sockets
 from tetrad.system.event_loop import EventLoop
@@ -55,7 +57,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tetrad.ipc.runtime_config import RuntimeConfig
+    from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
     from tetrad.ipc.saved_state import State
     from tetrad.master.connections import Listener
     from tetrad.master.control_server import ControlRequest
@@ -83,16 +85,16 @@ class Master:
         self.loop = EventLoop()
         self.shutdown_pipe = ShutdownPipe(SHUTDOWN_READ, config["stop_timeout"])
         self.signals = Signals(self.loop, self._on_signal, self.shutdown_pipe.on_signal)
-        self.log = log_protocol.LogWriter(EVENTS_WRITE, config["log"]["level"])
+        self.service_manager = ServiceManager(
+            self.loop.timers, config["service_manager"], self._describe
+        )
+        self.log = DaemonLog(EVENTS_WRITE, config["log"]["level"], self.service_manager.report)
         self.admission = Admission(config["limits"], config["access"])
         self.handlers = HandlerPool(self.loop, self.log, self.admission)
         self.acceptor = Acceptor(
             self.loop, self.log, self.admission, self.handlers, inherited=config["inherited"]
         )
         self.logger = LoggerSupervisor(self.loop, self.log, config["logger"])
-        self.service_manager = ServiceManager(
-            self.loop.timers, config["service_manager"], self._describe
-        )
         self.changes = ChangeQueue(self.service_manager.reloading, self.service_manager.ready)
         self.reloader = Reloader(self.loop, self.log, self.changes, self)
         self.upgrader = Upgrader(self.loop, self.log, self.changes, self)
@@ -103,6 +105,7 @@ class Master:
             self._routes(),
             config["control_group"],
         )
+        self.terminal = Terminal(self.loop, self._stop)
         self._tls_contexts = tls_contexts.load_contexts(config["listeners"])
         self._startup = Startup(state, self.fork)
 
@@ -121,12 +124,17 @@ class Master:
             self.log.restore_state(state["log"])
             self.acceptor.restore_state(state["acceptor"])
             self.handlers.restore_state(state["handlers"])
-        self._configure_handlers().warm_up()
-        return self._startup.listeners(self.config)
+        config = self.config
+        handler = self._make_handler(config, self._tls_contexts)
+        handler.warm_up()
+        self.handlers.configure(handler, config["spare"], config["clients_each"])
+        return self._startup.listeners(config)
 
     def run(self) -> None:
         """Serve until told to stop."""
         self.signals.install()
+        if self.config["watches_terminal"]:
+            self.terminal.watch()
         self.control.open()
         self._show_title()
         listeners = self.prepare()
@@ -210,6 +218,7 @@ class Master:
         self.log.event("error", log_protocol.SERVER_FAILED, error=repr(error), place=place)
         self.log.flush()
         self._startup.notify({"error": f"internal error: {error!r}", "permission": False})
+        self.service_manager.send_status()
 
     def _log_lifecycle(self, event: str, **more: object) -> None:
         identity = {"version": __version__, "config": self.config["file"]}
@@ -221,52 +230,74 @@ class Master:
     def _describe(self) -> tuple[int, str]:
         """Return the number of clients, and the status line for the service manager."""
         names = [f"{one.name} ({one.service})" for one in self.acceptor.listeners]
-        clients = self.admission.clients
+        clients, lost = self.admission.clients, self._count_log_lines()[1]
         where = ", ".join(names) or "not accepting"
-        return clients, f"{where}; {clients} client{'' if clients == 1 else 's'}"
+        text = f"{where}; {clients} client{'' if clients == 1 else 's'}"
+        return clients, text + (f"; {lost} log line{'' if lost == 1 else 's'} lost" if lost else "")
+
+    def _count_log_lines(self) -> tuple[int, int]:
+        """Return how many events were written to the log and how many were lost."""
+        written, lost = LogCounters(LOG_COUNTERS).read()
+        return written, lost + self.log.lost_total
 
     # Configure
 
     def apply_config(
         self, config: RuntimeConfig, opened: list[Listener], contexts: list[TlsContext | None]
     ) -> None:
-        """Run with another configuration; `opened` are its new listeners."""
-        old, self.config = self.config, config
+        """Run with another configuration; `opened` are its new listeners.
+
+        Whatever it raises, the old configuration is in effect again: all that can fail comes first.
+        """
+        old = self.config
         config["service_manager"], config["inherited"] = old["service_manager"], old["inherited"]
-        self._tls_contexts = contexts
+        config["watches_terminal"] = old["watches_terminal"]
         kept, dropped, _ = pair_listeners(self.acceptor.listeners, config["listeners"])
-        for listener, listener_config in kept:
-            listener.configure(listener_config)
-            listener.socket.listen(listener_config["backlog"])
+        old_pairs = [(listener, listener.config) for listener, _ in kept]
+        try:
+            handlers = self._make_handler(config, contexts), config["spare"], config["clients_each"]
+            self._configure(config, kept)
+        except Exception:
+            self._configure(old, old_pairs)
+            raise
+        # Before the handlers change: clients in the backlog get the service of their listener.
         for listener in dropped:
             self.acceptor.close_listener(listener)
         for listener in opened:
             self.acceptor.add_listener(listener)
             self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
-        self.admission.configure(config["limits"], config["access"])
-        if config["log"] != old["log"]:
-            self.logger.configure(config["log"])
-        tls_contexts.warn_of_expiry(self.loop.timers, self.log, config["listeners"])
-        self._configure_handlers()
+        self._tls_contexts = contexts
+        self.handlers.configure(*handlers)
+        self.service_manager.forget_problem()
         self._show_title()
         self.handlers.terminate_denied()
 
-    def _configure_handlers(self) -> Handler:
-        """Serve new clients by the configuration; return what serves them."""
-        config = self.config
+    def _configure(
+        self, config: RuntimeConfig, pairs: list[tuple[Listener, ListenerConfig]]
+    ) -> None:
+        """Configure all parts but the handlers; `pairs` are the listeners that stay open."""
+        old_log = self.config["log"]
+        self.config = config
+        for listener, listener_config in pairs:
+            listener.configure(listener_config)
+            listener.socket.listen(listener_config["backlog"])
         self.shutdown_pipe.grace = config["stop_timeout"]
-        known = commands.make(config["commands"])
-        handler = Handler(
+        self.admission.configure(config["limits"], config["access"])
+        tls_contexts.warn_of_expiry(self.loop.timers, self.log, config["listeners"])
+        if config["log"] != old_log:
+            self.logger.configure(config["log"])
+
+    def _make_handler(self, config: RuntimeConfig, contexts: list[TlsContext | None]) -> Handler:
+        """Return what serves clients by a configuration."""
+        return Handler(
             config,
-            known,
-            self._tls_contexts,
+            commands.make(config["commands"]),
+            contexts,
             self.title,
             self.shutdown_pipe,
             EVENTS_WRITE,
             NOTICES_WRITE,
         )
-        self.handlers.configure(handler, config["spare"], config["clients_each"])
-        return handler
 
     # Upgrade
 
@@ -279,6 +310,7 @@ class Master:
             "restart_only": self.config["restart_only"],
             "service_manager": self.config["service_manager"],
             "inherited": self.config["inherited"],
+            "watches_terminal": self.terminal.is_watched,
             "lifetime": self.lifetime.save_state(),
             "log": self.log.save_state(),
             "acceptor": self.acceptor.save_state(),
@@ -305,7 +337,9 @@ class Master:
     # Requests
 
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP and self.terminal.has_hung_up():
+            self._stop()
+        elif number == signal.SIGHUP:
             self.reloader.request(lambda _outcome: None)
         elif number == signal.SIGUSR1:
             self.logger.reopen()
@@ -328,11 +362,19 @@ class Master:
                 lambda request: self.upgrader.request(request.reply, request.fd),
                 is_privileged=True,
             ),
+            b"upgrade-to": Route(
+                lambda request: self.upgrader.request(
+                    request.reply, request.fd, os.fsdecode(request.argument).split("\0")
+                ),
+                has_argument=True,
+                is_privileged=True,
+            ),
         }
 
     def _answer_status(self, request: ControlRequest) -> None:
-        written, lost = LogCounters(LOG_COUNTERS).read()
-        request.reply_from_child(lambda: status.collect(self, written, lost))
+        # Read here: the child closes the file with the counters.
+        counts = *self._count_log_lines(), self.logger.running_pid
+        request.reply_from_child(lambda: status.collect(self, *counts))
 
     def _answer_source(self, request: ControlRequest) -> None:
         try:
@@ -405,8 +447,10 @@ def main() -> None:
     try:
         master.run()
     except Exception as error:  # noqa: BLE001 - any exception ends the daemon; the log has which
-        master.log_failure(error)
-        os._exit(fork.EX_SOFTWARE)
+        try:
+            master.log_failure(error)
+        finally:
+            os._exit(fork.EX_SOFTWARE)
 
 
 def _unlink(path: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 
-from tetrad import __version__
 from tetrad.ipc import listener_pairs, log_protocol
 from tetrad.master import tls_contexts
 from tetrad.master.connections import Listener
@@ -16,7 +15,7 @@ from tetrad.system.text import reason_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol
 
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
@@ -41,7 +40,10 @@ if TYPE_CHECKING:
         def apply_config(
             self, config: RuntimeConfig, opened: list[Listener], contexts: list[TlsContext | None]
         ) -> None:
-            """Run with another configuration; `opened` are its new listeners."""
+            """Run with another configuration; `opened` are its new listeners.
+
+            Whatever it raises, nothing has changed.
+            """
 
 
 STOPPING = "the daemon is stopping"
@@ -96,32 +98,40 @@ class Reloader:
 
     def _on_answer(self, answer: dict[str, Any]) -> None:
         if "errors" not in answer:
-            answer = self._apply(answer["config"], answer["problems"])
+            try:
+                answer = self._apply(answer["config"], answer["problems"])
+            except Exception as error:  # noqa: BLE001 - no answer may end the daemon
+                answer = failure(f"the configuration reader's answer is invalid: {error!r}")
         self._finish(answer)
 
     def _apply(self, config: RuntimeConfig, found: list[str]) -> dict[str, Any]:
-        """Apply a configuration unless there are problems; `found` are those of the helper."""
-        if config["version"] != __version__:
-            return failure(
-                f"version {config['version']} is installed, version {__version__} is running: "
-                "tetrad upgrade switches to it and applies the file"
-            )
+        """Apply a configuration unless there are problems; `found` are those of the helper.
+
+        Whatever it raises, nothing has changed.
+        """
         target, old = self._target, self._target.config
+        if other := other_code(old, config):
+            return failure(f"{other}: tetrad upgrade switches to it and applies the file")
+        require_same_keys(old, config)
         problems = restart_problems(old["restart_only"], old["settings"], config["settings"])
         problems += found
+        changed = changes(old["settings"], config["settings"])
         open_missing = _require_same if old["inherited"] else _open_missing
-        opened, more = open_missing(target.listeners, config["listeners"])
-        problems += more
+        opened: Opened = []
         try:
-            contexts = tls_contexts.load_contexts(config["listeners"])
-        except (OSError, ImportError) as error:
-            problems.append(f"listen[].tls: cannot create the TLS context: {error}")
-        if problems:
+            problems += open_missing(target.listeners, config["listeners"], opened)
+            try:
+                contexts = tls_contexts.load_contexts(config["listeners"])
+            except (OSError, ImportError) as error:
+                problems.append(f"listen[].tls: cannot create the TLS context: {error}")
+            if problems:
+                return {"errors": problems, "is_file_bad": True}
+            target.apply_config(config, [Listener(*one) for one in opened], contexts)
+            opened = []
+        finally:
             for _, socket in opened:
                 sockets.close(socket)
-            return {"errors": problems, "is_file_bad": True}
-        target.apply_config(config, [Listener(*one) for one in opened], contexts)
-        return {"changes": changes(old["settings"], config["settings"])}
+        return {"changes": changed}
 
     def _finish(self, outcome: dict[str, Any]) -> None:
         if "errors" in outcome:
@@ -132,6 +142,33 @@ class Reloader:
         for answer in answering:
             answer(outcome)
         self._changes.finish()
+
+
+def other_code(running: RuntimeConfig, installed: RuntimeConfig) -> str | None:
+    """Return how the code that made a configuration differs from the running code, or None."""
+    if installed.get("code") == running["code"]:
+        return None
+    version = installed.get("version")
+    if version == running["version"]:
+        return f"other code of version {version} is installed than that which is running"
+    return f"version {version} is installed, version {running['version']} is running"
+
+
+def require_same_keys(old: RuntimeConfig, new: RuntimeConfig) -> None:
+    """Raise KeyError unless a configuration has the same keys as another one of the same code.
+
+    Some of them are read long after a reload.
+    """
+    pairs: list[tuple[Mapping[str, object], Mapping[str, object]]] = [
+        (old, new),
+        (old["log"], new["log"]),
+        (old["limits"], new["limits"]),
+        (old["session"], new["session"]),
+        *((old["listeners"][0], listener) for listener in new["listeners"]),
+    ]
+    for one, other in pairs:
+        if one.keys() != other.keys():
+            raise KeyError(*sorted(one.keys() ^ other.keys()))
 
 
 def pair_listeners(
@@ -146,10 +183,10 @@ def _is_same(listener: Listener, wanted: ListenerConfig) -> bool:
 
 
 def _open_missing(
-    present: list[Listener], wanted: list[ListenerConfig]
-) -> tuple[Opened, list[str]]:
-    """Open the listeners that are new; return them and the problems."""
-    opened, problems = [], []
+    present: list[Listener], wanted: list[ListenerConfig], opened: Opened
+) -> list[str]:
+    """Open the listeners that are new, append them to `opened`, and return the problems."""
+    problems = []
     for config in pair_listeners(present, wanted)[2]:
         name, family, port = config["name"], config["family"], config["port"]
         try:
@@ -166,7 +203,7 @@ def _open_missing(
             if error.errno != errno.EADDRINUSE or ours is None:
                 hint = ""
             problems.append(f"{name}: {reason_of(error)}{hint}")
-    return opened, problems
+    return problems
 
 
 def _excludes(listener: Listener, wanted: ListenerConfig) -> bool:
@@ -177,12 +214,12 @@ def _excludes(listener: Listener, wanted: ListenerConfig) -> bool:
 
 
 def _require_same(
-    present: list[Listener], wanted: list[ListenerConfig]
-) -> tuple[Opened, list[str]]:
+    present: list[Listener], wanted: list[ListenerConfig], _opened: Opened
+) -> list[str]:
     """Open nothing: sockets from the service manager cannot change during a reload."""
     if {config["name"] for config in wanted} == {one.config["name"] for one in present}:
-        return [], []
-    return [], ["listen: systemd holds the listeners: change tetrad.socket too, and restart both"]
+        return []
+    return ["listen: systemd holds the listeners: change tetrad.socket too, and restart both"]
 
 
 def restart_problems(

@@ -33,6 +33,8 @@ class ServiceManager:
         self._notifier = Notifier(config["notify"])
         self._knows_main_pid = config["knows_main_pid"]
         self._watchdog_seconds = config["watchdog"]
+        self._problem = ""
+        self._sent = ""
         self.reported_clients: int | None = None
         self.wants_status = self._notifier.is_enabled
 
@@ -52,8 +54,7 @@ class ServiceManager:
 
     def ready(self) -> None:
         """Report that the daemon runs with its configuration, after a start or a reload."""
-        self.reported_clients, status = self._describe()
-        self._notifier.ready(status)
+        self._notifier.ready(self._status())
 
     def reloading(self) -> None:
         """Report that the configuration is about to change."""
@@ -61,22 +62,41 @@ class ServiceManager:
 
     def stopping(self) -> None:
         """Report that the daemon stops."""
-        self._notifier.stopping(self._describe()[1])
+        self._notifier.stopping(self._status())
+
+    def report(self, problem: str) -> None:
+        """Show a warning or an error in the status line, from the next second on."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._problem = f"; last problem at {moment}: {problem}"
+        if self._notifier.is_enabled:
+            self.schedule_status()
+
+    def forget_problem(self) -> None:
+        """Show no problem in the status line any more: another configuration is in effect."""
+        self._problem = ""
 
     def schedule_status(self) -> None:
-        """Send the number of clients in a second."""
+        """Send the status line in a second."""
         self.wants_status = False
-        self._schedule("status", STATUS_SECONDS, self._send_status)
+        self._schedule("status", STATUS_SECONDS, self.send_status)
 
-    def _send_status(self) -> None:
+    def send_status(self) -> None:
+        """Send the status line now."""
         self.wants_status = self._notifier.is_enabled
-        self.reported_clients, status = self._describe()
-        self._notifier.status(status)
+        self._notifier.status(self._status())
+
+    def _status(self) -> str:
+        """Return the status line, which is about to be sent."""
+        self.reported_clients, text = self._describe()
+        self._sent = text + self._problem
+        return self._sent
 
     def _send_watchdog(self) -> None:
         """Send a watchdog message, and schedule the next one in half of the watchdog's interval."""
         if self._watchdog_seconds is not None:
             self._notifier.watchdog()
+            if self._describe()[1] + self._problem != self._sent:
+                self.send_status()  # for example after lines were lost
             self._schedule("watchdog", self._watchdog_seconds / 2, self._send_watchdog)
 
     def _schedule(self, name: str, seconds: float, action: Callable[[], None]) -> None:

@@ -10,13 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from tetrad.ipc.log_protocol import LogWriter
     from tetrad.ipc.runtime_config import RuntimeConfig
     from tetrad.ipc.saved_state import LifetimeState
     from tetrad.master.acceptor import Acceptor
     from tetrad.master.admission import Admission
     from tetrad.master.handler_pool import HandlerPool
-    from tetrad.master.logger_supervisor import LoggerSupervisor
 
     class StatusView(Protocol):
         """The parts of the master that the status describes; none of them is changed."""
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
         acceptor: Acceptor
         admission: Admission
         handlers: HandlerPool
-        logger: LoggerSupervisor
-        log: LogWriter
 
 
 class Lifetime:
@@ -57,10 +53,10 @@ class Lifetime:
         self.upgraded = time.time()
 
 
-def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
+def collect(view: StatusView, written: int, lost: int, logger: int | None) -> dict[str, object]:
     """Return the status as `tetrad.ipc.control_messages.Status` describes it.
 
-    `written` and `lost` are the logger's counters of events.
+    `written` and `lost` are the numbers of events since the start, `logger` is the logger's pid.
     """
     now = time.monotonic()
     lifetime, acceptor, handlers, config = view.lifetime, view.acceptor, view.handlers, view.config
@@ -90,11 +86,12 @@ def collect(view: StatusView, written: int, lost: int) -> dict[str, object]:
         "handlers": {"now": len(handlers), "idle": handlers.idle, "lost": handlers.lost},
         "accepted": acceptor.accepted,
         "refused": acceptor.refusals.counts,
+        "rejected": handlers.rejected,
         "log": {
             **config["log"],
-            "logger": view.logger.pid,
+            "logger": logger,
             "written": written,
-            "lost": lost + view.log.lost_total,
+            "lost": lost,
         },
         "sessions": [
             {**client.fields(), "pid": one.pid, "age": round(now - one.since, 3)}

@@ -19,14 +19,38 @@ if TYPE_CHECKING:
 
 DAY_SECONDS = 86400.0
 
+_FREED_BLOCKS = 8
+"""At least the copies of a key that were made for its TLS context."""
+
 
 def load_contexts(configs: list[ListenerConfig]) -> list[TlsContext | None]:
-    """Return the TLS context of each listener, None for a listener without TLS. Raises OSError."""
+    """Return the TLS context of each listener, None for a listener without TLS. Raises OSError.
+
+    Private keys, also one in the file of its certificate, are removed from the configurations:
+    every handler inherits those, and so does every function that answers a command. A reload and an
+    upgrade read the files again.
+    """
     if not any(config["tls"] for config in configs):
         return [None] * len(configs)
     from tetrad.tls.context import TlsContext  # noqa: PLC0415 - see the module's docstring
 
-    return [None if (tls := config["tls"]) is None else TlsContext(tls) for config in configs]
+    contexts = [None if (tls := config["tls"]) is None else TlsContext(tls) for config in configs]
+    lengths = []
+    for config in configs:
+        if (tls := config["tls"]) is not None:
+            lengths += [len(tls["key"]), len(tls["certificate"])]
+            tls["key"] = tls["certificate"] = ""
+    _overwrite_freed(lengths)
+    return contexts
+
+
+def _overwrite_freed(lengths: list[int]) -> None:
+    """Overwrite the memory of texts that were just freed: an allocator reuses the latest first."""
+    for length in lengths:
+        _ = (
+            ["\0" * length for _ in range(_FREED_BLOCKS)],
+            [b"\0" * length for _ in range(_FREED_BLOCKS)],
+        )
 
 
 def warn_of_expiry(

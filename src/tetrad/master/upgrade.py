@@ -15,7 +15,7 @@ from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import RUNTIME_CONFIG
 from tetrad.master.helper_process import HelperProcess, failure
 from tetrad.master.reload import STOPPING
-from tetrad.system import fork
+from tetrad.system import exec_commands, fork
 from tetrad.system.lean_signal import signal
 from tetrad.system.text import reason_of
 
@@ -71,6 +71,7 @@ class Upgrader:
         self._helper = HelperProcess(loop, "the upgrade trial")
         self._answer: Answer | None = None
         self._requester: int | None = None
+        self._trial: list[str] | None = None
         self._is_requested_again = False
 
     def request_by_signal(self) -> None:
@@ -80,17 +81,20 @@ class Upgrader:
         else:
             self._is_requested_again = True
 
-    def request(self, answer: Answer, requester: int | None) -> None:
+    def request(
+        self, answer: Answer, requester: int | None, trial: list[str] | None = None
+    ) -> None:
         """Upgrade. If that fails, `answer` is called with `errors`; else this process is replaced.
 
-        The new version then writes the outcome to the descriptor `requester`.
+        The new version then writes the outcome to the descriptor `requester`. `trial` is the
+        command line of the upgrade trial, which need not be in the folder of the running version.
         """
         if self._changes.is_closed:
             answer(failure(STOPPING))
         elif self._answer is not None:
             answer(failure(UNDER_WAY))
         else:
-            self._answer, self._requester = answer, requester
+            self._answer, self._requester, self._trial = answer, requester, trial
             self._changes.submit(self._try_version)
 
     def stop(self) -> None:
@@ -108,6 +112,8 @@ class Upgrader:
             self._finish(failure(f"no memory for an upgrade: {reason_of(error)}"))
             return
         command = self._target.config["upgrade_trial"]
+        if self._trial is not None:
+            command = self._trial + exec_commands.arguments(command)
         self._helper.start(command, (RUNTIME_CONFIG,), self._on_answer)
 
     def _on_answer(self, answer: dict[str, Any]) -> None:

@@ -31,11 +31,13 @@ class EventLoop:
         self.highest_fd = self._epoll.fileno()
         self.timers = Timers()
 
-    def watch(self, fd: int, watcher: Callable[[int], object]) -> None:
+    def watch(
+        self, fd: int, watcher: Callable[[int], object], events: int = select.EPOLLIN
+    ) -> None:
         """Call `watcher` with `fd` whenever it is readable or the other end is closed."""
         self._watchers[fd] = watcher
         self.track_fd(fd)
-        self._register(fd)
+        self._register(fd, events)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching. To be called before closing: epoll reports a copy that a child has."""
@@ -46,7 +48,7 @@ class EventLoop:
     def suspend(self, fd: int) -> None:
         """Stop watching for RETRY_SECONDS: the descriptor is readable but cannot be served now."""
         self._unregister(fd)
-        self._register_later(fd)
+        self._register_later(fd, select.EPOLLIN)
 
     def track_fd(self, fd: int) -> None:
         """Include a descriptor in `highest_fd`."""
@@ -78,16 +80,16 @@ class EventLoop:
             timers.run(now)
         return events != []
 
-    def _register(self, fd: int) -> None:
+    def _register(self, fd: int, events: int) -> None:
         """Register with epoll; retry if the kernel is out of memory or watches."""
         try:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, events)
         except OSError:
-            self._register_later(fd)
+            self._register_later(fd, events)
 
-    def _register_later(self, fd: int) -> None:
+    def _register_later(self, fd: int, events: int) -> None:
         when = monotonic() + RETRY_SECONDS
-        self.timers.set(f"watch {fd}", when, lambda: self._register(fd))
+        self.timers.set(f"watch {fd}", when, lambda: self._register(fd, events))
 
     def _unregister(self, fd: int) -> None:
         if f"watch {fd}" in self.timers:

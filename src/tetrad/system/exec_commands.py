@@ -21,6 +21,11 @@ def command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, *_flags(), "-c", code, *arguments]
 
 
+def arguments(command_line: list[str]) -> list[str]:
+    """Return the arguments in a command line that `command` has made."""
+    return command_line[command_line.index("-c") + 2 :]
+
+
 def _flags() -> list[str]:
     # Coverage starts by a start-up file.
     return [] if _COVERAGE & os.environ.keys() else ["-I", "-S"]

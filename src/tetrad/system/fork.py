@@ -10,6 +10,7 @@ import os
 from os import _exit, closerange, fork  # `os.fork` is one more page for each child to copy
 
 from tetrad.system.lean_signal import signal
+from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ MASTER_SIGNALS = {
 EX_SOFTWARE = 70
 """Exit status of a child that failed by a defect, as in sysexits.h. Only strace(1) can show it."""
 
+_STDERR = 2
 _FIRST_FD = 3
 _mask, _BLOCK, _SET = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_SETMASK
 
@@ -104,17 +106,24 @@ def fork_child(function: Callable[[], object]) -> int:
     return pid
 
 
-def run_program(command: list[str], keep: Sequence[int], highest_fd: int) -> int:
+def run_program(
+    command: list[str], keep: Sequence[int], highest_fd: int, stderr: int = _STDERR
+) -> int:
     """Fork and execute a program of tetrad's; return its pid. Raises OSError if the fork fails.
 
-    The program has the descriptors `keep` at 3 and above, and no others up to `highest_fd`. It
-    ignores the master's signals from its first instruction on.
+    The program has the descriptors `keep` at 3 and above, `stderr` as its standard error, and no
+    others up to `highest_fd`. It ignores the master's signals from its first instruction on. If it
+    cannot be executed, its standard error has the reason.
     """
     with signals_blocked:
         pid = os.fork()
         if pid == 0:
             try:
+                if stderr != _STDERR:
+                    os.dup2(stderr, _STDERR)
                 _execute(command, keep, highest_fd)
+            except OSError as error:
+                os.write(_STDERR, f"cannot execute {command[0]}: {reason_of(error)}\n".encode())
             finally:
                 os._exit(EX_SOFTWARE)
     return pid
@@ -156,9 +165,14 @@ def _execute(command: list[str], keep: Sequence[int], highest_fd: int) -> None:
             os.dup2(fd, number)
         os.set_inheritable(number, True)
     os.closerange(_FIRST_FD + len(keep), highest_fd + 1)
+    ignore_master_signals()
+    os.execv(command[0], command)
+
+
+def ignore_master_signals() -> None:
+    """Ignore the master's signals, and unblock them; children can be waited for."""
     signal.set_wakeup_fd(-1)
     for number in MASTER_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execv(command[0], command)

@@ -82,6 +82,7 @@ def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - a value of JSO
         "sessions": [session("192.0.2.1:5", 61.4)],
         "upgrades": 0,
         "upgraded": None,
+        "rejected": {"tls": 0, "access": 0},
         **changes,
     }
 
@@ -202,6 +203,8 @@ def test_openmetrics_has_every_number() -> None:
         'tetrad_refused_total{reason="access"} 1',
         'tetrad_refused_total{reason="clients"} 0',
         'tetrad_refused_total{reason="rate"} 4',
+        'tetrad_rejected_total{reason="access"} 0',
+        'tetrad_rejected_total{reason="tls"} 0',
         "tetrad_log_written_total 40",
         "tetrad_log_lost_total 6",
         'tetrad_build_info{version="1.2.3"} 1',
