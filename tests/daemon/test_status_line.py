@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.service_manager import Manager
 from tests.support.processes import until
+from tests.support.service_manager import Manager
 
 if TYPE_CHECKING:
     import pathlib

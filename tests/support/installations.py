@@ -24,7 +24,7 @@ def compile_package(folder: str) -> str:
 
 
 class Installation:
-    """A copy of the package, by default not of a compiled one. `environment` puts it first on the path of Python.
+    """A copy of the package, or of a compiled copy. `environment` puts it on the path of Python.
 
     Installing a version replaces the files one by one, as pip does.
     """
