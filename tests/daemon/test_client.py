@@ -233,7 +233,7 @@ def test_words_are_sent_byte_for_byte(shared_daemon: MakeDaemon, locale: dict[st
 @pytest.mark.parametrize("host", ["a" * 64, "..", "\udcff"])
 def test_an_invalid_host_name_is_reported(prepared: MakeDaemon, host: str) -> None:
     """A name that no host can have is a failure in one line."""
-    ran = run_here(prepared(), "client", "--host", host, "time")
+    ran = run_here(prepared(), "client", "--host", host, "--port", "1", "time")
     assert ran.status == 1
     assert ran.err.endswith(": not a valid host name\n")
 
@@ -275,6 +275,6 @@ def test_an_unknown_host_name_is_a_failure(prepared: MakeDaemon) -> None:
     served = prepared()
     # Without a network, the resolver would wait for its name servers for ten seconds.
     served.environment["RES_OPTIONS"] = "timeout:1 attempts:1"
-    ran = served.tetrad("client", "--host", "no.such.host.invalid", "time")
+    ran = served.tetrad("client", "--host", "no.such.host.invalid", "--port", "1", "time")
     assert ran.status == 1
     assert "no.such.host.invalid" in ran.err

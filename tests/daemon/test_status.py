@@ -17,6 +17,7 @@ import pytest
 from tests.support.commands import run_here
 from tests.support.daemons import TIMEOUT_SECONDS, stopped, until
 from tetrad.ipc import control_client
+from tetrad.master import control_server
 
 if TYPE_CHECKING:
     from tests.support.daemons import Daemon, Ran
@@ -267,7 +268,7 @@ def test_a_too_long_request_is_closed_at_once(shared_daemon: MakeDaemon) -> None
     """It is closed before a silent connection has timed out."""
     served = shared_daemon(listen=LISTEN)
     with control_of(served) as silent, control_of(served) as endless:
-        endless.sendall(b"x" * 65)
+        endless.sendall(b"x" * (control_server.MAX_REQUEST_BYTES + 1))
         assert select.select([silent, endless], [], [], TIMEOUT_SECONDS)[0] == [endless]
 
 

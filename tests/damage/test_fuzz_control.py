@@ -43,6 +43,7 @@ COMMANDS = (
 HOLD_LOCK = """\
 import sys
 from tetrad.launch import pidfile
+from tetrad.master import control_server
 from tetrad.system.proctitle import ProcessTitle, of_master
 ProcessTitle().show(of_master(sys.argv[2]))
 with pidfile.start_lock(sys.argv[1]) as fd:
@@ -89,9 +90,9 @@ def test_mutated_requests_do_not_affect_the_daemon(daemon: MakeDaemon, figure: F
 
 
 def test_an_overlong_request_gets_no_answer(shared_daemon: MakeDaemon) -> None:
-    """No valid request has more than 200 bytes."""
+    """No valid request is longer than MAX_REQUEST_BYTES."""
     served = shared_daemon()
-    assert send_request(served, b"status" + b" " * 200 + b"\n") == b""
+    assert send_request(served, b"status" + b" " * control_server.MAX_REQUEST_BYTES + b"\n") == b""
     assert json.loads(send_request(served, b"status\n"))["pid"] == served.pid
 
 

@@ -95,8 +95,8 @@ def start_config_reader(served: Daemon) -> int:
     served.signal(signal.SIGHUP)
 
     def find() -> int:
-        others = set(children_of(served.pid)) - {served.logger, *served.handlers}
-        return next((pid for pid in others if not title_of(pid).startswith("tetrad: ")), 0)
+        below = [pid for child in children_of(served.pid) for pid in children_of(child)]
+        return next((pid for pid in below if "helpers.config_reader" in title_of(pid)), 0)
 
     return until(find, "the config reader")
 

@@ -138,11 +138,11 @@ def test_a_log_to_a_fifo_without_reader_does_not_block(daemon: MakeDaemon) -> No
 
 
 def reader_of(served: Daemon) -> int:
-    """Wait for the config reader, and return its pid."""
+    """Wait for the config reader, a child of its supervisor, and return its pid."""
 
     def find() -> int:
-        children = children_of(served.pid)
-        found = [pid for pid in children if b"helpers.config_reader" in command_of(pid)]
+        below = [pid for child in children_of(served.pid) for pid in children_of(child)]
+        found = [pid for pid in below if b"helpers.config_reader" in command_of(pid)]
         return found[0] if found else 0
 
     return until(find, "the config reader")

@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from tests.support.daemons import ROOT_WARNING
+from tests.support.daemons import about_this_daemon
 from tests.support.processes import Ran, assert_no_traceback
 from tetrad import cli
 
@@ -38,7 +38,7 @@ def run_here(daemon: Daemon, *arguments: str) -> Ran:
     assert isinstance(ended.value.code, int)
     message = _text_of(err)
     assert_no_traceback(message)
-    return Ran(ended.value.code, _text_of(out), message.replace(ROOT_WARNING, ""))
+    return Ran(ended.value.code, _text_of(out), about_this_daemon(message))
 
 
 def _text_of(stream: io.TextIOWrapper) -> str:

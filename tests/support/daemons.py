@@ -71,11 +71,17 @@ _PORT = re.compile(r":(\d+) \((?:command|echo)\)")
 """A listener's port in the output of `tetrad start` and `tetrad status`."""
 
 _OTHER_DAEMONS = re.compile(r"^tetrad: other running daemons: .*\n", re.MULTILINE)
+"""Daemons of other tests, which a command names."""
 
 ROOT_WARNING = (
     "tetrad: warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody\n"
 )
 """The warning for a daemon that root starts without `daemon.user`, as most tests do."""
+
+
+def about_this_daemon(errors: str) -> str:
+    """Return what a command printed, without ROOT_WARNING and without daemons of other tests."""
+    return _OTHER_DAEMONS.sub("", errors.replace(ROOT_WARNING, ""))
 
 
 class Daemon:
@@ -129,7 +135,7 @@ class Daemon:
         """
         command = [sys.executable, "-m", "tetrad", *arguments, "-c", self.file]
         ran = run(command, self.environment, **options)
-        return ran._replace(err=_OTHER_DAEMONS.sub("", ran.err.replace(ROOT_WARNING, "")))
+        return ran._replace(err=about_this_daemon(ran.err))
 
     @property
     def not_running(self) -> str:

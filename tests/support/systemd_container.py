@@ -18,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-from tests.support.daemons import TIMEOUT_SECONDS, Client, Process, Ran, children_of, run
+from tests.support.daemons import TIMEOUT_SECONDS, Client, Process, Ran, children_of, run, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,7 +228,9 @@ class Container:
                 assert not process.has_ended(0), self._log()
         shell = children_of(self._process.pid)[0]
         nspawn = children_of(shell)[0]
-        self.pid = children_of(nspawn)[0]
+        self.pid = until(
+            lambda: [pid for pid in children_of(nspawn) if _inside(pid) == 1], "the container"
+        )[0]
 
     def _next_notice(self, deadline: float) -> bytes:
         """Return the container's next notification, or nothing after a second."""
