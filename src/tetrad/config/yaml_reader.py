@@ -161,11 +161,12 @@ class _Reader:
             else:
                 hint = did_you_mean(name, fields)
                 self.report(key.start_mark, _join(path, name), f"unknown key{hint}")
-        required = {name for name, field in fields.items() if field.required}
-        for name in sorted(required - values.keys()):
-            self.report(node.start_mark, _join(path, name), "this key is required")
+        required = [name for name, field in fields.items() if field.required]
+        for name in required:
+            if name not in values:
+                self.report(node.start_mark, _join(path, name), "this key is required")
         values = {name: value for name, value in values.items() if value is not UNSET}
-        if not required <= values.keys():
+        if not all(name in values for name in required):
             return UNSET
         try:
             return kind(**values)
@@ -237,7 +238,7 @@ class _Reader:
         try:
             return msgspec.convert(value, kind, dec_hook=self.parse)
         except msgspec.ValidationError as error:
-            self.report(node.start_mark, path, describe(error, value, str(node.value), kind))
+            self.report(node.start_mark, path, describe(error, value, node.value, kind))
             return UNSET
 
     def parse(self, kind: Any, value: object) -> Any:

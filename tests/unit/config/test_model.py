@@ -7,7 +7,7 @@ import pytest
 from tetrad.config.command_model import Clock, Close
 from tetrad.config.model import Config, Listener, Proxy, Tls
 from tetrad.config.section import Section
-from tetrad.config.types import ClockFormat, Path
+from tetrad.config.types import Address, ClockFormat, Path
 from tetrad.config.yaml_reader import read
 from tetrad.config.yaml_writer import dump
 
@@ -55,3 +55,16 @@ def test_a_configuration_is_immutable(section: Section) -> None:
     name = section.__struct_fields__[0]
     with pytest.raises(AttributeError):
         setattr(section, name, None)
+
+
+@pytest.mark.parametrize(
+    ("listener", "name"),
+    [
+        (Listener(), "127.0.0.1:65000"),
+        (Listener(address=Address("::1"), port=5), "[::1]:5"),
+        (Listener(address=Address("unix:/x")), "unix:/x"),
+    ],
+)
+def test_a_listener_is_named_after_its_address(listener: Listener, name: str) -> None:
+    """The name is plain text, as lean processes need it."""
+    assert (listener.name, type(listener.name)) == (name, str)

@@ -83,6 +83,15 @@ x: 1
     }
 
 
+def test_an_error_found_later_has_the_location_of_the_value(file: Path) -> None:
+    """A key that the file does not set has none; the message is one line without terminal codes."""
+    result = read(file, "log:\n  file: /x\nlisten:\n- tls: {certificate: /y}\n")
+    assert result.error_at("log.file", "no room") == f"{file}:2:9: log.file: no room"
+    certificate = "listen[0].tls.certificate"
+    assert result.error_at(certificate, "a\nb") == f"{file}:4:22: {certificate}: a\\nb"
+    assert result.error_at("log.level", "\x1b[2J") == r"log.level: \x1b[2J"
+
+
 def test_a_checked_configuration_has_no_errors(file: Path) -> None:
     """`checked` returns the result itself, or raises ConfigError with all errors."""
     good, bad = read(file, "log: {}"), read(file, "x: 1\ny: 2")

@@ -83,6 +83,8 @@ def test_a_value_with_an_error_has_its_default(file: Path) -> None:
     """A command such as `stop` uses the valid values of a file with errors."""
     loaded = read(file, "daemon: {pidfile: x, umask: 9}\nlog: {level: debug}\nlisten: []\n")
     assert loaded.config.listen == Config().listen
+    loaded = read(file, "listen: [{port: 2}, {port: 2}]\nlog: {level: debug}\n")
+    assert (loaded.config.listen, loaded.config.log.level) == (Config().listen, "debug")
     loaded = read(file, "daemon: {pidfile: x, umask: 9}\nlog: {level: debug}\n")
     assert loaded.config.daemon.pidfile == str(file.parent / "x")
     assert loaded.config.daemon.umask == Daemon().umask

@@ -161,6 +161,10 @@ NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/3
             "2:19: daemon.control: /a/b is already used by listen",
         ),
         (
+            f"listen: [{{address: 'unix:{paths.control()}'}}]\ndaemon:\n",
+            f"2:8: daemon.control: {paths.control()} is already used by listen",
+        ),
+        (
             f"daemon: {{pidfile: {paths.log()}}}",
             f"1:19: daemon.pidfile: {paths.log()} is already used by log.file",
         ),
@@ -178,6 +182,14 @@ NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/3
         (
             "commands: {abcd: {clok: x}}",
             f"1:18: commands.abcd: {KINDS}, got clok; did you mean clock?",
+        ),
+        (
+            "commands: {abcd: {clok: x, y: z}}",
+            f"1:18: commands.abcd: {KINDS}, got clok, y; did you mean clock?",
+        ),
+        (
+            "commands: {abcd: {text: a, text: b}}",
+            "1:28: commands.abcd.text: duplicate key; it is already set in line 1",
         ),
         (
             "commands: {abcd: {timezone: UTC, text: x, run: [y]}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def test_a_file_that_contains_itself_is_refused(file: Path, text: str) -> None:
     ("data", "place"),
     [
         (b"log: \xff", "1:6"),
+        (b"\n\xff", "2:1"),
         (b"log: {level: caf\xe9}", "1:17"),
         (b"limits: {}\n# x\nlog: {file: /tmp/\xff}\n", "3:18"),
         (b"log:\n  file: a\x01b\n", "2:10"),
@@ -49,8 +51,35 @@ def test_a_file_that_is_not_text_is_refused(
 
 def test_an_endless_file_is_refused() -> None:
     """A device that is named by mistake is not read until memory is exhausted."""
-    with pytest.raises(OSError, match="larger than 16 MiB"):
+    with pytest.raises(OSError, match="larger than 16 MiB") as refusal:
         load("/dev/zero")
+    error = refusal.value
+    assert (error.errno, error.strerror) == (
+        errno.EFBIG,
+        "larger than 16 MiB: not a configuration file",
+    )
+
+
+def test_the_largest_file_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maximum is included."""
+    file.write_text("log: {}\n", "utf-8")
+    monkeypatch.setattr(yaml_reader, "_MAX_BYTES", 8)
+    assert load(str(file)).problems == []
+    monkeypatch.setattr(yaml_reader, "_MAX_BYTES", 7)
+    with pytest.raises(OSError, match="larger than"):
+        load(str(file))
+
+
+def test_an_error_without_a_place_is_at_the_start_of_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library may not know one."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise yaml.MarkedYAMLError(problem="no memory")
+
+    monkeypatch.setattr(yaml, "compose", fail)
+    assert problems(file, "log: {}") == ["1:1: invalid YAML: no memory"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

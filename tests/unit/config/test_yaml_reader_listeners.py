@@ -49,7 +49,8 @@ def test_their_other_keys_have_defaults(file: pathlib.Path) -> None:
     ).listen
     assert listener.tls is not None
     assert (listener.tls.key, listener.tls.client_ca, listener.tls.subjects) == (None, None, [])
-    assert listener.tls.minimum_version == "1.2"
+    assert listener.tls.minimum_version == TlsVersion("1.2")
+    assert type(listener.tls.minimum_version) is TlsVersion
     assert listener.proxy is not None
     assert listener.proxy.timeout == 5.0
 
