@@ -44,6 +44,7 @@ HOLD_LOCK = """\
 import sys
 from tetrad.launch import pidfile
 from tetrad.master import control_server
+from tetrad.master import control_server
 from tetrad.system.proctitle import ProcessTitle, of_master
 ProcessTitle().show(of_master(sys.argv[2]))
 with pidfile.start_lock(sys.argv[1]) as fd:
