@@ -18,6 +18,7 @@ from tests.support.daemons import Daemon
 from tests.support.fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
 from tests.support.processes import TIMEOUT_SECONDS, descriptors_of, until
 from tetrad.ipc import control_client
+from tetrad.master import control_server
 
 if TYPE_CHECKING:
     import random
@@ -43,8 +44,6 @@ COMMANDS = (
 HOLD_LOCK = """\
 import sys
 from tetrad.launch import pidfile
-from tetrad.master import control_server
-from tetrad.master import control_server
 from tetrad.system.proctitle import ProcessTitle, of_master
 ProcessTitle().show(of_master(sys.argv[2]))
 with pidfile.start_lock(sys.argv[1]) as fd:
