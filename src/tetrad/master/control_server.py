@@ -170,7 +170,7 @@ class ControlServer:
         except OSError:
             data = b""
         request.data += data
-        if b"\n" in request.data:
+        if 0 <= request.data.find(b"\n") <= MAX_REQUEST_BYTES:
             self._unwatch(request)
             self._dispatch(request)
         elif not data or len(request.data) > MAX_REQUEST_BYTES:
