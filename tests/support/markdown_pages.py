@@ -207,7 +207,10 @@ def _end(holder: subprocess.Popen[bytes]) -> None:
     holder.stdout.close()
 
 
-_OWN_USER_NAMESPACE = [] if _is_root() else ["--user", "--map-current-user", "--keep-caps"]
+# Not --map-current-user: the id of nobody also means any user that a namespace does not know.
+_OWN_USER_NAMESPACE = (
+    [] if _is_root() else ["--user", "--map-user=1000", "--map-group=1000", "--keep-caps"]
+)
 
 _NAMESPACES = [
     *("setpriv", "--pdeathsig", "KILL", "unshare", *_OWN_USER_NAMESPACE),
