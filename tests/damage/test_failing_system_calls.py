@@ -162,6 +162,7 @@ def test_a_client_that_cannot_be_passed_gets_another_handler(prepared: MakeDaemo
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_every_failed_call_costs_little(prepared: MakeDaemon, figure: Figure) -> None:
     """Every pair of call and error in the table, early, in the middle and late."""
