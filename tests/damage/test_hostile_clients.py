@@ -77,13 +77,15 @@ class Memory:
 
 
 def handlers_of(daemon: Daemon, crowd: list[Client]) -> list[int]:
-    """Return the handlers of these clients, by the log; empty until each client has had one.
+    """Return the handlers of these clients; empty until each client has had one.
 
-    On a busy machine the first ones may have ended before the last ones begin.
+    On a busy machine the first ones may have ended before the last ones begin: these are in the
+    log, unless its level leaves them out.
     """
-    names = {client.name for client in crowd}
     connected = daemon.events("client.connected")
-    pids = [line["pid"] for line in connected if line["client"] in names]
+    found = {line["client"]: line["pid"] for line in connected}
+    found |= {one["client"]: one["pid"] for one in daemon.status()["sessions"]}
+    pids = [found[client.name] for client in crowd if client.name in found]
     return pids if len(pids) == len(crowd) else []
 
 
