@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 STOP_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` a stop may take before the command fails."""
 
+LAST_MOMENT_SECONDS = 1.0
+"""How long a process without a control socket gets to exit before it counts as running."""
+
 NOT_STOPPED = "not stopped, because the daemon could not start again"
 
 
@@ -113,7 +116,7 @@ def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
     """Start or restart the unit (`verb`), after the checks of a restart."""
     result = load(options).checked()
     pid = running_pid(result)
-    if verb == "start" and pid is not None and not _is_stopping(result):
+    if verb == "start" and pid is not None and not _is_stopping(result, pid):
         note = "" if unit.owns(pid) else f"; {unit.foreign(pid)}"
         print(f"tetrad: already running (pid {pid}){note}")
         return OK
@@ -157,7 +160,7 @@ def _start(result: ConfigResult, launcher: Launcher) -> str:
         try:
             started = launcher.start()
         except AlreadyRunning as running:
-            if not _is_stopping(result):
+            if not _is_stopping(result, running.pid):
                 raise
             seconds = result.config.daemon.stop_timeout + STOP_MARGIN_SECONDS
             if not control_client.wait_for_exit(running.pid, seconds):
@@ -185,12 +188,15 @@ def _command_error(error: StartError | Interrupted) -> CommandError:
     return CommandError(str(error), PERMISSION if error.is_permission else FAILURE)
 
 
-def _is_stopping(result: ConfigResult) -> bool:
-    """Tell whether the running daemon accepts no more clients and is about to exit."""
+def _is_stopping(result: ConfigResult, pid: int) -> bool:
+    """Tell whether the running daemon accepts no more clients and is about to exit.
+
+    At the end of a stop the control socket is closed before the process exits.
+    """
     try:
         status = control_client.ask(result.config.daemon.control, "status", Status)
     except control_client.ControlError:
-        return False
+        return control_client.wait_for_exit(pid, LAST_MOMENT_SECONDS)
     return status.state == "stopping"
 
 
