@@ -190,6 +190,17 @@ def test_a_start_waits_for_a_stopping_daemon(daemon: MakeDaemon) -> None:
     assert ANSWER.fullmatch(served.connect().ask())
 
 
+def test_a_start_waits_for_a_daemon_that_has_closed_its_control_socket(daemon: MakeDaemon) -> None:
+    """At the end of a stop the process exists for a moment without one, and is not running."""
+    served = daemon(daemon={"stop_timeout": "800ms"})
+    served.allow_lost_handlers = True
+    stop_during_a_command(served)
+    os.unlink(os.path.join(served.folder, "control.sock"))
+    ran = served.tetrad("start")
+    assert ran.out.startswith("tetrad: started (pid "), ran
+    served.adopt(ran.out)
+
+
 def test_a_reload_of_a_stopping_daemon_is_exit_status_1(daemon: MakeDaemon) -> None:
     """Exit status 78 is for invalid files."""
     served = daemon(daemon={"stop_timeout": "1h"})

@@ -195,8 +195,10 @@ def _is_stopping(result: ConfigResult, pid: int) -> bool:
     """
     try:
         status = control_client.ask(result.config.daemon.control, "status", Status)
-    except control_client.ControlError:
-        return control_client.wait_for_exit(pid, LAST_MOMENT_SECONDS)
+    except control_client.ControlError as error:
+        # A pid of 0 is in another PID namespace.
+        is_gone = pid > 0 and not error.is_permission
+        return is_gone and control_client.wait_for_exit(pid, LAST_MOMENT_SECONDS)
     return status.state == "stopping"
 
 
