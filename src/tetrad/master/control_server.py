@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tetrad.system.event_loop import EventLoop
 
 MAX_CONNECTIONS_PER_USER = 16
-"""Connections of one user whose request is incomplete; his oldest makes room for a new one."""
+"""Connections of one user whose request is incomplete; the oldest makes room for a new one."""
 
 MAX_REQUEST_BYTES = 65536
 """Enough for a command line with the paths of two folders and a library path."""
