@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.certificates import PROGRAM, needs_openssl
-from tests.support.clients import ANSWER, Client
+from tests.support.clients import ANSWER
 from tests.support.processes import TIMEOUT_SECONDS
 from tests.support.proxy_headers import TCP4, version_2
-from tests.support.tls_clients import secured
+from tests.support.tls_clients import handshake_error, secured, session_end
 
 if TYPE_CHECKING:
-    from tests.support.daemons import Daemon, Event
+    from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
     from tests.support.tls_certificates import Certificates
 
@@ -24,20 +24,6 @@ pytestmark = needs_openssl
 
 SUBJECTS, PROXY, CHAIN, BUNDLE = 1, 2, 3, 4
 """Listeners by what they test. The first one requires certificates of its clients."""
-
-
-def ended(daemon: Daemon, **fields: object) -> Event:
-    """Return the log line of a session's end."""
-    return daemon.wait_for("client.disconnected", count=1, **fields)
-
-
-def failure(daemon: Daemon, client: Client) -> str:
-    """Return the logged error of a handshake that failed."""
-    line = ended(daemon, client=client.name)
-    assert (line["reason"], line["commands"], line["bytes_out"]) == ("tls", 0, 0)
-    events = [one["event"] for one in daemon.events(connection=line["connection"])]
-    assert events == ["client.connected", "client.disconnected"]
-    return str(line["error"])
 
 
 @pytest.fixture
@@ -63,7 +49,7 @@ def test_client_ca_requires_a_certificate(served: Daemon, pki: Certificates) -> 
     client = secured(served, pki.context(pki.monitor))
     assert ANSWER.fullmatch(client.ask())
     assert client.quit() == b"quit"
-    line = ended(served)
+    line = session_end(served)
     lines = served.events(connection=line["connection"])
     assert [one.get("subject") for one in lines] == [None] + ["CN=monitor,O=tetrad"] * 3
 
@@ -85,7 +71,7 @@ def test_any_other_client_certificate_is_rejected(
     client = served.connect()
     with pytest.raises((ssl.SSLError, ConnectionError)):
         secured(served, context, plain=client).ask()
-    assert failure(served, client) == error
+    assert handshake_error(served, client) == error
 
 
 def test_subjects_select_among_verified_clients(served: Daemon, pki: Certificates) -> None:
@@ -94,7 +80,7 @@ def test_subjects_select_among_verified_clients(served: Daemon, pki: Certificate
     client = secured(served, pki.context(pki.other), SUBJECTS)
     client.send(b"time")
     assert client.is_refused()
-    line = ended(served, client=client.name)
+    line = session_end(served, client=client.name)
     assert (line["reason"], line["subject"], line["commands"]) == (
         "access",
         "CN=other,O=tetrad",
@@ -124,7 +110,7 @@ def test_openssl_s_client_is_served(served: Daemon, pki: Certificates) -> None:
         check=False,
     )
     assert re.fullmatch(ANSWER.pattern + b"quit", done.stdout), done.stderr
-    assert ended(served)["reason"] == "quit"
+    assert session_end(served)["reason"] == "quit"
 
 
 def test_intermediate_certificates_are_sent(served: Daemon, pki: Certificates) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.certificates import needs_openssl
-from tests.support.clients import ANSWER, Client
-from tests.support.tls_clients import TlsClient, secured
+from tests.support.clients import ANSWER
+from tests.support.tls_clients import TlsClient, handshake_error, secured, session_end
 
 if TYPE_CHECKING:
-    from tests.support.daemons import Daemon, Event
+    from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
     from tests.support.tls_certificates import Certificates
 
@@ -20,20 +20,6 @@ pytestmark = needs_openssl
 
 STRICT = 1
 """The listener that requires TLS 1.3."""
-
-
-def ended(daemon: Daemon, **fields: object) -> Event:
-    """Return the log line of a session's end."""
-    return daemon.wait_for("client.disconnected", count=1, **fields)
-
-
-def failure(daemon: Daemon, client: Client) -> str:
-    """Return the logged error of a handshake that failed."""
-    line = ended(daemon, client=client.name)
-    assert (line["reason"], line["commands"], line["bytes_out"]) == ("tls", 0, 0)
-    events = [one["event"] for one in daemon.events(connection=line["connection"])]
-    assert events == ["client.connected", "client.disconnected"]
-    return str(line["error"])
 
 
 @pytest.fixture
@@ -59,7 +45,7 @@ def test_input_that_is_not_tls_ends_the_session(
     client = served.connect()
     client.send(data)
     assert client.is_refused() or True
-    assert error in failure(served, client)
+    assert error in handshake_error(served, client)
     assert secured(served, pki.context()).quit() == b"quit"
 
 
@@ -70,7 +56,7 @@ def test_input_that_is_not_a_record_ends_the_session(served: Daemon, pki: Certif
     client.push()
     assert ANSWER.fullmatch(client.until_done(lambda: client.tls.read(100)))
     client.plain.sendall(b"timetimequit" * 10)
-    line = ended(served)
+    line = session_end(served)
     assert (line["reason"], line["commands"]) == ("tls", 1)
     assert line["error"]
 
@@ -83,7 +69,7 @@ def test_a_client_that_disconnects_before_the_end_of_the_handshake(
     client = served.connect()
     client.send_and_wait(data)
     client.half_close()
-    line = ended(served)
+    line = session_end(served)
     assert (line["reason"], client.read_all()) == (reason, b"")
     error = None if reason == "eof" else "the client disconnected during the handshake"
     assert line.get("error") == error
@@ -100,7 +86,7 @@ def test_the_first_command_timeout_includes_the_handshake(
     assert half_open.is_refused()
     assert silent.read_all() == b""
     for client in (half_open, silent):
-        line = ended(served, client=client.name)
+        line = session_end(served, client=client.name)
         assert line["reason"] == "first_command_timeout"
         assert 1 <= line["duration"] < 10
 
@@ -117,7 +103,10 @@ def test_old_tls_versions_are_rejected(
     client = served.connect()
     with pytest.raises(ssl.SSLError, match=r"(?i)alert.protocol.version"):
         secured(served, context, plain=client)
-    assert failure(served, client) == "unsupported protocol: the client's TLS version is too old"
+    assert (
+        handshake_error(served, client)
+        == "unsupported protocol: the client's TLS version is too old"
+    )
 
 
 def test_minimum_version_rejects_older_ones(served: Daemon, pki: Certificates) -> None:
@@ -127,7 +116,10 @@ def test_minimum_version_rejects_older_ones(served: Daemon, pki: Certificates) -
     client = served.connect(STRICT)
     with pytest.raises(ssl.SSLError):
         secured(served, context, plain=client)
-    assert failure(served, client) == "unsupported protocol: the client's TLS version is too old"
+    assert (
+        handshake_error(served, client)
+        == "unsupported protocol: the client's TLS version is too old"
+    )
     assert secured(served, pki.context(), STRICT).quit() == b"quit"
 
 
@@ -139,4 +131,4 @@ def test_a_client_that_does_not_trust_the_ca_is_logged(served: Daemon, pki: Cert
         secured(served, context, plain=client)
     client.close()
     error = "the client rejected the server certificate (TLS alert unknown_ca)"
-    assert failure(served, client) == error
+    assert handshake_error(served, client) == error

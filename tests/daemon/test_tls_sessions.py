@@ -13,10 +13,10 @@ import pytest
 from tests.support.certificates import needs_openssl
 from tests.support.clients import ANSWER, ANSWER_BYTES, Client
 from tests.support.processes import until
-from tests.support.tls_clients import TlsClient, secured
+from tests.support.tls_clients import TlsClient, secured, session_end
 
 if TYPE_CHECKING:
-    from tests.support.daemons import Daemon, Event
+    from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
     from tests.support.tls_certificates import Certificates
 
@@ -25,11 +25,6 @@ pytestmark = needs_openssl
 MEGABYTE = 1 << 20
 ECHO = 1
 """The listener with the service echo."""
-
-
-def ended(daemon: Daemon, **fields: object) -> Event:
-    """Return the log line of a session's end."""
-    return daemon.wait_for("client.disconnected", count=1, **fields)
 
 
 def flood(client: Client, data: bytes) -> None:
@@ -63,7 +58,7 @@ def test_a_tls_client_is_served(served: Daemon, pki: Certificates) -> None:
     client.send(b"quit")
     assert client.read_all() == b"quit"
     client.close()
-    line = ended(served, reason="quit")
+    line = session_end(served, reason="quit")
     assert (line["commands"], line["bytes_in"], line["bytes_out"]) == (4, 20, 61)
     assert [one["event"] for one in served.events(connection=line["connection"])] == [
         "client.connected",
@@ -141,7 +136,7 @@ def test_a_half_closed_client_gets_its_answers(served: Daemon, pki: Certificates
     client.write(b"timetime")
     client.send_close_notify()
     assert re.fullmatch(ANSWER.pattern * 2, client.read_all())
-    assert ended(served)["reason"] == "eof"
+    assert session_end(served)["reason"] == "eof"
 
 
 def test_a_close_notify_between_commands_ends_the_session(
@@ -153,7 +148,7 @@ def test_a_close_notify_between_commands_ends_the_session(
     assert ANSWER.fullmatch(client.until_done(lambda: client.tls.read(100)))
     client.send_close_notify()
     assert client.read_all() == b""
-    assert ended(served)["reason"] == "eof"
+    assert session_end(served)["reason"] == "eof"
 
 
 def test_a_command_may_arrive_with_the_end_of_the_handshake(
@@ -165,7 +160,7 @@ def test_a_command_may_arrive_with_the_end_of_the_handshake(
     client.push()
     assert re.fullmatch(ANSWER.pattern + b"quit", client.read_all())
     client.plain.close()
-    assert ended(served)["bytes_in"] == 8
+    assert session_end(served)["bytes_in"] == 8
 
 
 def test_a_connection_that_ends_without_close_notify(served: Daemon, pki: Certificates) -> None:
@@ -173,7 +168,7 @@ def test_a_connection_that_ends_without_close_notify(served: Daemon, pki: Certif
     client = secured(served, pki.context())
     assert client.ask()
     client.socket.close()
-    assert ended(served)["reason"] in {"eof", "reset"}
+    assert session_end(served)["reason"] in {"eof", "reset"}
     client = secured(served, pki.context())
     assert client.ask()
     client.reset()
@@ -189,9 +184,9 @@ def test_the_other_deadlines_hold(daemon: MakeDaemon, pki: Certificates) -> None
     deaf = secured(served, pki.context(), plain=served.connect_with_small_buffers())
     with pytest.raises((ssl.SSLError, ConnectionError)):
         flood(deaf, b"time" * 10000)
-    assert ended(served, client=deaf.name)["reason"] == "send_timeout"
+    assert session_end(served, client=deaf.name)["reason"] == "send_timeout"
     assert idle.read_all() == b""
-    assert ended(served, client=idle.name)["reason"] == "idle_timeout"
+    assert session_end(served, client=idle.name)["reason"] == "idle_timeout"
 
 
 def test_a_stop_ends_tls_sessions(daemon: MakeDaemon, pki: Certificates) -> None:

@@ -6,11 +6,10 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING
 
-from tests.support import balanced_load as load
 from tests.support.balancer import CONFIGURATION
 from tests.support.certificates import Authority, needs_openssl
 from tests.support.clients import ANSWER
-from tests.support.fleet_site import Site
+from tests.support.fleet_site import Site, connect
 
 if TYPE_CHECKING:
     import pathlib
@@ -37,7 +36,7 @@ def test_health_checks_work_with_tls_listeners(
     made = Site(switch, prepared, str(tmp_path), configuration, tls=tls)
     with contextlib.closing(made) as site:
         site.balancer.wait_until_open()
-        with contextlib.closing(load.connect(site.clients)) as client:
+        with contextlib.closing(connect(site.clients)) as client:
             context = ssl.create_default_context(cafile=authority.certificate)
             client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
             assert ANSWER.fullmatch(client.ask())

@@ -17,11 +17,11 @@ from tests.support.clients import ANSWER, Client
 from tests.support.processes import stopped, until
 
 if TYPE_CHECKING:
-    from tests.support.balanced_load import Load
     from tests.support.balancer import Line
     from tests.support.daemons import Daemon
     from tests.support.fixtures import Figure
     from tests.support.fleet_site import Site
+    from tests.support.session_load import Load
 
 FAILED = "two"
 """The tetrad under test."""

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import functools
+import socket
 from typing import TYPE_CHECKING
 
-from tests.support import balanced_load as load
-from tests.support.balanced_load import Load
 from tests.support.balancer import CONFIGURATION, Balancer
 from tests.support.clients import ANSWER, Client
 from tests.support.network_namespaces import Network
-from tests.support.processes import until
+from tests.support.processes import TIMEOUT_SECONDS, until
+from tests.support.session_load import Load
 
 if TYPE_CHECKING:
     import pathlib
 
-    from tests.support.balanced_load import Outcome
     from tests.support.balancer import Line
     from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
+    from tests.support.session_load import Outcome
+
+CLIENTS, BALANCER = "192.0.2.20", "192.0.2.10"
+"""The addresses of the clients and of the balancer."""
+
+PORT = 65000
 
 TETRADS = {"one": "192.0.2.11", "two": "192.0.2.12", "three": "192.0.2.13"}
 """Their default addresses in the shipped configuration."""
 
 _IN_BOTH_LOGS = ("server", "client", "proxy")
+
+
+def connect(network: Network) -> Client:
+    """Connect to the balancer. Raises OSError."""
+    connected = network.do(socket.socket)
+    connected.settimeout(TIMEOUT_SECONDS)
+    try:
+        connected.connect((BALANCER, PORT))
+    except OSError:
+        connected.close()
+        raise
+    return Client(connected)
 
 
 class Switch:
@@ -73,8 +91,8 @@ class Site:
         }
         for name in TETRADS:
             self.start(name)
-        self.clients = switch.join(load.ADDRESS)
-        self.balancer = Balancer(switch.join(load.BALANCER), folder, configuration)
+        self.clients = switch.join(CLIENTS)
+        self.balancer = Balancer(switch.join(BALANCER), folder, configuration)
 
     def start(self, name: str) -> None:
         """Start a tetrad."""
@@ -86,11 +104,11 @@ class Site:
 
     def load(self, clients: int = 6) -> Load:
         """Return a load of this many clients."""
-        return Load(self.clients, clients)
+        return Load(functools.partial(connect, self.clients), clients)
 
     def served(self) -> Client:
         """Return a client that has had an answer, and stays connected."""
-        client = load.connect(self.clients)
+        client = connect(self.clients)
         self._clients.append(client)
         assert ANSWER.fullmatch(client.ask())
         return client
@@ -138,11 +156,11 @@ class Site:
         for event in known:
             line = balancer_lines[event["unique_id"]]
             assert {event[field] == line[field] for field in _IN_BOTH_LOGS} == {True}
-            assert event["client"].startswith(f"{load.ADDRESS}:")
+            assert event["client"].startswith(f"{CLIENTS}:")
 
 
 def _tetrad(prepared: MakeDaemon, address: str, **more: object) -> Daemon:
-    listener = {"address": address, "port": load.PORT, "proxy": {"trusted": [load.BALANCER]}}
+    listener = {"address": address, "port": PORT, "proxy": {"trusted": [BALANCER]}}
     return prepared(listen=[listener | more])
 
 

@@ -16,7 +16,6 @@ TCP6 = ("2001:db8::7", 38276)
 UNIX = ("unix", 0)
 
 CHECKSUM = 3
-UNIQUE_ID = 5
 
 
 def tlv(kind: int, value: bytes) -> bytes:

@@ -7,15 +7,14 @@ import gzip
 import json
 import os
 import re
-import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tests.support.daemons import ANSWER, TIMEOUT_SECONDS, Process, title_of, until
+from tests.support.daemons import Process, title_of, until
+from tests.support.session_load import converse
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from tests.support.daemons import Client, Event, Ran
@@ -130,8 +129,8 @@ class Service:
 
     def serves(self, port: int = 65000) -> bool:
         """Tell whether a client gets an answer."""
-        with contextlib.closing(self.connect(port).socket) as connected:
-            return _is_answered(connected)
+        with contextlib.closing(self.connect(port)) as client:
+            return not converse(client)
 
     def events(self) -> list[Event]:
         """Return the lines of the log, those of rotated files first."""
@@ -142,55 +141,6 @@ class Service:
     def commands(self) -> int:
         """Return how many commands are logged."""
         return sum(event["event"] == "client.command" for event in self.events())
-
-
-class Load:
-    """Runs sessions in so many threads, without a pause, during the block."""
-
-    def __init__(self, service: Service, clients: int) -> None:
-        self._service = service
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
-        self.answered = 0
-        self.failures: list[str] = []
-
-    def __enter__(self) -> Self:
-        """Start, and wait until some sessions have been served."""
-        for thread in self._threads:
-            thread.start()
-        self.wait_for_sessions()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Wait for the last sessions."""
-        self._over.set()
-        for thread in self._threads:
-            thread.join(TIMEOUT_SECONDS)
-            assert not thread.is_alive(), "a client got no answer"
-
-    def wait_for_sessions(self, clients: int = 50) -> None:
-        """Wait until some more sessions have been served."""
-        enough = self.answered + clients
-        until(lambda: self.answered >= enough or self.failures, "served sessions")
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            try:
-                with contextlib.closing(self._service.connect().socket) as connected:
-                    served = _is_answered(connected)
-            except OSError as error:
-                self.failures.append(repr(error))
-            else:
-                self.answered += served
-                self.failures += [] if served else ["no answer"]
-
-
-def _is_answered(connected: socket.socket) -> bool:
-    connected.sendall(b"timequit")
-    data = b""
-    while more := connected.recv(64):
-        data += more
-    return bool(ANSWER.match(data)) and data.endswith(b"quit")
 
 
 @contextlib.contextmanager

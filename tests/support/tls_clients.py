@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.clients import Client
-    from tests.support.daemons import Daemon
+    from tests.support.daemons import Daemon, Event
 
 
 def secured(
@@ -25,6 +25,20 @@ def secured(
     wrapped = context.wrap_socket(plain.socket, server_hostname="127.0.0.1")
     plain.socket = wrapped
     return plain
+
+
+def session_end(daemon: Daemon, **fields: object) -> Event:
+    """Return the log line of a session's end."""
+    return daemon.wait_for("client.disconnected", count=1, **fields)
+
+
+def handshake_error(daemon: Daemon, client: Client) -> str:
+    """Return the logged error of a handshake that failed."""
+    line = session_end(daemon, client=client.name)
+    assert (line["reason"], line["commands"], line["bytes_out"]) == ("tls", 0, 0)
+    events = [one["event"] for one in daemon.events(connection=line["connection"])]
+    assert events == ["client.connected", "client.disconnected"]
+    return str(line["error"])
 
 
 class TlsClient:

@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from tests.support.daemons import until
+from tests.support.session_load import Load
 from tests.support.system_programs import require
-from tests.support.systemd_service import LOG, LOG_FOLDER, Load
+from tests.support.systemd_service import LOG, LOG_FOLDER
 
 if TYPE_CHECKING:
     from tests.support.systemd_service import Service
@@ -19,13 +20,13 @@ def test_rotation_under_load_loses_no_line(service: Service) -> None:
     """Every command is in one of the files, in a complete line."""
     require("logrotate")
     service.do("start", "tetrad")
-    with Load(service, clients=4) as load:
+    with Load(service.connect, clients=4) as load:
         for _ in range(ROTATIONS):
             _rotate(service)
             load.wait_for_sessions()
     service.do("stop", "tetrad")
     assert not load.failures
-    assert service.commands() == 2 * load.answered
+    assert service.commands() == 2 * load.served
     assert "log.lost" not in {event["event"] for event in service.events()}
 
 

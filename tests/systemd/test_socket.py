@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.daemons import until
-from tests.support.systemd_service import Load
+from tests.support.session_load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def test_a_client_starts_the_service(activated: Service) -> None:
 
 def test_a_restart_under_load_loses_no_client(activated: Service) -> None:
     """Clients that connect while there is no daemon wait for the next one."""
-    with Load(activated, clients=4) as load:
+    with Load(activated.connect, clients=4) as load:
         for _ in range(3):
             activated.do("restart", "tetrad")
             load.wait_for_sessions()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.daemons import ANSWER, until
-from tests.support.systemd_service import Load
+from tests.support.session_load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def test_it_switches_a_running_service(activated: Service) -> None:
     """No client is refused during a restart."""
     assert state_of_socket(activated) == ["active", "enabled"]
     assert activated.state == "active"
-    with Load(activated, clients=2) as load:
+    with Load(activated.connect, clients=2) as load:
         activated.do("restart", "tetrad")
         load.wait_for_sessions()
     assert not load.failures

@@ -1,24 +1,19 @@
-"""Clients that connect through the balancer continuously, and the outcome of each session."""
+"""Clients that run sessions continuously, and the outcome of each session."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tests.support.clients import ANSWER, ANSWER_BYTES, Client
+from tests.support.clients import ANSWER, ANSWER_BYTES
 from tests.support.processes import TIMEOUT_SECONDS, until
 
 if TYPE_CHECKING:
-    from tests.support.network_namespaces import Network
+    from collections.abc import Callable
 
-ADDRESS = "192.0.2.20"
-"""The address of the clients."""
-
-BALANCER = "192.0.2.10"
-PORT = 65000
+    from tests.support.clients import Client
 
 
 class Outcome(NamedTuple):
@@ -32,23 +27,14 @@ class Outcome(NamedTuple):
     error: str
 
 
-def connect(network: Network) -> Client:
-    """Connect to the balancer. Raises OSError."""
-    connected = network.do(socket.socket)
-    connected.settimeout(TIMEOUT_SECONDS)
-    try:
-        connected.connect((BALANCER, PORT))
-    except OSError:
-        connected.close()
-        raise
-    return Client(connected)
-
-
 class Load:
-    """Runs sessions in so many threads, without a pause, during the block."""
+    """Runs sessions in so many threads, without a pause, during the block.
 
-    def __init__(self, network: Network, clients: int) -> None:
-        self._network = network
+    `connect` returns a new client, or raises OSError.
+    """
+
+    def __init__(self, connect: Callable[[], Client], clients: int) -> None:
+        self._connect = connect
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
         self.outcomes: list[Outcome] = []
@@ -84,22 +70,21 @@ class Load:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            self.outcomes.append(_run_session(self._network))
+            self.outcomes.append(self._run_session())
+
+    def _run_session(self) -> Outcome:
+        since, name = time.time(), ""
+        try:
+            client = self._connect()
+            name = client.name
+            with contextlib.closing(client):
+                error = converse(client)
+        except OSError as exception:
+            error = repr(exception)
+        return Outcome(name, since, error)
 
 
-def _run_session(network: Network) -> Outcome:
-    since, name = time.time(), ""
-    try:
-        client = connect(network)
-        name = client.name
-        with contextlib.closing(client):
-            error = _converse(client)
-    except OSError as exception:
-        error = repr(exception)
-    return Outcome(name, since, error)
-
-
-def _converse(client: Client) -> str:
+def converse(client: Client) -> str:
     """Send `time` and `quit`; return what was wrong with the answers."""
     answer = client.ask()
     if not ANSWER.fullmatch(answer):
