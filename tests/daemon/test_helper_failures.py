@@ -16,7 +16,7 @@ import pytest
 import tetrad
 from tests.support.clients import ANSWER
 from tests.support.installations import Installation
-from tests.support.processes import children_of, run, title_of, until
+from tests.support.processes import POLL_SECONDS, children_of, run, title_of, until
 from tetrad.master.logger_supervisor import RESTART_SECONDS
 
 if TYPE_CHECKING:
@@ -180,8 +180,29 @@ def test_the_status_shows_that_the_logger_is_gone(orphaned: Daemon) -> None:
     while time.monotonic() < tried:  # also while the next one is being tried
         assert is_gone()
         assert orphaned.connect().quit() == b"quit"
+        time.sleep(POLL_SECONDS)
     assert gone in orphaned.tetrad("status").out
     assert orphaned.tetrad("upgrade").status == 0
     until(lambda: orphaned.status()["log"]["logger"] == orphaned.logger, "the logger")
     assert gone not in orphaned.tetrad("status").out
     orphaned.wait_for("log.lost", why=f"logger does not start; {HINT}")
+
+
+def test_a_logger_counts_once_it_is_ready(orphaned: Daemon, tmp_path: pathlib.Path) -> None:
+    """After a crash, its successor is a process first, which may not become a logger."""
+    program, interpreter = tmp_path / "program", tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    interpreter.symlink_to(program)
+    logger = orphaned.watch(orphaned.logger)
+    logger.signal(signal.SIGKILL)
+    (tried,) = until(
+        lambda: [pid for pid in children_of(orphaned.pid) if title_of(pid) == "sleep 30"],
+        "the start of the next logger",
+    )
+    assert orphaned.status()["log"]["logger"] is None
+    interpreter.unlink()
+    interpreter.symlink_to(sys.executable)
+    orphaned.watch(tried).signal(signal.SIGKILL)
+    until(lambda: orphaned.status()["log"]["logger"], "the logger")
+    assert orphaned.status()["log"]["logger"] == orphaned.logger

@@ -38,13 +38,16 @@ class LoggerSupervisor:
         self._pidfd: int | None = None
         self._started = -RESTART_SECONDS
         self._exiting_pid: int | None = None
-        self._is_failing = False
+        self._has_crashed = False
         self.pid: int | None = None
 
     @property
     def running_pid(self) -> int | None:
-        """The pid of the logger; None if there is none, or if the last one did not start."""
-        is_ready = not self._is_failing or self.pid == LogCounters(LOG_COUNTERS).started_pid
+        """The pid of the logger; None if there is none, or if one that crashed has no successor.
+
+        The successor is a process from its fork on, and a logger once it is ready.
+        """
+        is_ready = not self._has_crashed or self.pid == LogCounters(LOG_COUNTERS).started_pid
         return self.pid if is_ready else None
 
     def start(self, config: LogConfig) -> None:
@@ -133,11 +136,11 @@ class LoggerSupervisor:
 
     def _on_exit(self) -> None:
         counters = LogCounters(LOG_COUNTERS)
-        self._is_failing = self.pid is not None and self.pid != counters.started_pid
-        if self.pid is not None and self.pid != counters.exited_pid:
-            # It crashed: the events that it had read and not written cannot be counted.
+        self._has_crashed = self.pid is not None and self.pid != counters.exited_pid
+        if self._has_crashed:
+            # The events that it had read and not written cannot be counted.
             why = "logger exited unexpectedly; it is being replaced"
-            if self._is_failing:
+            if self.pid != counters.started_pid:
                 why = f"logger does not start; {REPLACED_HINT}"
             self._log.enqueue_reliable("error", log_protocol.LOG_LOST, count=None, why=why)
         self._forget()
