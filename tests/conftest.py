@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # A shell that starts the tests in the background ignores SIGINT, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Compiled files are used again, as in an installation: each test starts Python several times.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 _FIGURES = pytest.StashKey[list[str]]()
 _LEFT_OUT = pytest.StashKey[int]()
