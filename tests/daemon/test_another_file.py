@@ -45,10 +45,10 @@ def other_file(served: Daemon, **changes: str) -> str:
 @pytest.mark.parametrize("changes", [{}, {"pidfile": "b.pid"}, {"control": "b.sock"}])
 @pytest.mark.parametrize("command", ["start", "stop", "restart", "reload", "upgrade"])
 def test_a_command_with_another_file_is_refused(
-    daemon: MakeDaemon, command: str, changes: dict[str, str]
+    shared_daemon: MakeDaemon, command: str, changes: dict[str, str]
 ) -> None:
     """The same pidfile or the same control socket is enough; the message names both files."""
-    served = daemon()
+    served = shared_daemon()
     other = other_file(served, **changes)
     ran = run([sys.executable, "-m", "tetrad", command, "-c", other], served.environment)
     assert (ran.status, ran.out) == (1, ""), ran
@@ -58,18 +58,18 @@ def test_a_command_with_another_file_is_refused(
     assert not os.path.exists(os.path.join(served.folder, "b.pid"))
 
 
-def test_a_status_with_another_file_says_so(daemon: MakeDaemon) -> None:
+def test_a_status_with_another_file_says_so(shared_daemon: MakeDaemon) -> None:
     """It is printed, and a warning names both files."""
-    served = daemon()
+    served = shared_daemon()
     other = other_file(served)
     ran = run([sys.executable, "-m", "tetrad", "status", "-c", other], served.environment)
     assert ran.status == 0
     assert ran.err == (f"tetrad: warning: this daemon runs with {served.file}, not with {other}\n")
 
 
-def test_the_same_file_is_already_running(daemon: MakeDaemon) -> None:
+def test_the_same_file_is_already_running(shared_daemon: MakeDaemon) -> None:
     """The exit status is 0, also by a relative path."""
-    served = daemon()
+    served = shared_daemon()
     command = [sys.executable, "-m", "tetrad", "start", "-c", "../x/../tetrad.yaml"]
     os.mkdir(os.path.join(served.folder, "x"))
     ran = run(command, served.environment, cwd=os.path.join(served.folder, "x"))

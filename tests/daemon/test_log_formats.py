@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.commands import run_here
 from tests.support.daemons import until
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def busy(daemon: MakeDaemon, request: pytest.FixtureRequest) -> Daemon:
 
 def printed(daemon: Daemon, *arguments: str) -> str:
     """Return what `tetrad logs` prints."""
-    ran = daemon.tetrad("logs", *arguments)
+    ran = run_here(daemon, "logs", *arguments)
     assert (ran.status, ran.err) == (0, "")
     return ran.out
 

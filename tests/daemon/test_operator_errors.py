@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.clients import ANSWER
+from tests.support.commands import run_here
 from tests.support.processes import children_of, environment, run, until
 from tests.support.readable_python import nobody_can_run_python
 from tetrad.launch import pidfile
@@ -119,7 +120,9 @@ def test_a_file_that_does_not_identify_a_daemon_stops_none(
     """The commands do not fall back to the default paths."""
     served = shared_daemon()
     pathlib.Path(served.file).write_text(text, "utf-8")
-    outcomes = {command: (status, served.tetrad(command)) for command, status in commands.items()}
+    outcomes = {
+        command: (status, run_here(served, command)) for command, status in commands.items()
+    }
     served.configure()
     for command, (status, ran) in outcomes.items():
         assert (ran.status, ran.out) == (status, ""), command
