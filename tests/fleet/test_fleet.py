@@ -188,7 +188,7 @@ def test_sessions_beyond_maxconn_wait_in_the_balancer(site: Site, figure: Figure
         assert tetrad.tetrad("reload").status == 0
         site.balancer.run(f"set maxconn server {BACKEND}/{name} {MOST_AT_ONCE}")
     until_when = time.monotonic() + SOME_CHECKS_SECONDS
-    with site.load(clients=12) as load:
+    with site.load(clients=12, pause_seconds=0) as load:
         until(lambda: time.monotonic() > until_when, "two rounds of checks")
     assert load.failures == []
     assert not any(one.events("client.refused") for one in site.tetrads.values())

@@ -28,6 +28,9 @@ PORT = 65000
 TETRADS = {"one": "192.0.2.11", "two": "192.0.2.12", "three": "192.0.2.13"}
 """Their default addresses in the shipped configuration."""
 
+_PAUSE_SECONDS = 0.05
+"""The pause of a client between two sessions: time passes while the balancer detects a failure."""
+
 _IN_BOTH_LOGS = ("server", "client", "proxy")
 
 
@@ -102,9 +105,9 @@ class Site:
         """Disconnect a tetrad's host: not even its kernel answers any more."""
         self._networks[name].ip("link", "set", "eth0", "down")
 
-    def load(self, clients: int = 6) -> Load:
+    def load(self, clients: int = 6, pause_seconds: float = _PAUSE_SECONDS) -> Load:
         """Return a load of this many clients."""
-        return Load(functools.partial(connect, self.clients), clients)
+        return Load(functools.partial(connect, self.clients), clients, pause_seconds)
 
     def served(self) -> Client:
         """Return a client that has had an answer, and stays connected."""

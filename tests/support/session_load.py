@@ -28,13 +28,16 @@ class Outcome(NamedTuple):
 
 
 class Load:
-    """Runs sessions in so many threads, without a pause, during the block.
+    """Runs sessions in so many threads during the block; each pauses after a session.
 
     `connect` returns a new client, or raises OSError.
     """
 
-    def __init__(self, connect: Callable[[], Client], clients: int) -> None:
+    def __init__(
+        self, connect: Callable[[], Client], clients: int, pause_seconds: float = 0.0
+    ) -> None:
         self._connect = connect
+        self._pause_seconds = pause_seconds
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
         self.outcomes: list[Outcome] = []
@@ -69,7 +72,7 @@ class Load:
         until(lambda: self.served >= enough, f"served sessions; failed: {self.failures}")
 
     def _run(self) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(self._pause_seconds):
             self.outcomes.append(self._run_session())
 
     def _run_session(self) -> Outcome:
