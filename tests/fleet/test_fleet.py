@@ -146,7 +146,7 @@ def test_clients_are_redispatched_from_a_full_backlog(site: Site, figure: Figure
     suspended = site.tetrads[FAILED]
     suspended.configure(listen=[{**suspended.settings["listen"][0], "backlog": 1}])
     assert suspended.tetrad("reload").status == 0
-    with site.load(clients=12) as load:
+    with site.load(clients=12, pause_seconds=0) as load:
         with stopped(suspended.pid):
             site.balancer.wait_for(FAILED, "DOWN")
             load.wait_for_sessions()
