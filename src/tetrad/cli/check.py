@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -13,7 +14,7 @@ from tetrad.cli.configuration import config_path, load
 from tetrad.cli.exit_status import OK, print_error
 from tetrad.config import yaml_writer
 from tetrad.config.diagnostics import ConfigError
-from tetrad.launch import privileges
+from tetrad.launch import functions, privileges
 from tetrad.launch.launcher import Launcher
 from tetrad.launch.preflight import Problem
 
@@ -36,6 +37,7 @@ def check(options: argparse.Namespace) -> int:
     result = load(options).checked()
     found = read_certificates(result)
     unit = systemctl.find_unit(options)
+    check_functions(result, unit)
     foreground = unit is None or unit.is_foreground
     launcher = Launcher(result, config_path(options), found, foreground=foreground)
     if problems := start_problems(result, launcher, unit):
@@ -101,6 +103,18 @@ def read_certificates(result: ConfigResult) -> list[ListenerTls | None]:
     from tetrad.config import certificates  # imports ssl
 
     return certificates.read(result)
+
+
+def check_functions(result: ConfigResult, unit: Unit | None = None) -> None:
+    """Check the Python functions of commands as the user who will serve. Raises ConfigError.
+
+    The user of a unit checks them in `start_problems`.
+    """
+    if unit is not None and not unit.is_root:
+        return
+    # Where only root could become the user who will serve, the start says so.
+    with contextlib.suppress(PermissionError):
+        functions.check(result, privileges.target_identity(result.config.daemon))
 
 
 def print_warnings(

@@ -7,7 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from tetrad.cli import systemctl
-from tetrad.cli.check import print_warnings, read_certificates, start_problems
+from tetrad.cli.check import (
+    check_functions,
+    print_warnings,
+    read_certificates,
+    start_problems,
+)
 from tetrad.cli.configuration import (
     config_path,
     find_daemon,
@@ -121,7 +126,7 @@ def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
         print(f"tetrad: already running (pid {pid}){note}")
         return OK
     unit.require(pid)
-    launcher = _launcher(result, options, foreground=unit.is_foreground)
+    launcher = _launcher(result, options, unit, foreground=unit.is_foreground)
     problems = start_problems(result, launcher, unit)
     _require(problems, *([NOT_STOPPED] if verb == "restart" else []))
     print(f"tetrad: {unit.do(verb)}")
@@ -146,8 +151,15 @@ def _stop_unit(unit: Unit, options: argparse.Namespace) -> int:
     return OK
 
 
-def _launcher(result: ConfigResult, options: argparse.Namespace, *, foreground: bool) -> Launcher:
+def _launcher(
+    result: ConfigResult,
+    options: argparse.Namespace,
+    unit: Unit | None = None,
+    *,
+    foreground: bool,
+) -> Launcher:
     certificates = read_certificates(result)
+    check_functions(result, unit)
     return Launcher(result, config_path(options), certificates, foreground=foreground)
 
 

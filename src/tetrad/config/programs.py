@@ -1,4 +1,4 @@
-"""Checks the programs and Python functions that commands name, when the configuration is read.
+"""Checks the programs that commands name, when the configuration is read.
 
 A program can disappear afterwards: then the command fails, and the log has the reason.
 """
@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-
-from tetrad.system import exec_commands
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are searched, and the PATH in their environment."""
 
 LANG = "C.UTF-8"
 """The LANG in the environment of programs, unless the command sets another."""
-
-IMPORT_TIMEOUT_SECONDS = 20.0
-"""How long importing the module of a function may take."""
 
 
 def find_program(name: str, path: str) -> str:
@@ -38,24 +32,3 @@ def find_program(name: str, path: str) -> str:
     if not os.access(name, os.X_OK):
         raise ValueError(f"{name} is not executable; run chmod +x {name}")
     return str(name)  # an Argument would not be plain data in the runtime configuration
-
-
-def check_function(name: str) -> None:
-    """Check that a function can be imported and called; another process imports it.
-
-    Raises ValueError.
-    """
-    try:
-        check = subprocess.run(  # noqa: S603 - tetrad's own program
-            exec_commands.command("helpers.function_check", name),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=IMPORT_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        seconds = f"{IMPORT_TIMEOUT_SECONDS:.0f} s"
-        raise ValueError(f"importing {name} took longer than {seconds}") from None
-    if check.returncode:
-        reason = check.stdout.decode("utf-8", "replace").strip()
-        raise ValueError(reason or f"the Python interpreter exited while importing {name}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from tetrad.config import certificates, paths, yaml_reader
 from tetrad.config.diagnostics import ConfigError
-from tetrad.launch import preflight, privileges, runtime_config
+from tetrad.launch import functions, preflight, privileges, runtime_config
 from tetrad.system.text import reason_of
 
 ANSWER = 3
@@ -36,6 +36,7 @@ def read(config_path: str | None, *, foreground: bool) -> dict[str, Any]:
     try:
         loaded = yaml_reader.load(file).checked()
         found = certificates.read(loaded)
+        functions.check(loaded)
     except ConfigError as error:
         return {"errors": error.problems, "is_file_bad": True}
     except OSError as error:

@@ -1,7 +1,8 @@
-"""The function check: a helper that imports a Python function, to tell whether it can be called.
+"""The function check: a helper that imports a module, to tell whether its functions can be called.
 
 It is a process of its own, because an import can do anything, and it imports from the same
-directories as a handler. Exit status 0, or 1 with the reason on standard output.
+directories as a handler. It writes what is wrong to standard output, for each function that an
+argument names: a text, empty if the function can be called, and a null byte.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from tetrad.handler import python_call
 
 
 def main() -> None:
-    """Check the function that the argument names."""
+    """Check the functions that the arguments name."""
     # What the module prints goes to standard error, not into the answer.
     answer = os.dup(1)
     os.dup2(2, 1)
-    problem = problem_of(sys.argv[1])
-    os.write(answer, problem.encode("utf-8", "backslashreplace"))
-    os._exit(1 if problem else 0)  # without waiting for threads of the module
+    problems = [f"{problem_of(name)}\0" for name in sys.argv[1:]]
+    with open(answer, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write("".join(problems))
+    os._exit(0)  # without waiting for threads of the module
 
 
 def problem_of(name: str) -> str:

@@ -86,7 +86,7 @@ def acting_as(identity: Identity | None) -> Iterator[None]:
         yield
         return
     gid, groups = os.getegid(), os.getgroups()
-    os.setgroups(_groups_of(identity))
+    os.setgroups(groups_of(identity))
     os.setegid(identity.gid)
     os.seteuid(identity.uid)
     try:
@@ -97,7 +97,8 @@ def acting_as(identity: Identity | None) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _groups_of(identity: Identity) -> list[int]:
+def groups_of(identity: Identity) -> list[int]:
+    """Return all groups of a user; one without a name has only its own."""
     try:
         name = pwd.getpwuid(identity.uid).pw_name
     except KeyError:
