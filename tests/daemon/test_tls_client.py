@@ -40,6 +40,8 @@ def test_tetrad_client_with_tls(daemon: MakeDaemon, pki: Certificates) -> None:
     assert (ran.status, "/nowhere: no such file" in ran.err) == (1, True)
     ran = talk(served, *good, "--cert", pki.monitor.certificate, "--key", pki.other.key)
     assert "the key does not match the certificate" in ran.err
+    ran = talk(served, *good, "--cert", pki.monitor.certificate)
+    assert "no private key in PEM format, or a damaged one" in ran.err
 
 
 def test_tetrad_client_with_tls_and_a_server_without(daemon: MakeDaemon) -> None:

@@ -16,7 +16,7 @@ from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc.runtime_config import TlsConfig
 from tetrad.system.text import reason_of
 from tetrad.tls.context import server_context
-from tetrad.tls.errors import describe
+from tetrad.tls.errors import KEY_MISMATCHES, describe
 from tetrad.tls.expiry import EXPIRY_WARNING_SECONDS
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from tetrad.config.result import ConfigResult
 
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_KEY = re.compile("-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
+_KEY = re.compile("-----BEGIN ((RSA|EC|ENCRYPTED) )?PRIVATE KEY-----")
+_LABEL = re.compile("-----BEGIN ([A-Z0-9 ]+)-----")
+_BINARY = re.compile("[\0-\b]")
 _ENCRYPTED = re.compile("BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
 
 _MAX_BYTES = 1 << 20
@@ -111,7 +113,7 @@ def _read_file(key: str, path: str) -> str:
 
 def _require_certificates(key: str, path: str, text: str) -> None:
     if not _CERTIFICATE.search(text):
-        raise _TlsError(key, f"{path}: no certificate in PEM format in this file")
+        raise _TlsError(key, f"{path}: no certificate in PEM format in this file{_contents(text)}")
     try:
         for one in _CERTIFICATE.findall(text):
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=one)
@@ -121,10 +123,20 @@ def _require_certificates(key: str, path: str, text: str) -> None:
 
 def _require_key(key: str, path: str, text: str) -> None:
     if not _KEY.search(text):
-        raise _TlsError(key, f"{path}: no private key in PEM format in this file")
+        raise _TlsError(key, f"{path}: no private key in PEM format in this file{_contents(text)}")
     if _ENCRYPTED.search(text):
         way_out = "remove its passphrase (openssl pkey -in FILE -out FILE)"
         raise _TlsError(key, f"{path}: the private key is encrypted; {way_out}")
+
+
+def _contents(text: str) -> str:
+    """Return what a file has instead, to follow a message; nothing if that cannot be told."""
+    if labels := dict.fromkeys(_LABEL.findall(text)):
+        return f", but {', '.join(labels)}"
+    if _BINARY.search(text):
+        way_out = "openssl x509, pkey or pkcs12 converts it"
+        return f", which is binary, such as DER or PKCS #12; {way_out}"
+    return "" if text.strip() else ", which is empty"
 
 
 def _key_setting(settings: Tls) -> tuple[str, str]:
@@ -155,9 +167,11 @@ def _handshake(config: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
         reason = error.reason or ""
         if reason.startswith(("EE_", "CA_")):
             _reject(config, describe(error, "client"))
-        is_mismatch = reason == "KEY_VALUES_MISMATCH"
-        message = describe(error, "client") if is_mismatch else "the private key cannot be parsed"
         key, path = _key_setting(settings)
+        message = "the private key cannot be parsed"
+        if reason in KEY_MISMATCHES:
+            other = "this file" if path == config["file"] else config["file"]
+            message = f"{describe(error, 'client')} in {other}"
         raise _TlsError(key, f"{path}: {message}") from None
     server.verify_mode = ssl.CERT_NONE
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
