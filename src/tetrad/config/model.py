@@ -76,7 +76,7 @@ class Tls(Section, frozen=True):
         """Return a violation if there are subjects but no certificates to compare them with."""
         if self.subjects and self.client_ca is None:
             message = "needs client_ca: without it, clients send no certificate"
-            yield ConstraintViolation("subjects", message)
+            yield ConstraintViolation("subjects", message, "client_ca")
 
 
 class Listener(Section, frozen=True):
@@ -115,15 +115,16 @@ class Listener(Section, frozen=True):
         is_tcp = self.address.path is None
         if self.reply_terminator and self.service == "echo":
             message = "the echo service only sends back what it receives; remove this key"
-            yield ConstraintViolation("reply_terminator", message)
+            yield ConstraintViolation("reply_terminator", message, "service")
         if self.port is not None and not is_tcp:
-            yield ConstraintViolation("port", "a Unix socket has no port; remove this key")
+            message = "a Unix socket has no port; remove this key"
+            yield ConstraintViolation("port", message, "address")
         if self.proxy is not None and not self.proxy.trusted and is_tcp:
             message = "list the trusted load balancers, e.g. {trusted: [192.0.2.10]}"
-            yield ConstraintViolation("proxy", message)
+            yield ConstraintViolation("proxy", message, "address")
         if self.proxy is not None and self.proxy.trusted and not is_tcp:
             message = "a Unix socket trusts every peer that its file mode lets connect; write {}"
-            yield ConstraintViolation("proxy", message)
+            yield ConstraintViolation("proxy", message, "address")
 
     @property
     def name(self) -> str:
@@ -256,7 +257,7 @@ class Config(Section, frozen=True):
             first = names.index(name)
             if first != index and listener.port != 0:
                 message = f"{name} is already used by listen[{first}]"
-                yield ConstraintViolation(f"listen[{index}]", message)
+                yield ConstraintViolation(f"listen[{index}]", message, f"listen[{first}]")
         yield from self._path_conflicts()
         for name, command in self.commands.items():
             if command is None and name not in BUILT_IN_COMMANDS:
@@ -275,5 +276,6 @@ class Config(Section, frozen=True):
         # Defaults first, so that the key that is reported is one that the file sets.
         for key, path, _ in sorted(files, key=lambda file: file[1] != file[2]):
             if path is not None and path in users:
-                yield ConstraintViolation(key, f"{path} is already used by {users[path]}")
+                message = f"{path} is already used by {users[path]}"
+                yield ConstraintViolation(key, message, users[path])
             users[path] = key

@@ -13,17 +13,22 @@ Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class ConstraintViolation(NamedTuple):
-    """A constraint between keys that is violated; `key` is the path of the key to change."""
+    """A constraint between keys that is violated; `key` is the path of the key to change.
+
+    `other` is the path of the key that it contradicts. If the value of either is not valid, it is
+    not known whether the constraint is violated.
+    """
 
     key: str
     message: str
+    other: str = ""
 
 
 class ConstraintError(ValueError):
     """Valid values that contradict each other; `violations` has all of them."""
 
     def __init__(self, violations: list[ConstraintViolation]) -> None:
-        super().__init__("; ".join(f"{key}: {message}" for key, message in violations))
+        super().__init__("; ".join(f"{one.key}: {one.message}" for one in violations))
         self.violations = violations
 
 

@@ -24,15 +24,31 @@ from tetrad.config import paths, yaml_scalars
 from tetrad.config.diagnostics import describe, did_you_mean, show, strip_annotation
 from tetrad.config.model import Config
 from tetrad.config.result import ConfigResult
-from tetrad.config.section import ConstraintError, Section
+from tetrad.config.section import ConstraintError, ConstraintViolation, Section
 from tetrad.config.types import Address, Path, SocketPath
 from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")}
+_PLAIN = "plain"
+"""The tag of a scalar without quotes and without a tag in the file."""
+
+
+def _loader(base: Any) -> Any:
+    """Return a loader like `base`, which knows no types, but with _PLAIN for plain scalars."""
+
+    class Loader(base):  # type: ignore[misc]
+        def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+            """Return the tag of a node that has none in the file."""
+            is_plain = kind is yaml.ScalarNode and implicit[0]
+            return _PLAIN if is_plain else super().resolve(kind, value, implicit)
+
+    return Loader
+
+
+_LOADER = _loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+_TAGS = {_PLAIN, *(f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))}
 
 _STEP = re.compile(r"[^.\[\]]+")  # of a path such as access.deny[0]
 
@@ -149,8 +165,19 @@ class _Reader:
             return self.union(node, arguments, path)
         return self.scalar(node, kind, path)
 
+    def is_certain(self, violation: ConstraintViolation, path: str) -> bool:
+        """Tell whether the values of a violation have no errors; a default is in their place."""
+        for key in filter(None, (violation.key, violation.other)):
+            place = _join(path, key)
+            parts = f"{place}.", f"{place}["
+            if any(one == place or one.startswith(parts) for one in self.faulty_keys):
+                return False
+        return True
+
     def section(self, node: yaml.Node, kind: type[Section], path: str) -> Any:
         """Read a mapping whose keys are the fields of `kind`."""
+        if not self.is_mapping(node, path):
+            return UNSET
         fields = _fields(kind)
         values: dict[str, Any] = {}
         for name, key, child in self.pairs(node, path):
@@ -171,8 +198,10 @@ class _Reader:
         try:
             return kind(**values)
         except ConstraintError as error:
-            for where, message in error.violations:
+            certain = [one for one in error.violations if self.is_certain(one, path)]
+            for where, message, _ in certain:
                 self.report(_mark_of_value(node, where), _join(path, where), message)
+            for where, _, _ in error.violations:
                 values.pop(where.partition("[")[0], None)
             self.valid_sections = values
         return UNSET
@@ -254,12 +283,16 @@ class _Reader:
         """Return a path that is relative to the file's folder as an absolute path."""
         return os.path.normpath(os.path.join(os.path.dirname(self.file), path))
 
+    def is_mapping(self, node: yaml.Node, path: str) -> bool:
+        """Tell whether a node is a mapping, or null for an empty one; otherwise report it."""
+        is_mapping = isinstance(node, yaml.MappingNode) or _is_null(node)
+        if not is_mapping:
+            self.report(node.start_mark, path, f"expected a mapping, {_got(node)}")
+        return is_mapping
+
     def pairs(self, node: yaml.Node, path: str) -> Iterable[tuple[str, yaml.Node, yaml.Node]]:
         """Return the names, key nodes and value nodes of a mapping; duplicates are reported."""
-        if _is_null(node):
-            return []
-        if not isinstance(node, yaml.MappingNode):
-            self.report(node.start_mark, path, f"expected a mapping, {_got(node)}")
+        if not self.is_mapping(node, path) or _is_null(node):
             return []
         pairs: dict[str, tuple[str, yaml.Node, yaml.Node]] = {}
         for key, child in node.value:
@@ -280,9 +313,9 @@ def _fields(kind: type[Section]) -> dict[str, msgspec.structs.FieldInfo]:
 
 
 def _scalar_value(node: yaml.ScalarNode) -> object:
-    """Return the value of a scalar; a quoted one is a string."""
+    """Return the value of a scalar; one in quotes, or with the tag `!!str`, is a string."""
     text: str = node.value
-    return text if node.style in {"'", '"', "|", ">"} else yaml_scalars.read(text)
+    return yaml_scalars.read(text) if node.tag == _PLAIN else text
 
 
 def _got(node: yaml.Node) -> str:
