@@ -25,7 +25,7 @@ from tetrad.handler import python_call
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
-from tetrad.system.text import reason_of
+from tetrad.system.text import reason_of, with_limit_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def supervise(fds: list[int], config: JobConfig, context: Context) -> None:
     try:
         status = _run(config, context)
     except OSError as error:
-        os.write(HANDLER_SOCKET, NOT_STARTED + reason_of(error).encode())
+        os.write(HANDLER_SOCKET, NOT_STARTED + with_limit_hint(error).encode())
     else:
         kill_children(float("inf"))
         if status is not None:

@@ -18,7 +18,7 @@ from tetrad.ipc import log_protocol
 from tetrad.system import fork
 from tetrad.system.json_lite import members
 from tetrad.system.lean_signal import signal
-from tetrad.system.text import escape_unprintable, reason_of
+from tetrad.system.text import escape_unprintable, with_limit_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _run(config: JobConfig, context: Context, session: JobSession, result: JobRe
     try:
         job = RunningJob(config, context, result)
     except OSError as error:
-        result.error = f"cannot start the job: {reason_of(error)}"
+        result.error = f"cannot start the job: {with_limit_hint(error)}"
         return
     try:
         job.wait(session, time.monotonic() + config["timeout"])

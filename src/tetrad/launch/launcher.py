@@ -8,6 +8,7 @@ or a step fails. A start that fails leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 
 CANCEL_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` the daemon of an interrupted start may take to stop."""
+
+
+_PROCESS_1 = (
+    "process 1 cannot start a daemon, because its PID namespace (container) ends with it: "
+    "use tetrad run"
+)
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - for `tetrad start`, it is no error
@@ -101,6 +108,8 @@ class Launcher:
 
         Raises StartError, AlreadyRunning or Interrupted.
         """
+        if os.getpid() == 1:
+            raise StartError(Problem(_PROCESS_1))
         with self._signals, self._resources():
             self._signals.check()
             ready_read, ready_write = os.pipe()
@@ -300,7 +309,8 @@ def _problem_of(error: BaseException) -> Problem:
     if isinstance(error, daemon.daemon.DaemonError):
         error = error.__cause__ or error
     if isinstance(error, OSError):
-        return preflight.problem_of(error.filename or "", error)
+        is_fork = error.errno == errno.EAGAIN
+        return preflight.problem_of(error.filename or ("fork" if is_fork else ""), error)
     is_permission = isinstance(error, StartError) and error.is_permission
     return Problem(str(error) or type(error).__name__, is_permission)
 

@@ -137,9 +137,13 @@ def claim(fd: int) -> None:
     """Take the record lock for this process, write its pid, and release the start lock.
 
     From here on, this process must not close any descriptor of the file: that releases the record
-    lock. Raises BlockingIOError if another daemon holds it.
+    lock. Raises NotAPidfileError if another process holds it.
     """
-    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _LOCK_OFFSET)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _LOCK_OFFSET)
+    except BlockingIOError:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        raise locked_by_another(path, lock_owner(fd, path) or 0) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     fcntl.flock(fd, fcntl.LOCK_UN)

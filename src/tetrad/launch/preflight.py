@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tetrad.config import paths
 from tetrad.launch import pidfile, privileges
-from tetrad.system.text import reason_of
+from tetrad.system.text import LIMIT_HINTS, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +30,6 @@ _PRIVILEGED_PORTS = range(1, 1024)
 
 _OPEN_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 """A named pipe without a reader must not block; nothing is truncated."""
-
-_LIMIT_HINTS = {errno.EMFILE: "raise the limit (ulimit -n, or LimitNOFILE= in the unit)"}
 
 _OTHER_FILE = (errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ELOOP)
 """The errors of a path that leads to a file of another kind, or of another program."""
@@ -98,7 +96,7 @@ def problem_of(place: str, error: OSError, path: str | None = None) -> Problem:
     or empty for a TCP address; None: only limits get a hint.
     """
     hints = _path_hints(path) if path else {} if path is None else _ADDRESS_HINTS
-    hint = (_LIMIT_HINTS | hints).get(error.errno or 0)
+    hint = (LIMIT_HINTS | hints).get(error.errno or 0)
     text = f"{place}: {reason_of(error)}" if place else reason_of(error)
     return Problem(f"{text}; {hint}" if hint else text, isinstance(error, PermissionError))
 

@@ -28,6 +28,12 @@ _MAX_MICROSECONDS = (1 << 64) - 1
 """A larger number in the environment is invalid, and ignored."""
 
 
+_CONNECTION = (
+    "is a connection, not a listening socket: set Accept=no in the socket unit, because tetrad "
+    "accepts all clients of a listener itself"
+)
+
+
 class PassedSocket(NamedTuple):
     """A descriptor, and the name that the socket unit gives it (FileDescriptorName=)."""
 
@@ -78,11 +84,23 @@ def adopt(configs: list[ListenerConfig], passed: tuple[PassedSocket, ...]) -> li
 
 def _from_fd(fd: int) -> socket.socket:
     try:
-        return socket.socket(fileno=fd)
+        passed = socket.socket(fileno=fd)
     except OSError as error:
         raise StartError(
             Problem(f"LISTEN_FDS: descriptor {fd} is not a socket: {reason_of(error)}")
         ) from None
+    if _is_connection(passed):
+        passed.close()
+        raise StartError(Problem(f"LISTEN_FDS: descriptor {fd} {_CONNECTION}"))
+    return passed
+
+
+def _is_connection(passed: socket.socket) -> bool:
+    try:
+        passed.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _pair(

@@ -13,7 +13,7 @@ from tetrad.master.refusal_log import RefusalLog
 from tetrad.protocol.proxy import HeaderError
 from tetrad.system import sockets
 from tetrad.system.addresses import parse_peer
-from tetrad.system.text import reason_of
+from tetrad.system.text import LIMIT_HINTS, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -256,7 +256,9 @@ class Acceptor:
         """Leave clients in the backlogs for a moment; one log line for each shortage."""
         now = monotonic()
         if "overloaded" not in self._loop.timers:
-            self._log.event("error", log_protocol.SERVER_OVERLOADED, error=reason_of(error))
+            why = {"why": hint} if (hint := LIMIT_HINTS.get(error.errno or 0)) else {}
+            fields = {"error": reason_of(error), **why}
+            self._log.event("error", log_protocol.SERVER_OVERLOADED, **fields)
         self._loop.timers.set("overloaded", now + 10 * PAUSE_SECONDS, lambda: None)
         self._is_paused = True
         for fd in self._open:

@@ -17,7 +17,7 @@ import time
 from tetrad.ipc.reply import send_reply, write_with_timeout
 from tetrad.system import sockets
 from tetrad.system.json_lite import encode
-from tetrad.system.text import reason_of
+from tetrad.system.text import with_limit_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class ControlRequest:
         try:
             self._fork(answer, self.fd)
         except OSError as error:
-            self.reply({"error": f"cannot fork to answer: {reason_of(error)}"})
+            self.reply({"error": f"cannot fork to answer: {with_limit_hint(error)}"})
         else:
             self.socket.close()
 

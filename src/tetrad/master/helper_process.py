@@ -7,7 +7,7 @@ import os
 import time
 
 from tetrad.system.supervise import REPORT_MARK, run_supervised
-from tetrad.system.text import reason_of
+from tetrad.system.text import with_limit_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class HelperProcess:
         try:
             self._pipe = self._spawn(command, keep)
         except OSError as error:
-            on_answer(failure(f"cannot fork for {self._task}: {reason_of(error)}"))
+            on_answer(failure(f"cannot fork for {self._task}: {with_limit_hint(error)}"))
             return
         self._loop.watch(self._pipe, self._on_readable)
         late = f"{self._task} took longer than {HELPER_TIMEOUT_SECONDS:.0f} s"

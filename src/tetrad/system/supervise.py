@@ -13,7 +13,7 @@ import select
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
-from tetrad.system.text import escape_unprintable
+from tetrad.system.text import escape_unprintable, with_limit_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def _supervise(command: list[str], keep: Sequence[int], highest_fd: int) -> None
     ProcessTitle().show(b"helper")
     stderr, program_stderr = os.pipe()
     highest_fd = max(highest_fd, stderr, program_stderr)
-    pid = fork.run_program(command, keep, highest_fd, program_stderr)
+    try:
+        pid = fork.run_program(command, keep, highest_fd, program_stderr)
+    except OSError as error:
+        os.write(keep[0], REPORT_MARK + f"did not start: fork: {with_limit_hint(error)}".encode())
+        return
     for number, fd in ((_ANSWER, keep[0]), (_STDERR, stderr)):
         os.dup2(fd, number)
     os.closerange(_STDERR + 1, highest_fd + 1)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
+
+LIMIT_HINTS = {
+    errno.EAGAIN: (
+        "raise the limit of processes (ulimit -u, or LimitNPROC= and TasksMax= in the unit)"
+    ),
+    errno.EMFILE: "raise the limit (ulimit -n, or LimitNOFILE= in the unit)",
+    errno.ENFILE: "raise the limit of the system (sysctl fs.file-max)",
+    errno.ENOMEM: "the machine, or the control group (MemoryMax= in the unit), has no memory left",
+}
+"""What to do about an error of fork(2), execve(2), open(2) or accept(2) that a limit causes."""
 
 
 def reason_of(error: OSError) -> str:
     """Return the reason of a system error, to follow a name and a colon: `permission denied`."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
+
+
+def with_limit_hint(error: OSError) -> str:
+    """Return the reason of a system error, and what to do about a limit that causes it."""
+    hint = LIMIT_HINTS.get(error.errno or 0)
+    return f"{reason_of(error)}; {hint}" if hint else reason_of(error)
 
 
 def describe_error(error: BaseException) -> str:

@@ -126,3 +126,18 @@ def test_a_descriptor_that_is_not_open_is_named() -> None:
     """The message has its number."""
     with pytest.raises(StartError, match=r"descriptor 99999 .*bad file descriptor"):
         socket_activation.adopt([], (PassedSocket(99999, ""),))
+
+
+def test_a_connection_instead_of_a_listener_is_named() -> None:
+    """As of a socket unit with Accept=yes: the text says what to set."""
+    bound, config = tcp()
+    with bound:
+        bound.listen()
+        with socket.create_connection(bound.getsockname()) as client:
+            accepted, _ = bound.accept()
+            with accepted, pytest.raises(StartError) as refused:
+                socket_activation.adopt([config], passed(accepted))
+            client.close()
+    assert "is a connection, not a listening socket: set Accept=no in the socket" in str(
+        refused.value
+    )
