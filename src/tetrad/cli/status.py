@@ -233,7 +233,7 @@ def _metrics(status: Status | None) -> Iterator[Metric]:
         (("reason", reason),): count for reason, count in sorted(status.rejected.items())
     }
     yield Metric("refused", "counter", "Refused clients.", refused)
-    yield Metric("rejected", "counter", "Sessions that TLS ended.", rejected)
+    yield Metric("rejected", "counter", "Sessions that TLS or an access list ended.", rejected)
     yield Metric("log_written", "counter", "Events written to the log.", {(): log.written})
     yield Metric("log_lost", "counter", "Events that were not written.", {(): log.lost})
     build: Samples = {(("version", status.version),): 1}

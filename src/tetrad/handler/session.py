@@ -17,7 +17,7 @@ from tetrad.handler.services import CONTINUE, DISCARD
 from tetrad.handler.wait import ClientWait, SessionEnded, deadline_after
 from tetrad.ipc import log_protocol
 from tetrad.ipc.exit_notices import REJECTED
-from tetrad.ipc.shutdown_pipe import STOPPING, TERMINATED
+from tetrad.ipc.shutdown_pipe import ACCESS, STOPPING, TERMINATED
 from tetrad.system.text import reason_of
 
 TYPE_CHECKING = False
@@ -248,7 +248,7 @@ class Session:
             if reason == "quit":
                 self._client.shutdown(_socket.SHUT_WR)
                 self._drain()
-            elif reason in {STOPPING, TERMINATED, "max_duration", "tls", "access"}:
+            elif reason in {STOPPING, TERMINATED, ACCESS, "max_duration", "tls"}:
                 self._receive()
         except (OSError, SessionEnded):
             pass  # the client is gone, or the time is over

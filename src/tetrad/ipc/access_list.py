@@ -46,6 +46,11 @@ class AccessList:
         rule = self.rule(bits, address)
         return self._allows_unmatched if rule is None else rule["allow"]
 
+    def denying_rule(self, address: Source) -> str:
+        """Return the name of the rule that denies an address, or of the list that lacks it."""
+        rule = self.rule(*address)
+        return "access.allow" if rule is None else rule["name"]
+
     def report(self, address: Source) -> dict[str, object]:
         """Return the rule that applies to an address, and its network; None if no rule matches."""
         rule = self.rule(*address)

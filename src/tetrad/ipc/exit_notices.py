@@ -2,7 +2,8 @@
 
 SIGCHLD is ignored, so the master sees no exit status. A handler that exits normally sends a notice
 first; one that ends without a notice has crashed. All handlers write to one pipe. A session that
-TLS or the subject of the client's certificate has ended is reported by a record of its own before.
+TLS, the subject of the client's certificate or an access list has ended is reported by a record of
+its own before.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ EXITING = b"g"
 """The client, if there was one, is gone, and the handler exits."""
 
 REJECTED = {"tls": b"t", "access": b"a"}
-"""TLS, or the subject of a certificate, has ended the session; another notice follows."""
+"""TLS, the subject of a certificate, or an access list that denies the client since a reload, has
+ended the session; another notice follows."""
 
 _BYTES = 20
 _KIND_AT, _COUNT_AT = 12, 13

@@ -22,9 +22,16 @@ _UNBLOCK = signal.SIG_UNBLOCK
 
 HANDLER_SIGNALS = frozenset({signal.SIGTERM})
 
+DENIED = signal.SIGURG
+"""The master sends it to a handler whose client the access lists deny now.
+
+A process without a handler for it ignores it, and nobody sends it by mistake.
+"""
+
 STOPPING = "stopping"
 TERMINATED = "terminated"
-"""Why a session ends by a request to stop: the daemon's, or a signal to its handler alone."""
+ACCESS = "access"
+"""Why a session ends by a request to stop: the daemon's, SIGTERM to its handler alone, DENIED."""
 
 
 class StopRequested(Exception):  # noqa: N818 - a request, not an error
@@ -35,8 +42,9 @@ class ShutdownPipe:
     """A handler's view of the pipe, and a wait that ends at a request to stop.
 
     `fd` is the read end, and `poll` watches it. `grace` is how many seconds a handler has after a
-    request to stop. One of `signals` to this process means the same as a byte in the pipe, once
-    they are unblocked. `stopping`: a request has arrived; `reason` is STOPPING or TERMINATED.
+    request to stop. One of `signals` to this process, or DENIED, means the same as a byte in the
+    pipe, once they are unblocked. `stopping`: a request has arrived; `reason` is STOPPING,
+    TERMINATED or ACCESS.
 
     The master creates it and installs `on_signal`, so that each fork inherits both.
     """
@@ -69,13 +77,18 @@ class ShutdownPipe:
         _set_wakeup_fd(-1)
         _sigmask(_UNBLOCK, self._signals)
 
-    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Record a request to stop, and end a wait."""
         # In the master, whose signals a handler never unblocks, it is the request to the daemon.
         if self.signals_unblocked and not self.stopping:
             self.reason = TERMINATED
+            if number == DENIED:
+                self.reason = ACCESS
+        elif number == DENIED:
+            return
         self.stopping = True
         if self._is_waiting:
+            self._is_waiting = False  # another signal may follow at once
             raise StopRequested
 
     def wait(

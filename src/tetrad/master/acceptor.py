@@ -200,7 +200,9 @@ class Acceptor:
         timeout = 0.0 if proxy is None else proxy["timeout"]
         connection = PendingConnection(socket, client, listener, monotonic() + timeout)
         if not listener.trusts(client.address):
-            self._reject(connection, "access")
+            socket.close()
+            rule = f"listen[{listener.config['index']}].proxy.trusted"
+            self._log_refusal(client, "access", rule=rule)
             return
         try:
             header = connection.read_header()
@@ -239,9 +241,13 @@ class Acceptor:
         if error is not None:
             self._pause(error)
 
-    def _log_refusal(self, client: Client, reason: str, error: str | None = None) -> None:
+    def _log_refusal(
+        self, client: Client, reason: str, error: str | None = None, rule: str | None = None
+    ) -> None:
         if self.refusals.add(reason, monotonic()):
             fields = client.fields() if error is None else {**client.fields(), "error": error}
+            if reason == "access":
+                fields = {**fields, "rule": rule or self._admission.denying_rule(client.address)}
             self._log.event("warning", log_protocol.CLIENT_REFUSED, reason=reason, **fields)
         due = self.refusals.suppressed_due
         if due is not None and "refusals" not in self._loop.timers:

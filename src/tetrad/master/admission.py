@@ -49,6 +49,10 @@ class Admission:
         bits, number = address
         return self._access.allows(bits, number)
 
+    def denying_rule(self, address: Source | None) -> str | None:
+        """Return the name of the rule by which the access lists deny an address."""
+        return None if address is None else self._access.denying_rule(address)
+
     def refusal_reason(self, address: Source | None, now: float) -> str | None:
         """Return the reason why a client is refused, as the log has it; None if it is admitted.
 

@@ -14,6 +14,7 @@ from tetrad.ipc import fd_passing, log_protocol
 from tetrad.ipc.exit_notices import EXITING, IDLE, REJECTED, make_notice, read_notices
 from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
 from tetrad.ipc.log_protocol import log_child_failure
+from tetrad.ipc.shutdown_pipe import DENIED
 from tetrad.master.connections import Client, packed_address
 from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.system import fork
@@ -40,7 +41,7 @@ CHECKED_PER_TURN = 1024
 """How many handlers are checked at a time: new clients wait for that."""
 
 TERMINATE_RETRY_SECONDS = 1.0
-"""The interval in which SIGTERM is sent again to handlers whose clients are denied now."""
+"""The interval in which handlers whose clients are denied now are sent signals again."""
 
 SURPLUS_IDLE_SECONDS = 10.0
 """How long more handlers wait for clients than `handlers.spare` asks for."""
@@ -55,7 +56,8 @@ _REASONS = {kind: reason for reason, kind in REJECTED.items()}
 class HandlerPool:
     """All handlers and their clients; `forked` is the number of the last handler.
 
-    `rejected` counts the sessions that TLS or the subject of a certificate has ended, by reason.
+    `rejected` counts the sessions that TLS, the subject of a certificate or an access list has
+    ended, by reason.
     """
 
     def __init__(self, loop: EventLoop, log: log_protocol.LogWriter, admission: Admission) -> None:
@@ -155,10 +157,11 @@ class HandlerPool:
         while self._table.pop_idle():
             pass
 
-    def terminate_denied(self) -> None:
-        """Send SIGTERM to the handlers whose clients the access lists deny now, until they exit.
+    def terminate_denied(self, numbers: tuple[int, ...] = (DENIED,)) -> None:
+        """Send DENIED to the handlers whose clients the access lists deny now.
 
-        Repeated, because a signal just before a handler starts to wait does not end the wait.
+        Repeated until they exit, because a signal just before a handler starts to wait does not end
+        the wait; then with SIGTERM, because a handler of the version before may not know DENIED.
         """
         allows = self._admission.allows
         clients = [(handler, handler.packed_client) for handler in self._table]
@@ -168,10 +171,12 @@ class HandlerPool:
             if client is not None and not allows(packed_address(client))
         ]
         for handler in denied:
-            fork.send_signal(handler.pid, signal.SIGTERM)
+            for number in numbers:
+                fork.send_signal(handler.pid, number)
         if denied:
             when = monotonic() + TERMINATE_RETRY_SECONDS
-            self._loop.timers.set("denied", when, self.terminate_denied)
+            again = DENIED, signal.SIGTERM
+            self._loop.timers.set("denied", when, lambda: self.terminate_denied(again))
 
     def kill(self) -> None:
         """Send SIGKILL to all handlers that are left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from tetrad.ipc.shutdown_pipe import DENIED
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
 
@@ -22,8 +23,8 @@ _READ_BYTES = 512
 class Signals:
     """Calls `on_signal` with the number of each signal, from the event loop.
 
-    `terminate` is what a handler process does when it gets SIGTERM. It is installed in the master,
-    because code that only handlers run would never be warm when they are forked.
+    `terminate` is what a handler process does when it gets SIGTERM or DENIED. It is installed in
+    the master, because code that only handlers run would never be warm when they are forked.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Signals:
         for number in fork.MASTER_SIGNALS:
             signal.signal(number, _ignore)
         signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(DENIED, self._terminate)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
