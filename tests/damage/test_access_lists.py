@@ -163,7 +163,7 @@ def test_a_reload_ends_the_sessions_that_it_denies(
     assert host.daemon.tetrad("reload").status == 0
     assert [clients.pop(source).read_all() for source in denied] == [b""] * len(denied)
     assert all(ANSWER.fullmatch(client.ask()) for client in clients.values())
-    host.daemon.wait_for("client.disconnected", count=len(denied), reason="terminated")
+    host.daemon.wait_for("client.disconnected", count=len(denied), reason="access")
     assert host.daemon.status()["clients"]["now"] == len(clients)
 
 
@@ -181,7 +181,7 @@ def test_denied_sessions_end_within_stop_timeout(daemon: MakeDaemon, figure: Fig
     assert served.tetrad("reload").status == 0
     assert silent.read_all() == b""
     assert partial.read_all() == b""
-    last = served.wait_for("client.disconnected", count=3, reason="terminated")
+    last = served.wait_for("client.disconnected", count=3, reason="access")
     reloaded = served.wait_for("server.reloaded")
     began, end = (datetime.fromisoformat(line["timestamp"]) for line in (reloaded, last))
     seconds = (end - began).total_seconds()
