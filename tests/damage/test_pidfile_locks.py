@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.processes import run, until
 from tetrad.launch import pidfile
+from tetrad.launch.running_daemon import TITLE_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,13 +65,15 @@ def locker(asked: Daemon, request: pytest.FixtureRequest) -> Iterator[subprocess
 def test_a_lock_of_another_program_is_no_daemon(
     asked: Daemon, locker: subprocess.Popen[bytes]
 ) -> None:
-    """No command takes it for a daemon, `start` least of all, and the program is not signalled."""
+    """No command takes it for a daemon or waits, and the program is not signalled."""
     names = ("start", "status", "stop", "reload", "restart")
+    began = time.monotonic()
     ran = {name: asked.tetrad(name) for name in names}
     assert {name: one.status for name, one in ran.items()} == {
         **dict.fromkeys(names, 1),
         "status": 4,
     }
+    assert time.monotonic() - began < TITLE_TIMEOUT_SECONDS
     for one in ran.values():
         assert one.out == ""
         assert f"{asked.pidfile}: locked by another program (pid {locker.pid})" in one.err

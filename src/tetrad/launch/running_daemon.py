@@ -36,6 +36,11 @@ _MIN_CUT_BYTES = 200
 """A title of at least this length may have been cut (see `tetrad.system.proctitle`)."""
 
 
+_MASTER = b"tetrad.master.process"
+_MAIN = b"tetrad/__main__.py"
+"""What the command line of a master, or of a launcher, has beside the name of the command."""
+
+
 def _title(file: str | None) -> bytes:
     return proctitle.NAME + b": " + proctitle.of_master(shown_path(file))
 
@@ -203,8 +208,11 @@ def _is_still(daemon: RunningDaemon) -> bool:
 def _may_be_starting(pid: int) -> bool:
     """Tell whether a process may be a launcher, or a master before it sets its title."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        title = file.read()
-        return b"tetrad" in title and not _is_master(title)
+        words = file.read().split(b"\0")
+        return any(
+            os.path.basename(word) == b"tetrad" or word.endswith(_MAIN) or _MASTER in word
+            for word in words
+        )
     return False
 
 
