@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tetrad import __version__
 from tetrad.cli.configuration import find_daemon, load, not_running, running_pid
 from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError
 from tetrad.config.diagnostics import ConfigError
@@ -46,9 +47,8 @@ def upgrade(options: argparse.Namespace) -> int:
     """Replace the running daemon by the version of this command, and print what changed."""
     result = load(options).checked()
     control = _control_socket(result)
-    request = "upgrade-to " + "\0".join(exec_commands.command("helpers.upgrade_trial"))
     try:
-        outcome = control_client.ask(control, request, Upgraded, UPGRADE_TIMEOUT_SECONDS)
+        outcome = _request_upgrade(control)
     except control_client.ControlError as error:
         if running_pid(result) is None:
             message = "the daemon exited during the upgrade; its log may have the reason"
@@ -59,10 +59,27 @@ def upgrade(options: argparse.Namespace) -> int:
         if outcome.is_file_bad:
             raise ConfigError(problems)
         raise CommandError(": ".join(problems), FAILURE)
+    if outcome.version != __version__:
+        text = f"the daemon became version {outcome.version}, which is installed in its own place"
+        message = f"{text}, not version {__version__} of this command: use tetrad restart"
+        raise CommandError(message, FAILURE)
     kept = f"{outcome.sessions} session{'' if outcome.sessions == 1 else 's'} kept"
     print(f"tetrad: upgraded {outcome.old} -> {outcome.version} (pid {outcome.pid}, {kept})")
     _print_changes(outcome.changes)
     return OK
+
+
+def _request_upgrade(control: str) -> Upgraded:
+    """Request an upgrade to the version of this command. Raises ControlError.
+
+    A daemon of a release that does not know this request becomes what is installed in its place.
+    """
+    command = "\0".join(exec_commands.command("helpers.upgrade_trial"))
+    kind, seconds = Upgraded, UPGRADE_TIMEOUT_SECONDS
+    try:
+        return control_client.ask(control, f"upgrade-to {command}", kind, seconds)
+    except control_client.UnknownRequestError:
+        return control_client.ask(control, "upgrade", kind, seconds)
 
 
 def _control_socket(result: ConfigResult) -> str:

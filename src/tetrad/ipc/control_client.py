@@ -27,6 +27,9 @@ MAX_ANSWER_BYTES = 1 << 26
 """Enough for some hundred thousand sessions; a longer answer is not from tetrad."""
 
 
+_UNKNOWN_REQUEST = "unknown request"
+"""The beginning of the error for a request that the daemon does not know."""
+
 _CREDENTIALS = struct.Struct("@iII")
 """struct ucred: pid, uid, gid."""
 
@@ -40,6 +43,10 @@ class ControlError(Exception):
     def __init__(self, text: str, *, is_permission: bool = False) -> None:
         super().__init__(text)
         self.is_permission = is_permission
+
+
+class UnknownRequestError(ControlError):
+    """The daemon does not know the request: it is of another release."""
 
 
 class Peer(NamedTuple):
@@ -72,9 +79,12 @@ def ask(path: str, request: str, kind: type[T], timeout: float = ANSWER_TIMEOUT_
         is_permission = isinstance(error, PermissionError)
         raise ControlError(f"{path}: {reason_of(error)}", is_permission=is_permission) from None
     if not answer:
-        raise ControlError(f"{path}: closed without an answer")
+        # As an earlier release does after a request that is too long for it.
+        raise UnknownRequestError(f"{path}: closed without an answer")
     try:
         refusal = msgspec.json.decode(answer, type=_ErrorAnswer)
+        if refusal.error is not None and refusal.error.startswith(_UNKNOWN_REQUEST):
+            raise UnknownRequestError(f"{path}: {refusal.error}")
         if refusal.error is not None:
             raise ControlError(f"{path}: {refusal.error}", is_permission=refusal.permission)
         return msgspec.json.decode(answer, type=kind)
