@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.flush()
             print_warnings(result, launcher.certificates)
     except AlreadyRunning as running:
+        systemctl.require_own_unit(running.pid)
         raise CommandError(str(running), FAILURE) from None
     except (StartError, Interrupted) as error:
         raise _command_error(error) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,9 +37,12 @@ _FOLDERS = {
 
 _PROPERTIES = (
     *("Id", "LoadState", "ActiveState", "MainPID", "ControlGroup"),
-    *("User", "Group", "SupplementaryGroups", "Environment", "ExecStart"),
+    *("User", "Group", "SupplementaryGroups", "Environment", "EnvironmentFiles", "ExecStart"),
     *_FOLDERS,
 )
+
+_ENVIRONMENT_FILE = re.compile(r"EnvironmentFiles=(/.*) \(ignore_errors=(?:yes|no)\)")
+_MAX_FILE_CHARACTERS = 1 << 16
 
 _BY_HAND = "--no-systemd"
 
@@ -148,10 +152,13 @@ def _units() -> Iterator[tuple[str | None, Unit]]:
     names = [name for name in installed if "@." not in name]
     shown = _query("show", f"--property={','.join(_PROPERTIES)}", _UNITS, *names)
     for block in dict.fromkeys("\n".join(shown).split("\n\n")):
-        properties = _properties(block.splitlines())
+        lines = block.splitlines()
+        properties = _properties(lines)
         program, command = _parse(properties.get("ExecStart", ""))
         if command is not None and properties["LoadState"] == "loaded":
             environment = _properties(shlex.split(properties["Environment"]))
+            for line in lines:  # a line for each file; the last one wins
+                environment |= _environment_file(line)
             unit = Unit(
                 name=properties["Id"],
                 state=properties["ActiveState"],
@@ -184,8 +191,34 @@ def _parse(exec_start: str) -> tuple[tuple[str, ...], argparse.Namespace | None]
     return program, None
 
 
+def _environment_file(line: str) -> dict[str, str]:
+    """Return the variables of the file in a property EnvironmentFiles; of other lines, none.
+
+    A file that cannot be read has none: the unit does not start then, or does without it.
+    """
+    match = _ENVIRONMENT_FILE.fullmatch(line)
+    if match is None:
+        return {}
+    try:
+        with open(match[1], encoding="utf-8", errors="replace") as file:
+            text = file.read(_MAX_FILE_CHARACTERS)
+    except OSError:
+        return {}
+    assignments = (one.strip() for one in text.replace("\\\n", "").splitlines())
+    found = _properties(one for one in assignments if one and one[0] not in "#;")
+    return {name.strip(): _unquoted(value.strip()) for name, value in found.items()}
+
+
+def _unquoted(value: str) -> str:
+    """Return the value of a variable in an environment file; see systemd.exec(5)."""
+    try:
+        return " ".join(shlex.split(value))
+    except ValueError:  # a quote without its end
+        return value
+
+
 def _file(command: argparse.Namespace, environment: dict[str, str]) -> str | None:
-    """Return the configuration file of a unit's command line and Environment=."""
+    """Return the configuration file of a unit's command line and environment."""
     name = command.config or environment.get(paths.CONFIGURATION_VARIABLE)
     return os.path.join("/", name) if name else paths.system_configuration()
 
