@@ -59,7 +59,7 @@ def test_the_filters_work_in_every_format(busy: Daemon) -> None:
     assert all(re.match(rf"{stamp}(info   |warning) [a-z]+\.[a-z]+ ", line) for line in everything)
     refused = printed(busy, "--client", "127.0.0.9")
     assert names(refused) == [LAST]
-    assert refused.endswith(" reason=access\n")
+    assert refused.endswith(" reason=access rule=access.deny[0]\n")
     assert names(printed(busy, "--level", "warning")) == ["client.invalid", LAST]
     assert names(printed(busy, "--event", "server.*")) == ["server.started", "server.listening"]
     assert names(printed(busy, "--reason", "[qe]*")) == ["client.disconnected"] * 2
