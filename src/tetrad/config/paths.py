@@ -1,7 +1,8 @@
 """Which configuration file is read, and the default paths of the files of a daemon.
 
 The defaults are in the system's folders for root, and for the system's configuration file whoever
-reads it. With another file, or with none, those of other users are in their XDG folders.
+reads it. With another file, or with none, those of other users are in their XDG folders. They are
+resolved for a start: a daemon hands them on to the programs that read its file again.
 """
 
 from __future__ import annotations
@@ -10,12 +11,31 @@ import errno
 import os
 import pwd
 import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SYSTEM_CONFIGURATION = "/etc/tetrad/tetrad.yaml"
 CONFIGURATION_VARIABLE = "TETRAD_CONFIG"
 
-_read_files: set[str | None] = set()
-"""The configuration file that this process has read."""
+
+class _Defaults:
+    """What the default paths depend on: the file that was read, and who starts the daemon."""
+
+    def __init__(self) -> None:
+        self.file: str | None = None
+        self.user: int | None = None
+        self.environment: Mapping[str, str] = os.environ
+        self.folders: tuple[str, str] | None = None
+
+    @property
+    def uid(self) -> int:
+        """Who starts the daemon: a user that was set, or that of this process."""
+        return os.geteuid() if self.user is None else self.user
+
+
+_defaults = _Defaults()
 
 
 def named_configuration(config_path: str | None) -> str | None:
@@ -39,8 +59,17 @@ def system_configuration() -> str | None:
 
 def use_defaults_of(file: str | None) -> None:
     """Let the default paths be those for a configuration file, which this process reads."""
-    _read_files.clear()
-    _read_files.add(file)
+    _defaults.file = file
+
+
+def use_defaults_of_user(uid: int, environment: Mapping[str, str]) -> None:
+    """Let the default paths be those of a daemon that another user starts."""
+    _defaults.user, _defaults.environment = uid, environment
+
+
+def use_folders(runtime: str, log: str) -> None:
+    """Let the default paths be in the folders that a start has resolved, whatever else is set."""
+    _defaults.folders = runtime, log
 
 
 def pidfile() -> str:
@@ -60,17 +89,21 @@ def log() -> str:
 
 def runtime_folder() -> str:
     """Return the default folder of the pidfile and the control socket."""
+    if _defaults.folders is not None:
+        return _defaults.folders[0]
     if _is_system():
         return "/run/tetrad"
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    runtime = _defaults.environment.get("XDG_RUNTIME_DIR", "")
     # systemd removes the folder of a login session at its end, and cron has none; daemons stay.
-    if not os.path.isabs(runtime) or os.path.normpath(runtime) == f"/run/user/{os.geteuid()}":
+    if not os.path.isabs(runtime) or os.path.normpath(runtime) == f"/run/user/{_defaults.uid}":
         return _state("run")
     return os.path.join(runtime, "tetrad")
 
 
 def log_folder() -> str:
     """Return the default folder of the log."""
+    if _defaults.folders is not None:
+        return _defaults.folders[1]
     return "/var/log/tetrad" if _is_system() else _state()
 
 
@@ -84,32 +117,32 @@ def check_temporary_home() -> None:
     except FileNotFoundError:
         return
     is_private = not stat.S_IMODE(status.st_mode) & 0o022
-    if not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and is_private):
+    if not (stat.S_ISDIR(status.st_mode) and status.st_uid == _defaults.uid and is_private):
         text = "not a folder of this user alone; set HOME or XDG_STATE_HOME"
         raise PermissionError(errno.EPERM, text, home.rstrip("/"))
 
 
 def _is_system() -> bool:
-    return os.geteuid() == 0 or SYSTEM_CONFIGURATION in _read_files
+    return _defaults.uid == 0 or _defaults.file == SYSTEM_CONFIGURATION
 
 
 def _state(*below: str) -> str:
-    state = os.environ.get("XDG_STATE_HOME", "")
+    state = _defaults.environment.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.join(_home(), ".local", "state")
     return os.path.join(state, "tetrad", *below)
 
 
 def _home() -> str:
-    home = os.environ.get("HOME", "")
+    home = _defaults.environment.get("HOME", "")
     if os.path.isabs(home):
         return home
     try:
-        return pwd.getpwuid(os.geteuid()).pw_dir
+        return pwd.getpwuid(_defaults.uid).pw_dir
     except KeyError:
         return _temporary_home()
 
 
 def _temporary_home() -> str:
     """Return the home of a user without one: see `check_temporary_home`."""
-    return f"/tmp/tetrad-{os.geteuid()}"  # noqa: S108
+    return f"/tmp/tetrad-{_defaults.uid}"  # noqa: S108

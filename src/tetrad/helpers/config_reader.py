@@ -1,7 +1,7 @@
 """The config reader: a helper that reads the configuration file for the master.
 
-The arguments are how the daemon was started, `run` or `start`, and the file's path, empty if it was
-not named. The runtime configuration, or what is wrong, goes to descriptor 3. It applies nothing,
+The arguments are how the daemon was started, `run` or `start`, the file's path, empty if it was not
+named, and the default folders. The runtime configuration, or what is wrong, goes to descriptor 3. It applies nothing,
 but opens the log file, which the master must not: see `preflight.log_problems`.
 """
 
@@ -22,16 +22,19 @@ ANSWER = 3
 
 def main() -> None:
     """Read the configuration and write the answer."""
-    run_mode, config_path = sys.argv[1], sys.argv[2] or None
     with os.fdopen(ANSWER, "wb") as answer:
-        marshal.dump(read(config_path, foreground=run_mode == "run"), answer)
+        marshal.dump(read(*sys.argv[1:]), answer)
 
 
-def read(config_path: str | None, *, foreground: bool) -> dict[str, Any]:
+def read(run_mode: str, named_file: str, *folders: str) -> dict[str, Any]:
     """Return the runtime `config` of a valid file, and the `problems` of its log; or `errors`.
 
-    `is_file_bad` tells whether the errors are about the configuration.
+    `is_file_bad` tells whether the errors are about the configuration. `folders` are the default
+    ones of the runtime files and of the log; a daemon of version 0.1.0 does not hand them on.
     """
+    config_path, foreground = named_file or None, run_mode == "run"
+    if folders:
+        paths.use_folders(*folders)
     file = paths.configuration(config_path)
     try:
         loaded = yaml_reader.load(file).checked()

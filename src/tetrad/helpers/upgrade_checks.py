@@ -29,16 +29,17 @@ PROGRAMS = (process,)
 """What the new master will execute but not import; imported here to find import errors."""
 
 
-def run(state: State, run_mode: str, config_path: str | None) -> dict[str, Any]:
+def run(state: State, *start: str) -> dict[str, Any]:
     """Return the `command` to execute and the `config` for it, or `errors`.
 
-    `is_file_bad` tells whether the errors are about the configuration.
+    `is_file_bad` tells whether the errors are about the configuration. `start` is what the config
+    reader gets.
     """
     try:
         saved_state.check_format(state, __version__)
     except saved_state.StateFormatError as error:
         return {"errors": [str(error)], "is_file_bad": False}
-    answer = config_reader.read(config_path, foreground=run_mode == "run")
+    answer = config_reader.read(*start)
     if "errors" in answer:
         return answer
     problems = _problems(answer["config"], state) + answer["problems"]

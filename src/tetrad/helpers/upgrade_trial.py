@@ -30,7 +30,7 @@ def main() -> None:
     try:
         from tetrad.helpers import upgrade_checks  # noqa: PLC0415 - see the module's docstring
 
-        answer = upgrade_checks.run(state, sys.argv[1], sys.argv[2] or None)
+        answer = upgrade_checks.run(state, *sys.argv[1:])
     except BaseException as error:  # noqa: BLE001 - whatever the new version raises is the answer
         answer = {"errors": [f"the new version failed its trial: {_describe(error)}"]}
     with open(0, "wb") as file:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tetrad import __version__
-from tetrad.config import programs
+from tetrad.config import paths, programs
 from tetrad.config.command_model import Call, Clock, Close, FixedText, Run
 from tetrad.ipc import control_messages
 from tetrad.ipc.runtime_config import (
@@ -67,6 +67,8 @@ def build(
     """
     config = loaded.config
     run_mode = "run" if foreground else "start"
+    # A daemon that is no longer root must not take the defaults of its user.
+    start = (run_mode, config_path or "", paths.runtime_folder(), paths.log_folder())
     session = config.session
     rate = config.limits.rate_per_source
     return RuntimeConfig(
@@ -105,8 +107,8 @@ def build(
             if command is not None
         },
         logger=exec_commands.command("logger.process"),
-        config_reader=exec_commands.command("helpers.config_reader", run_mode, config_path or ""),
-        upgrade_trial=exec_commands.command("helpers.upgrade_trial", run_mode, config_path or ""),
+        config_reader=exec_commands.command("helpers.config_reader", *start),
+        upgrade_trial=exec_commands.command("helpers.upgrade_trial", *start),
         service_manager=ServiceManagerConfig(
             notify=activation.notify, watchdog=activation.watchdog, knows_main_pid=foreground
         ),

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tetrad import __version__
-from tetrad.config import programs
+from tetrad.config import paths, programs
 from tetrad.config.command_model import Call, Clock, Close, Command, FixedText, Run
 from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
 from tetrad.config.result import ConfigResult
@@ -324,7 +324,8 @@ def test_the_runtime_configuration_has_the_commands_of_other_processes(
 ) -> None:
     """The config reader and the upgrade trial get the arguments of the daemon's start."""
     made = make(Config(), config_path=config_path, foreground=foreground)
-    assert made["config_reader"][-2:] == made["upgrade_trial"][-2:] == arguments
+    arguments += [paths.runtime_folder(), paths.log_folder()]
+    assert made["config_reader"][-4:] == made["upgrade_trial"][-4:] == arguments
     commands = {
         "logger.process": made["logger"],
         "helpers.config_reader": made["config_reader"],
