@@ -74,6 +74,8 @@ def load(file: str | None) -> ConfigResult:
 def read(data: bytes, file: str) -> ConfigResult:
     """Read the contents of a file; `file` is its path, for locations and relative paths."""
     reader = _Reader(file)
+    if not data:
+        reader.report(None, "", "empty file, as a failed write leaves it; write {} for the defaults")
     root = reader.compose(data)
     config = UNSET if root is None else reader.value(root, Config, "")
     if config is UNSET:
@@ -124,7 +126,7 @@ class _Reader:
         return f"{self.file}:{line + 1}:{column + 1}"
 
     def compose(self, data: bytes) -> yaml.Node | None:
-        """Return the root node, or None if the file is empty or is not YAML."""
+        """Return the root node, or None if the file has no value or is not YAML."""
         try:
             self.check_depth(data)
             return yaml.compose(data, Loader=_LOADER)

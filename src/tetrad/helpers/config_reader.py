@@ -1,8 +1,8 @@
 """The config reader: a helper that reads the configuration file for the master.
 
 The arguments are how the daemon was started, `run` or `start`, the file's path, empty if it was not
-named, and the default folders. The runtime configuration, or what is wrong, goes to descriptor 3. It applies nothing,
-but opens the log file, which the master must not: see `preflight.log_problems`.
+named, and the default folders. The runtime configuration, or what is wrong, goes to descriptor 3.
+It applies nothing, but opens the log file, which the master must not: see `preflight.log_problems`.
 """
 
 from __future__ import annotations

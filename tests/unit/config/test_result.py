@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("text", "reliable"),
     [
-        ("", True),
+        ("{}", True),
         ("limits: {clients: 5}", True),
         ("limits: {cleints: 5}", True),
         ("limits: 5", True),

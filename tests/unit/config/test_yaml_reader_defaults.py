@@ -22,7 +22,7 @@ TIME = Clock(clock=config_types.ClockFormat("%Y/%m/%d %H:%M:%S"))
 @pytest.mark.parametrize(
     "text",
     [
-        "",
+        "\n",
         "# nothing but a comment\n",
         "~",
         "{}",
@@ -34,8 +34,17 @@ TIME = Clock(clock=config_types.ClockFormat("%Y/%m/%d %H:%M:%S"))
     ],
 )
 def test_an_empty_value_means_the_default(file: Path, text: str) -> None:
-    """An empty file, section, list or listener has the same effect as a missing one."""
+    """A comment alone, or an empty section, list or listener has the same effect as a missing one."""
     assert config(file, text) == Config()
+
+
+def test_an_empty_file_is_refused(file: Path) -> None:
+    """It is what a failed write leaves; no key of it is certain."""
+    loaded = read(file, "")
+    assert loaded.problems == [
+        f"{file}:1:1: empty file, as a failed write leaves it; write {{}} for the defaults"
+    ]
+    assert not loaded.is_reliable("daemon.pidfile")
 
 
 def test_keys_that_the_file_does_not_set_have_defaults(file: Path) -> None:
