@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
 import pwd
-import subprocess
 from typing import TYPE_CHECKING
 
 from tetrad.cli import systemctl
 from tetrad.cli.configuration import config_path, load
-from tetrad.cli.exit_status import OK, print_error
-from tetrad.config import yaml_writer
+from tetrad.cli.exit_status import OK, PERMISSION, CommandError, print_error
+from tetrad.config import paths, yaml_writer
 from tetrad.config.diagnostics import ConfigError
 from tetrad.launch import functions, privileges
 from tetrad.launch.launcher import Launcher
-from tetrad.launch.preflight import Problem
+from tetrad.launch.preflight import Starter
 
 if TYPE_CHECKING:
     import argparse
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from tetrad.cli.systemctl import Unit
     from tetrad.config.certificates import ListenerTls
     from tetrad.config.result import ConfigResult
+    from tetrad.launch.preflight import Problem
 
 
 def check(options: argparse.Namespace) -> int:
@@ -34,63 +33,79 @@ def check(options: argparse.Namespace) -> int:
 
         print(json_schema.text(), end="")
         return OK
-    result = load(options).checked()
-    found = read_certificates(result)
     unit = systemctl.find_unit(options)
-    check_functions(result, unit)
+    starter = _starter_named(options) or starter_of(unit)
+    result = load(options).checked()
     foreground = unit is None or unit.is_foreground
-    launcher = Launcher(result, config_path(options), found, foreground=foreground)
-    if problems := start_problems(result, launcher, unit):
+    launcher, problems = prepare(result, options, starter, foreground=foreground)
+    if problems:
         raise ConfigError([one.text for one in problems])
     if options.dump:
         print(yaml_writer.dump(result.config), end="")
     else:
         print(f"{result.file or 'built-in defaults'}: configuration OK")
-    print_warnings(result, found, unit)
+    print_warnings(result, launcher, has_user=starter.user is not None)
     return OK
 
 
-def start_problems(result: ConfigResult, launcher: Launcher, unit: Unit | None) -> list[Problem]:
-    """Return what is known to prevent a start by this user, or by a unit with its user."""
-    found = launcher.problems()
+def starter_of(unit: Unit | None) -> Starter:
+    """Return who starts the daemon of a unit. The default paths are then those of its user."""
     if unit is None:
-        return found
-    known = {one.text for one in found}
-    if not unit.is_root:
-        service = f"as user {unit.user} of {unit.name}"
-        texts = [text for text in _texts_as_service(result, unit) if text not in known]
-        found += [Problem(f"{text} ({service})") for text in texts]
-    created = tuple(f"create the directory {folder}" for folder in unit.folders)
-    return [one for one in found if not one.text.partition(" (")[0].endswith(created)]
-
-
-def _texts_as_service(result: ConfigResult, unit: Unit) -> list[str]:
-    """Return the problems that the user of a unit has, but for listeners.
-
-    The unit may have capabilities or sockets of systemd for these.
-    """
-    file = [] if result.file is None else ["-c", result.file]
+        return Starter()
+    starter = Starter(folders=unit.folders, program=unit.program, environment=unit.environment)
+    if unit.is_root:
+        return starter
     try:
-        group = (
-            grp.getgrnam(unit.groups[0]).gr_gid if unit.groups else pwd.getpwnam(unit.user).pw_gid
-        )
-        ran = subprocess.run(  # noqa: S603
-            [*unit.program, "check", *file],
-            user=unit.user,
-            group=group,
-            extra_groups=[*os.getgrouplist(unit.user, group), *unit.groups[1:]],
-            env=unit.environment,
-            cwd="/",
-            check=False,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-    except (OSError, LookupError):
-        return []  # a program or a user that exist only inside the service
-    lines = [line.removeprefix("tetrad: ") for line in ran.stderr.splitlines()]
-    listeners = tuple(f"{listener.name}: " for listener in result.config.listen)
-    return [line for line in lines if ran.returncode and not line.startswith(listeners)]
+        identity = privileges.identity_of(unit.user, *unit.groups)
+    except KeyError:
+        return starter  # a user that exists only inside the service
+    _use_defaults_of(unit.user, unit.environment)
+    return starter._replace(user=identity, name=f"user {unit.user} of {unit.name}")
+
+
+def _starter_named(options: argparse.Namespace) -> Starter | None:
+    """Return the user that --user names, whose default paths are then used.
+
+    None: this process starts the daemon, which has or changes to that user, or there is no --user.
+    """
+    name: str | None = options.user
+    if name is None or name == privileges.user_name():
+        return None
+    if os.geteuid():
+        raise CommandError("--user: only root can check as another user", PERMISSION)
+    if load(options).config.daemon.user == name:
+        return None
+    _use_defaults_of(name, {})
+    return Starter(privileges.identity_of(name), f"user {name}")
+
+
+def _use_defaults_of(user: str, environment: dict[str, str]) -> None:
+    found = pwd.getpwnam(user)
+    paths.use_defaults_of_user(found.pw_uid, {"HOME": found.pw_dir, **environment})
+
+
+def prepare(
+    result: ConfigResult, options: argparse.Namespace, starter: Starter, *, foreground: bool
+) -> tuple[Launcher, list[Problem]]:
+    """Return the launcher, and what is known to prevent a start.
+
+    Raises ConfigError for certificates and functions, with all else that is known.
+    """
+    faults: list[str] = []
+    certificates: list[ListenerTls | None] = []
+    try:
+        certificates = read_certificates(result)
+    except ConfigError as error:
+        faults += error.problems
+    try:
+        check_functions(result, starter)
+    except ConfigError as error:
+        faults += error.problems
+    launcher = Launcher(result, config_path(options), certificates, foreground=foreground)
+    problems = launcher.problems(starter)
+    if faults:
+        raise ConfigError([*faults, *(one.text for one in problems)])
+    return launcher, problems
 
 
 def read_certificates(result: ConfigResult) -> list[ListenerTls | None]:
@@ -105,31 +120,32 @@ def read_certificates(result: ConfigResult) -> list[ListenerTls | None]:
     return certificates.read(result)
 
 
-def check_functions(result: ConfigResult, unit: Unit | None = None) -> None:
-    """Check the Python functions of commands as the user who will serve. Raises ConfigError.
-
-    The user of a unit checks them in `start_problems`.
-    """
-    if unit is not None and not unit.is_root:
-        return
+def check_functions(result: ConfigResult, starter: Starter = Starter()) -> None:  # noqa: B008
+    """Check the Python functions of commands as the user who will serve. Raises ConfigError."""
     # Where only root could become the user who will serve, the start says so.
     with contextlib.suppress(PermissionError):
-        functions.check(result, privileges.target_identity(result.config.daemon))
+        user = starter.user or privileges.target_identity(result.config.daemon)
+        functions.check(result, user, starter.environment if starter.program else None)
 
 
-def print_warnings(
-    result: ConfigResult, found: Sequence[ListenerTls | None], unit: Unit | None = None
-) -> None:
-    """Warn about certificates (`found`) that expire soon, and about a daemon that stays root.
+def print_warnings(result: ConfigResult, launcher: Launcher, *, has_user: bool = False) -> None:
+    """Warn about certificates that expire soon, about reloads, and about a daemon that stays root.
 
-    A unit may have a user of its own.
+    `has_user`: a unit of systemd has a user for it.
     """
-    if found:
-        from tetrad.config.certificates import expiry_warnings
-
-        for text in expiry_warnings(found):
-            print_error(f"warning: {text}")
-    if (unit is None or unit.is_root) and privileges.serves_as_root(result.config.daemon):
+    _print_expiry(launcher.certificates)
+    for text in launcher.warnings:
+        print_error(f"warning: {text}")
+    if not has_user and privileges.serves_as_root(result.config.daemon):
         print_error(
             "warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody"
         )
+
+
+def _print_expiry(found: Sequence[ListenerTls | None]) -> None:
+    if not found:
+        return
+    from tetrad.config.certificates import expiry_warnings
+
+    for text in expiry_warnings(found):
+        print_error(f"warning: {text}")

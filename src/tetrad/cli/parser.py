@@ -128,6 +128,13 @@ def _add_check(check: argparse.ArgumentParser) -> None:
         "--dump", action="store_true", help="print the effective configuration as YAML"
     )
     check.add_argument(
+        "--user",
+        type=_user,
+        metavar="NAME",
+        help="check as if this user started the daemon (default: the user of its unit,"
+        " or of this process)",
+    )
+    check.add_argument(
         "--schema", action="store_true", help="print the JSON Schema of the file, for editors"
     )
 
@@ -201,6 +208,15 @@ def _file(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("expected the name of a file")
     return text
+
+
+def _user(text: str) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_name
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"this machine has no user {text!r}") from None
 
 
 def _port(text: str) -> int:

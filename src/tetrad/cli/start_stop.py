@@ -7,12 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tetrad.cli import systemctl
-from tetrad.cli.check import (
-    check_functions,
-    print_warnings,
-    read_certificates,
-    start_problems,
-)
+from tetrad.cli.check import check_functions, prepare, print_warnings, read_certificates, starter_of
 from tetrad.cli.configuration import (
     config_path,
     find_daemon,
@@ -26,9 +21,9 @@ from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_sig
 from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
-from tetrad.launch import running_daemon
+from tetrad.launch import privileges, running_daemon
 from tetrad.launch.launcher import AlreadyRunning, Launcher
-from tetrad.launch.preflight import StartError
+from tetrad.launch.preflight import Starter, StartError
 from tetrad.launch.start_signals import Interrupted
 from tetrad.system.journal import is_journal
 
@@ -39,7 +34,6 @@ if TYPE_CHECKING:
     from tetrad.cli.systemctl import Unit
     from tetrad.config.model import Listener
     from tetrad.config.result import ConfigResult
-    from tetrad.launch.preflight import Problem
 
 STOP_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` a stop may take before the command fails."""
@@ -63,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             if not is_journal(sys.stdout.fileno()):
                 print("tetrad: Ctrl-C stops it")
             sys.stdout.flush()
-            print_warnings(result, launcher.certificates)
+            print_warnings(result, launcher, has_user=_has_unit_user(result, options))
     except AlreadyRunning as running:
         systemctl.require_own_unit(running.pid)
         raise CommandError(str(running), FAILURE) from None
@@ -77,7 +71,7 @@ def start(options: argparse.Namespace) -> int:
     if (unit := systemctl.unit_of(options)) is not None:
         return _start_unit(unit, "start", options)
     result = load(options).checked()
-    print(_start(result, _launcher(result, options, foreground=False)))
+    print(_start(result, _launcher(result, options, foreground=False), options))
     return OK
 
 
@@ -98,28 +92,41 @@ def restart(options: argparse.Namespace) -> int:
     if (unit := systemctl.unit_of(options)) is not None:
         return _start_unit(unit, "restart", options)
     result = load(options).checked()
-    launcher = _launcher(result, options, foreground=False)
-    _require(launcher.problems(), NOT_STOPPED)
+    launcher = _prepare(result, options, Starter(), NOT_STOPPED, foreground=False)
     daemon = find_daemon(result)
     if daemon is not None:
         require_same_file(daemon, result)
     messages = [_stop(result)]
     try:
-        messages.append(_start(result, launcher))
+        messages.append(_start(result, launcher, options))
     finally:
         # Not earlier: an error of standard output must not prevent the start.
         print(*messages, sep="\n")
     return OK
 
 
-def _require(problems: list[Problem], *consequence: str) -> None:
+def _prepare(
+    result: ConfigResult,
+    options: argparse.Namespace,
+    starter: Starter,
+    *consequence: str,
+    foreground: bool,
+) -> Launcher:
+    """Return the launcher of a start that nothing is known to prevent. Raises CommandError."""
+    try:
+        launcher, found = prepare(result, options, starter, foreground=foreground)
+    except ConfigError as error:
+        raise ConfigError([*consequence, *error.problems]) from None
+    problems = [one for one in found if not one.is_later]
     if problems:
         status = PERMISSION if any(one.is_permission for one in problems) else FAILURE
         raise CommandError("; ".join([*consequence, *(one.text for one in problems)]), status)
+    return launcher
 
 
 def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
     """Start or restart the unit (`verb`), after the checks of a restart."""
+    starter = starter_of(unit)
     result = load(options).checked()
     pid = running_pid(result)
     if verb == "start" and pid is not None and not _is_stopping(result, pid):
@@ -127,9 +134,8 @@ def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
         print(f"tetrad: already running (pid {pid}){note}")
         return OK
     unit.require(pid)
-    launcher = _launcher(result, options, unit, foreground=unit.is_foreground)
-    problems = start_problems(result, launcher, unit)
-    _require(problems, *([NOT_STOPPED] if verb == "restart" else []))
+    consequence = [NOT_STOPPED] if verb == "restart" else []
+    _prepare(result, options, starter, *consequence, foreground=unit.is_foreground)
     print(f"tetrad: {unit.do(verb)}")
     try:
         status = control_client.ask(result.config.daemon.control, "status", Status)
@@ -152,19 +158,23 @@ def _stop_unit(unit: Unit, options: argparse.Namespace) -> int:
     return OK
 
 
-def _launcher(
-    result: ConfigResult,
-    options: argparse.Namespace,
-    unit: Unit | None = None,
-    *,
-    foreground: bool,
-) -> Launcher:
+def _launcher(result: ConfigResult, options: argparse.Namespace, *, foreground: bool) -> Launcher:
     certificates = read_certificates(result)
-    check_functions(result, unit)
+    check_functions(result)
     return Launcher(result, config_path(options), certificates, foreground=foreground)
 
 
-def _start(result: ConfigResult, launcher: Launcher) -> str:
+def _has_unit_user(result: ConfigResult, options: argparse.Namespace) -> bool:
+    """Tell whether a unit has the file, and a user: then `daemon.user` must not be set."""
+    if not privileges.serves_as_root(result.config.daemon):
+        return False
+    with contextlib.suppress(CommandError):
+        unit = systemctl.find_unit(options)
+        return unit is not None and not unit.is_root
+    return False
+
+
+def _start(result: ConfigResult, launcher: Launcher, options: argparse.Namespace) -> str:
     """Start the daemon unless it runs, and return a message for the operator.
 
     If it runs but is stopping, the new one is started after it has exited.
@@ -185,7 +195,7 @@ def _start(result: ConfigResult, launcher: Launcher) -> str:
         return f"tetrad: {running}"
     except (StartError, Interrupted) as error:
         raise _command_error(error) from None
-    print_warnings(result, launcher.certificates)
+    print_warnings(result, launcher, has_user=_has_unit_user(result, options))
     return _started(started["pid"], started["listening"])
 
 

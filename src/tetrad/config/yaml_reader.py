@@ -75,7 +75,7 @@ def read(data: bytes, file: str) -> ConfigResult:
     """Read the contents of a file; `file` is its path, for locations and relative paths."""
     reader = _Reader(file)
     if not data:
-        reader.report(None, "", "empty file, as a failed write leaves it; write {} for the defaults")
+        reader.report(None, "", "empty, as a failed write leaves it; write {} for the defaults")
     root = reader.compose(data)
     config = UNSET if root is None else reader.value(root, Config, "")
     if config is UNSET:

@@ -2,7 +2,8 @@
 
 The arguments are how the daemon was started, `run` or `start`, the file's path, empty if it was not
 named, and the default folders. The runtime configuration, or what is wrong, goes to descriptor 3.
-It applies nothing, but opens the log file, which the master must not: see `preflight.log_problems`.
+It applies nothing and creates nothing, but opens the log file, which the master must not: see
+`preflight.log_problems`.
 """
 
 from __future__ import annotations
@@ -47,5 +48,7 @@ def read(run_mode: str, named_file: str, *folders: str) -> dict[str, Any]:
         hint = user if isinstance(error, PermissionError) else ""
         return {"errors": [f"{file}: {reason_of(error)}{hint}"], "is_file_bad": True}
     config = runtime_config.build(loaded, config_path, foreground=foreground, certificates=found)
-    problems = preflight.log_problems(config, foreground=foreground, create=True)
+    problems = preflight.log_problems(config, foreground=foreground)
+    if config["log"]["file"] is None and problems:
+        return {"errors": [problem.text for problem in problems], "is_file_bad": True}
     return {"config": config, "problems": [problem.text for problem in problems]}

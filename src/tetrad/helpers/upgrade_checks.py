@@ -42,9 +42,9 @@ def run(state: State, *start: str) -> dict[str, Any]:
     answer = config_reader.read(*start)
     if "errors" in answer:
         return answer
-    problems = _problems(answer["config"], state) + answer["problems"]
-    if problems:
-        return {"errors": problems, "is_file_bad": True}
+    of_file, others = _problems(answer["config"], state), answer["problems"]
+    if of_file or others:
+        return {"errors": of_file + others, "is_file_bad": bool(of_file)}
     config = marshal.dumps(answer["config"])
     _open_stand_ins(state)
     Master(answer["config"], state).prepare()

@@ -19,7 +19,7 @@ from tetrad.system import exec_commands
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tetrad.config.result import ConfigResult
     from tetrad.launch.privileges import Identity
@@ -31,10 +31,15 @@ _READ_SECONDS = 0.1
 """How long the answer of a module is waited for at least: others may have used up the time."""
 
 
-def check(loaded: ConfigResult, identity: Identity | None = None) -> None:
+def check(
+    loaded: ConfigResult,
+    identity: Identity | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Check that the functions of all commands can be imported and called.
 
-    `identity` is the user who will serve; None: this one. Raises ConfigError.
+    `identity` is the user who will serve, and `environment` that of the daemon; None: those of this
+    process. Raises ConfigError.
     """
     functions = {
         f"commands.{name}.call": str(command.call)
@@ -42,7 +47,7 @@ def check(loaded: ConfigResult, identity: Identity | None = None) -> None:
         if isinstance(command, Call)
     }
     try:
-        found = _problems(dict.fromkeys(functions.values()), identity)
+        found = _problems(dict.fromkeys(functions.values()), identity, environment)
     except OSError as error:  # of execve(2), or fork(2)
         text = f"{error.filename or 'fork'}: {reason_of(error)}"
         raise ConfigError([f"cannot check the functions of commands: {text}"]) from None
@@ -53,7 +58,9 @@ def check(loaded: ConfigResult, identity: Identity | None = None) -> None:
         raise ConfigError(problems)
 
 
-def _problems(names: Iterable[str], identity: Identity | None) -> dict[str, str]:
+def _problems(
+    names: Iterable[str], identity: Identity | None, environment: Mapping[str, str] | None
+) -> dict[str, str]:
     """Return why functions cannot be called; those that can be called are left out."""
     modules: dict[str, list[str]] = {}
     for name in names:
@@ -62,7 +69,7 @@ def _problems(names: Iterable[str], identity: Identity | None) -> dict[str, str]
     problems: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         checks = [
-            (module, functions, stack.enter_context(_started(functions, identity)))
+            (module, functions, stack.enter_context(_started(functions, identity, environment)))
             for module, functions in modules.items()
         ]
         for module, functions, process in checks:
@@ -71,7 +78,9 @@ def _problems(names: Iterable[str], identity: Identity | None) -> dict[str, str]
 
 
 @contextlib.contextmanager
-def _started(functions: list[str], identity: Identity | None) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    functions: list[str], identity: Identity | None, environment: Mapping[str, str] | None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start the check of the functions of one module; it ends with the block."""
     user, group = identity or (None, None)
     process = subprocess.Popen(  # noqa: S603 - tetrad's own program
@@ -79,6 +88,7 @@ def _started(functions: list[str], identity: Identity | None) -> Iterator[subpro
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        env=environment,
         user=user,
         group=group,
         extra_groups=None if identity is None else privileges.groups_of(identity),

@@ -27,7 +27,7 @@ from tetrad.launch import (
     socket_activation,
 )
 from tetrad.launch.fd_layout import InheritedFds, exec_master, place_fds
-from tetrad.launch.preflight import Problem, StartError
+from tetrad.launch.preflight import Problem, Starter, StartError
 from tetrad.launch.start_signals import Interrupted, StartSignals
 from tetrad.system import sockets
 
@@ -61,7 +61,8 @@ class Launcher:
     """One start of a daemon, from a configuration without problems.
 
     `config_path` is the file that -c or $TETRAD_CONFIG names, if one does; `certificates` are what
-    `tetrad.config.certificates.read` returned for the configuration.
+    `tetrad.config.certificates.read` returned for the configuration. After a start, `warnings` has
+    what will prevent a reload.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Launcher:
         foreground: bool,
     ) -> None:
         self.certificates = certificates
-        self._config, self._file = loaded.config, loaded.file
+        self.warnings: list[str] = []
+        self._loaded, self._config, self._file = loaded, loaded.config, loaded.file
         self._foreground = foreground
         # Before anything forks: the variables are addressed to this very process.
         self._activation = socket_activation.pop_environment(os.environ, os.getpid())
@@ -98,10 +100,15 @@ class Launcher:
             (sockets.bound_name(config["name"], one), config["service"]) for config, one in pairs
         ]
 
-    def problems(self) -> list[Problem]:
+    def problems(self, starter: Starter = Starter()) -> list[Problem]:  # noqa: B008 - immutable
         """Return what is known to prevent a start. Nothing is changed."""
-        found = preflight.problems(self._config, bind=not self._activation.sockets)
-        return found + preflight.log_problems(self._runtime_config, foreground=self._foreground)
+        return preflight.problems(
+            self._loaded,
+            self._runtime_config,
+            starter,
+            foreground=self._foreground,
+            bind=not self._activation.sockets,
+        )
 
     def start(self) -> dict[str, Any]:
         """Start a daemon and wait until it accepts clients; return its `pid` and `listening`.
@@ -158,7 +165,9 @@ class Launcher:
         try:
             self._identity = privileges.target_identity(self._config.daemon)
             self._create_directories()
-            problems = self.problems()
+            found = self.problems()
+            problems = [one for one in found if not one.is_later]
+            self.warnings = [one.text for one in found if one.is_later]
             with pidfile.start_lock(path, self._signals.check) as self._pidfile:
                 self._created.append(path)
                 try:
@@ -208,7 +217,7 @@ class Launcher:
             self._created.append(directory)
             if self._identity is not None:
                 fd = os.open(directory, os.O_DIRECTORY | os.O_NOFOLLOW)
-                os.fchown(fd, *self._identity)
+                os.fchown(fd, self._identity.uid, self._identity.gid)
                 os.close(fd)
 
     def _bind(self) -> None:
@@ -285,7 +294,7 @@ class Launcher:
         exec_master()
 
     def _daemon_context(self, detach: bool, keep: list[int]) -> daemon.DaemonContext:  # noqa: FBT001
-        uid, gid = self._identity or (None, None)
+        uid, gid = (self._identity or (None, None))[:2]
         streams = {} if detach else {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
         return daemon.DaemonContext(
             detach_process=detach,

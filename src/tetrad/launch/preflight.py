@@ -1,8 +1,9 @@
 """Checks of what a start needs, and the text for each fault, with the way out.
 
-`restart` checks before it stops the daemon, the launcher before it binds, a reload checks the log.
-A port in use is not checked: it may be the running daemon's own. The launcher finds that, and what
-changes after a check, when it binds, and takes the text from here.
+Each is made as the user who will do what is checked: who starts the daemon, or who serves. `check`
+and `restart` make them before anything is stopped, the launcher before it binds; a reload checks
+the log. A port in use is not checked: it may be the running daemon's own. The launcher finds that,
+and what changes after a check, when it binds, and takes the text from here.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import errno
 import os
 import socket
 import stat
+import subprocess
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tetrad.config import paths
+from tetrad.config.command_model import Run
 from tetrad.launch import pidfile, privileges
 from tetrad.system.text import LIMIT_HINTS, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from tetrad.config.model import Config, Listener
+    from tetrad.config.model import Listener
+    from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import RuntimeConfig
+    from tetrad.launch.privileges import Identity
 
 NO_TERMINAL = "log.file is null, but a daemon has no terminal: name a file, or use tetrad run"
 
@@ -42,10 +47,28 @@ _ADDRESS_HINTS = {
 
 
 class Problem(NamedTuple):
-    """One fault that prevents a start: where it is, what it is, and the way out."""
+    """One fault that prevents a start: where it is, what it is, and the way out.
+
+    `is_later`: the daemon starts, but a reload or an upgrade will fail.
+    """
 
     text: str
     is_permission: bool = False
+    is_later: bool = False
+
+
+class Starter(NamedTuple):
+    """Who starts the daemon: this process (`user` is None), another user, or a unit of systemd.
+
+    `name` is for messages. A unit has a `program` with an `environment`, systemd makes its
+    `folders`, and may give its user the capability to open any port.
+    """
+
+    user: Identity | None = None
+    name: str = ""
+    folders: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
 
 
 class StartError(Exception):
@@ -56,24 +79,135 @@ class StartError(Exception):
         self.is_permission = any(problem.is_permission for problem in problems)
 
 
-def problems(config: Config, *, bind: bool = True) -> list[Problem]:
-    """Return what prevents a start by this user, but for the log. Nothing is changed.
+def problems(
+    loaded: ConfigResult,
+    config: RuntimeConfig,
+    starter: Starter = Starter(),  # noqa: B008 - immutable
+    *,
+    foreground: bool,
+    bind: bool = True,
+) -> list[Problem]:
+    """Return what prevents a start. Nothing is changed.
 
     Without `bind`, listeners are not checked: a service manager has passed their sockets.
     """
-    daemon = config.daemon
-    directory = daemon.working_directory
-    found = [
-        *_attempt("", "", lambda _: privileges.target_identity(daemon)),
-        *_attempt(f"daemon.working_directory: {directory}", f"{directory}/", _check_directory),
-        *_attempt(f"daemon.pidfile: {daemon.pidfile}", daemon.pidfile, _check_pidfile),
-        *_attempt(f"daemon.control: {daemon.control}", daemon.control, _check_socket_path),
-    ]
-    for listener in config.listen if bind else ():
-        path = listener.address.path or ""
-        check = _check_socket_path if path else partial(_check_address, listener)
-        found += _attempt(listener.name, path, check)
-    return found
+    checks = _Checks(loaded, config, starter, foreground=foreground, bind=bind)
+    binding = None if starter.program else starter.user
+    found = privileges.run_as(binding, lambda: list(checks.addresses()))
+    found += privileges.run_as(starter.user, lambda: list(checks.start()))
+    return found + privileges.run_as(checks.server(), lambda: list(checks.service()))
+
+
+class _Checks:
+    """The checks of one start: a method for each user who takes steps of it."""
+
+    def __init__(
+        self,
+        loaded: ConfigResult,
+        config: RuntimeConfig,
+        starter: Starter,
+        *,
+        foreground: bool,
+        bind: bool,
+    ) -> None:
+        self._loaded, self._config, self._starter = loaded, config, starter
+        self._foreground = foreground
+        self._listeners = loaded.config.listen if bind else []
+        # In this process: for another user, the default paths may be others.
+        self._missing = _missing_default_folders(loaded)
+        self._files = privileges.program_files()
+        self._is_user_changed = False
+
+    def server(self) -> Identity | None:
+        """Return the user who serves, if that is not this process's."""
+        if self._starter.user is not None:
+            return self._starter.user
+        try:
+            user = privileges.target_identity(self._loaded.config.daemon)
+        except PermissionError:
+            return None  # `start` reports it
+        self._is_user_changed = user is not None and user.uid != os.geteuid()
+        return user
+
+    def addresses(self) -> Iterator[Problem]:
+        """Check the TCP listeners."""
+        for listener in self._listeners:
+            if listener.address.path is None:
+                yield from _attempt(listener.name, "", partial(_check_address, listener))
+
+    def start(self) -> Iterator[Problem]:
+        """Check what is done before the change to `daemon.user`."""
+        daemon = self._loaded.config.daemon
+        directory = daemon.working_directory
+        yield from _attempt("", "", lambda _: privileges.target_identity(daemon))
+        for folder in self._missing - set(self._starter.folders):
+            yield from _attempt(folder, _first_missing(folder), _check_creatable)
+        yield from self._attempt(
+            f"daemon.working_directory: {directory}", f"{directory}/", _check_directory
+        )
+        yield from self._attempt(
+            f"daemon.pidfile: {daemon.pidfile}", daemon.pidfile, _check_pidfile
+        )
+        yield from self._attempt(
+            f"daemon.control: {daemon.control}", daemon.control, _check_socket_path
+        )
+
+    def service(self) -> Iterator[Problem]:
+        """Check what the daemon itself does."""
+        for listener in self._listeners:
+            if listener.address.path is not None:
+                yield from self._attempt(listener.name, listener.address.path, _check_socket_path)
+        file = self._config["log"]["file"]
+        if file is None:
+            yield from _no_terminal(foreground=self._foreground)
+        else:
+            check = partial(_check_log, self._config["pidfile"], False)  # noqa: FBT003
+            yield from self._attempt(f"log.file: {file}", file, check)
+        if self._is_user_changed or self._starter.user is not None:
+            yield from self._program()
+            yield from self._reading()
+            yield from self._commands()
+
+    def _program(self) -> Iterator[Problem]:
+        """Check that the user can execute tetrad: that of the unit, or this one."""
+        program = self._starter.program
+        text = _failure_of(program, self._starter.environment) if program else ""
+        text = text or ("" if program else privileges.unreadable_program(self._files))
+        if text:
+            yield Problem(text, is_permission=True)
+
+    def _reading(self) -> Iterator[Problem]:
+        """Check that the user can read the files that this process has read.
+
+        With `daemon.user`, a start reads them before the change of user, and a reload after it.
+        """
+        later = ", for a reload and an upgrade" if self._is_user_changed else ""
+        name = self._starter.name or f"user {privileges.user_name()}"
+        file = self._loaded.file
+        if file is not None and _is_denied(file):
+            text = f"{file}: permission denied; user {privileges.user_name()} needs read access"
+            yield Problem(text + later, is_permission=True, is_later=self._is_user_changed)
+        for index, listener in enumerate(self._loaded.config.listen):
+            for key in ("certificate", "key", "client_ca") if listener.tls else ():
+                path = getattr(listener.tls, key)
+                if path is not None and _is_denied(path):
+                    text = f"{path}: permission denied (as {name}{later})"
+                    text = self._loaded.error_at(f"listen[{index}].tls.{key}", text)
+                    yield Problem(text, is_permission=True, is_later=self._is_user_changed)
+
+    def _commands(self) -> Iterator[Problem]:
+        """Check the programs of commands."""
+        name = self._starter.name or f"user {privileges.user_name()}"
+        for key, command in self._loaded.config.commands.items():
+            for violation in command.violations() if isinstance(command, Run) else ():
+                where = f"commands.{key}.{violation.key}"
+                yield Problem(self._loaded.error_at(where, f"{violation.message} (as {name})"))
+
+    def _attempt(self, place: str, path: str, check: Callable[[str], object]) -> Iterator[Problem]:
+        """Make a check, unless a folder is still to be made, or its owner to be changed."""
+        folder = os.path.dirname(path)
+        will_be_made = folder in self._missing or folder in self._starter.folders
+        return _attempt(place, path, check, will_be_made=will_be_made)
 
 
 def log_problems(config: RuntimeConfig, *, foreground: bool, create: bool = False) -> list[Problem]:
@@ -84,7 +218,7 @@ def log_problems(config: RuntimeConfig, *, foreground: bool, create: bool = Fals
     """
     file = config["log"]["file"]
     if file is None:
-        return [] if foreground else [Problem(NO_TERMINAL)]
+        return list(_no_terminal(foreground=foreground))
     check = partial(_check_log, config["pidfile"], create)
     return list(_attempt(f"log.file: {file}", file, check))
 
@@ -115,11 +249,62 @@ def _path_hints(path: str) -> dict[int, str]:
     }
 
 
-def _attempt(place: str, path: str, check: Callable[[str], object]) -> Iterator[Problem]:
+def _no_terminal(*, foreground: bool) -> Iterator[Problem]:
+    if not foreground:
+        yield Problem(NO_TERMINAL)
+
+
+def _attempt(
+    place: str, path: str, check: Callable[[str], object], *, will_be_made: bool = False
+) -> Iterator[Problem]:
     try:
         check(path)
     except OSError as error:
-        yield problem_of(place, error, path)
+        if not (will_be_made and isinstance(error, FileNotFoundError | PermissionError)):
+            yield problem_of(place, error, path)
+
+
+def _missing_default_folders(loaded: ConfigResult) -> set[str]:
+    """Return the folders that the launcher creates: those of default paths, if they are missing."""
+    daemon, log = loaded.config.daemon, loaded.config.log
+    pairs = (
+        (daemon.pidfile, paths.pidfile()),
+        (daemon.control, paths.control()),
+        (log.file, paths.log()),
+    )
+    folders = {os.path.dirname(default) for path, default in pairs if path == default}
+    return {folder for folder in folders if not os.path.isdir(folder)}
+
+
+def _first_missing(folder: str) -> str:
+    """Return the topmost folder that has to be made for a missing one."""
+    parent = os.path.dirname(folder)
+    return folder if os.path.lexists(parent) else _first_missing(parent)
+
+
+def _failure_of(program: tuple[str, ...], environment: Mapping[str, str]) -> str:
+    """Execute the program of a unit; return what is wrong, or an empty text.
+
+    It may exist only inside the service.
+    """
+    name = privileges.user_name()
+    try:
+        ran = subprocess.run(  # noqa: S603
+            [*program, "--version"],
+            env=environment,
+            cwd="/",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except PermissionError:
+        return f"{program[0]}: user {name} cannot execute it; install tetrad e.g. in /opt/tetrad"
+    except OSError:
+        return ""
+    last = (ran.stderr.splitlines() or [f"exit status {ran.returncode}"])[-1]
+    return f"{' '.join(program)} fails as user {name}: {last}" if ran.returncode else ""
 
 
 # The checks: each raises OSError
@@ -172,14 +357,22 @@ def _check_file(path: str) -> None:
 
 
 def _check_creatable(path: str) -> None:
-    """Check that files can be created in a directory, unless the launcher creates it, too."""
+    """Check that files can be created in the directory of a path."""
     directory = os.path.dirname(path)
-    is_default = path in {paths.pidfile(), paths.control(), paths.log()}
-    if is_default and not os.path.exists(directory):
-        return
     _check_directory(f"{directory}/")
     if not os.access(directory, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _is_denied(path: str) -> bool:
+    """Tell whether this user may not read a file."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except PermissionError:
+        return True
+    except OSError:
+        pass  # not there, which whoever reads it reports
+    return False
 
 
 def _check_directory(path: str) -> None:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import grp
+import importlib.util
 import os
+import pickle
 import pwd
 import struct
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from tetrad.system import fork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tetrad.config.model import Daemon
+
+_T = TypeVar("_T")
 
 _LIBC = ctypes.CDLL(None)
 
@@ -30,10 +36,21 @@ _NO_CAPABILITIES = bytes(24)
 
 
 class Identity(NamedTuple):
-    """A user id and a group id."""
+    """A user id and a group id; `more_groups` are groups beyond those of the user."""
 
     uid: int
     gid: int
+    more_groups: tuple[int, ...] = ()
+
+
+def identity_of(user: str, *groups: str) -> Identity:
+    """Return a user of this machine, with its own group or the first of `groups`, and the others.
+
+    Raises KeyError.
+    """
+    found = pwd.getpwnam(user)
+    gids = [grp.getgrnam(group).gr_gid for group in groups] or [found.pw_gid]
+    return Identity(found.pw_uid, gids[0], tuple(gids[1:]))
 
 
 def target_identity(settings: Daemon) -> Identity | None:
@@ -51,9 +68,10 @@ def target_identity(settings: Daemon) -> Identity | None:
         gid = grp.getgrnam(settings.group).gr_gid
     if os.geteuid() == 0:
         return Identity(uid, gid)
-    if (uid, gid) == (os.geteuid(), os.getegid()):
+    is_user, is_group = uid == os.geteuid(), settings.group is None or gid == os.getegid()
+    if is_user and is_group:
         return None
-    key = "group" if uid == os.geteuid() else "user"
+    key = "group" if is_user else "user"
     unit = f"under systemd set {key.capitalize()}= in the unit instead"
     raise PermissionError(f"daemon.{key} needs root; {unit}")
 
@@ -102,8 +120,44 @@ def groups_of(identity: Identity) -> list[int]:
     try:
         name = pwd.getpwuid(identity.uid).pw_name
     except KeyError:
-        return [identity.gid]
-    return os.getgrouplist(name, identity.gid)
+        return [identity.gid, *identity.more_groups]
+    return [*os.getgrouplist(name, identity.gid), *identity.more_groups]
+
+
+def run_as(identity: Identity | None, function: Callable[[], _T]) -> _T:
+    """Return what a function returns or raises in a process of another user; None: in this one.
+
+    The process is one of that user alone: whatever it opens, looks up or executes is as there.
+    """
+    if identity is None:
+        return function()
+    read, write = os.pipe()
+
+    def answer() -> None:
+        os.close(read)
+        try:
+            os.setgroups(groups_of(identity))
+            os.setgid(identity.gid)
+            os.setuid(identity.uid)
+            outcome: tuple[object, Exception | None] = (function(), None)
+        except Exception as error:  # noqa: BLE001 - raised by the process that asked
+            outcome = (None, error)
+        with open(write, "wb") as stream:
+            pickle.dump(outcome, stream)
+
+    try:
+        pid = fork.fork_child(answer)
+    finally:
+        os.close(write)
+    with open(read, "rb") as stream:
+        data = stream.read()
+    with contextlib.suppress(ChildProcessError):  # SIGCHLD may be ignored by inheritance
+        os.waitpid(pid, 0)
+    result: _T
+    result, error = pickle.loads(data)  # noqa: S301 - written by the function above
+    if error is not None:
+        raise error
+    return result
 
 
 @contextlib.contextmanager
@@ -117,10 +171,12 @@ def permanent_drop(identity: Identity | None) -> Iterator[None]:
     if identity is None or identity.uid == 0:
         yield
     else:
+        files = program_files()
         _drop_bounding_set()
         yield
         _drop_capabilities()
-        _require_readable_program()
+        if unreadable := unreadable_program(files):
+            raise PermissionError(unreadable)
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -141,11 +197,23 @@ def _drop_capabilities() -> None:
     raise PermissionError("root's privileges could not be dropped permanently")
 
 
-def _require_readable_program() -> None:
-    """Check that the new user can read Python and tetrad."""
-    for path in (sys.executable, os.__file__, __file__):
-        if not os.access(path, os.R_OK):
-            raise PermissionError(
+def program_files() -> list[str]:
+    """Return Python, and a file of each library that the daemon and its helpers import."""
+    found = [importlib.util.find_spec(name) for name in ("msgspec", "structlog", "yaml")]
+    return [
+        sys.executable,
+        os.__file__,
+        __file__,
+        *(one.origin for one in found if one and one.origin),
+    ]
+
+
+def unreadable_program(files: list[str]) -> str:
+    """Return the problem if this user cannot execute Python or read one of the other files."""
+    for path in files:
+        if not os.access(path, os.R_OK | os.X_OK if path == sys.executable else os.R_OK):
+            return (
                 f"user {user_name()} cannot read {path}, which the daemon needs:"
                 " install tetrad where every user can read it, e.g. in /opt/tetrad"
             )
+    return ""

@@ -113,19 +113,19 @@ class Reloader:
         if other := other_code(old, config):
             return failure(f"{other}: tetrad upgrade switches to it and applies the file")
         require_same_keys(old, config)
-        problems = restart_problems(old["restart_only"], old["settings"], config["settings"])
-        problems += found
+        of_file = restart_problems(old["restart_only"], old["settings"], config["settings"])
+        others = list(found)
         changed = changes(old["settings"], config["settings"])
         open_missing = _require_same if old["inherited"] else _open_missing
         opened: Opened = []
         try:
-            problems += open_missing(target.listeners, config["listeners"], opened)
             try:
                 contexts = tls_contexts.load_contexts(config["listeners"])
             except (OSError, ImportError) as error:
-                problems.append(f"listen[].tls: cannot create the TLS context: {error}")
-            if problems:
-                return {"errors": problems, "is_file_bad": True}
+                others.append(f"listen[].tls: cannot create the TLS context: {error}")
+            open_missing(target.listeners, config["listeners"], opened, of_file, others)
+            if of_file or others:
+                return {"errors": of_file + others, "is_file_bad": bool(of_file)}
             target.apply_config(config, [Listener(*one) for one in opened], contexts)
             opened = []
         finally:
@@ -183,27 +183,38 @@ def _is_same(listener: Listener, wanted: ListenerConfig) -> bool:
 
 
 def _open_missing(
-    present: list[Listener], wanted: list[ListenerConfig], opened: Opened
-) -> list[str]:
-    """Open the listeners that are new, append them to `opened`, and return the problems."""
-    problems = []
-    for config in pair_listeners(present, wanted)[2]:
+    present: list[Listener],
+    wanted: list[ListenerConfig],
+    opened: Opened,
+    of_file: list[str],
+    others: list[str],
+) -> None:
+    """Open the listeners that are new, and append them to `opened`.
+
+    Problems are appended to `of_file` if the file has to change, otherwise to `others`. Unix
+    sockets come last, and only without problems: they leave a trace in the file system.
+    """
+    missing = pair_listeners(present, wanted)[2]
+    for config in sorted(missing, key=lambda one: one["family"] == "unix"):
         name, family, port = config["name"], config["family"], config["port"]
+        if family == "unix" and (of_file or others):
+            continue
         try:
             socket = sockets.open_listener(family, config["address"], port, config["backlog"])
             opened.append((config, socket))
         except PermissionError:
-            problems.append(
-                f"{name}: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE: "
-                "use tetrad restart"
-            )
+            hint = "ports below 1024 need root or CAP_NET_BIND_SERVICE: use tetrad restart"
+            if family == "unix":
+                hint = "the daemon's user needs write access to its directory"
+            others.append(f"{name}: permission denied; {hint}")
         except OSError as error:
             ours = next((one.name for one in present if _excludes(one, config)), None)
-            hint = f": this daemon listens on {ours}; use tetrad restart"
-            if error.errno != errno.EADDRINUSE or ours is None:
-                hint = ""
-            problems.append(f"{name}: {reason_of(error)}{hint}")
-    return problems
+            if error.errno == errno.EADDRINUSE and ours is not None:
+                hint = f"this daemon listens on {ours}; use tetrad restart"
+                of_file.append(f"{name}: {reason_of(error)}: {hint}")
+            else:
+                others.append(f"{name}: {reason_of(error)}")
+    opened.sort(key=lambda one: one[0]["index"])
 
 
 def _excludes(listener: Listener, wanted: ListenerConfig) -> bool:
@@ -214,12 +225,17 @@ def _excludes(listener: Listener, wanted: ListenerConfig) -> bool:
 
 
 def _require_same(
-    present: list[Listener], wanted: list[ListenerConfig], _opened: Opened
-) -> list[str]:
+    present: list[Listener],
+    wanted: list[ListenerConfig],
+    _opened: Opened,
+    of_file: list[str],
+    _others: list[str],
+) -> None:
     """Open nothing: sockets from the service manager cannot change during a reload."""
-    if {config["name"] for config in wanted} == {one.config["name"] for one in present}:
-        return []
-    return ["listen: systemd holds the listeners: change tetrad.socket too, and restart both"]
+    if {config["name"] for config in wanted} != {one.config["name"] for one in present}:
+        of_file.append(
+            "listen: systemd holds the listeners: change tetrad.socket too, and restart both"
+        )
 
 
 def restart_problems(

@@ -34,7 +34,7 @@ TIME = Clock(clock=config_types.ClockFormat("%Y/%m/%d %H:%M:%S"))
     ],
 )
 def test_an_empty_value_means_the_default(file: Path, text: str) -> None:
-    """A comment alone, or an empty section, list or listener has the same effect as a missing one."""
+    """A comment, or an empty section, list or listener has the same effect as none."""
     assert config(file, text) == Config()
 
 
@@ -42,7 +42,7 @@ def test_an_empty_file_is_refused(file: Path) -> None:
     """It is what a failed write leaves; no key of it is certain."""
     loaded = read(file, "")
     assert loaded.problems == [
-        f"{file}:1:1: empty file, as a failed write leaves it; write {{}} for the defaults"
+        f"{file}:1:1: empty, as a failed write leaves it; write {{}} for the defaults"
     ]
     assert not loaded.is_reliable("daemon.pidfile")
 
