@@ -69,7 +69,7 @@ class Service:
     def configure(self, **settings: Any) -> None:  # noqa: ANN401
         """Write the configuration."""
         settings = self._always | settings
-        self.container.write(CONFIGURATION, yaml.safe_dump(settings) if settings else "")
+        self.container.write(CONFIGURATION, yaml.safe_dump(settings))
 
     def use(self, unit_type: str) -> None:
         """Use a type of unit; the log is in its file with both."""

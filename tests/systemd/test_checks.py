@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.certificates import Authority, needs_openssl
+from tests.support.systemd_service import LOG, LOG_FOLDER
 
 if TYPE_CHECKING:
     import pathlib
@@ -35,6 +36,22 @@ def test_a_correct_file_has_no_warnings(service: Service) -> None:
     """Neither that daemon.user is not set: the unit has a user."""
     ran = service.container.tetrad("check")
     assert (ran.status, ran.err) == (0, "")
+
+
+def test_a_start_by_hand_does_not_advise_to_set_daemon_user(service: Service) -> None:
+    """The unit would not start with it."""
+    ran = service.container.tetrad("start", "--no-systemd")
+    stopped = service.container.tetrad("stop", "--no-systemd")
+    assert (ran.status, ran.err, stopped.status) == (0, "", 0)
+
+
+def test_a_log_of_root_in_the_services_folder_is_no_obstacle(service: Service) -> None:
+    """The unit gives it to its user before it starts."""
+    service.container.do("mkdir", "-p", LOG_FOLDER)
+    service.container.do("install", "-m", "600", "/dev/null", LOG)
+    assert service.container.tetrad("check").status == 0
+    assert "tetrad: started" in service.container.tetrad("start").out
+    service.stop()
 
 
 @needs_openssl

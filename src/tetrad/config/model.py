@@ -137,6 +137,15 @@ class Listener(Section, frozen=True):
             else f"{self.address}:{self.port}"
         )
 
+    def excludes(self, other: Listener) -> bool:
+        """Tell whether only one of two listeners can be open; `::` is dual-stack."""
+        if self.port != other.port:
+            return False
+        addresses = {self.address, other.address}
+        is_ipv4 = not any(":" in address for address in addresses)
+        is_any = "::" in addresses or (is_ipv4 and "0.0.0.0" in addresses)  # noqa: S104 - a name
+        return len(addresses) == 1 or (is_any and self.port is not None)
+
 
 class Daemon(Section, frozen=True):
     """The daemon process."""
@@ -252,11 +261,12 @@ class Config(Section, frozen=True):
         """Return conflicts between listeners and between paths, and removals of no command."""
         if not self.listen:
             yield ConstraintViolation("listen", "at least one listener is required")
-        names = [listener.name for listener in self.listen]
-        for index, (name, listener) in enumerate(zip(names, self.listen, strict=True)):
-            first = names.index(name)
-            if first != index and listener.port != 0:
-                message = f"{name} is already used by listen[{first}]"
+        for index, listener in enumerate(self.listen):
+            first = next(i for i, one in enumerate(self.listen) if one.excludes(listener))
+            if first < index and listener.port != 0:
+                other = self.listen[first].name
+                which = "" if other == listener.name else f" ({other})"
+                message = f"{listener.name} is already used by listen[{first}]{which}"
                 yield ConstraintViolation(f"listen[{index}]", message, f"listen[{first}]")
         yield from self._path_conflicts()
         for name, command in self.commands.items():

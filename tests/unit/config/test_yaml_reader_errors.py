@@ -149,6 +149,14 @@ NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/3
             "2:25: listen[2]: 127.0.0.1:65000 is already used by listen[0]",
         ),
         (
+            "listen: [{address: 0.0.0.0}, {address: '::1'}, {}]",
+            "1:48: listen[2]: 127.0.0.1:65000 is already used by listen[0] (0.0.0.0:65000)",
+        ),
+        (
+            "listen: [{}, {address: '::'}, {address: '::', port: 1}]",
+            "1:14: listen[1]: [::]:65000 is already used by listen[0] (127.0.0.1:65000)",
+        ),
+        (
             "daemon:\n  pidfile: /a/b\nlog:\n  file: /a/../a/b",
             "4:9: log.file: /a/b is already used by daemon.pidfile",
         ),
