@@ -51,7 +51,7 @@ function _shtab_tetrad_using
 end
 
 set -g _shtab_tetrad_commands run start stop restart reload upgrade status logs explain check client install uninstall
-set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --reason --root --service --since --timeout --until -c -n
+set -g _shtab_tetrad_opts_with_value --ca --cert --client --config --connection --event --format --host --key --level --lines --port --reason --root --service --since --timeout --until --user -c -n
 
 complete -c tetrad -e
 complete -c tetrad -f
@@ -117,6 +117,7 @@ complete -c tetrad -n '_shtab_tetrad_using check' -s h -l help -d 'show this hel
 complete -c tetrad -n '_shtab_tetrad_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TETRAD_CONFIG, then /etc/tetrad/tetrad.yaml if it exists, then the built-in defaults)'
 complete -c tetrad -n '_shtab_tetrad_using check' -l version -d 'show program'"'"'s version number and exit'
 complete -c tetrad -n '_shtab_tetrad_using check' -l dump -d 'print the effective configuration as YAML'
+complete -c tetrad -n '_shtab_tetrad_using check' -l user -x -d 'check as if this user started the daemon (default: the user of its unit, or of this process)'
 complete -c tetrad -n '_shtab_tetrad_using check' -l schema -d 'print the JSON Schema of the file, for editors'
 complete -c tetrad -n '_shtab_tetrad_using; and test $_shtab_tetrad_npos -eq 0' -a client -d 'connect to a daemon and send commands'
 complete -c tetrad -n '_shtab_tetrad_using client' -s h -l help -d 'show this help message and exit'

@@ -101,10 +101,10 @@ def test_an_ordinary_user_needs_no_configuration(ordinary: Ordinary) -> None:
 def test_the_xdg_folders_are_used(ordinary: Ordinary) -> None:
     """The XDG variables set the folders of an ordinary user's files."""
     variables = environment(ordinary.home) | {
-        "XDG_RUNTIME_DIR": "/run/me",
-        "XDG_STATE_HOME": "/state/me",
+        "XDG_RUNTIME_DIR": f"{ordinary.home}/runtime",
+        "XDG_STATE_HOME": f"{ordinary.home}/state",
     }
     command = [*ordinary.become, sys.executable, "-m", "tetrad", "check", "--dump"]
     dumped = yaml.safe_load(run(command, variables, cwd="/").out)
-    assert dumped["daemon"]["pidfile"] == "/run/me/tetrad/tetrad.pid"
-    assert dumped["log"]["file"] == "/state/me/tetrad/tetrad.log"
+    assert dumped["daemon"]["pidfile"] == f"{ordinary.home}/runtime/tetrad/tetrad.pid"
+    assert dumped["log"]["file"] == f"{ordinary.home}/state/tetrad/tetrad.log"

@@ -113,10 +113,7 @@ def _prepare(
     foreground: bool,
 ) -> Launcher:
     """Return the launcher of a start that nothing is known to prevent. Raises CommandError."""
-    try:
-        launcher, found = prepare(result, options, starter, foreground=foreground)
-    except ConfigError as error:
-        raise ConfigError([*consequence, *error.problems]) from None
+    launcher, found = prepare(result, options, starter, foreground=foreground)
     problems = [one for one in found if not one.is_later]
     if problems:
         status = PERMISSION if any(one.is_permission for one in problems) else FAILURE

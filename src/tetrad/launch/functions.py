@@ -82,7 +82,7 @@ def _started(
     functions: list[str], identity: Identity | None, environment: Mapping[str, str] | None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start the check of the functions of one module; it ends with the block."""
-    user, group = identity or (None, None)
+    user, group = (None, None) if identity is None else identity[:2]
     process = subprocess.Popen(  # noqa: S603 - tetrad's own program
         exec_commands.command("helpers.function_check", *functions),
         stdin=subprocess.DEVNULL,
