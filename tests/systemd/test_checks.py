@@ -117,6 +117,8 @@ def test_folders_that_systemd_creates_need_not_exist(service: Service) -> None:
         log={"file": "/var/log/new/log"},
     )
     assert service.container.tetrad("check").status == 0
+    assert service.container.tetrad("check", "--user", "tetrad").status == 0
+    assert service.container.tetrad("check", "--user", "daemon").status == 78
     assert "tetrad: started" in service.container.tetrad("start").out
     service.stop()
     service.container.do("rm", "-r", "/var/log/new")

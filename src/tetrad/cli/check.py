@@ -34,7 +34,8 @@ def check(options: argparse.Namespace) -> int:
         print(json_schema.text(), end="")
         return OK
     unit = systemctl.find_unit(options)
-    starter = _starter_named(options) or starter_of(unit)
+    is_units = unit is not None and options.user in {None, unit.user}
+    starter = (None if is_units else _starter_named(options)) or starter_of(unit)
     result = load(options).checked()
     foreground = unit is None or unit.is_foreground
     launcher, problems = prepare(result, options, starter, foreground=foreground)
