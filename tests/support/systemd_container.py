@@ -212,6 +212,7 @@ class Container:
         with contextlib.closing(Process(self.pid)) as before:
             self.run("systemctl", "reboot")
             assert before.has_ended(), "the container does not shut down"
+        self._discard_notices()
         self._await_boot()
 
     def _arguments(self) -> list[str]:
@@ -226,11 +227,19 @@ class Container:
         with contextlib.closing(Process(self._process.pid)) as process:
             while b"READY=1" not in self._next_notice(deadline):
                 assert not process.has_ended(0), self._log()
-        shell = children_of(self._process.pid)[0]
-        nspawn = children_of(shell)[0]
-        self.pid = until(
-            lambda: [pid for pid in children_of(nspawn) if _inside(pid) == 1], "the container"
-        )[0]
+        self.pid = until(self._find_systemd, "the container")
+
+    def _find_systemd(self) -> int:
+        """Return the pid of the container's process 1; 0 if there is none."""
+        children = [self._process.pid]
+        for _ in range(3):  # the shell, nspawn, systemd
+            children = [child for pid in children for child in children_of(pid)]
+        return next((pid for pid in children if _inside(pid) == 1), 0)
+
+    def _discard_notices(self) -> None:
+        """Discard what systemd has sent until now: it also reports when it has reloaded."""
+        while select.select([self._notify_socket], [], [], 0)[0]:
+            self._notify_socket.recv(4096)
 
     def _next_notice(self, deadline: float) -> bytes:
         """Return the container's next notification, or nothing after a second."""
