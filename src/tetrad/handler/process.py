@@ -20,6 +20,7 @@ from tetrad.ipc import exit_notices, fd_passing, log_protocol
 from tetrad.ipc.shutdown_pipe import ShutdownPipe
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
+from tetrad.system.proctitle import ProcessTitle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from tetrad.ipc.fd_passing import ClientHandoff
     from tetrad.ipc.log_protocol import LogWriter
     from tetrad.ipc.runtime_config import ListenerConfig, RuntimeConfig
-    from tetrad.system.proctitle import ProcessTitle
     from tetrad.tls.context import TlsContext
 
     ServeClient = Callable[[_socket.socket, ClientHandoff, bytes], bool]
@@ -123,7 +123,6 @@ class Handler:
     ) -> None:
         self._config = config
         self._commands = commands
-        self._title = title
         self._shutdown_pipe = shutdown_pipe
         self._notices_fd = notices_fd
         self._idle_wait = IdleWait(config["session"], shutdown_pipe, title)
@@ -215,16 +214,14 @@ class Handler:
         listeners = {one["service"]: one for one in self._config["listeners"] if not one["tls"]}
         config = self._config.copy()
         config["listeners"] = list(listeners.values())
-        title = self._title.text
+        title = ProcessTitle(os.devnull)  # operators and commands know the master by its own
         fds = [os.open(os.devnull, os.O_WRONLY)]
         try:
             fds += os.pipe()
             null, read_end, write_end = fds
             shutdown_pipe = ShutdownPipe(read_end, 0.0, signals=frozenset())
             no_tls: list[TlsContext | None] = [None] * len(listeners)
-            handler = Handler(
-                config, self._commands, no_tls, self._title, shutdown_pipe, null, null
-            )
+            handler = Handler(config, self._commands, no_tls, title, shutdown_pipe, null, null)
             for index in range(len(listeners)):
                 for words in leaving:
                     _serve_dummy(handler, index, words)
@@ -233,9 +230,8 @@ class Handler:
                 for words in staying:
                     shutdown_pipe.stopping = shutdown_pipe.signals_unblocked = False
                     _serve_dummy(handler, index, words, stays=True)
-                    self._title.show(title)
+                    title.show(b"")
         finally:
-            self._title.show(title)
             for fd in fds:
                 os.close(fd)
 

@@ -166,7 +166,7 @@ def _identify(pid: int, uid: int | None) -> RunningDaemon | None:
     """
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            title = file.read().rstrip(b"\0")
+            title = file.read().partition(b"\0")[0]
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             own_uid = int(file.read().partition("\nUid:")[2].split()[1])
     except (OSError, IndexError):
@@ -206,10 +206,13 @@ def _is_still(daemon: RunningDaemon) -> bool:
 
 
 def _may_be_starting(pid: int) -> bool:
-    """Tell whether a process may be a launcher, or a master before it sets its title."""
+    """Tell whether a process may be a launcher, or a master before it sets its title.
+
+    A process that executes a program has no command line for a moment.
+    """
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read().split(b"\0")
-        return any(
+        return not words[0] or any(
             os.path.basename(word) == b"tetrad" or word.endswith(_MAIN) or _MASTER in word
             for word in words
         )

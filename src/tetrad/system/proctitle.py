@@ -16,28 +16,37 @@ _FORMAT = NAME + b": %b\0"
 _END_MARK = b"."
 _OVERHEAD_BYTES = len(_FORMAT % b"") + len(_END_MARK)
 
+_MEMORY = "/proc/self/mem"
+
 _ARG_START, _ARG_END = 47, 48
 """Indexes of arg_start and arg_end in /proc/self/stat, counted from 0 (proc(5))."""
 
 
 class ProcessTitle:
-    """The title of this process, which its children inherit; `text` is the part after the name."""
+    """The title of this process, which its children inherit; `text` is the part after the name.
 
-    __slots__ = ("_max_bytes", "_start", "text")
+    With another file for `memory`, the same code runs and nothing is shown.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_max_bytes", "_memory", "_start", "_unmarked_end", "text")
+
+    def __init__(self, memory: str = _MEMORY) -> None:
         self.text = b""
+        self._memory = memory
         self._start, end = _argument_memory()
         self._max_bytes = max(0, end - self._start - _OVERHEAD_BYTES)
+        self._unmarked_end = end
         _write("/proc/self/comm", NAME)
-        if self._max_bytes:
-            _write("/proc/self/mem", _END_MARK, end - len(_END_MARK))
 
     def show(self, text: bytes) -> None:
         """Set the title to `tetrad: TEXT`, cut to the memory there is. Errors are ignored."""
         if self._max_bytes and text != self.text:
             self.text = text
-            _write("/proc/self/mem", _FORMAT % text[: self._max_bytes], self._start)
+            _write(self._memory, _FORMAT % text[: self._max_bytes], self._start)
+            # After the first title: until then, the process is known by all of its arguments.
+            if self._unmarked_end:
+                _write(self._memory, _END_MARK, self._unmarked_end - len(_END_MARK))
+                self._unmarked_end = 0
 
 
 def of_master(file: str | None) -> bytes:
