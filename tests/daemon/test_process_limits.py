@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import sys
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.processes import run
+from tests.support.processes import run, status_of, until
 from tests.support.system_programs import require
 
 if TYPE_CHECKING:
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
 
     from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
+    from tests.support.processes import Ran
 
-UID = "54321"
-"""A user without other processes."""
+FIRST_UID = 54321
+"""The users from here on have no other processes."""
 
 HINT = "raise the limit of processes (ulimit -u, or LimitNPROC= and TasksMax= in the unit)"
 
@@ -28,36 +31,63 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
-def limited(prepared: MakeDaemon, public_folder: str) -> Iterator[Daemon]:
+def user() -> int:
+    """Return a user without processes: a zombie of a test before counts too."""
+    return next(uid for uid in itertools.count(FIRST_UID) if not processes_of(uid))
+
+
+@pytest.fixture
+def limited(prepared: MakeDaemon, public_folder: str, user: int) -> Iterator[Daemon]:
     """Return a daemon in a folder of the user."""
     require("prlimit", "setpriv")
     with tempfile.TemporaryDirectory(dir=public_folder) as folder:
-        os.chown(folder, int(UID), int(UID))
+        os.chown(folder, user, user)
         served = prepared(folder=folder, commands={"prog": {"run": ["true"], "on_error": "sorry"}})
         os.chmod(folder, 0o755)  # noqa: S103 - also for the user
         yield served
         served.finish()
 
 
-def start(daemon: Daemon, processes: int) -> tuple[int, str, str]:
-    """Start a daemon as the user, who may have this many processes."""
-    user = (f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
-    command = ["prlimit", f"--nproc={processes}", "setpriv", *user, sys.executable, "-m", "tetrad"]
-    return run([*command, "start", "-c", daemon.file], daemon.environment)
+def processes_of(uid: int) -> list[int]:
+    """Return the processes of a user, zombies included."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if status_of(int(name))["Uid"].startswith(f"{uid}\t"):
+                found.append(int(name))
+    return found
+
+
+def start(daemon: Daemon, user: int, *limit: str) -> Ran:
+    """Start a daemon as the user, with a limit of prlimit(1)."""
+    command = ["prlimit", *limit, sys.executable, "-m", "tetrad", "start", "-c", daemon.file]
+    return run_as(user, *command, environment=daemon.environment)
+
+
+def run_as(user: int, *command: str, environment: dict[str, str] | None = None) -> Ran:
+    """Run a command as the user."""
+    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+    return run([*become, *command], environment or dict(os.environ))
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_start_without_processes_says_which_limit(limited: Daemon, processes: int) -> None:
+def test_a_start_without_processes_says_which_limit(
+    limited: Daemon, user: int, processes: int
+) -> None:
     """Whichever of its forks fails."""
-    ran = start(limited, processes)
+    ran = start(limited, user, f"--nproc={processes}")
     assert ran[::2] == (1, f"tetrad: fork: resource temporarily unavailable; {HINT}\n")
 
 
-def test_a_daemon_without_processes_says_which_limit(limited: Daemon) -> None:
+def test_a_daemon_without_processes_says_which_limit(limited: Daemon, user: int) -> None:
     """In the log, and in the answers of commands; clients wait until there are processes again."""
-    status, out, err = start(limited, 3)
-    assert status == 0, err
-    limited.adopt(out)
+    started = start(limited, user)
+    assert started.status == 0, started.err
+    limited.adopt(started.out)
+    running = {limited.pid, limited.logger}
+    until(lambda: set(processes_of(user)) == running, "the processes of the start are gone")
+    ran = run_as(user, "prlimit", f"--pid={limited.pid}", "--nproc=3")
+    assert ran.status == 0, ran.err
     client = limited.served()
     client.send(b"prog")
     assert client.read(5) == b"sorry"
