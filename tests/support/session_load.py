@@ -88,9 +88,12 @@ class Load:
 
 
 def converse(client: Client) -> str:
-    """Send `time` and `quit`; return what was wrong with the answers."""
-    answer = client.ask()
+    """Send `time` and `quit` in one write; return what was wrong with the answers.
+
+    A stop between two writes would end the session: it is idle then.
+    """
+    answer = client.ask(b"timequit")
     if not ANSWER.fullmatch(answer):
         return f"{len(answer)} of {ANSWER_BYTES} bytes of an answer"
-    rest = client.quit()
+    rest = client.read_all()
     return "" if rest == b"quit" else f"{rest!r} in answer to quit"
