@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tetrad.ipc.log_protocol import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _BLOCK_BYTES = 1 << 16
 _POLL_SECONDS = 0.2
@@ -32,6 +32,9 @@ _NEWLINE = b"\n"
 
 _MAX_DISORDER_SECONDS = 2.0
 """How far out of order lines can be: a handler may wait a little to write an event."""
+
+_MAX_DISORDER_LINES = 1000
+"""How many events in a row can be too old: those of a start before the clock was set."""
 
 _MAX_TEXT_LINE_BYTES = 1 << 14
 """A longer line is no event in the formats `logfmt` or `console`: a write to the pipe is short."""
@@ -89,8 +92,8 @@ class LogFilter(NamedTuple):
             and (self.reason is None or _has_reason(event, self.reason))
         )
 
-    def excludes_before(self, event: Event | None) -> bool:
-        """Tell whether an event is so old that all lines before it are older than `since`."""
+    def is_too_old(self, event: Event | None) -> bool:
+        """Tell whether an event is so old that the lines before it are older than `since`, too."""
         if event is None or self.since is None:
             return False
         return event.moment.timestamp() < self.since - _MAX_DISORDER_SECONDS
@@ -208,31 +211,34 @@ def _last(
     """Return the last matching lines, the oldest first."""
     lines: deque[bytes] = deque()
     with_rotated = count is not None or wanted.since is not None
-    history = _history(path, current, end, with_rotated=with_rotated)
-    while count is None or len(lines) < count:
-        line = next(history, None)
-        if line is None:
+    for file in _files_backwards(path, current, end, with_rotated=with_rotated):
+        older = 0
+        for line in file:
+            if len(lines) == count or older > _MAX_DISORDER_LINES:
+                break
+            event = parse(line)
+            older = older + 1 if wanted.is_too_old(event) else 0
+            if wanted.matches(event):
+                lines.appendleft(line)
+        if older or len(lines) == count:
             break
-        event = parse(line)
-        if wanted.excludes_before(event):
-            break
-        if wanted.matches(event):
-            lines.appendleft(line)
     return iter(lines)
 
 
-def _history(path: str, current: int | None, end: int, *, with_rotated: bool) -> Iterator[bytes]:
+def _files_backwards(
+    path: str, current: int | None, end: int, *, with_rotated: bool
+) -> Iterator[Iterable[bytes]]:
     """Yield the lines of the current file before `end`, then of rotated files, the last first."""
     if current is not None:
-        yield from _backwards(current, end)
+        yield _backwards(current, end)
     for rotated in _rotated(path, current) if with_rotated else ():
         if rotated.endswith(".gz"):
-            yield from reversed(_decompressed(rotated))
+            yield reversed(_decompressed(rotated))
         else:
             fd = _try_open(rotated)
             if fd is not None:
                 with os.fdopen(fd, "rb"):
-                    yield from _backwards(fd, _end(fd, complete_lines=False))
+                    yield _backwards(fd, _end(fd, complete_lines=False))
 
 
 def _rotated(path: str, current: int | None) -> list[str]:

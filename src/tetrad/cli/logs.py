@@ -15,6 +15,7 @@ from tetrad.cli.log_reader import LogFilter, parse, read
 from tetrad.cli.parser import DEFAULT_LINES
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
+from tetrad.system import timezone
 from tetrad.system.text import escape_unprintable, reason_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def logs(options: argparse.Namespace) -> int:
     colour = terminal and "NO_COLOR" not in os.environ
     try:
         for line in read(path, wanted, count, following=options.follow):
+            timezone.follow_machine()
             text = as_json(line) if options.json else render(line, terminal=terminal, colour=colour)
             if text is not None:
                 sys.stdout.buffer.write(text + b"\n")

@@ -31,6 +31,14 @@ class Clock(Section, frozen=True):
         Timezone("local")
     )
 
+    @property
+    def zone(self) -> str:
+        """The zone as `local` or `UTC`; as a value of TZ if the process has to be in that zone."""
+        is_simple = self.timezone == "local" or (
+            self.timezone == "UTC" and not self.clock.has_epoch
+        )
+        return str(self.timezone) if is_simple else self.timezone.variable
+
 
 class Close(Section, frozen=True):
     """A command that answers with a fixed text and closes the connection."""

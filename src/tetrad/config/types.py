@@ -38,6 +38,13 @@ _MAX_SOCKET_PATH_BYTES = 107
 _RESERVED_VARIABLES = "TETRAD_"
 """The prefix of the variables by which a program learns about its client."""
 
+_ZONES_WITHOUT_FILE = {"local", "UTC"}
+
+_POSIX_ZONE = re.compile(r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)[+-]?[0-9]|UTC$|GMT$")
+"""The beginning of a zone that TZ describes by itself, such as CET-1CEST,M3.5.0,M10.5.0/3."""
+
+_CONVERSIONS = re.compile(r"%[-_0^#+]*[0-9]*[EO:]*.?", re.DOTALL)
+
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -245,13 +252,14 @@ class Timezone(str):
         if not isinstance(value, str):
             message = "expected local, UTC or the name of a time zone such as Asia/Seoul"
             raise ValueError(message)  # noqa: TRY004 - as for an invalid string
-        if value not in {"local", "UTC"}:
-            try:
-                zoneinfo.ZoneInfo(value)
-            except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-                message = f"{value!r} is not in this machine's time zone database"
-                raise ValueError(message) from None
+        if value not in _ZONES_WITHOUT_FILE:
+            _require_zone(value)
         return cls(value)
+
+    @property
+    def variable(self) -> str:
+        """The value of the variable TZ for a zone other than `local`."""
+        return "UTC0" if self == "UTC" else f":{_zone_file(self)}"
 
 
 class ClockFormat(str):
@@ -261,14 +269,25 @@ class ClockFormat(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a format whose result is not empty."""
+        """Read a format whose result is not empty, and whose conversions the C library knows."""
         if (
             not isinstance(value, str)
             or "\0" in value
             or not time.strftime(value.encode("ascii", "replace").decode())
         ):
             raise ValueError("expected a format of strftime(3) such as %H:%M:%S")
+        for conversion in _CONVERSIONS.findall(value):
+            # An unknown one stays as it is with glibc, and musl writes nothing.
+            plain = conversion.encode("ascii", "replace").decode()
+            if time.strftime(plain) in {plain, ""}:
+                unknown = f"{conversion} is not a conversion of strftime(3) on this machine"
+                raise ValueError(f"{unknown}; write %% for a percent sign")
         return cls(value)
+
+    @property
+    def has_epoch(self) -> bool:
+        """Whether it has `%s`, which the C library computes with the zone of the process."""
+        return any(conversion.endswith("s") for conversion in _CONVERSIONS.findall(self))
 
 
 class CommandName(str):
@@ -356,6 +375,33 @@ def _unmapped_network(
     # The 96th bit of such an address is set, so the prefix has at least 96 bits.
     prefix = network.prefixlen - (network.max_prefixlen - ipaddress.IPV4LENGTH)
     return ipaddress.ip_network((address, prefix))
+
+
+def check_zone_variable() -> None:
+    """Raise ValueError if TZ names no zone of this machine: the C library would call UTC that."""
+    value = os.environ.get("TZ", "").removeprefix(":")
+    if (
+        value
+        and not _POSIX_ZONE.match(value)
+        and not (os.path.isabs(value) and os.path.isfile(value))
+    ):
+        _require_zone(value)
+
+
+def _require_zone(name: str) -> None:
+    if _zone_file(name) is None:
+        missing = f"{name!r} is not in this machine's time zone database"
+        install = "" if any(map(os.path.isdir, zoneinfo.TZPATH)) else "; install the package tzdata"
+        raise ValueError(missing + install)
+
+
+def _zone_file(name: str) -> str | None:
+    """Return the file of a zone. The Python package `tzdata` does not count: C ignores it."""
+    try:
+        zoneinfo.ZoneInfo(name)  # also refuses a name that leads elsewhere
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        return None
+    return next(filter(os.path.isfile, (f"{folder}/{name}" for folder in zoneinfo.TZPATH)), None)
 
 
 def _known_name(value: object, what: str, look_up: Callable[[str], object]) -> str:

@@ -5,8 +5,9 @@ A command never reads from the client or writes to it.
 
 from __future__ import annotations
 
-import os
 import time
+
+from tetrad.system import timezone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,12 +62,11 @@ class Clock(Command):
 
     def _format_time(self, second: int) -> bytes:
         if self._zone == "local":
-            moment = time.localtime(second)
-        elif self._zone == "UTC":
-            moment = time.gmtime(second)
-        else:
-            moment = _in_zone(self._zone, second)
-        return time.strftime(self._format, moment).encode()
+            timezone.follow_machine()
+            return time.strftime(self._format, time.localtime(second)).encode()
+        if self._zone == "UTC":
+            return time.strftime(self._format, time.gmtime(second)).encode()
+        return timezone.in_zone(self._zone, self._format, second).encode()
 
 
 class Text(Command):
@@ -133,18 +133,3 @@ def immediate(commands: Mapping[bytes, Command]) -> dict[bytes, Command]:
 def with_terminator(answer: bytes, terminator: bytes) -> bytes:
     """Return an answer that ends with `terminator`, which is not added twice."""
     return answer if answer.endswith(terminator) else answer + terminator
-
-
-def _in_zone(zone: str, second: int) -> time.struct_time:
-    """Return the time in another zone. A handler has one thread, so TZ can be changed for it."""
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = zone
-    time.tzset()
-    try:
-        return time.localtime(second)
-    finally:
-        if before is None:
-            del os.environ["TZ"]
-        else:
-            os.environ["TZ"] = before
-        time.tzset()

@@ -10,6 +10,7 @@ import os
 import sys
 
 import tetrad
+from tetrad.system import timezone
 from tetrad.system.text import describe_error, traceback_frames
 
 TYPE_CHECKING = False
@@ -51,6 +52,7 @@ def find(name: str) -> Callable[..., Any]:
 
 def call(name: str, context: Context) -> bytes:
     """Call a function and return its answer. Raises TypeError, or whatever the function raises."""
+    timezone.follow_machine()
     answer = find(name)(context)
     if isinstance(answer, str):
         return answer.encode()

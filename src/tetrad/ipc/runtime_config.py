@@ -93,7 +93,7 @@ class CommandConfig(TypedDict):
 
     kind: str
     text: str
-    timezone: str
+    timezone: str  # "local", "UTC" or a value of TZ
 
 
 class JobConfig(TypedDict):

@@ -16,15 +16,15 @@ import subprocess
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from tetrad.config import paths
-from tetrad.config.command_model import Run
+from tetrad.config import paths, types
+from tetrad.config.command_model import Clock, Run
 from tetrad.launch import pidfile, privileges
 from tetrad.system.text import LIMIT_HINTS, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tetrad.config.model import Listener
+    from tetrad.config.model import Config, Listener
     from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import RuntimeConfig
     from tetrad.launch.privileges import Identity
@@ -151,6 +151,8 @@ class _Checks:
         yield from self._attempt(
             f"daemon.control: {daemon.control}", daemon.control, _check_socket_path
         )
+        if not self._starter.program:  # a unit has an environment of its own
+            yield from _zone_problems(self._loaded.config)
 
     def service(self) -> Iterator[Problem]:
         """Check what the daemon itself does."""
@@ -305,6 +307,15 @@ def _failure_of(program: tuple[str, ...], environment: Mapping[str, str]) -> str
         return ""
     last = (ran.stderr.splitlines() or [f"exit status {ran.returncode}"])[-1]
     return f"{' '.join(program)} fails as user {name}: {last}" if ran.returncode else ""
+
+
+def _zone_problems(config: Config) -> Iterator[Problem]:
+    """Return what is wrong with TZ, if a clock shows the zone of the daemon's environment."""
+    if any(isinstance(one, Clock) and one.timezone == "local" for one in config.commands.values()):
+        try:
+            types.check_zone_variable()
+        except ValueError as error:
+            yield Problem(f"environment variable TZ: {error}")
 
 
 # The checks: each raises OSError

@@ -221,8 +221,7 @@ def _rules(key: str, networks: Iterable[str], *, allow: bool) -> list[AccessRule
 def _command(command: Command) -> CommandConfig | JobConfig:
     match command:
         case Clock():
-            zone = str(command.timezone)
-            return CommandConfig(kind="clock", text=str(command.clock), timezone=zone)
+            return CommandConfig(kind="clock", text=str(command.clock), timezone=command.zone)
         case Close():
             return CommandConfig(kind="close", text=command.close, timezone="")
         case FixedText():
