@@ -27,8 +27,10 @@ def arguments(command_line: list[str]) -> list[str]:
 
 
 def _flags() -> list[str]:
+    """Return options of Python: isolated; texts in UTF-8, whatever the locale."""
     # Coverage starts by a start-up file.
-    return [] if _COVERAGE & os.environ.keys() else ["-I", "-S"]
+    isolation = [] if _COVERAGE & os.environ.keys() else ["-I", "-S"]
+    return [*isolation, "-X", "utf8"]
 
 
 def _import_path() -> list[str]:
