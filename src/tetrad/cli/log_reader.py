@@ -16,10 +16,9 @@ import os
 import re
 import stat
 import time
-import zlib
 from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from tetrad.ipc.log_protocol import LEVELS
 
@@ -29,6 +28,12 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 16
 _POLL_SECONDS = 0.2
 _NEWLINE = b"\n"
+
+_FIRST_LINES = 1000
+"""How many lines of a rotated file are searched for an event of tetrad."""
+
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
+"""The compressions that are read, by the first bytes of a file."""
 
 _MAX_DISORDER_SECONDS = 2.0
 """How far out of order lines can be: a handler may wait a little to write an event."""
@@ -56,6 +61,8 @@ _CONSOLE_FIELD = re.compile(
     rf"""([^\s=]+)=({_QUOTED}|[\[{{](?:{_QUOTED}|[^\]}}'"])*[\]}}]|\S*)(?: |$)"""
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+_COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst)$")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -232,13 +239,25 @@ def _files_backwards(
     if current is not None:
         yield _backwards(current, end)
     for rotated in _rotated(path, current) if with_rotated else ():
-        if rotated.endswith(".gz"):
-            yield reversed(_decompressed(rotated))
-        else:
-            fd = _try_open(rotated)
-            if fd is not None:
-                with os.fdopen(fd, "rb"):
-                    yield _backwards(fd, _end(fd, complete_lines=False))
+        fd = _try_open(rotated)
+        if fd is None:
+            continue
+        with os.fdopen(fd, "rb") as file:
+            start = os.pread(fd, _BLOCK_BYTES, 0)
+            kind = next(
+                (one for magic, one in _COMPRESSIONS.items() if start.startswith(magic)), ""
+            )
+            if kind:
+                lines = _decompressed(kind, file)
+                if _is_log(lines[:_FIRST_LINES]):
+                    yield reversed(lines)
+            elif _is_log(start.split(_NEWLINE, _FIRST_LINES)):
+                yield _backwards(fd, _end(fd, complete_lines=False))
+
+
+def _is_log(lines: list[bytes]) -> bool:
+    """Tell whether a file is a log by its first lines: other programs keep files beside it."""
+    return any(parse(line) for line in lines)
 
 
 def _rotated(path: str, current: int | None) -> list[str]:
@@ -246,7 +265,7 @@ def _rotated(path: str, current: int | None) -> list[str]:
     pattern = glob.escape(path)
     found = {*glob.glob(f"{pattern}.*"), *glob.glob(f"{pattern}-*")}
     # While a file is being compressed, both exist.
-    found = {file for file in found if file.removesuffix(".gz") == file or file[:-3] not in found}
+    found = {file for file in found if _COMPRESSED.sub("", file) not in found - {file}}
     keys = ((_sort_key(file, current), file) for file in found)
     return [file for key, file in sorted((key, file) for key, file in keys if key is not None)]
 
@@ -265,20 +284,33 @@ def _sort_key(path: str, current: int | None) -> tuple[float, int] | None:
         return None
     if current is not None and os.path.samestat(status, os.fstat(current)):
         return None
-    number = re.search(r"([.-])(\d+)(\.gz)?$", path)
+    number = re.search(r"([.-])(\d+)$", _COMPRESSED.sub("", path))
     rank = 0 if number is None else int(number[2]) * (1 if number[1] == "." else -1)
     return -status.st_mtime, rank
 
 
-def _decompressed(path: str) -> list[bytes]:
+def _open_compressed(kind: str, compressed: IO[bytes]) -> IO[bytes]:
+    """Open a compressed file. Raises ImportError if this Python lacks the module."""
+    if kind == "bzip2":
+        import bz2
+
+        return bz2.open(compressed)
+    if kind == "xz":
+        import lzma
+
+        return lzma.open(compressed)
+    return gzip.open(compressed)  # type: ignore[return-value]
+
+
+def _decompressed(kind: str, compressed: IO[bytes]) -> list[bytes]:
     """Return the lines of a compressed file; if it is damaged, those before the damage."""
     pieces = []
     try:
-        with gzip.open(path, "rb") as file:
+        with _open_compressed(kind, compressed) as file:
             while piece := file.read(_BLOCK_BYTES):
                 pieces.append(piece)
-    except (OSError, EOFError, zlib.error):
-        pass  # incomplete, or not compressed at all
+    except Exception:  # noqa: BLE001, S110 - each format has errors of its own
+        pass  # incomplete or damaged; or this Python has no module for the format
     data = b"".join(pieces)
     return data.removesuffix(_NEWLINE).split(_NEWLINE) if data else []
 

@@ -85,7 +85,7 @@ def test_only_necessary_files_are_decompressed(path: str, monkeypatch: pytest.Mo
     minutes = [line(0), line(60), line(120)]
     write(path, *minutes)
     write(f"{path}.1.gz", line(0), age=1)
-    monkeypatch.setattr(gzip, "open", None)
+    monkeypatch.setattr(log_reader, "_decompressed", None)
     assert shown(path, 2) == minutes[1:]
     assert shown(path, 3) == shown(path) == minutes
     assert shown(path, since=START + 60.0) == minutes[1:]
