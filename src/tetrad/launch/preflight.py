@@ -152,7 +152,7 @@ class _Checks:
             f"daemon.control: {daemon.control}", daemon.control, _check_socket_path
         )
         if not self._starter.program:  # a unit has an environment of its own
-            yield from _zone_problems(self._loaded.config)
+            yield from zone_problems(self._loaded.config)
 
     def service(self) -> Iterator[Problem]:
         """Check what the daemon itself does."""
@@ -309,7 +309,7 @@ def _failure_of(program: tuple[str, ...], environment: Mapping[str, str]) -> str
     return f"{' '.join(program)} fails as user {name}: {last}" if ran.returncode else ""
 
 
-def _zone_problems(config: Config) -> Iterator[Problem]:
+def zone_problems(config: Config) -> Iterator[Problem]:
     """Return what is wrong with TZ, if a clock shows the zone of the daemon's environment."""
     if any(isinstance(one, Clock) and one.timezone == "local" for one in config.commands.values()):
         try:
