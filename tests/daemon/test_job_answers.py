@@ -112,7 +112,7 @@ def test_a_program_is_killed_at_its_timeout(served: Daemon, command: str) -> Non
 def test_a_program_that_cannot_be_executed_fails(daemon: MakeDaemon, tmp_path: Path) -> None:
     """The kernel's reason is in the log."""
     program = tmp_path / "program"
-    program.write_text("this is no program\n")
+    program.write_bytes(b"this is no program\0\n")
     program.chmod(stat.S_IRWXU)
     served = daemon(commands={"prog": {"run": [str(program)], "on_error": "sorry"}})
     assert ask(served) == b"sorryquit"

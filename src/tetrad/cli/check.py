@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tetrad.cli import systemctl
 from tetrad.cli.configuration import config_path, load
 from tetrad.cli.exit_status import OK, PERMISSION, CommandError, print_error
-from tetrad.config import paths, yaml_writer
+from tetrad.config import paths, programs, yaml_writer
+from tetrad.config.command_model import Run
 from tetrad.config.diagnostics import ConfigError
 from tetrad.launch import functions, privileges
 from tetrad.launch.launcher import Launcher
@@ -130,13 +131,19 @@ def check_functions(result: ConfigResult, starter: Starter = Starter()) -> None:
 
 
 def print_warnings(result: ConfigResult, launcher: Launcher, *, has_user: bool = False) -> None:
-    """Warn about certificates that expire soon, about reloads, and about a daemon that stays root.
+    """Warn about what a start does not prevent: expiry, reloads, setuid programs, handlers of root.
 
     `has_user`: a unit of systemd has a user for it.
     """
     _print_expiry(launcher.certificates)
     for text in launcher.warnings:
         print_error(f"warning: {text}")
+    for name, command in result.config.commands.items():
+        if isinstance(command, Run) and programs.is_setuid(command.program):
+            print_error(
+                f"warning: commands.{name}.run: {command.program} is setuid or setgid, without "
+                "effect: programs of the daemon gain no privileges"
+            )
     if not has_user and privileges.serves_as_root(result.config.daemon):
         print_error(
             "warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody"

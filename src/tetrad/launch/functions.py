@@ -8,6 +8,7 @@ starts or reloads a daemon does this, and `tetrad check`; other commands import 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 IMPORT_TIMEOUT_SECONDS = 20.0
 """How long importing the modules may take, all together."""
+
+_NO_MODULE = "no module named "
+_IMPORT_HOOK = (
+    ", but an import hook of an editable install finds it, which the daemon does not use: reinstall"
+    " that package without -e, or with --config-settings editable_mode=compat"
+)
 
 _READ_SECONDS = 0.1
 """How long the answer of a module is waited for at least: others may have used up the time."""
@@ -52,10 +59,25 @@ def check(
         text = f"{error.filename or 'fork'}: {reason_of(error)}"
         raise ConfigError([f"cannot check the functions of commands: {text}"]) from None
     problems = [
-        loaded.error_at(key, found[name]) for key, name in functions.items() if name in found
+        loaded.error_at(key, found[name] + _import_hook_hint(found[name]))
+        for key, name in functions.items()
+        if name in found
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _import_hook_hint(problem: str) -> str:
+    """Return a hint if this process, which has the start-up files of site-packages, has a module.
+
+    The daemon runs without these files, and so without the import hooks of editable installs.
+    """
+    _, is_missing, module = problem.partition(_NO_MODULE)
+    try:
+        found = is_missing and "." not in module and importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    return _IMPORT_HOOK if found else ""
 
 
 def _problems(
