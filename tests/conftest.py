@@ -41,7 +41,7 @@ _LEFT_OUT = pytest.StashKey[int]()
 _FIRST_SET = pytest.StashKey[bool]()
 _TURNS = pytest.StashKey[Turns]()
 
-FOLDERS = ("systemd", "fleet", "damage", "daemon", "project", "integration", "unit")
+FOLDERS = ("systemd", "fleet", "damage", "hostile", "daemon", "project", "integration", "unit")
 """The folders of tests in the order in which parallel workers begin them: the slow ones first."""
 
 

@@ -72,6 +72,7 @@ MASTER_MAY_IMPORT = {
     "_signal",
     "_socket",
     "errno",
+    "fcntl",
     "gc",
     "marshal",
     "os",

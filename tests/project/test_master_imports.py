@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.quick
 
-ALLOWED = {"__future__", "_signal", "_socket", "errno", "gc", "marshal", "select", "time"}
+ALLOWED = {"__future__", "_signal", "_socket", "errno", "fcntl", "gc", "marshal", "select", "time"}
 """What the master may import beyond tetrad's modules and those of a bare interpreter."""
 
 HEAVY = {

@@ -27,7 +27,8 @@ _BATCH = 100
 class EventCounts(NamedTuple):
     """The events in a log: `written`, reported `lost`, and `unknown`, reports without a count.
 
-    The logger's own events are left out.
+    The logger's own events are left out. A line with `suppressed` counts as the events that it
+    stands for.
     """
 
     written: int
@@ -39,8 +40,9 @@ def count_events(lines: list[Event]) -> EventCounts:
     """Count the events in the lines of a log."""
     reports = [line["count"] for line in lines if line["event"] == "log.lost"]
     own = len(reports) + sum(line["event"] == "log.reopened" for line in lines)
+    suppressed = [line["suppressed"] - 1 for line in lines if "suppressed" in line]
     known = [count for count in reports if count is not None]
-    return EventCounts(len(lines) - own, sum(known), len(reports) - len(known))
+    return EventCounts(len(lines) + sum(suppressed) - own, sum(known), len(reports) - len(known))
 
 
 class Sessions:

@@ -189,6 +189,10 @@ class Log(Section, frozen=True):
     format: Annotated[
         Literal["json", "logfmt", "console"], Meta(description="json, logfmt or console")
     ] = "json"
+    session_rate: Annotated[
+        Rate | None,
+        Meta(description="lines of the commands of a session, bursts of ten times that; null: all"),
+    ] = Rate.parse("100/s")
 
 
 class Handlers(Section, frozen=True):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         def count_commands(self, count: int) -> None:
             """Count commands that were answered."""
 
-        def log_json(self, level: str, event: str, fields: str) -> None:
-            """Log an event; `fields` are JSON members."""
+        def log_commands(self, level: str, event: str, *fields: str) -> None:
+            """Log commands, each given by JSON members."""
 
         def wait_for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
             """Wait until one of `fds` is readable; return those that are. Raises SessionEnded."""
@@ -238,4 +238,4 @@ def _log(session: JobSession, command: str, result: JobResult, seconds: float) -
     if result.error is not None:
         fields["error"] = escape_unprintable(result.error)[:MAX_LOG_TEXT]
     level = "info" if result.error is None and not result.is_cut else "warning"
-    session.log_json(level, log_protocol.CLIENT_COMMAND, members(fields))
+    session.log_commands(level, log_protocol.CLIENT_COMMAND, members(fields))

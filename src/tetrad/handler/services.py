@@ -133,8 +133,8 @@ class CommandService(Service):
             answers = [with_terminator(answer, self._terminator) for answer in answers]
         session.send(b"".join(answers))
         session.count_commands(len(names))
-        for name in names:
-            session.log_json("info", log_protocol.CLIENT_COMMAND, self._log_fields[name])
+        fields = [self._log_fields[name] for name in names]
+        session.log_commands("info", log_protocol.CLIENT_COMMAND, *fields)
 
     def _run_job(self, session: ServedSession, name: bytes) -> None:
         client, _, _, _, connection = self._client
@@ -146,7 +146,7 @@ class CommandService(Service):
     def _log_invalid(self, session: ServedSession, invalid: bytes) -> None:
         session.count_activity()
         fields = members({"command": printable(invalid)})
-        session.log_json("warning", log_protocol.CLIENT_INVALID, fields)
+        session.log_commands("warning", log_protocol.CLIENT_INVALID, fields)
 
 
 class EchoService(Service):

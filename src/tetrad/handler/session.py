@@ -13,6 +13,7 @@ import os
 import sys
 import time
 
+from tetrad.handler.command_log import CommandLog
 from tetrad.handler.services import CONTINUE, DISCARD
 from tetrad.handler.wait import ClientWait, SessionEnded, deadline_after
 from tetrad.ipc import log_protocol
@@ -71,6 +72,7 @@ class Session:
         self._config = config
         self._log = log
         self._progress = progress
+        self._command_log = CommandLog(log, config["log_rate"], progress.commands)
         end_by = deadline_after(progress.started, config["max_duration"])
         self._wait = ClientWait(client.fileno(), shutdown_pipe, end_by)
         self.has_normal_priority = True
@@ -84,6 +86,7 @@ class Session:
         progress = self._progress
         reason, detail = self._run(service)
         self._close(reason)
+        self._command_log.summarise()
         self._log.event(
             "warning" if reason in REJECTED else "info",
             log_protocol.CLIENT_DISCONNECTED,
@@ -168,9 +171,9 @@ class Session:
         self._log.flush()
         return self._wait.for_fds(fds, deadline)
 
-    def log_json(self, level: str, event: str, fields: str) -> None:
-        """Log an event; `fields` are JSON members."""
-        self._log.event_json(level, event, fields)
+    def log_commands(self, level: str, event: str, *fields: str) -> None:
+        """Log commands, each given by JSON members, within the budget of the session."""
+        self._command_log.add(level, event, *fields)
 
     def send(self, data: bytes) -> None:
         """Send all of `data`, as fast as the client reads. Raises SessionEnded or OSError."""
@@ -223,8 +226,10 @@ class Session:
 
     def _wait_for_input(self, service: Service) -> None:
         """Wait for input. A request to stop ends a session that is between commands."""
-        self._log.flush()
         while True:
+            if self._command_log.summary_due <= time.monotonic():
+                self._command_log.summarise()
+            self._log.flush()
             if self._wait.is_stopping() and not service.is_mid_command:
                 raise SessionEnded(self._wait.stop_reason)
             if self._last_activity is None:
@@ -233,7 +238,8 @@ class Session:
             else:
                 since, reason = self._last_activity, "idle_timeout"
                 seconds = self._config["idle_timeout"]
-            if self._wait.for_input(deadline_after(since, seconds), reason):
+            wake_at = self._command_log.summary_due
+            if self._wait.for_input(deadline_after(since, seconds), reason, wake_at):
                 return
 
     def _close(self, reason: str) -> None:

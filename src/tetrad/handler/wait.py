@@ -58,8 +58,8 @@ class ClientWait:
         self._poll.register(fd, select.POLLIN)
         self._poll.register(shutdown_pipe.fd, select.POLLIN)
 
-    def for_input(self, deadline: float, reason: str) -> bool:
-        """Wait for input or the end of it; False if something else ended the wait.
+    def for_input(self, deadline: float, reason: str, wake_at: float = NEVER) -> bool:
+        """Wait for input or the end of it; False if something else ended the wait, or at `wake_at`.
 
         Raises SessionEnded, with `reason` at the deadline.
         """
@@ -68,7 +68,7 @@ class ClientWait:
             if deadline == self._missed_deadline:
                 raise SessionEnded(reason)
             self._missed_deadline = deadline
-        ready = self._poll_once(min(deadline, self._end_by) - now)
+        ready = self._poll_once(min(deadline, self._end_by, wake_at) - now)
         if not ready and time.monotonic() >= deadline:
             raise SessionEnded(reason)
         return bool(ready)

@@ -4,7 +4,8 @@ One write to the pipe is a context line, and a line for each event or order. The
 JSON object with the fields that all events of the write have. An event line has the time in
 nanoseconds, the level, the name of the event, and its own fields. A write has at most PIPE_BUF
 bytes, so the kernel neither splits nor interleaves it. If the pipe is full, the events of the write
-are dropped and counted: sent = written + reported by `log.lost`.
+are dropped and counted: sent = written + reported by `log.lost`. Answered commands may fill a part
+of the pipe only, so that a flood of them leaves room for everything else.
 
     \x1e{"pid":4711,"client":"192.0.2.7:38276"}
     1795328416880292123 info client.command {"command":"time"}
@@ -17,7 +18,9 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import time
+from fcntl import F_GETPIPE_SZ, fcntl, ioctl
 
 from tetrad.ipc.fds import EVENTS_WRITE
 from tetrad.system.json_lite import members
@@ -56,6 +59,9 @@ CONTEXT_MARK = "\x1e"
 HEALTH_CHECK = "check"
 """A field of the context of a balancer's health check. Its info events get the level debug."""
 
+SUPPRESSED = "suppressed"
+"""The field of an event that stands for so many events of the same kind."""
+
 LOGGER_ORDER = "order"
 """In place of the level: the line is an order to the logger. Orders keep their place in the log."""
 
@@ -65,6 +71,21 @@ LOGGER_EXIT = "logger.leave"
 
 PIPE_TIMEOUT_SECONDS = 0.25
 """How long a handler waits for room in the pipe before it drops events."""
+
+COMMANDS_SHARE = 1 / 4
+"""The part of the pipe's capacity up to which answered commands may fill it.
+
+Writes of more than half a page take a page each, so twice as much of the pipe may be in use.
+"""
+
+_RETRY_SECONDS = 0.005
+"""How often a handler looks whether there is room for commands: poll(2) does not tell."""
+
+_FIONREAD = 0x541B
+"""Asks how many bytes are in the pipe. The module termios, which has it, is large.
+
+The number is another one on Alpha, MIPS, POWER and SPARC: there commands may fill the pipe.
+"""
 
 _ENCODING = ("utf-8", "backslashreplace")
 _MAX_TEXT_CHARS = 400
@@ -78,15 +99,19 @@ class LogWriter:
     reports all losses: handlers send it their counts (`tetrad.ipc.exit_notices`).
 
     `level` is the lowest level that is sent, as a number of LEVELS. `pending` are the lines
-    collected for the next write, `reliable` the lines that are retried until they are written.
+    collected for the next write, `reliable` the lines that are retried until they are written. If
+    the pipe has no room for answered commands, they are left out of the next write.
     `lost` counts the losses that are not reported yet, `lost_total` all.
     """
 
     __slots__ = (
         "_blocked",
+        "_commands_blocked",
         "_context",
         "_context_line",
         "_count",
+        "_other_count",
+        "_other_lines",
         "_size",
         "fd",
         "level",
@@ -102,8 +127,10 @@ class LogWriter:
         self.level = LEVELS[level]
         self.pending: list[bytes] = []
         self._count = 0
+        self._other_lines: list[bytes] = []
+        self._other_count = 0
         self.reliable: dict[str, bytes] = {}
-        self._blocked = False
+        self._blocked = self._commands_blocked = False
         self.timeout = timeout
         self.lost = 0
         self.lost_total = 0
@@ -136,7 +163,10 @@ class LogWriter:
         self.set_context(self._context + b"," + more)
 
     def event(self, level: str, event: str, /, **fields: object) -> None:
-        """Add an event; shorten its fields, or leave some out, if it would not fit in a write."""
+        """Add an event; shorten its fields, or leave some out, if it would not fit in a write.
+
+        One with the field `suppressed` is about this many events, and counts as many if it is lost.
+        """
         room = select.PIPE_BUF - len(self._context_line) - len(_line(level, event, ""))
         text = members(fields)
         if _encoded_size(text) > room:
@@ -144,15 +174,22 @@ class LogWriter:
             for name, value in fields.items():
                 longer = text + "," * bool(text) + members({name: shorten(value)})
                 text = longer if _encoded_size(longer) <= room else text
-        self.event_json(level, event, text)
+        count = fields.get(SUPPRESSED, 1)
+        if LEVELS[level] >= self.level:
+            self.append(self._fitting_line(level, event, text), count if type(count) is int else 1)
 
     def event_json(self, level: str, event: str, fields: str = "") -> None:
         """Add an event with `fields` in JSON; leave them out if they would not fit in a write."""
         if LEVELS[level] >= self.level:
-            line = _line(level, event, fields)
-            if len(self._context_line) + len(line) > select.PIPE_BUF:
-                line = _line(level, event, "")
-            self.append(line, 1)
+            is_command = event == CLIENT_COMMAND and level == "info"
+            self.append(self._fitting_line(level, event, fields), 1, is_command=is_command)
+
+    def _fitting_line(self, level: str, event: str, fields: str) -> bytes:
+        """Return the line of an event, without fields if they would not fit in a write."""
+        line = _line(level, event, fields)
+        if len(self._context_line) + len(line) > select.PIPE_BUF:
+            line = _line(level, event, "")
+        return line
 
     def enqueue_reliable(self, level: str, event: str, /, **fields: object) -> None:
         """Write an order, or a loss of unknown size, which must not be lost itself.
@@ -181,14 +218,20 @@ class LogWriter:
         if state["report"] is not None:
             self.reliable[LOG_LOST] = state["report"]
 
-    def append(self, lines: bytes, count: int) -> None:
-        """Add `count` events that the caller has formatted as event lines."""
+    def append(self, lines: bytes, count: int, *, is_command: bool = False) -> None:
+        """Add `count` events that the caller has formatted as event lines.
+
+        `is_command`: they are answered commands, for which the pipe has less room.
+        """
         if not lines:
             return
         if self._size + len(lines) > select.PIPE_BUF:
             self.flush()
         self.pending.append(lines)
         self._count += count
+        if not is_command:
+            self._other_lines.append(lines)
+            self._other_count += count
         self._size += len(lines)
 
     def write_batch(self, data: bytes, count: int) -> None:
@@ -206,14 +249,29 @@ class LogWriter:
             self._report_lost()
         if not self.pending:
             return
-        if self._write(self._context_line + b"".join(self.pending)):
-            self._blocked = False
-        else:
-            self.count_lost(self._count)
-            self._blocked = True
+        lines, count = self.pending, self._count
+        if count > self._other_count and not self._has_room_for_commands():
+            lines, count = self._other_lines, self._other_count
+            self.count_lost(self._count - count)
+        if lines:
+            self.write_batch(self._context_line + b"".join(lines), count)
         self.pending.clear()
         self._count = 0
+        self._other_lines.clear()
+        self._other_count = 0
         self._size = len(self._context_line)
+
+    def _has_room_for_commands(self) -> bool:
+        """Wait for room for commands. Of several failures in a row, only the first waits."""
+        deadline = time.monotonic() + (0.0 if self._commands_blocked else self.timeout)
+        while is_fuller(self.fd, COMMANDS_SHARE):
+            remaining = deadline - time.monotonic()
+            self._commands_blocked = remaining <= 0
+            if self._commands_blocked:
+                return False
+            select.poll().poll(min(remaining, _RETRY_SECONDS) * 1000)
+        self._commands_blocked = False
+        return True
 
     def _report_lost(self) -> None:
         report = _line("error", LOG_LOST, f'"count":{self.lost}')
@@ -237,6 +295,15 @@ class LogWriter:
                 return False
             else:
                 return True
+
+
+def is_fuller(fd: int, share: float) -> bool:
+    """Tell whether more than a share of a pipe's capacity is in use; False if it is no pipe."""
+    try:
+        used = int.from_bytes(ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
+        return used > fcntl(fd, F_GETPIPE_SZ) * share
+    except OSError:
+        return False
 
 
 def _line(level: str, event: str, fields: str) -> bytes:

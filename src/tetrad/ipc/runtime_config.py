@@ -67,12 +67,17 @@ class LimitsConfig(TypedDict):
 
 
 class SessionConfig(TypedDict):
-    """The timeouts of a session in seconds; None is no timeout."""
+    """The timeouts of a session in seconds; None is no timeout.
+
+    `log_rate` is how many lines of commands a session may log: a count and a period in seconds;
+    None: all.
+    """
 
     first_command_timeout: float | None
     idle_timeout: float | None
     max_duration: float | None
     send_timeout: float | None
+    log_rate: tuple[int, int] | None
 
 
 class AccessRule(TypedDict):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tetrad.config.command_model import Command
     from tetrad.config.model import Access, Config, Listener
     from tetrad.config.result import ConfigResult
+    from tetrad.config.types import Rate
     from tetrad.ipc.runtime_config import TlsConfig
 
 RESTART_ONLY = (
@@ -70,7 +71,6 @@ def build(
     # A daemon that is no longer root must not take the defaults of its user.
     start = (run_mode, config_path or "", paths.runtime_folder(), paths.log_folder())
     session = config.session
-    rate = config.limits.rate_per_source
     return RuntimeConfig(
         version=__version__,
         code=code_digest(),
@@ -92,13 +92,14 @@ def build(
         limits=LimitsConfig(
             clients=config.limits.clients,
             clients_per_source=config.limits.clients_per_source,
-            rate_per_source=None if rate is None else (rate.number, rate.seconds),
+            rate_per_source=_rate(config.limits.rate_per_source),
         ),
         session=SessionConfig(
             first_command_timeout=_seconds(session.first_command_timeout),
             idle_timeout=_seconds(session.idle_timeout),
             max_duration=_seconds(session.max_duration),
             send_timeout=_seconds(session.send_timeout),
+            log_rate=_rate(config.log.session_rate),
         ),
         access=access_rules(config.access),
         commands={
@@ -246,6 +247,10 @@ def _job(
         max_output=int(command.max_output),
         on_error=command.on_error,
     )
+
+
+def _rate(rate: Rate | None) -> tuple[int, int] | None:
+    return None if rate is None else (rate.number, rate.seconds)
 
 
 def _seconds(duration: float | None) -> float | None:

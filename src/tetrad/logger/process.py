@@ -58,6 +58,7 @@ class Logger:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._lines: list[bytes] = []
+        self._suppressed: dict[int, int] = {}  # in these lines: the events that they stand for
         self._file = LogFile(config["file"])
         self._counters = LogCounters(COUNTERS)
         self._lost = self._counters.take_unreported()
@@ -128,7 +129,11 @@ class Logger:
         elif self._context is not None:
             if level == "info" and log_protocol.HEALTH_CHECK in self._context:
                 level = "debug"
-            self._rendered[what] = self._log(int(moment), level, event, self._context | fields)
+            rendered = self._log(int(moment), level, event, self._context | fields)
+            if log_protocol.SUPPRESSED not in fields:
+                self._rendered[what] = rendered
+            elif rendered:
+                self._suppressed[len(self._lines) - 1] = fields[log_protocol.SUPPRESSED]
 
     def _log(self, moment: int, level: str, event: str, fields: dict[str, Any]) -> bytes:
         """Log an event; return its line for reuse, empty if the level is filtered out."""
@@ -177,8 +182,9 @@ class Logger:
         self._methods = {level: getattr(bound, level) for level in log_protocol.LEVELS}
 
     def _write(self) -> None:
-        """Write the batch, after a report of earlier losses; count the lines that fail."""
+        """Write the batch, after a report of earlier losses; count the events that fail."""
         lines = self._take_lines()
+        suppressed, self._suppressed = self._suppressed, {}
         if not lines and not self._lost:
             return
         if self._file.was_moved() and self._file.open():
@@ -186,8 +192,10 @@ class Logger:
         if self._lost and self._write_own_event("error", log_protocol.LOG_LOST, count=self._lost):
             self._lost = 0
         written = self._file.write(lines)
-        self._lost += len(lines) - written
-        self._counters.add(written, len(lines) - written)
+        lost = len(lines) - written
+        lost += sum(count - 1 for index, count in suppressed.items() if index >= written)
+        self._lost += lost
+        self._counters.add(written, lost)
 
     def _write_own_event(self, level: str, event: str, **fields: object) -> bool:
         """Write an event of the logger itself at once; return whether it was written."""

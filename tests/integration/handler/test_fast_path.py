@@ -34,6 +34,7 @@ NO_DEADLINES: SessionConfig = {
     "idle_timeout": None,
     "max_duration": None,
     "send_timeout": None,
+    "log_rate": None,
 }
 
 

@@ -35,7 +35,7 @@ CONFIG = cast(
             {"service": service, "tls": None, "reply_terminator": ""}
             for service in ("command", "echo")
         ],
-        "session": dict.fromkeys(DEADLINES),
+        "session": dict.fromkeys([*DEADLINES, "log_rate"]),
         "log": {"level": "debug"},
     },
 )

@@ -129,6 +129,7 @@ def test_the_runtime_configuration_has_the_settings() -> None:
         "idle_timeout": 2.0,
         "max_duration": 3.0,
         "send_timeout": None,
+        "log_rate": (100, 1),
     }
 
 

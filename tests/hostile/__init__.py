@@ -1,0 +1,1 @@
+"""Attacks on a daemon: each of them is done, and does not have its effect."""
