@@ -48,8 +48,7 @@ class CommandLog:
         shown = len(fields)
         if self._interval:
             shown = self._take(shown)
-        for one in fields[:shown]:
-            self._log.event_json(level, event, one)
+        self._log.event_json(level, event, *fields[:shown])
         if shown < len(fields):
             before = self._suppressed.get((level, event), 0)
             self._suppressed[level, event] = before + len(fields) - shown

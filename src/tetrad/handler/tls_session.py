@@ -44,7 +44,7 @@ class TlsSession(Session):
         self._tls = tls
         self._tls_socket = TlsSocket(socket, tls.context)
         super().__init__(self._tls_socket, config, shutdown_pipe, log, progress)
-        log.event_json("info", log_protocol.CLIENT_CONNECTED)
+        log.event_json("info", log_protocol.CLIENT_CONNECTED, "")
 
     def process_input(self, service: Service) -> str:
         """Do the handshake, and serve the client if its certificate is accepted."""

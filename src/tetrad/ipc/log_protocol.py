@@ -176,20 +176,23 @@ class LogWriter:
                 text = longer if _encoded_size(longer) <= room else text
         count = fields.get(SUPPRESSED, 1)
         if LEVELS[level] >= self.level:
-            self.append(self._fitting_line(level, event, text), count if type(count) is int else 1)
+            self.append(_line(level, event, text), count if type(count) is int else 1)
 
-    def event_json(self, level: str, event: str, fields: str = "") -> None:
-        """Add an event with `fields` in JSON; leave them out if they would not fit in a write."""
-        if LEVELS[level] >= self.level:
-            is_command = event == CLIENT_COMMAND and level == "info"
-            self.append(self._fitting_line(level, event, fields), 1, is_command=is_command)
+    def event_json(self, level: str, event: str, *fields: str) -> None:
+        """Add an event for each of `fields`, JSON members, all with the time of now.
 
-    def _fitting_line(self, level: str, event: str, fields: str) -> bytes:
-        """Return the line of an event, without fields if they would not fit in a write."""
-        line = _line(level, event, fields)
-        if len(self._context_line) + len(line) > select.PIPE_BUF:
-            line = _line(level, event, "")
-        return line
+        Fields that would not fit in a write are left out.
+        """
+        if LEVELS[level] < self.level:
+            return
+        is_command = event == CLIENT_COMMAND and level == "info"
+        head = f"{time.time_ns()} {level} {event} {{"
+        most = select.PIPE_BUF - len(self._context_line)
+        for one in fields:
+            line = f"{head}{one}}}\n".encode(*_ENCODING)
+            if len(line) > most:
+                line = f"{head}}}\n".encode()
+            self.append(line, 1, is_command=is_command)
 
     def enqueue_reliable(self, level: str, event: str, /, **fields: object) -> None:
         """Write an order, or a loss of unknown size, which must not be lost itself.

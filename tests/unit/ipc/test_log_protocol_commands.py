@@ -66,7 +66,7 @@ def test_other_events_are_written_behind_a_flood(
     flood(log)
     pipe_before = log.lost
     log.event_json("info", CLIENT_COMMAND, '"command":"time"')
-    log.event_json("warning", event)
+    log.event_json("warning", event, "")
     log.event_json("info", CLIENT_COMMAND, '"command":"time"')
     log.event("info", log_protocol.CLIENT_DISCONNECTED, reason="eof")
     log.flush()
@@ -91,8 +91,8 @@ def test_commands_have_room_again_when_the_pipe_was_read(pipe: BytePipe, log: Lo
     flood(log)
     pipe.read_all()
     lost = log.take_lost()
-    log.event_json("info", CLIENT_COMMAND)
-    log.event_json("warning", CLIENT_INVALID)
+    log.event_json("info", CLIENT_COMMAND, "")
+    log.event_json("warning", CLIENT_INVALID, "")
     log.flush()
     assert names(read(pipe.read_all())) == ["client.command", "client.invalid"]
     assert log.lost_total == lost
