@@ -4,6 +4,7 @@ SIGCHLD is ignored, so the master sees no exit status. A handler that exits norm
 first; one that ends without a notice has crashed. All handlers write to one pipe. A session that
 TLS, the subject of the client's certificate or an access list has ended is reported by a record of
 its own before.
+The master accepts nothing but such records: a handler serves clients that may take it over.
 """
 
 from __future__ import annotations
@@ -20,9 +21,17 @@ REJECTED = {"tls": b"t", "access": b"a"}
 """TLS, the subject of a certificate, or an access list that denies the client since a reload, has
 ended the session; another notice follows."""
 
+INVALID = b"?"
+"""What was read is not a notice. Not sent."""
+
+_KINDS = {IDLE, EXITING, *REJECTED.values()}
+
 _BYTES = 20
 _KIND_AT, _COUNT_AT = 12, 13
 _BATCH = 1024
+_READS = 4
+"""Reads that empty a pipe of the default capacity (64 KiB), even if it is written to meanwhile."""
+
 _MAX_LOST = 999_999
 
 
@@ -32,8 +41,15 @@ def make_notice(kind: bytes, number: int) -> bytes:
 
 
 def with_lost_count(notice: bytes, lost: int) -> bytes:
-    """Return the notice with the number of events that the handler could not log."""
-    return notice[:_COUNT_AT] + b"%06d\n" % min(lost, _MAX_LOST)
+    """Return the notice with the number of events that the handler could not log.
+
+    What exceeds six digits is in notices of a handler 0, which does not exist, before it.
+    """
+    more = b""
+    while lost > _MAX_LOST:
+        more += b"%012d%b%06d\n" % (0, EXITING, _MAX_LOST)
+        lost -= _MAX_LOST
+    return more + notice[:_COUNT_AT] + b"%06d\n" % lost
 
 
 def as_exiting(notice: bytes) -> bytes:
@@ -44,7 +60,9 @@ def as_exiting(notice: bytes) -> bytes:
 def with_rejection(notice: bytes, reason: str) -> bytes:
     """Return the notice behind one of a rejection, if the session has ended for such a reason."""
     kind = REJECTED.get(reason)
-    return notice if kind is None else notice[:_KIND_AT] + kind + b"000000\n" + notice
+    if kind is None:
+        return notice
+    return notice[-_BYTES:][:_KIND_AT] + kind + b"000000\n" + notice
 
 
 def send_notice(fd: int, notice: bytes) -> None:
@@ -58,16 +76,31 @@ def send_notice(fd: int, notice: bytes) -> None:
 def read_notices(fd: int) -> list[tuple[int, bytes, int]]:
     """Return all notices in the pipe as handler number, kind and lost events.
 
-    A pipe never splits a record of this size.
+    A pipe never splits a record of this size. Each piece of anything else is a notice of the kind
+    INVALID; the record that follows it is found all the same.
     """
     received: list[tuple[int, bytes, int]] = []
-    while True:
+    rest = b""
+    for _ in range(_READS):
         try:
             data = os.read(fd, _BYTES * _BATCH)
         except BlockingIOError:
-            return received
-        for notice in data.splitlines():
-            kind = notice[_KIND_AT:_COUNT_AT]
-            received.append((int(notice[:_KIND_AT]), kind, int(notice[_COUNT_AT:])))
+            break
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if len(line) >= _BYTES:
+                received.append((0, INVALID, 0))
+            received.append(_parse(line[1 - _BYTES :]))
         if len(data) < _BYTES * _BATCH:
-            return received
+            break
+    if rest:
+        received.append((0, INVALID, 0))
+    return received
+
+
+def _parse(notice: bytes) -> tuple[int, bytes, int]:
+    """Parse a notice without its line ending."""
+    number, kind, lost = notice[:_KIND_AT], notice[_KIND_AT:_COUNT_AT], notice[_COUNT_AT:]
+    if len(notice) != _BYTES - 1 or kind not in _KINDS or not (number + lost).isdigit():
+        return 0, INVALID, 0
+    return int(number), kind, int(lost)

@@ -11,7 +11,7 @@ import errno
 from time import monotonic
 
 from tetrad.ipc import fd_passing, log_protocol
-from tetrad.ipc.exit_notices import EXITING, IDLE, REJECTED, make_notice, read_notices
+from tetrad.ipc.exit_notices import EXITING, IDLE, INVALID, REJECTED, make_notice, read_notices
 from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
 from tetrad.ipc.log_protocol import log_child_failure
 from tetrad.ipc.shutdown_pipe import DENIED
@@ -50,6 +50,9 @@ SPARE_RETRY_SECONDS = 1.0
 """How long no spare handler is forked after a fork failed or a spare handler crashed."""
 
 
+INVALID_NOTICES_SECONDS = 1.0
+"""How long invalid exit notices are counted before their number is logged."""
+
 _REASONS = {kind: reason for reason, kind in REJECTED.items()}
 
 
@@ -70,6 +73,7 @@ class HandlerPool:
         self._check_is_scheduled = False
         self.forked = 0
         self.lost = 0
+        self._invalid_notices = 0
         self.rejected = dict.fromkeys(REJECTED, 0)
         loop.watch(NOTICES_READ, self._read_notices)
 
@@ -272,6 +276,8 @@ class HandlerPool:
                 self._log.count_lost(lost)
             handler = self._table.find(number)
             if handler is None:
+                if kind == INVALID:
+                    self._count_invalid_notice()
                 continue
             if kind == EXITING:
                 self._remove_client(handler)
@@ -283,6 +289,16 @@ class HandlerPool:
                     self._schedule_trim()
             else:
                 self.rejected[_REASONS[kind]] += 1
+
+    def _count_invalid_notice(self) -> None:
+        self._invalid_notices += 1
+        if self._invalid_notices == 1:
+            when = monotonic() + INVALID_NOTICES_SECONDS
+            self._loop.timers.set("invalid notices", when, self._log_invalid_notices)
+
+    def _log_invalid_notices(self) -> None:
+        count, self._invalid_notices = self._invalid_notices, 0
+        self._log.event("error", log_protocol.HANDLER_NOTICE_INVALID, count=count)
 
     def _handle_crash(self, handler: HandlerProcess) -> None:
         """Log a handler that has exited without a notice, and remove it."""

@@ -62,14 +62,63 @@ def test_a_notice_is_one_write_of_20_bytes(pipe: tuple[int, int]) -> None:
     assert os.read(read_end, 100) == b"999999999999g999999\n"
 
 
-def test_the_count_of_lost_events_is_limited(pipe: tuple[int, int]) -> None:
-    """A larger count does not change the size of the notice."""
+def test_a_large_count_of_lost_events_takes_several_notices(pipe: tuple[int, int]) -> None:
+    """No handler has the number 0; that of a rejection is the handler's."""
     read_end, write_end = pipe
-    exit_notices.send_notice(
-        write_end,
-        exit_notices.with_lost_count(exit_notices.make_notice(exit_notices.EXITING, 77), 1_000_000),
-    )
-    assert exit_notices.read_notices(read_end) == [(77, b"g", 999_999)]
+    notice = exit_notices.make_notice(exit_notices.EXITING, 77)
+    notice = exit_notices.with_rejection(exit_notices.with_lost_count(notice, 2_000_000), "tls")
+    exit_notices.send_notice(write_end, notice)
+    assert exit_notices.read_notices(read_end) == [
+        (77, b"t", 0),
+        (0, b"g", 999_999),
+        (0, b"g", 999_999),
+        (77, b"g", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\n",
+        b"garbage",
+        b"x" * 19 + b"\n",
+        b"00000000000gg000000\n",
+        b"000000000007z000000\n",
+        b"000000000007g-00001\n",
+        b"+00000000007g000000\n",
+        b"000000000007g00000\n",
+        b"000000000007\xb2000000\n",
+        bytes(range(10)) * 400,
+    ],
+)
+def test_garbage_is_reported_and_the_next_notice_is_found(
+    pipe: tuple[int, int], garbage: bytes
+) -> None:
+    """With a line ending or without."""
+    read_end, write_end = pipe
+    os.write(write_end, garbage)
+    exit_notices.send_notice(write_end, exit_notices.make_notice(exit_notices.EXITING, 8))
+    assert exit_notices.read_notices(read_end) == [(0, exit_notices.INVALID, 0), (8, b"g", 0)]
+    os.write(write_end, garbage)
+    received = exit_notices.read_notices(read_end)
+    assert set(received) == {(0, exit_notices.INVALID, 0)}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_can_be_read(pipe: tuple[int, int], data: bytes) -> None:
+    """Nothing that is no notice has a handler's number or a count."""
+    read_end, write_end = pipe
+    os.write(write_end, data + b"." if data else b".")
+    assert exit_notices.read_notices(read_end)[-1] == (0, exit_notices.INVALID, 0)
+
+
+def test_a_read_ends_while_notices_arrive(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that writes without a pause does not keep the master from its other work."""
+    one = exit_notices.make_notice(exit_notices.IDLE, 5)
+    monkeypatch.setattr(os, "read", lambda _fd, size: one * (size // len(one)))
+    assert set(exit_notices.read_notices(pipe[0])) == {(5, b"i", 0)}
 
 
 def test_all_notices_in_the_pipe_are_read(pipe: tuple[int, int]) -> None:
