@@ -178,9 +178,10 @@ class Session:
     def send(self, data: bytes) -> None:
         """Send all of `data`, as fast as the client reads. Raises SessionEnded or OSError."""
         deadline: float | None = None
+        rest: bytes | memoryview = data
         while True:
             try:
-                sent = self._client.send(data, _socket.MSG_DONTWAIT)
+                sent = self._client.send(rest, _socket.MSG_DONTWAIT)
                 deadline = None
             except BlockingIOError:
                 sent = 0
@@ -188,9 +189,9 @@ class Session:
                     self._reset_on_close()
                     raise SessionEnded("send_timeout") from None
             self._progress.bytes_out += sent
-            if sent == len(data):
+            if sent == len(rest):
                 return
-            data = data[sent:]
+            rest = memoryview(rest)[sent:]  # not a copy: a slow client takes few bytes at a time
             self._log.flush()
             if deadline is None:
                 deadline = deadline_after(time.monotonic(), self._config["send_timeout"])

@@ -59,6 +59,13 @@ class TlsSession(Session):
         self._progress.bytes_in = len(self._progress.pending)
         return super().process_input(service)
 
+    def _wait_for_input(self, service: Service) -> None:
+        """Wait for input, and before that for room for what OpenSSL has answered by itself."""
+        if self._tls_socket.has_backlog:
+            self._log.flush()
+            self._flush()
+        super()._wait_for_input(service)
+
     def _do_handshake(self, service: Service) -> bool:
         """Do the handshake; False if the client disconnected without sending anything.
 
@@ -82,13 +89,19 @@ class TlsSession(Session):
         return True
 
     def _flush(self) -> None:
-        """Send handshake records, as fast as the client reads. Raises SessionEnded or OSError."""
-        deadline = deadline_after(time.monotonic(), self._config["send_timeout"])
+        """Send OpenSSL's own records as fast as the client reads. Raises SessionEnded, OSError."""
+        socket, deadline = self._tls_socket, None
         while True:
+            unsent = socket.unsent_bytes
             try:
-                self._tls_socket.flush()
+                socket.flush()
             except BlockingIOError:
-                self._wait.for_writable(deadline, "send_timeout")
+                if deadline is None or socket.unsent_bytes < unsent:
+                    deadline = deadline_after(time.monotonic(), self._config["send_timeout"])
+                elif time.monotonic() >= deadline:
+                    self._reset_on_close()
+                    raise SessionEnded("send_timeout") from None
+                self._wait_for_room(deadline)
             else:
                 return
 

@@ -3,6 +3,9 @@
 OpenSSL never uses the socket: it gets received bytes from memory and puts bytes to send into
 memory. So no received record stays inside OpenSSL while a session waits for the socket, and
 O_NONBLOCK, which all copies of a descriptor share, is not needed.
+
+OpenSSL answers some records by itself: a KeyUpdate, an attempt to renegotiate. As long as the
+client does not read these answers, no more of its records are received.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from tetrad.tls.subjects import subject_of
 
 _RECORD_BYTES = 16384
 """The most bytes that are encrypted at once, and received at once."""
+
+_MAX_UNSENT_BYTES = 16384
+"""How many bytes may wait to be sent while more is received."""
 
 
 class TlsSocket:
@@ -67,11 +73,23 @@ class TlsSocket:
         """The subject of the client's certificate."""
         return subject_of(self._tls.getpeercert() or {})
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How many encrypted bytes wait to be sent."""
+        return len(self._unsent)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether so much waits to be sent that nothing is received."""
+        return len(self._unsent) > _MAX_UNSENT_BYTES
+
     def recv(self, _size: int, _flags: int) -> bytes:
         """Receive and return plain text, b"" at its end.
 
         Raises SessionEnded, BlockingIOError or OSError.
         """
+        if self.has_backlog:
+            raise BlockingIOError
         if not self._is_eof:
             self.receive()
         data = self.read()
@@ -104,7 +122,7 @@ class TlsSocket:
         except OSError:
             pass  # it is closed already
 
-    def send(self, data: bytes, _flags: int) -> int:
+    def send(self, data: bytes | memoryview, _flags: int) -> int:
         """Send some of `data`; return how many bytes. Raises BlockingIOError or OSError.
 
         Bytes that OpenSSL has encrypted must not be encrypted again, so the caller passes the same
@@ -138,6 +156,8 @@ class TlsSocket:
 
     def shutdown(self, how: int) -> None:
         """Send close_notify and shut down the socket. Raises OSError."""
+        if self.has_backlog:
+            raise BlockingIOError  # there is no orderly end with a client that does not read
         self._send_close_notify()
         self._socket.shutdown(how)
 
