@@ -82,7 +82,13 @@ commands = (
 names = st.text([chr(code) for code in range(0x21, 0x7F)], min_size=4, max_size=4)
 configurations = st.builds(
     Config,
-    listen=st.lists(listeners, min_size=1, max_size=3, unique_by=lambda listener: listener.name),
+    # Two listeners with one port exclude each other if one has all addresses.
+    listen=st.lists(
+        listeners,
+        min_size=1,
+        max_size=3,
+        unique_by=(lambda listener: listener.name, lambda listener: listener.port or listener.name),
+    ),
     daemon=st.builds(
         Daemon,
         pidfile=absolute.map(lambda path: config_types.Path(f"/run{path}")),
