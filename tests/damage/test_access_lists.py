@@ -195,7 +195,7 @@ def test_a_handler_that_misses_its_signal_is_signalled_again(daemon: MakeDaemon)
     served = daemon()
     client = served.served(source="127.0.0.9")
     served.configure(access={"deny": ["127.0.0.9"]})
-    with attached(served.pid, "pidfd_send_signal", "retval=0:when=1") as trace:
+    with attached(served.pid, "kill", "retval=0:when=1") as trace:
         assert served.tetrad("reload").status == 0
         assert client.read_all() == b""
         assert len(trace.points()) > 1

@@ -95,6 +95,7 @@ class Daemon:
         self.file = os.path.join(folder, "tetrad.yaml")
         self.pidfile = os.path.join(folder, "tetrad.pid")
         self.environment = environment(os.path.join(folder, "home"))
+        self.command = [sys.executable, "-m", "tetrad"]
         self.settings: dict[str, Any] = {
             "listen": [{"port": 0}],
             "daemon": {"pidfile": "tetrad.pid", "control": "control.sock"},
@@ -133,7 +134,7 @@ class Daemon:
 
         ROOT_WARNING and what it says of the daemons of other tests are removed from its output.
         """
-        command = [sys.executable, "-m", "tetrad", *arguments, "-c", self.file]
+        command = [*self.command, *arguments, "-c", self.file]
         ran = run(command, self.environment, **options)
         return ran._replace(err=about_this_daemon(ran.err))
 
@@ -158,7 +159,7 @@ class Daemon:
 
     def run(self, output: str, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Run `tetrad run` in a process group of its own, optionally `under` another program."""
-        command = [*under, sys.executable, "-m", "tetrad", "run", "-c", self.file]
+        command = [*under, *self.command, "run", "-c", self.file]
         with open(output, "wb") as out:
             self._foreground = subprocess.Popen(
                 command,

@@ -66,7 +66,7 @@ def _keyboard_interrupts() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _run(arguments: Sequence[str] | None, service_manager: Notifier) -> int:
+def _run(arguments: Sequence[str] | None, service_manager: Notifier) -> int:  # noqa: PLR0911
     """Run a command, report its error if it fails, and return its exit status."""
     try:
         options = parser().parse_args(arguments)
@@ -82,6 +82,9 @@ def _run(arguments: Sequence[str] | None, service_manager: Notifier) -> int:
     except ConfigError as error:
         _report(service_manager, *error.problems)
         return BAD_CONFIGURATION
+    except ModuleNotFoundError as error:
+        _report(service_manager, _missing_module(error.name or str(error)))
+        return FAILURE
     except BrokenPipeError:
         return FAILURE  # the reader of the output has closed it, as head(1) does
     except OSError as error:
@@ -122,6 +125,13 @@ def _function(command: str) -> Function:  # noqa: C901, PLR0912 - a table of laz
         case "uninstall":
             from tetrad.cli.install import uninstall as function
     return function
+
+
+def _missing_module(name: str) -> str:
+    """Return the error for a module of Python, or of a package, that cannot be imported."""
+    if name in sys.stdlib_module_names:
+        return f"{sys.executable} was built without the module {name}: use another Python"
+    return f"{sys.executable} has no module {name}: install tetrad again, with its dependencies"
 
 
 def _is_writable(stream: TextIO) -> bool:

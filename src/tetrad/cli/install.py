@@ -38,6 +38,8 @@ DEFAULT_LISTENER = "127.0.0.1:65000"
 """The listener of `tetrad.socket`."""
 INTERPRETER = f"{SERVICE}.d/interpreter.conf"
 NEW_CONFIGURATION = f"{paths.SYSTEM_CONFIGURATION}.new"
+_NO_TETRAD = "No module named 'tetrad'"
+
 LINK = "/usr/local/bin/tetrad"
 """The command in the PATH of root and of other users."""
 
@@ -279,15 +281,23 @@ def _interpreter(target: Target) -> str:
         path = "/" + path.removeprefix(root)
     if not _PLAIN_PATH.fullmatch(path):
         raise InstallError(f"{path}: not usable in unit files; install tetrad e.g. in /opt/tetrad")
-    if not _can_import_tetrad(sys.executable):
+    reason = _import_error(sys.executable)
+    if reason.endswith(_NO_TETRAD):
         raise InstallError(f"{path} cannot import tetrad; install it in a virtual environment")
+    if reason:
+        raise InstallError(f"{path} cannot run tetrad: {reason}")
     return path
 
 
-def _can_import_tetrad(interpreter: str) -> bool:
-    """Tell whether it can import tetrad without $PYTHONPATH and the working directory."""
-    probe = [interpreter, "-I", "-c", "import tetrad"]
-    return not subprocess.run(probe, check=False, capture_output=True).returncode  # noqa: S603
+def _import_error(interpreter: str) -> str:
+    """Return why an interpreter cannot import the programs of tetrad; an empty text if it can.
+
+    Without $PYTHONPATH and the working directory.
+    """
+    code = "import tetrad, tetrad.launch.launcher, tetrad.logger.process, tetrad.master.process"
+    ran = subprocess.run([interpreter, "-I", "-c", code], check=False, capture_output=True)  # noqa: S603
+    lines = ran.stderr.decode("utf-8", "replace").split("\n")
+    return next((one for one in reversed(lines) if one), _NO_TETRAD) if ran.returncode else ""
 
 
 def _needed_folders() -> set[str]:

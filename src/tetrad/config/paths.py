@@ -126,6 +126,21 @@ def _is_system() -> bool:
     return _defaults.uid == 0 or _defaults.file == SYSTEM_CONFIGURATION
 
 
+def owner_of_runtime_variable(directory: str) -> int | None:
+    """Return the user of $XDG_RUNTIME_DIR if it is another one, and has the directory.
+
+    su(1) without `-` keeps the variable of the user before.
+    """
+    runtime = _defaults.environment.get("XDG_RUNTIME_DIR", "")
+    if not runtime or directory not in {runtime, os.path.join(runtime, "tetrad")}:
+        return None
+    try:
+        owner = os.stat(runtime).st_uid
+    except OSError:
+        return None
+    return None if owner == _defaults.uid else owner
+
+
 def _state(*below: str) -> str:
     state = _defaults.environment.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):

@@ -33,7 +33,7 @@ _MAX_SIZE_BYTES = 1 << 30
 _MAX_TERMINATOR_LENGTH = 16
 
 _UNIX = "unix:"
-_MAX_SOCKET_PATH_BYTES = 107
+MAX_SOCKET_PATH_BYTES = 107
 
 _RESERVED_VARIABLES = "TETRAD_"
 """The prefix of the variables by which a program learns about its client."""
@@ -200,8 +200,8 @@ class SocketPath(str):
         """Read a path of at most 107 bytes."""
         path = Path.parse(value)
         length = len(os.fsencode(path))
-        if length > _MAX_SOCKET_PATH_BYTES:
-            most = f"the path of a Unix socket has at most {_MAX_SOCKET_PATH_BYTES} bytes"
+        if length > MAX_SOCKET_PATH_BYTES:
+            most = f"the path of a Unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes"
             raise ValueError(f"{most}, but {path} has {length}")
         return cls(path)
 

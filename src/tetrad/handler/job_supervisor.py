@@ -22,7 +22,7 @@ import sys
 import time
 
 from tetrad.handler import python_call
-from tetrad.system import fork
+from tetrad.system import fork, open_fds
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
 from tetrad.system.text import reason_of, with_limit_hint
@@ -44,9 +44,6 @@ raised."""
 NOT_EXECUTED = 127
 """Exit status of a child that could not execute the program."""
 
-REAP_SECONDS = 1.0
-"""How often orphans of the job that have ended are reaped."""
-
 MAX_OPEN_FILES = 1024
 """The soft limit on open files of a job, which may raise it: the usual default."""
 
@@ -54,7 +51,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 _MIN_SLEEP_SECONDS, _MAX_SLEEP_SECONDS = 0.0005, 0.05
-_ALL_DESCRIPTORS = 1 << 30
+_READ_BYTES = 512
 
 
 def become_subreaper() -> None:
@@ -71,7 +68,7 @@ def kill_children(seconds: float) -> bool:
     while True:
         for pid in _children():
             _kill(pid)
-        if not _reap():
+        if not fork.reap():
             return True
         if time.monotonic() >= deadline:
             return False
@@ -104,7 +101,7 @@ def _move_fds(fds: list[int]) -> None:
     socket, *standard = fds  # none of which is below 4
     for number, fd in enumerate([*standard, socket]):
         os.dup2(fd, number, inheritable=number != HANDLER_SOCKET)
-    os.closerange(HANDLER_SOCKET + 1, _ALL_DESCRIPTORS)
+    open_fds.close_all_but(range(HANDLER_SOCKET + 1))
 
 
 def _run(config: JobConfig, context: Context) -> int | None:
@@ -114,18 +111,22 @@ def _run(config: JobConfig, context: Context) -> int | None:
     """
     supervisor = os.getpid()
     pid = fork.fork_child(lambda: _become_job(config, context, supervisor))
-    pidfd = os.pidfd_open(pid)
+    exits = fork.open_exit_pipe()
     # Only the job holds the pipes open now, so they end with it.
     os.dup2(0, 1)
     os.dup2(0, 2)
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(exits, select.POLLIN)
     poll.register(HANDLER_SOCKET, select.POLLIN)
-    ready: dict[int, int] = {}
-    while not ready:
-        ready = dict(poll.poll(REAP_SECONDS * 1000))
-        _reap_orphans(pid)
-    return os.waitpid(pid, 0)[1] if pidfd in ready else None
+    while True:
+        ready = dict(poll.poll())
+        if exits in ready:
+            os.read(exits, _READ_BYTES)
+            status = _reap_until(pid)
+            if status is not None:
+                return status
+        if HANDLER_SOCKET in ready:
+            return None
 
 
 def _become_job(config: JobConfig, context: Context, supervisor: int) -> None:
@@ -185,19 +186,24 @@ def _call(target: str, context: Context) -> None:
         answer = answer[os.write(stdout, answer) :]
 
 
-def _reap_orphans(job: int) -> None:
-    """Reap orphans of the job that have ended. The job itself (pid `job`) is reaped later."""
-    while True:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is None or ended.si_pid == job:
-            return
-        os.waitpid(ended.si_pid, 0)
+def _reap_until(job: int) -> int | None:
+    """Reap the job, and return its wait status, or only orphans that it has left; then None."""
+    pid = -1
+    while pid:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == job:
+            return status
+    return None
 
 
 def _prctl(option: int, value: int) -> None:
+    """Set an option of this process. Raises OSError."""
     import ctypes  # noqa: PLC0415 - as large as the rest of the master, which forks
 
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number).lower()}")
 
 
 def _children() -> list[int]:
@@ -215,13 +221,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except OSError:
         pass  # it was reaped already, or runs as another user now
-
-
-def _reap() -> bool:
-    """Reap children that have ended; True if others are left."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return False
-    return True

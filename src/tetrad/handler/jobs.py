@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 import time
 
 from tetrad.handler import job_supervisor
@@ -133,12 +132,7 @@ class RunningJob:
     def kill(self) -> None:
         """Kill the job and everything that it started, and wait for their end."""
         self._close()
-        pidfd = os.pidfd_open(self._pid)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        has_ended = bool(poll.poll(KILL_SECONDS * 1000))
-        os.close(pidfd)
-        if has_ended:
+        if fork.wait_for_exit(self._pid, KILL_SECONDS):
             # A supervisor leaves processes only if it was killed.
             job_supervisor.kill_children(KILL_SECONDS)
 
@@ -213,8 +207,8 @@ def run_job(config: JobConfig, context: Context, session: JobSession) -> bytes |
 def _run(config: JobConfig, context: Context, session: JobSession, result: JobResult) -> None:
     """Run a job to its end. Raises SessionEnded or OSError if the session ends first."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    job_supervisor.become_subreaper()
     try:
+        job_supervisor.become_subreaper()
         job = RunningJob(config, context, result)
     except OSError as error:
         result.error = f"cannot start the job: {with_limit_hint(error)}"

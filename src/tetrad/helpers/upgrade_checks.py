@@ -18,7 +18,7 @@ from tetrad.launch.fd_layout import move_fds
 from tetrad.logger import process
 from tetrad.master.process import Master
 from tetrad.master.reload import restart_problems
-from tetrad.system import exec_commands
+from tetrad.system import exec_commands, memory_file
 from tetrad.system.sockets import FAMILIES
 
 if TYPE_CHECKING:
@@ -71,5 +71,5 @@ def _open_stand_ins(state: State) -> None:
     for number, family in kinds.items():
         targets[number] = socket.socket(FAMILIES[family]).detach()
     targets[fds.NOTICES_READ] = os.pipe()[0]
-    targets[fds.LOG_COUNTERS] = os.memfd_create("log_counters")
+    targets[fds.LOG_COUNTERS] = memory_file.create("log_counters")
     move_fds(targets)

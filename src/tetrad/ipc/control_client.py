@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
+from tetrad.system import fork
 from tetrad.system.text import reason_of
 from tetrad.system.timers import LONGEST_WAIT_SECONDS
 
@@ -29,6 +30,8 @@ MAX_ANSWER_BYTES = 1 << 26
 
 _UNKNOWN_REQUEST = "unknown request"
 """The beginning of the error for a request that the daemon does not know."""
+
+_POLL_SECONDS = 0.02
 
 _CREDENTIALS = struct.Struct("@iII")
 """struct ucred: pid, uid, gid."""
@@ -159,20 +162,59 @@ def wait_for_exit(
     If `is_same` finds that the pid belongs to another process by now, it has exited, and nothing is
     sent. Raises PermissionError.
     """
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            pidfd = fork.open_pidfd(pid)
+            stack.callback(os.close, pidfd)
+        except ProcessLookupError:
+            return True
+        except OSError:  # this interpreter, kernel or sandbox has no pidfds
+            pidfd = None
         # Asked with the pidfd open: as long as its process lives, the pid is of no other one.
         if is_same is not None and not is_same():
             return True
-        if number is not None:
-            signal.pidfd_send_signal(pidfd, number)
+        try:
+            if number is not None:
+                _send_signal(pid, pidfd, number)
+            if pidfd is None:
+                return _wait_without_pidfd(pid, seconds, is_same)
+        except ProcessLookupError:
+            return True
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         return bool(poll.poll(min(seconds, LONGEST_WAIT_SECONDS) * 1000))
+
+
+def _send_signal(pid: int, pidfd: int | None, number: signal.Signals) -> None:
+    """Send a signal to a process. Raises ProcessLookupError or PermissionError."""
+    if pidfd is not None:
+        try:
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            raise
+        except (AttributeError, OSError):
+            pass  # not in this interpreter, or refused: kill(2) tells whether by permission
+        else:
+            return
+    os.kill(pid, number)
+
+
+def _wait_without_pidfd(pid: int, seconds: float, is_same: Callable[[], bool] | None) -> bool:
+    """Tell whether a process exits within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not running(pid) or (is_same is not None and not is_same()):
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def running(pid: int) -> bool:
+    """Tell whether a process has the pid."""
+    try:
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    finally:
-        os.close(pidfd)
+        return False
+    except PermissionError:
+        pass
+    return True

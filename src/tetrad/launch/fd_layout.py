@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from tetrad.ipc import fds
 from tetrad.launch import pidfile
-from tetrad.system import exec_commands
+from tetrad.system import exec_commands, memory_file
 
 if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import RuntimeConfig
@@ -58,7 +58,7 @@ def place_fds(config: RuntimeConfig, inherited: InheritedFds) -> None:
         fds.PIDFILE: inherited.pidfile,
         fds.CONTROL: inherited.control,
         fds.READY: inherited.ready,
-        fds.LOG_COUNTERS: os.memfd_create("log_counters"),
+        fds.LOG_COUNTERS: memory_file.create("log_counters"),
     }
     move_fds(targets | dict(enumerate(inherited.listeners, fds.FIRST_LISTENER)))
 
@@ -101,7 +101,7 @@ def _pipe(*, blocking_reads: bool = True, blocking_writes: bool = True) -> tuple
 
 
 def _memfd(data: bytes) -> int:
-    fd = os.memfd_create("runtime_config")
+    fd = memory_file.create("runtime_config")
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)

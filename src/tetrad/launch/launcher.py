@@ -29,7 +29,7 @@ from tetrad.launch import (
 from tetrad.launch.fd_layout import InheritedFds, exec_master, place_fds
 from tetrad.launch.preflight import Problem, Starter, StartError
 from tetrad.launch.start_signals import Interrupted, StartSignals
-from tetrad.system import sockets
+from tetrad.system import open_fds, sockets
 
 if TYPE_CHECKING:
     import _socket
@@ -295,6 +295,9 @@ class Launcher:
 
     def _daemon_context(self, detach: bool, keep: list[int]) -> daemon.DaemonContext:  # noqa: FBT001
         uid, gid = (self._identity or (None, None))[:2]
+        # The library's own function tries every number below the limit where the kernel, or the C
+        # library that Python was built with, has no close_range(2).
+        daemon.daemon.close_all_open_files = open_fds.close_all_but
         streams = {} if detach else {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
         return daemon.DaemonContext(
             detach_process=detach,

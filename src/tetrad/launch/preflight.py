@@ -17,8 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tetrad.config import paths, types
-from tetrad.config.command_model import Clock, Run
+from tetrad.config.command_model import Call, Clock, Run
 from tetrad.launch import pidfile, privileges
+from tetrad.system import memory_file
 from tetrad.system.text import LIMIT_HINTS, reason_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ _PRIVILEGED_PORTS = range(1, 1024)
 
 _OPEN_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 """A named pipe without a reader must not block; nothing is truncated."""
+
+_REFUSED_HINT = (
+    "a seccomp filter refuses it: allow it (SystemCallFilter= in a unit, the seccomp profile of a "
+    "container)"
+)
 
 _OTHER_FILE = (errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ELOOP)
 """The errors of a path that leads to a file of another kind, or of another program."""
@@ -93,7 +99,8 @@ def problems(
     """
     checks = _Checks(loaded, config, starter, foreground=foreground, bind=bind)
     binding = None if starter.program else starter.user
-    found = privileges.run_as(binding, lambda: list(checks.addresses()))
+    found = list(_surroundings(loaded.config))
+    found += privileges.run_as(binding, lambda: list(checks.addresses()))
     found += privileges.run_as(starter.user, lambda: list(checks.start()))
     return found + privileges.run_as(checks.server(), lambda: list(checks.service()))
 
@@ -212,6 +219,19 @@ class _Checks:
         return _attempt(place, path, check, will_be_made=will_be_made)
 
 
+def _surroundings(config: Config) -> Iterator[Problem]:
+    """Yield what this interpreter, kernel or sandbox lacks and nothing can replace."""
+    jobs = [name for name, one in config.commands.items() if isinstance(one, Run | Call)]
+    try:
+        os.close(memory_file.create("check"))
+    except OSError as error:
+        yield Problem(reason_of(error))
+    if jobs and not os.path.exists("/proc/self/stat"):
+        yield Problem(f"commands.{jobs[0]}: programs and functions need /proc: mount it")
+    for refused in privileges.refused_calls(with_jobs=bool(jobs)):
+        yield Problem(f"{reason_of(refused)}; {_REFUSED_HINT}")
+
+
 def log_problems(config: RuntimeConfig, *, foreground: bool, create: bool = False) -> list[Problem]:
     """Return what prevents the logger from writing to its file as this user.
 
@@ -241,11 +261,20 @@ def _path_hints(path: str) -> dict[int, str]:
     directory = os.path.dirname(path)
     access = "access" if path.endswith("/") else "write access"
     where = path if os.path.isfile(path) else f"directory {directory}"
+    needs = f"user {privileges.user_name()} needs {access} to {where}"
+    owner = paths.owner_of_runtime_variable(directory)
+    if owner is not None:
+        user = privileges.user_name(owner)
+        needs = (
+            f"XDG_RUNTIME_DIR is a folder of user {user}: unset it, or change the user with su -"
+        )
     return {
-        errno.EACCES: f"user {privileges.user_name()} needs {access} to {where}",
+        errno.EACCES: needs,
         errno.EADDRINUSE: "another program listens there (ss -lxp shows it)",
         errno.EISDIR: "name a file",
         errno.ENOENT: f"create the directory {directory}",
+        errno.ENAMETOOLONG: "name a shorter path",
+        errno.EROFS: "name another path, or make the file system writable",
         errno.ENOTDIR: f"{directory} is not a directory; name another path",
         **dict.fromkeys(_OTHER_FILE, "name another path"),
     }
@@ -335,6 +364,12 @@ def _check_address(listener: Listener, _path: str) -> None:
 
 def _check_socket_path(path: str) -> None:
     """Check that a Unix socket can be created, and a stale one be removed before."""
+    size = len(os.fsencode(path))
+    if size > types.MAX_SOCKET_PATH_BYTES:
+        text = (
+            f"has {size} bytes; the path of a Unix socket has at most {types.MAX_SOCKET_PATH_BYTES}"
+        )
+        raise OSError(errno.ENAMETOOLONG, text)
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
@@ -371,8 +406,15 @@ def _check_creatable(path: str) -> None:
     """Check that files can be created in the directory of a path."""
     directory = os.path.dirname(path)
     _check_directory(f"{directory}/")
-    if not os.access(directory, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    _check_writable(directory)
+
+
+def _check_writable(directory: str) -> None:
+    if os.access(directory, os.W_OK):
+        return
+    is_read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    number = errno.EROFS if is_read_only else errno.EACCES
+    raise OSError(number, os.strerror(number))
 
 
 def _is_denied(path: str) -> bool:

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pickle
 import pwd
+import signal
 import struct
 import sys
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_LIBC = ctypes.CDLL(None)
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
+_PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
@@ -76,12 +79,13 @@ def target_identity(settings: Daemon) -> Identity | None:
     raise PermissionError(f"daemon.{key} needs root; {unit}")
 
 
-def user_name() -> str:
-    """Return the name of this process's user; in a container it may have a number only."""
+def user_name(uid: int | None = None) -> str:
+    """Return the name of a user, this process's by default; in a container, perhaps a number."""
+    uid = os.geteuid() if uid is None else uid
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(os.geteuid())
+        return str(uid)
 
 
 def group_id(name: str | None) -> int | None:
@@ -131,14 +135,23 @@ def run_as(identity: Identity | None, function: Callable[[], _T]) -> _T:
     """
     if identity is None:
         return function()
+
+    def become_and_call() -> _T:
+        os.setgroups(groups_of(identity))
+        os.setgid(identity.gid)
+        os.setuid(identity.uid)
+        return function()
+
+    return _in_child(become_and_call)
+
+
+def _in_child(function: Callable[[], _T]) -> _T:
+    """Return what a function returns or raises in a child. Raises EOFError if that is killed."""
     read, write = os.pipe()
 
     def answer() -> None:
         os.close(read)
         try:
-            os.setgroups(groups_of(identity))
-            os.setgid(identity.gid)
-            os.setuid(identity.uid)
             outcome: tuple[object, Exception | None] = (function(), None)
         except Exception as error:  # noqa: BLE001 - raised by the process that asked
             outcome = (None, error)
@@ -177,7 +190,41 @@ def permanent_drop(identity: Identity | None) -> Iterator[None]:
         _drop_capabilities()
         if unreadable := unreadable_program(files):
             raise PermissionError(unreadable)
-    _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    forbid_new_privileges()
+
+
+def forbid_new_privileges() -> None:
+    """Let no program that this process executes gain privileges. Raises OSError."""
+    if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise _refused("prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def refused_calls(*, with_jobs: bool) -> list[OSError]:
+    """Return the errors of the calls that a start, or a job, needs and this process is refused.
+
+    A child makes them. One that is killed for a call tells nothing of it.
+    """
+    options = {"PR_SET_NO_NEW_PRIVS": (_PR_SET_NO_NEW_PRIVS, 1)}
+    if with_jobs:
+        options["PR_SET_CHILD_SUBREAPER"] = (_PR_SET_CHILD_SUBREAPER, 1)
+        options["PR_SET_PDEATHSIG"] = (_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def try_all() -> list[OSError]:
+        return [
+            _refused(f"prctl({name})")
+            for name, (option, value) in options.items()
+            if _LIBC.prctl(option, value, 0, 0, 0)
+        ]
+
+    try:
+        return _in_child(try_all)
+    except EOFError:
+        return []
+
+
+def _refused(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number).lower()}")
 
 
 def _drop_bounding_set() -> None:
@@ -189,7 +236,8 @@ def _drop_bounding_set() -> None:
 
 def _drop_capabilities() -> None:
     _LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    _LIBC.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES)
+    if _LIBC.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES):
+        raise _refused("capset")
     try:
         os.setuid(0)
     except PermissionError:

@@ -170,7 +170,7 @@ def _identify(pid: int, uid: int | None) -> RunningDaemon | None:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             own_uid = int(file.read().partition("\nUid:")[2].split()[1])
     except (OSError, IndexError):
-        if uid is None or (pid and not _exists(pid)):
+        if uid is None or (pid and not control_client.running(pid)):
             return None
         return RunningDaemon(pid, uid, b"")
     return RunningDaemon(pid, own_uid, title) if _is_master(title) else None
@@ -221,14 +221,6 @@ def _may_be_starting(pid: int) -> bool:
 
 def _is_master(title: bytes) -> bool:
     return title == _WITHOUT_FILE or title.startswith(_WITHOUT_FILE + b" ")
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.close(os.pidfd_open(pid))
-    except OSError:
-        return False
-    return True
 
 
 def _is_in_container(pid: int) -> bool:

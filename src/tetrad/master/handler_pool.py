@@ -174,18 +174,17 @@ class HandlerPool:
             for handler, client in clients
             if client is not None and not allows(packed_address(client))
         ]
-        for handler in denied:
-            for number in numbers:
-                fork.send_signal(handler.pid, number)
         if denied:
+            pids = [handler.pid for handler in denied]
+            for number in numbers:
+                fork.send_signal(pids, number)
             when = monotonic() + TERMINATE_RETRY_SECONDS
             again = DENIED, signal.SIGTERM
             self._loop.timers.set("denied", when, lambda: self.terminate_denied(again))
 
     def kill(self) -> None:
         """Send SIGKILL to all handlers that are left."""
-        for handler in self._table:
-            fork.send_signal(handler.pid, signal.SIGKILL)
+        fork.send_signal([handler.pid for handler in self._table], signal.SIGKILL)
 
     def check_alive(self) -> None:
         """Look for handlers that have crashed.

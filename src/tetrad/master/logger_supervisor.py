@@ -76,13 +76,14 @@ class LoggerSupervisor:
             self._watch(pid)
 
     def _watch(self, pid: int) -> None:
-        """Watch for the exit of a logger; if that fails now, retry."""
+        """Watch for the exit of a logger; without a pidfd, look once per RESTART_SECONDS."""
         try:
-            self._pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self._on_exit()
+            self._pidfd = fork.open_pidfd(pid)
         except OSError:
-            self._schedule(time.monotonic(), lambda: self._watch(pid))
+            if fork.has_exited(pid):
+                self._on_exit()
+            else:
+                self._schedule(time.monotonic(), lambda: self._watch(pid))
         else:
             self._loop.watch(self._pidfd, lambda _pidfd: self._on_exit())
 
@@ -129,10 +130,8 @@ class LoggerSupervisor:
 
     def _wait_for_exit(self, pid: int, deadline: float) -> None:
         """Wait for a logger to exit; kill it at the deadline."""
-        if self._pidfd is None:
-            self._watch(pid)
-        if self._pidfd is not None and not _is_ready(self._pidfd, select.POLLIN, deadline):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if not fork.wait_for_exit(pid, deadline - time.monotonic()):
+            fork.send_signal([pid], signal.SIGKILL)
 
     def _on_exit(self) -> None:
         counters = LogCounters(LOG_COUNTERS)

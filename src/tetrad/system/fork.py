@@ -6,7 +6,9 @@ starts with the master's signals blocked. This module knows nothing of handlers 
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from os import _exit, closerange, fork  # `os.fork` is one more page for each child to copy
 
 from tetrad.system.lean_signal import signal
@@ -34,6 +36,7 @@ EX_SOFTWARE = 70
 
 _STDERR = 2
 _FIRST_FD = 3
+_MIN_SLEEP_SECONDS, _MAX_SLEEP_SECONDS = 0.0002, 0.05
 _mask, _BLOCK, _SET = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_SETMASK
 
 
@@ -135,27 +138,75 @@ def has_exited(pid: int) -> bool:
     As long as this is false, no other process can have the pid.
     """
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:
         return True
-    return False
 
 
-def send_signal(pid: int, number: int) -> None:
-    """Send a signal to a child unless it has exited; never to another process with its pid."""
+def wait_for_exit(pid: int, seconds: float) -> bool:
+    """Wait until a child has exited, and reap it; False if it has not within `seconds`."""
+    deadline, sleep = time.monotonic() + seconds, _MIN_SLEEP_SECONDS
+    while not has_exited(pid):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(sleep)
+        sleep = min(2 * sleep, _MAX_SLEEP_SECONDS)
+    return True
+
+
+def send_signal(pids: Iterable[int], number: int) -> None:
+    """Send a signal to children that have not exited; never to another process with such a pid.
+
+    For a process that ignores SIGCHLD: meanwhile a child that exits keeps its pid.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        # The pidfd refers to the process that has the pid now. That process is the child if the
-        # child has not exited.
-        if not has_exited(pid):
-            signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        pass
+        for pid in pids:
+            if not has_exited(pid):
+                os.kill(pid, number)
     finally:
-        os.close(pidfd)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        reap()
+
+
+def reap() -> bool:
+    """Reap the children that have exited; True if others are left."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def open_pidfd(pid: int) -> int:
+    """Return a pidfd, which is readable when the process has exited. Raises OSError.
+
+    The error is ENOSYS if this interpreter was built without it.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+
+
+def open_exit_pipe() -> int:
+    """Return a descriptor that is readable when children have exited.
+
+    For a child of the master that forks others. SIGCHLD must have been blocked before they were
+    forked, and is unblocked here.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    return read_end
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing: the interpreter writes only the numbers of signals that have a handler."""
 
 
 def _execute(command: list[str], keep: Sequence[int], highest_fd: int) -> None:

@@ -41,6 +41,7 @@ def run_supervised(command: list[str], keep: Sequence[int], highest_fd: int) -> 
 
 def _supervise(command: list[str], keep: Sequence[int], highest_fd: int) -> None:
     fork.ignore_master_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     ProcessTitle().show(b"helper")
     stderr, program_stderr = os.pipe()
     highest_fd = max(highest_fd, stderr, program_stderr)
@@ -52,7 +53,7 @@ def _supervise(command: list[str], keep: Sequence[int], highest_fd: int) -> None
     for number, fd in ((_ANSWER, keep[0]), (_STDERR, stderr)):
         os.dup2(fd, number)
     os.closerange(_STDERR + 1, highest_fd + 1)
-    tail = _wait(pid)
+    tail = _wait()
     if tail is None:
         os.kill(pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -60,14 +61,14 @@ def _supervise(command: list[str], keep: Sequence[int], highest_fd: int) -> None
         os.write(_ANSWER, REPORT_MARK + _report(status, tail).encode("utf-8", "backslashreplace"))
 
 
-def _wait(pid: int) -> bytes | None:
+def _wait() -> bytes | None:
     """Wait for the end of the program; return the end of its standard error.
 
     Returns None if nobody waits for its answer any more.
     """
-    pidfd = os.pidfd_open(pid)
+    exits = fork.open_exit_pipe()
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(exits, select.POLLIN)
     poll.register(_STDERR, select.POLLIN)
     poll.register(_ANSWER, 0)  # an error: no reader is left
     tail = b""
@@ -80,7 +81,7 @@ def _wait(pid: int) -> bytes | None:
             tail = (tail + data)[-_STDERR_BYTES:]
             if not data:
                 poll.unregister(_STDERR)
-        elif pidfd in ready:
+        elif exits in ready:
             return tail
 
 

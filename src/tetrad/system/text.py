@@ -19,7 +19,8 @@ LIMIT_HINTS = {
 def reason_of(error: OSError) -> str:
     """Return the reason of a system error, to follow a name and a colon: `permission denied`."""
     text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]
+    is_name = text[1:2].isupper()  # such as AF_UNIX
+    return text if is_name else text[:1].lower() + text[1:]
 
 
 def with_limit_hint(error: OSError) -> str:

@@ -6,8 +6,9 @@ The master imports this module only when a listener has `tls`.
 from __future__ import annotations
 
 import fnmatch
-import os
 import ssl
+
+from tetrad.system import memory_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,14 +53,9 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
 
 def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
     """Load a certificate and a key in PEM, through files in memory: `ssl` takes only files."""
-    fds: list[int] = []
-    try:
-        for text in (certificate, key):
-            fds.append(os.memfd_create("pem"))
-            os.write(fds[-1], text.encode())
-        certificate_file, key_file = (f"/proc/self/fd/{fd}" for fd in fds)
+    with (
+        memory_file.path_of("certificate", certificate.encode()) as certificate_file,
+        memory_file.path_of("key", key.encode()) as key_file,
+    ):
         # The empty password makes an encrypted key an error instead of a prompt on the terminal.
         context.load_cert_chain(certificate_file, key_file, password=str)
-    finally:
-        for fd in fds:
-            os.close(fd)

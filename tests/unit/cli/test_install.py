@@ -46,7 +46,7 @@ def target(tmp_path: pathlib.Path) -> Target:
 def plain_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the interpreter be in a folder that the unit does not hide, and import tetrad."""
     monkeypatch.setattr(install, "_needed_folders", lambda: {"/opt/tetrad", "/usr"})
-    monkeypatch.setattr(install, "_can_import_tetrad", lambda _interpreter: True)
+    monkeypatch.setattr(install, "_import_error", lambda _interpreter: "")
 
 
 def files_of(target: Target) -> set[str]:
@@ -117,7 +117,7 @@ def test_an_interpreter_that_cannot_import_tetrad_is_refused(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package found through PYTHONPATH would not be found by the service."""
-    monkeypatch.setattr(install, "_can_import_tetrad", lambda _interpreter: False)
+    monkeypatch.setattr(install, "_import_error", lambda _: "No module named 'tetrad'")
     with pytest.raises(InstallError, match="install it in a virtual environment"):
         list(install.install_files(target))
 
