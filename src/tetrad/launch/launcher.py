@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import daemon
@@ -33,15 +34,23 @@ from tetrad.system import open_fds, sockets
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeVarTuple
 
     from tetrad.config.certificates import ListenerTls
     from tetrad.config.result import ConfigResult
     from tetrad.ipc.runtime_config import RuntimeConfig
 
+    Arguments = TypeVarTuple("Arguments")
+
 CANCEL_MARGIN_SECONDS = 10.0
 """How long beyond `daemon.stop_timeout` the daemon of an interrupted start may take to stop."""
 
+
+DYING_SECONDS = 2.0
+"""How long the processes of a daemon that was killed may hold its sockets."""
+
+_POLL_SECONDS = 0.02
 
 _PROCESS_1 = (
     "process 1 cannot start a daemon, because its PID namespace (container) ends with it: "
@@ -173,6 +182,9 @@ class Launcher:
                 try:
                     self._require_not_running()
                     _raise_any(problems)
+                    # Every other end of a daemon leaves the file empty, or none.
+                    was_killed = os.fstat(self._pidfile).st_size > 0
+                    self._free_at = time.monotonic() + (DYING_SECONDS if was_killed else 0.0)
                     self._bind()
                     yield
                 except BaseException:
@@ -240,9 +252,8 @@ class Launcher:
             # A Unix socket belongs to the user that creates it, and is bound as that user.
             user = privileges.acting_as(self._identity if is_path else None)
             with user, _explained(config["name"], address if is_path else ""):
-                self._listeners.append(
-                    sockets.open_listener(family, address, config["port"], config["backlog"])
-                )
+                arguments = family, address, config["port"], config["backlog"]
+                self._listeners.append(self._when_free(sockets.open_listener, *arguments))
             self._sockets.callback(self._listeners[-1].close)
             if is_path:
                 self._created.append(address)
@@ -250,9 +261,25 @@ class Launcher:
     def _open_control(self) -> None:
         path = self._runtime_config["control"]
         with _explained(f"daemon.control: {path}", path):
-            self._control = sockets.open_control(path)
+            self._control = self._when_free(sockets.open_control, path)
         self._sockets.callback(self._control.close)
         self._created.append(path)
+
+    def _when_free(
+        self, open_socket: Callable[[*Arguments], _socket.socket], *arguments: *Arguments
+    ) -> _socket.socket:
+        """Open a listening socket; wait if the processes of a killed daemon may hold its address.
+
+        Raises OSError.
+        """
+        while True:
+            try:
+                return open_socket(*arguments)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > self._free_at:
+                    raise
+            self._signals.check()
+            time.sleep(_POLL_SECONDS)
 
     def _remove_created(self) -> None:
         for path in reversed(self._created):

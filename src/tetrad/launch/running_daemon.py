@@ -181,14 +181,17 @@ def _owner(
 ) -> RunningDaemon | None:
     """Return the daemon that owns the lock of the pidfile; None if it has ended meanwhile.
 
-    Waits for one that is starting. Raises NotAPidfileError if another program owns the lock.
+    Waits for one that is starting or exiting. Raises NotAPidfileError if another program owns the
+    lock.
     """
     deadline = time.monotonic() + TITLE_TIMEOUT_SECONDS
     while pidfile.read_state(path).pid == pid:
         found = _identify(pid, None)
         if found is not None and found.uid in users:
             return found
-        if not _may_be_starting(pid) or time.monotonic() > deadline:
+        if time.monotonic() > deadline or (
+            control_client.running(pid) and not _may_be_starting(pid)
+        ):
             raise pidfile.locked_by_another(path, pid)
         check()
         time.sleep(_POLL_SECONDS)
@@ -208,7 +211,7 @@ def _is_still(daemon: RunningDaemon) -> bool:
 def _may_be_starting(pid: int) -> bool:
     """Tell whether a process may be a launcher, or a master before it sets its title.
 
-    A process that executes a program has no command line for a moment.
+    A process that executes a program, or exits, has no command line for a moment.
     """
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read().split(b"\0")

@@ -18,6 +18,7 @@ from tetrad.system.text import LIMIT_HINTS, reason_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
 
     from tetrad.ipc.saved_state import AcceptorState, PendingState
     from tetrad.master.admission import Admission
@@ -31,6 +32,9 @@ ACCEPTED_PER_TURN = 32
 
 PAUSE_SECONDS = 0.1
 """How long the acceptor pauses when the machine lacks descriptors, memory or processes."""
+
+HANDSHAKE_SECONDS = 0.05
+"""How long the handshake of a client may take that has begun when its listener is closed."""
 
 _ERRORS_OF_ONE_CLIENT = {
     errno.ECONNABORTED,
@@ -70,6 +74,8 @@ class Acceptor:
         self._admission = admission
         self._handlers = handlers
         self._open: dict[int, Listener] = {}
+        self._closing: dict[int, Listener] = {}
+        self._after_closing: list[Callable[[], object]] = []
         self._run = os.urandom(4).hex()
         self._serial = 0
         self._is_paused = False
@@ -123,17 +129,64 @@ class Acceptor:
             self._loop.watch(fd, self._accept)
 
     def close_listener(self, listener: Listener) -> None:
-        """Accept the clients in the backlog of a listener, and close it."""
+        """Accept the clients in the backlog of a listener, and close it.
+
+        A TCP client is connected, as it sees it, before it is in the backlog. So the socket stays
+        open for HANDSHAKE_SECONDS, in which no handshake begins and clients are refused.
+        """
         fd = listener.socket.fileno()
-        while not self._inherited and self._accept(fd):
-            pass
+        if not self._inherited:
+            sockets.stop_connecting(listener.socket)
+            while self._accept(fd):
+                pass
         self._handshakes.reject_listener(listener)
         self._loop.unwatch(fd)
         del self._open[fd]
         if self._inherited:
             listener.socket.close()
-        else:
+        elif listener.port is None:
             sockets.close(listener.socket)
+        else:
+            self._closing[fd] = listener
+            self._loop.watch(fd, self._refuse_late)
+            when = monotonic() + HANDSHAKE_SECONDS
+            self._loop.timers.set(f"close {fd}", when, lambda: self._close(fd))
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether a listener is being closed."""
+        return bool(self._closing)
+
+    def after_closing(self, action: Callable[[], object]) -> None:
+        """Call `action` as soon as no listener is being closed."""
+        if self._closing:
+            self._after_closing.append(action)
+        else:
+            action()
+
+    def _refuse_late(self, fd: int) -> None:
+        """Refuse the clients whose handshake had begun when their listener was closed."""
+        listener = self._closing[fd]
+        while listener.has_pending():
+            try:
+                socket, peer = listener.accept()
+            except OSError:
+                self._loop.suspend(fd)
+                return
+            socket.close()
+            self._serial += 1
+            name, address = parse_peer(peer, self._serial)
+            client = Client(name, address, f"{self._run}-{self._serial:x}", listener)
+            self._log_refusal(client, "stopping")
+
+    def _close(self, fd: int) -> None:
+        self._refuse_late(fd)
+        self._loop.unwatch(fd)
+        sockets.close(self._closing.pop(fd).socket)
+        if not self._closing:
+            actions, self._after_closing = self._after_closing, []
+            for action in actions:
+                action()
 
     def stop(self) -> None:
         """Close all listeners; clients in their backlogs are refused."""
@@ -142,7 +195,7 @@ class Acceptor:
             self.close_listener(listener)
 
     def _accept(self, fd: int) -> bool:
-        """Accept some clients; False once the backlog is empty or resources are exhausted."""
+        """Accept some clients; False once the backlog is empty, or none can be accepted."""
         listener = self._open[fd]
         admitted: list[Admitted] = []
         more = self._accept_batch(listener, admitted)
@@ -150,10 +203,13 @@ class Acceptor:
             self._serve(admitted)
             for socket, _ in admitted:
                 socket.close()
-        return more and not self._is_paused
+        return more
 
     def _accept_batch(self, listener: Listener, admitted: list[Admitted]) -> bool:
-        """Append the clients that are admitted to `admitted`; False once the backlog is empty."""
+        """Append the clients that are admitted to `admitted`.
+
+        Returns False once the backlog is empty, or if no client can be accepted.
+        """
         for _ in range(ACCEPTED_PER_TURN):
             try:
                 socket, peer = listener.accept()
@@ -162,6 +218,8 @@ class Acceptor:
             except OSError as error:
                 if error.errno in _ERRORS_OF_ONE_CLIENT:
                     continue
+                if error.errno == errno.EINVAL:
+                    return False  # the socket was shut down, and its backlog is empty
                 self._pause(error)
                 return False
             self._serial = serial = self._serial + 1
@@ -244,6 +302,7 @@ class Acceptor:
     def _log_refusal(
         self, client: Client, reason: str, error: str | None = None, rule: str | None = None
     ) -> None:
+        self._handlers.check_often()  # the place of one that has crashed is for the next client
         if self.refusals.add(reason, monotonic()):
             fields = client.fields() if error is None else {**client.fields(), "error": error}
             if reason == "access":

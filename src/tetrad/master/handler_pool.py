@@ -35,7 +35,13 @@ if TYPE_CHECKING:
     """A client that was admitted, and its socket."""
 
 CHECK_SECONDS = 0.05
-"""The interval in which the pool looks for handlers that have crashed."""
+"""The interval in which the pool looks for handlers that have crashed, while clients come."""
+
+REST_SECONDS = 1.0
+"""The same while no client comes: a place that nobody asks for need not be free at once."""
+
+CHECKS_TO_REST = 20
+"""How many times the pool looks in the short interval after a client has come."""
 
 CHECKED_PER_TURN = 1024
 """How many handlers are checked at a time: new clients wait for that."""
@@ -70,7 +76,7 @@ class HandlerPool:
         self._table = HandlerTable()
         self.spare = 0
         self._clients_each = 1
-        self._check_is_scheduled = False
+        self._frequent_checks = 0
         self.forked = 0
         self.lost = 0
         self._invalid_notices = 0
@@ -107,7 +113,7 @@ class HandlerPool:
                 client = Client.restore_state(client_state)
                 handler.assign(client, since)
                 self._admission.add_client(client.address)
-        self._schedule_check()
+        self.check_often()
 
     def __len__(self) -> int:
         """Return the number of handlers."""
@@ -142,8 +148,8 @@ class HandlerPool:
             fork_all = self._fork_reusable_each if self._clients_each > 1 else self._fork_each
             forked, error = fork_all(admitted)
             served += forked
-        if not self._check_is_scheduled:
-            self._schedule_check()
+        if self._frequent_checks < CHECKS_TO_REST:
+            self.check_often()
         return served, error
 
     def fork_spare(self) -> None:
@@ -152,7 +158,7 @@ class HandlerPool:
             self._table.mark_idle(self._fork_reusable())
         except OSError:
             self._pause_spares()
-        self._schedule_check()
+        self.check_often()
 
     def drain_idle(self) -> None:
         """Have the handlers that wait for clients exit, and reusable ones after their session."""
@@ -160,6 +166,7 @@ class HandlerPool:
             _close_channel(handler)
         while self._table.pop_idle():
             pass
+        self.check_often()
 
     def terminate_denied(self, numbers: tuple[int, ...] = (DENIED,)) -> None:
         """Send DENIED to the handlers whose clients the access lists deny now.
@@ -185,6 +192,7 @@ class HandlerPool:
     def kill(self) -> None:
         """Send SIGKILL to all handlers that are left."""
         fork.send_signal([handler.pid for handler in self._table], signal.SIGKILL)
+        self.check_often()
 
     def check_alive(self) -> None:
         """Look for handlers that have crashed.
@@ -192,7 +200,6 @@ class HandlerPool:
         A pidfd of each handler would report its exit at once; but every fork copies all descriptors
         of the master, and with thousands of clients that is most of what a fork costs.
         """
-        self._check_is_scheduled = False
         ended = self._table.next_to_check(CHECKED_PER_TURN)
         ended = [handler for handler in ended if fork.has_exited(handler.pid)]
         if ended:
@@ -200,7 +207,15 @@ class HandlerPool:
         for handler in ended:
             if self._table.find(handler.number) is handler:
                 self._handle_crash(handler)
+        self._frequent_checks = max(0, self._frequent_checks - 1)
         self._schedule_check()
+
+    def check_often(self) -> None:
+        """Look for handlers that have crashed in the short interval for a while: clients come."""
+        is_at_rest = not self._frequent_checks
+        self._frequent_checks = CHECKS_TO_REST
+        if is_at_rest:
+            self._schedule_check()
 
     def _hand_off(self, socket: _socket.socket, client: Client) -> bool:
         """Pass a client to a handler that waits; False if none waits."""
@@ -236,37 +251,46 @@ class HandlerPool:
         """Fork a handler for each client that will serve other clients after it."""
         served = 0
         try:
-            for socket, client in admitted:
-                self._table.mark_idle(self._fork_reusable())
-                if not self._hand_off(socket, client):
-                    break
+            for first in admitted:
+                self._fork_reusable(first)
                 served += 1
         except OSError as error:
             return served, error
-        if served < len(admitted):
-            return served, OSError(errno.EAGAIN, "a new handler did not receive its client")
         return served, None
 
-    def _fork_reusable(self) -> HandlerProcess:
-        """Fork a handler that receives its clients through a channel. Raises OSError."""
+    def _fork_reusable(self, first: Admitted | None = None) -> HandlerProcess:
+        """Fork a handler that receives its clients through a channel. Raises OSError.
+
+        The `first` client is in the channel before the fork: at a stop, the handler takes no other.
+        """
         self.forked += 1
         ours, theirs = fd_passing.open_channel()
         self._loop.track_fd(max(ours.fileno(), theirs.fileno()))
         arguments = theirs, self._clients_each, self.forked
         job = theirs.fileno(), self._handler.serve_many, arguments
-        pids, error = fork_each([job], FIRST_MASTER_FD, self._loop.highest_fd, log_child_failure)
+        pids: list[int] = []
+        error: OSError | None = None
+        if first is not None and not fd_passing.send_client(ours, first[0], first[1].handoff()):
+            error = OSError(errno.EAGAIN, "a client cannot be passed to a new handler")
+        else:
+            close_to = self._loop.highest_fd
+            pids, error = fork_each([job], FIRST_MASTER_FD, close_to, log_child_failure)
         theirs.close()
         if error is not None:
             ours.close()
             raise error
         handler = HandlerProcess(self.forked, pids[0], ours)
+        if first is not None:
+            handler.assign(first[1], monotonic())
         self._table.add(handler)
         return handler
 
     def _schedule_check(self) -> None:
-        if not self._check_is_scheduled and len(self._table):
-            self._check_is_scheduled = True
-            self._loop.timers.set("check", monotonic() + CHECK_SECONDS, self.check_alive)
+        if len(self._table):
+            seconds = CHECK_SECONDS if self._frequent_checks else REST_SECONDS
+            self._loop.timers.set("check", monotonic() + seconds, self.check_alive)
+        else:
+            self._frequent_checks = 0
 
     def _read_notices(self, fd: int) -> None:
         """Read the exit notices that handlers have sent."""

@@ -144,7 +144,7 @@ class Master:
             self._resume(listeners, self._startup.state)
         tls_contexts.warn_of_expiry(self.loop.timers, self.log, self.config["listeners"])
         self.service_manager.start()
-        while not self.is_stopping or len(self.handlers):
+        while not self.is_stopping or len(self.handlers) or self.acceptor.is_closing:
             self._run_once()
         self._exit()
 
@@ -271,6 +271,10 @@ class Master:
         self.service_manager.forget_problem()
         self._show_title()
         self.handlers.terminate_denied()
+
+    def after_closing(self, action: Callable[[], object]) -> None:
+        """Call `action` as soon as the listeners are closed that are no longer wanted."""
+        self.acceptor.after_closing(action)
 
     def _configure(
         self, config: RuntimeConfig, pairs: list[tuple[Listener, ListenerConfig]]

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
             Whatever it raises, nothing has changed.
             """
 
+        def after_closing(self, action: Callable[[], object]) -> None:
+            """Call `action` as soon as the listeners are closed that are no longer wanted."""
+
 
 STOPPING = "the daemon is stopping"
 
@@ -102,7 +105,8 @@ class Reloader:
                 answer = self._apply(answer["config"], answer["problems"])
             except Exception as error:  # noqa: BLE001 - no answer may end the daemon
                 answer = failure(f"the configuration reader's answer is invalid: {error!r}")
-        self._finish(answer)
+        # Not earlier: the next change may open such a listener again, or replace this program.
+        self._target.after_closing(lambda: self._finish(answer))
 
     def _apply(self, config: RuntimeConfig, found: list[str]) -> dict[str, Any]:
         """Apply a configuration unless there are problems; `found` are those of the helper.

@@ -26,6 +26,18 @@ USER_TIMEOUT_MILLISECONDS = 120_000
 
 CONTROL_BACKLOG = 64
 
+_SO_ATTACH_FILTER = 26
+_SYN_FILTER = b"".join(
+    code.to_bytes(2, sys.byteorder) + bytes((on_true, on_false)) + value.to_bytes(4, sys.byteorder)
+    for code, on_true, on_false, value in (
+        (0x30, 0, 0, 13),  # load the byte with the flags of the TCP header
+        (0x45, 0, 1, 0x02),  # if SYN is set,
+        (0x06, 0, 0, 0),  # drop the segment;
+        (0x06, 0, 0, 0xFFFF_FFFF),  # otherwise accept all of it
+    )
+)
+"""A socket filter (struct sock_filter[4], see bpf(4) and socket(7)) that drops SYN segments."""
+
 
 def open_listener(family: str, address: str, port: int, backlog: int) -> _socket.socket:
     """Return a non-blocking socket that listens on an address or path. Raises OSError."""
@@ -73,6 +85,27 @@ def set_recv_timeout(socket: _socket.socket) -> None:
     A TCP socket inherits the limit from its listener; a Unix socket does not.
     """
     socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _RECV_TIMEVAL)
+
+
+def stop_connecting(listener: _socket.socket) -> None:
+    """Let no more clients connect to a listening socket; those in its backlog stay there.
+
+    A TCP client that tries is not answered, as with a full backlog: it tries again a second later.
+    A client whose handshake has begun gets into the backlog still.
+    """
+    try:
+        if listener.family == _socket.AF_UNIX:
+            listener.shutdown(_socket.SHUT_RD)
+        else:
+            # struct sock_fprog. The bytes of a `bytes` object are at the end of its header.
+            address = id(_SYN_FILTER) + bytes.__basicsize__ - 1
+            length = (len(_SYN_FILTER) // 8).to_bytes(2, sys.byteorder)
+            program = length.ljust(_LONG_BYTES, b"\0") + address.to_bytes(
+                _LONG_BYTES, sys.byteorder
+            )
+            listener.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError:
+        pass  # no memory: who connects until the socket is closed is reset
 
 
 def close(listener: _socket.socket) -> None:
