@@ -129,10 +129,11 @@ def _is_system() -> bool:
 def owner_of_runtime_variable(directory: str) -> int | None:
     """Return the user of $XDG_RUNTIME_DIR if it is another one, and has the directory.
 
-    su(1) without `-` keeps the variable of the user before.
+    su(1) without `-` keeps the variable of the user before; a unit of systemd sets it on purpose.
     """
-    runtime = _defaults.environment.get("XDG_RUNTIME_DIR", "")
-    if not runtime or directory not in {runtime, os.path.join(runtime, "tetrad")}:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    is_used = _defaults.user is None and not _is_system()
+    if not (is_used and runtime) or directory not in {runtime, os.path.join(runtime, "tetrad")}:
         return None
     try:
         owner = os.stat(runtime).st_uid
