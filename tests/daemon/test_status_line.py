@@ -81,6 +81,7 @@ def test_lost_log_lines_are_shown(observed: Observed) -> None:
 def test_a_killed_logger_is_shown(observed: Observed) -> None:
     """Its log may have a gap."""
     served = observed.served.start()
+    served.wait_for("server.started")  # a logger that has not begun "does not start"
     os.kill(served.logger, signal.SIGKILL)
     observed.wait_for(rf"last problem at {TIME}: log\.lost: why=logger exited unexpectedly")
 

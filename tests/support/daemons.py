@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 import yaml
 
+from tests.support import forked_commands
 from tests.support.clients import ANSWER, ANSWER_BYTES, Client
 from tests.support.log_lines import Event, LogLines
 from tests.support.processes import (
@@ -64,6 +65,8 @@ __all__ = [
 ]
 """What most tests need, so that they import from one module."""
 
+_COMMAND = [sys.executable, "-m", "tetrad"]
+
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """The one in C, if PyYAML has it, is ten times as fast."""
 
@@ -95,7 +98,7 @@ class Daemon:
         self.file = os.path.join(folder, "tetrad.yaml")
         self.pidfile = os.path.join(folder, "tetrad.pid")
         self.environment = environment(os.path.join(folder, "home"))
-        self.command = [sys.executable, "-m", "tetrad"]
+        self.command = _COMMAND
         self.settings: dict[str, Any] = {
             "listen": [{"port": 0}],
             "daemon": {"pidfile": "tetrad.pid", "control": "control.sock"},
@@ -134,8 +137,11 @@ class Daemon:
 
         ROOT_WARNING and what it says of the daemons of other tests are removed from its output.
         """
-        command = [*self.command, *arguments, "-c", self.file]
-        ran = run(command, self.environment, **options)
+        arguments = *arguments, "-c", self.file
+        if options or self.command != _COMMAND or not forked_commands.fits(self.environment):
+            ran = run([*self.command, *arguments], self.environment, **options)
+        else:
+            ran = forked_commands.run(arguments, self.environment)
         return ran._replace(err=about_this_daemon(ran.err))
 
     @property

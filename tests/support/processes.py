@@ -76,12 +76,9 @@ def first_unprivileged_port() -> int:
 
 
 def environment(home: str) -> dict[str, str]:
-    """Return an environment with its own HOME and without tetrad's variables.
-
-    Output is buffered, as for operators.
-    """
+    """Return an environment with its own HOME and without tetrad's variables."""
     os.makedirs(home, exist_ok=True)
-    others = {"TETRAD_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "PYTHONUNBUFFERED"}
+    others = {"TETRAD_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"}
     return {**{k: v for k, v in os.environ.items() if k not in others}, "HOME": home}
 
 
