@@ -213,6 +213,7 @@ def test_small_pipes_lose_no_events(daemon: MakeDaemon, nobodys_folder: str) -> 
         assert full.stdout is not None
         assert full.stdout.readline() == b"full\n"
         served = daemon(folder=nobodys_folder, daemon={"user": "nobody"})
+        served.wait_for("server.started")  # events do not wait for a logger that begins
         for _ in range(30):
             client = served.connect()
             client.send(b"time" * 20 + b"quit")

@@ -36,12 +36,14 @@ _AT_START = re.compile(r"PYTHON|LC_|LANG|COVERAGE|LD_")
 
 
 def fits(environment: dict[str, str]) -> bool:
-    """Tell whether a forked command is like one that is executed in this environment."""
+    """Tell whether a forked command is like one that this thread executes in an environment."""
 
     def at_start(variables: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in variables.items() if _AT_START.match(name)}
 
-    return not UNDER_COVERAGE and at_start(environment) == at_start(os.environ)
+    networks = {os.readlink(f"/proc/{one}/ns/net") for one in ("self", "thread-self")}
+    same = len(networks) == 1 and at_start(environment) == at_start(os.environ)
+    return same and not UNDER_COVERAGE
 
 
 def run(arguments: Sequence[str], environment: dict[str, str]) -> Ran:

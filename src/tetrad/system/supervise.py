@@ -26,6 +26,7 @@ _ANSWER, _STDERR = 3, 4
 """Descriptors of the supervisor: the pipe for the answer, and the program's standard error."""
 
 _STDERR_BYTES = 4096
+_EXITS_BYTES = 64
 _MAX_LINE_CHARS = 400
 
 
@@ -53,16 +54,15 @@ def _supervise(command: list[str], keep: Sequence[int], highest_fd: int) -> None
     for number, fd in ((_ANSWER, keep[0]), (_STDERR, stderr)):
         os.dup2(fd, number)
     os.closerange(_STDERR + 1, highest_fd + 1)
-    tail = _wait()
-    if tail is None:
+    report = _wait(pid)
+    if report is None:
         os.kill(pid, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if tail is not None:
-        os.write(_ANSWER, REPORT_MARK + _report(status, tail).encode("utf-8", "backslashreplace"))
+    else:
+        os.write(_ANSWER, REPORT_MARK + report.encode("utf-8", "backslashreplace"))
 
 
-def _wait() -> bytes | None:
-    """Wait for the end of the program; return the end of its standard error.
+def _wait(pid: int) -> str | None:
+    """Wait for the end of the program, and return how it ended.
 
     Returns None if nobody waits for its answer any more.
     """
@@ -82,7 +82,11 @@ def _wait() -> bytes | None:
             if not data:
                 poll.unregister(_STDERR)
         elif exits in ready:
-            return tail
+            os.read(exits, _EXITS_BYTES)
+            # There is a signal also when the program is stopped or continued.
+            exited, status = os.waitpid(pid, os.WNOHANG)
+            if exited:
+                return _report(os.waitstatus_to_exitcode(status), tail)
 
 
 def _report(status: int, stderr: bytes) -> str:
