@@ -42,8 +42,8 @@ HOSTILE = {
     "no newline": Hostile(hostile.never_send_newline, "max_duration", 1.0),
     "comes and goes": Hostile(hostile.connect_and_close, "eof"),
     "quits at length": Hostile(hostile.send_after_quit, "quit"),
-    "random bytes": Hostile(hostile.send_random_bytes, "idle_timeout", 0.8),
-    "TLS": Hostile(hostile.send_tls_client_hello, "idle_timeout", 0.8),
+    "random bytes": Hostile(hostile.send_random_bytes, "first_command_timeout", 0.8),
+    "TLS": Hostile(hostile.send_tls_client_hello, "first_command_timeout", 0.8),
 }
 
 

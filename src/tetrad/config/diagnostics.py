@@ -33,6 +33,10 @@ def describe(error: msgspec.ValidationError, value: object, text: str, kind: Any
         expected = " or ".join((", ".join(choices[:-1]), choices[-1]))
         return f"expected {expected}, got {show(value)}{did_you_mean(str(value), choices)}"
     message = str(error)
+    words = [word for part in typing.get_args(plain) for word in _words(part)]
+    if words and message.startswith(("Invalid enum", "Expected `int | str")):
+        expected = f"an integer, {', '.join(words)} or null"
+        return f"expected {expected}, got {show(value)}{did_you_mean(str(value), words)}"
     if message.startswith("Expected"):  # a message of msgspec, not of a `parse` method
         message = message.replace("`", "").partition(", got ")[0].replace(" | null", " or null")
         for name, ours in _TYPE_NAMES.items():
@@ -58,6 +62,10 @@ def show(value: object) -> str:
     if len(text) <= _MAX_SHOWN_CHARACTERS:
         return text
     return f"{text[: _MAX_SHOWN_CHARACTERS - 3]}..."
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
 
 
 def strip_annotation(kind: Any) -> Any:

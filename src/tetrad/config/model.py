@@ -211,9 +211,12 @@ class Limits(Section, frozen=True):
 
     clients: Annotated[Count, Meta(description="clients connected at the same time")] = 1000
     clients_per_source: Annotated[
-        Count | None,
-        Meta(description="of these, from one IPv4 address or IPv6 /64; null: no limit"),
-    ] = None
+        Count | Literal["auto"] | None,
+        Meta(
+            description="of these, from one IPv4 address or IPv6 /64; auto: at most half of "
+            "clients; null: no limit"
+        ),
+    ] = "auto"
     rate_per_source: Annotated[
         Rate | None,
         Meta(description="new sessions of a source, e.g. 20/s or 300/m; null: no limit"),

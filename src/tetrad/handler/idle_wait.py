@@ -43,7 +43,7 @@ class IdleWait:
         self._title.show(b"handler " + name)
 
     def wait(self, fd: int, started: int, *, has_asked: bool) -> None:
-        """Wait until the client sends something or closes, a deadline passes, or a stop request.
+        """Wait until the client sends something or closes, a deadline passes, or a request comes.
 
         The caller finds out which of these it was. `started` is when the session began, in
         nanoseconds of the monotonic clock; `has_asked`: the client has sent a command.
@@ -54,7 +54,9 @@ class IdleWait:
         wait = left if left < wait else wait  # noqa: FURB136 - `min` is one more page
         if wait > 0:
             self._poll.register(fd, POLLIN)
+            self._shutdown_pipe.may_give_way = not has_asked
             self._shutdown_pipe.wait(self._poll, wait, is_stopping=False)
+            self._shutdown_pipe.may_give_way = False
             self._poll.unregister(fd)
 
 

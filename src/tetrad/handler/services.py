@@ -144,7 +144,6 @@ class CommandService(Service):
             session.send(with_terminator(answer, self._terminator))
 
     def _log_invalid(self, session: ServedSession, invalid: bytes) -> None:
-        session.count_activity()
         fields = members({"command": printable(invalid)})
         session.log_commands("warning", log_protocol.CLIENT_INVALID, fields)
 

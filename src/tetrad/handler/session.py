@@ -128,6 +128,9 @@ class Session:
             if verdict == DISCARD:
                 self._lower_priority()
                 self._wait.check()
+                reason, deadline = self._deadline()
+                if time.monotonic() >= deadline:
+                    return reason
             else:
                 self._wait_for_input(service)
             data = self._receive()
@@ -163,7 +166,7 @@ class Session:
         self._last_activity = time.monotonic()
 
     def count_activity(self) -> None:
-        """Restart the idle timeout, for input that is not a command."""
+        """Restart the idle timeout, for input of a service without commands."""
         self._last_activity = time.monotonic()
 
     def wait_for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
@@ -233,15 +236,22 @@ class Session:
             self._log.flush()
             if self._wait.is_stopping() and not service.is_mid_command:
                 raise SessionEnded(self._wait.stop_reason)
-            if self._last_activity is None:
-                since, reason = self._progress.started, "first_command_timeout"
-                seconds = self._config["first_command_timeout"]
-            else:
-                since, reason = self._last_activity, "idle_timeout"
-                seconds = self._config["idle_timeout"]
+            reason, deadline = self._deadline()
             wake_at = self._command_log.summary_due
-            if self._wait.for_input(deadline_after(since, seconds), reason, wake_at):
+            if self._last_activity is not None:
+                has_input = self._wait.for_input(deadline, reason, wake_at)
+            else:
+                self._wait.check_first(reason)
+                has_input = self._wait.for_first_input(deadline, reason, wake_at)
+            if has_input:
                 return
+
+    def _deadline(self) -> tuple[str, float]:
+        """Return the reason if the client sends no command, and when it must have sent one."""
+        if self._last_activity is None:
+            timeout = self._config["first_command_timeout"]
+            return "first_command_timeout", deadline_after(self._progress.started, timeout)
+        return "idle_timeout", deadline_after(self._last_activity, self._config["idle_timeout"])
 
     def _close(self, reason: str) -> None:
         """Close the socket so that the last answer arrives.

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tetrad.ipc.shutdown_pipe import ShutdownPipe
 
 
+GAVE_WAY = "no command yet, and limits.clients is almost reached"
+"""The log's `error` for a session that ended so that another client is served."""
+
+
 class SessionEnded(Exception):  # noqa: N818 - the end of a session is no error
     """The session is over: the `reason` that the log gives, and further log fields in `detail`."""
 
@@ -72,6 +76,21 @@ class ClientWait:
         if not ready and time.monotonic() >= deadline:
             raise SessionEnded(reason)
         return bool(ready)
+
+    def for_first_input(self, deadline: float, reason: str, wake_at: float) -> bool:
+        """Wait as `for_input` for a client that has sent no command: it may have to give way."""
+        pipe = self._shutdown_pipe
+        pipe.may_give_way = True
+        try:
+            return self.for_input(deadline, reason, wake_at)
+        finally:
+            pipe.may_give_way = False
+
+    def check_first(self, reason: str) -> None:
+        """Raise SessionEnded if the client has to give way."""
+        if self._shutdown_pipe.must_give_way:
+            self._shutdown_pipe.must_give_way = False
+            raise SessionEnded(reason, error=GAVE_WAY)
 
     def for_writable(self, deadline: float, reason: str) -> None:
         """Wait until the socket is writable. Raises SessionEnded, with `reason` at the deadline."""

@@ -59,10 +59,14 @@ class LogConfig(TypedDict):
 
 
 class LimitsConfig(TypedDict):
-    """The limits of clients; `rate_per_source` is a count and a period in seconds."""
+    """The limits of clients; `rate_per_source` is a count and a period in seconds.
+
+    `clients_per_source` does not apply to the addresses of `exempt`.
+    """
 
     clients: int
     clients_per_source: int | None
+    exempt: list[AccessRule]
     rate_per_source: tuple[int, int] | None
 
 

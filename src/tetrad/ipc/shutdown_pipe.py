@@ -20,7 +20,10 @@ _set_wakeup_fd, _sigmask = signal.set_wakeup_fd, signal.pthread_sigmask
 _UNBLOCK = signal.SIG_UNBLOCK
 """All that a handler needs of the module; the module itself would be one more page to copy."""
 
-HANDLER_SIGNALS = frozenset({signal.SIGTERM})
+GIVE_WAY = signal.SIGUSR2
+"""The master sends it to a handler whose client has to go if it has sent no command yet."""
+
+HANDLER_SIGNALS = frozenset({signal.SIGTERM, GIVE_WAY})
 
 DENIED = signal.SIGURG
 """The master sends it to a handler whose client the access lists deny now.
@@ -42,9 +45,10 @@ class ShutdownPipe:
     """A handler's view of the pipe, and a wait that ends at a request to stop.
 
     `fd` is the read end, and `poll` watches it. `grace` is how many seconds a handler has after a
-    request to stop. One of `signals` to this process, or DENIED, means the same as a byte in the
-    pipe, once they are unblocked. `stopping`: a request has arrived; `reason` is STOPPING,
-    TERMINATED or ACCESS.
+    request to stop. SIGTERM to this process, or DENIED, means the same as a byte in the pipe, once
+    `signals` are unblocked. `stopping`: a request has arrived; `reason` is STOPPING, TERMINATED or
+    ACCESS. GIVE_WAY ends only a wait during which the client `may_give_way`, and sets
+    `must_give_way`.
 
     The master creates it and installs `on_signal`, so that each fork inherits both.
     """
@@ -54,6 +58,8 @@ class ShutdownPipe:
         "_signals",
         "fd",
         "grace",
+        "may_give_way",
+        "must_give_way",
         "poll",
         "reason",
         "signals_unblocked",
@@ -65,6 +71,7 @@ class ShutdownPipe:
         self.grace = grace
         self.signals_unblocked = False
         self.stopping = False
+        self.may_give_way = self.must_give_way = False
         self.reason = STOPPING
         self._signals = signals
         self.poll = select.poll()
@@ -78,7 +85,13 @@ class ShutdownPipe:
         _sigmask(_UNBLOCK, self._signals)
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Record a request to stop, and end a wait."""
+        """Record a request to stop or to give way, and end a wait."""
+        if number == GIVE_WAY:  # in the master, it is the request for an upgrade
+            if self.may_give_way and self._is_waiting:
+                self.must_give_way = True
+                self._is_waiting = False
+                raise StopRequested
+            return
         # In the master, whose signals a handler never unblocks, it is the request to the daemon.
         if self.signals_unblocked and not self.stopping:
             self.reason = TERMINATED
@@ -94,7 +107,7 @@ class ShutdownPipe:
     def wait(
         self, poll: select.poll, milliseconds: float | None, *, is_stopping: bool
     ) -> list[tuple[int, int]]:
-        """Poll, but only until a request to stop, for which the result is an empty list.
+        """Poll, but only until a request to stop or to give way: the result is then an empty list.
 
         A caller that `is_stopping` knows of the request already, and polls on.
         """

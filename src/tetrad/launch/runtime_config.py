@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from tetrad.config.types import Rate
     from tetrad.ipc.runtime_config import TlsConfig
 
+LOCALHOST = ("127.0.0.1", "::1")
+"""Clients on this host: also those of a local load balancer or tunnel, for its own clients."""
+
 RESTART_ONLY = (
     "daemon.pidfile",
     "daemon.control",
@@ -89,11 +92,7 @@ def build(
         log=_log(loaded, foreground=foreground),
         spare=config.handlers.spare,
         clients_each=config.handlers.clients_each,
-        limits=LimitsConfig(
-            clients=config.limits.clients,
-            clients_per_source=config.limits.clients_per_source,
-            rate_per_source=_rate(config.limits.rate_per_source),
-        ),
+        limits=_limits(config),
         session=SessionConfig(
             first_command_timeout=_seconds(session.first_command_timeout),
             idle_timeout=_seconds(session.idle_timeout),
@@ -153,6 +152,23 @@ def _proxy(listener: Listener) -> ProxyConfig | None:
         return None
     trusted = _rules("proxy.trusted", listener.proxy.trusted, allow=True)
     return ProxyConfig(trusted=trusted, timeout=float(listener.proxy.timeout))
+
+
+def _limits(config: Config) -> LimitsConfig:
+    """Return the limits. `auto` does not count this host and load balancers as a source."""
+    limits = config.limits
+    per_source, exempt = limits.clients_per_source, []
+    if per_source == "auto":
+        per_source = max(1, limits.clients // 2)
+        proxies = [listener.proxy for listener in config.listen if listener.proxy is not None]
+        balancers = [network for proxy in proxies for network in proxy.trusted]
+        exempt = _rules("exempt", [*LOCALHOST, *balancers], allow=True)
+    return LimitsConfig(
+        clients=limits.clients,
+        clients_per_source=per_source,
+        exempt=exempt,
+        rate_per_source=_rate(limits.rate_per_source),
+    )
 
 
 def _log(loaded: ConfigResult, *, foreground: bool) -> LogConfig:

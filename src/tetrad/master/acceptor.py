@@ -296,6 +296,8 @@ class Acceptor:
                 self._admission.remove_client(client.address)
                 self._log_refusal(client, "resources")
         self.peak = max(self.peak, self._admission.clients)
+        if self._admission.clients >= self._admission.crowded_from:
+            self._handlers.make_room(len(admitted))
         if error is not None:
             self._pause(error)
 
@@ -303,6 +305,8 @@ class Acceptor:
         self, client: Client, reason: str, error: str | None = None, rule: str | None = None
     ) -> None:
         self._handlers.check_often()  # the place of one that has crashed is for the next client
+        if reason == "clients" and self._admission.clients >= self._admission.crowded_from:
+            self._handlers.make_room(1)
         if self.refusals.add(reason, monotonic()):
             fields = client.fields() if error is None else {**client.fields(), "error": error}
             if reason == "access":

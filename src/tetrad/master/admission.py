@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tetrad.ipc.access_list import AccessList
 from tetrad.system.addresses import IPV4_BITS, IPV6_BITS
+from tetrad.system.timers import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +16,18 @@ if TYPE_CHECKING:
 SOURCE_PREFIX = 64
 """A source is an IPv4 address or an IPv6 /64: a host that has one address there has all of them."""
 
+RESERVE = 10
+"""One in so many places is kept free, as far as clients that have sent no command can give way."""
+
 MAX_BUCKETS = 65536
 """The most sources whose rates are remembered; at least the half that was admitted last."""
 
 
 class Admission:
-    """Decides about clients one by one, and counts those that are admitted."""
+    """Decides about clients one by one, and counts those that are admitted.
+
+    With `crowded_from` clients or more, those that have sent no command give way.
+    """
 
     def __init__(self, limits: LimitsConfig, access: Iterable[AccessRule]) -> None:
         self._from_source: dict[Source, int] = {}
@@ -32,11 +39,15 @@ class Admission:
         """Decide by other limits and rules. Counts of clients are kept, rates start anew."""
         self._limits = limits
         self._max_clients = limits["clients"]
-        self._max_per_source = limits["clients_per_source"]
+        self._max_per_source = most = limits["clients_per_source"]
+        self._exempt = AccessList(limits["exempt"])
         self._access = AccessList(access)
         rate = limits["rate_per_source"]
         self._rates = None if rate is None else RateLimiter(*rate)
-        self._limits_sources = self._max_per_source is not None or rate is not None
+        # With fewer clients than that, no source can have as many: most sessions need no call.
+        self._sources_checked_from = 0 if rate else self._max_clients if most is None else most
+        reserve = self._max_clients // RESERVE
+        self.crowded_from = self._max_clients - reserve if reserve else NEVER
 
     def stop(self) -> None:
         """Refuse every client from now on."""
@@ -65,17 +76,22 @@ class Admission:
             return "access"
         if self.clients >= self._max_clients:
             return "clients"
-        if self._limits_sources and address is not None:
-            return self._source_refusal(source_of(address), now)
+        if self.clients >= self._sources_checked_from and address is not None:
+            return self._source_refusal(address, now)
         return None
 
-    def _source_refusal(self, source: Source, now: float) -> str | None:
-        most = self._max_per_source
-        if most is not None and self._from_source.get(source, 0) >= most:
+    def _source_refusal(self, address: Source, now: float) -> str | None:
+        source, most = source_of(address), self._max_per_source
+        is_full = most is not None and self._from_source.get(source, 0) >= most
+        if is_full and self._most_of(address) is not None:
             return "clients_per_source"
         if self._rates is not None and not self._rates.consume(source, now):
             return "rate"
         return None
+
+    def _most_of(self, address: Source) -> int | None:
+        """Return the most clients that the source of an address may have; None: no limit."""
+        return None if self._exempt.rule(*address) else self._max_per_source
 
     def report(self, address: Source, now: float) -> dict[str, object]:
         """Return what would decide about a client with this address; nothing is counted."""
@@ -87,7 +103,7 @@ class Admission:
             "clients": self.clients,
             "clients_limit": self._limits["clients"],
             "from_source": self._from_source.get(source, 0),
-            "from_source_limit": self._limits["clients_per_source"],
+            "from_source_limit": self._most_of(address),
             "rate_limit": self._limits["rate_per_source"],
             "wait": 0.0 if rates is None else rates.wait(source, now),
         }

@@ -8,13 +8,14 @@ handler that exits without a notice has crashed.
 from __future__ import annotations
 
 import errno
+from os import urandom
 from time import monotonic
 
 from tetrad.ipc import fd_passing, log_protocol
 from tetrad.ipc.exit_notices import EXITING, IDLE, INVALID, REJECTED, make_notice, read_notices
 from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
 from tetrad.ipc.log_protocol import log_child_failure
-from tetrad.ipc.shutdown_pipe import DENIED
+from tetrad.ipc.shutdown_pipe import DENIED, GIVE_WAY
 from tetrad.master.connections import Client, packed_address
 from tetrad.master.handler_table import HandlerProcess, HandlerTable
 from tetrad.system import fork
@@ -49,15 +50,19 @@ CHECKED_PER_TURN = 1024
 TERMINATE_RETRY_SECONDS = 1.0
 """The interval in which handlers whose clients are denied now are sent signals again."""
 
+FIRST_COMMAND_SECONDS = 1.0
+"""How long a new client cannot be asked to give way."""
+
 SURPLUS_IDLE_SECONDS = 10.0
 """How long more handlers wait for clients than `handlers.spare` asks for."""
 
 SPARE_RETRY_SECONDS = 1.0
 """How long no spare handler is forked after a fork failed or a spare handler crashed."""
 
-
 INVALID_NOTICES_SECONDS = 1.0
 """How long invalid exit notices are counted before their number is logged."""
+
+_RANDOM_BYTES = 4
 
 _REASONS = {kind: reason for reason, kind in REJECTED.items()}
 
@@ -188,6 +193,14 @@ class HandlerPool:
             when = monotonic() + TERMINATE_RETRY_SECONDS
             again = DENIED, signal.SIGTERM
             self._loop.timers.set("denied", when, lambda: self.terminate_denied(again))
+
+    def make_room(self, count: int) -> None:
+        """Ask clients at random, twice `count`, to give way unless they have sent a command."""
+        latest = monotonic() - FIRST_COMMAND_SECONDS
+        numbers = [int.from_bytes(urandom(_RANDOM_BYTES), "big") for _ in range(2 * count)]
+        drawn = [handler for handler in map(self._table.draw, numbers) if handler is not None]
+        asked = [one.pid for one in drawn if one.packed_client and one.since <= latest]
+        fork.send_signal(asked, GIVE_WAY)
 
     def kill(self) -> None:
         """Send SIGKILL to all handlers that are left."""

@@ -52,6 +52,7 @@ class HandlerTable:
         self._all: dict[int, HandlerProcess] = {}
         self.waiting: dict[int, HandlerProcess] = {}
         self._to_check: list[HandlerProcess] = []
+        self._to_draw: list[HandlerProcess] = []
 
     def __len__(self) -> int:
         """Return the number of handlers."""
@@ -99,3 +100,15 @@ class HandlerTable:
         chosen = self._to_check[-most:]
         del self._to_check[-most:]
         return [handler for handler in chosen if handler.number in self._all]
+
+    def draw(self, number: int) -> HandlerProcess | None:
+        """Return the handler that a random number selects; each once, until all have been drawn."""
+        if not self._to_draw:
+            self._to_draw = list(self._all.values())
+        drawn: HandlerProcess | None = None
+        while self._to_draw and drawn is None:
+            index, last = number % len(self._to_draw), self._to_draw.pop()
+            if index < len(self._to_draw):
+                last, self._to_draw[index] = self._to_draw[index], last
+            drawn = self._all.get(last.number)
+        return drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tetrad.ipc.shutdown_pipe import DENIED
+from tetrad.ipc.shutdown_pipe import DENIED, HANDLER_SIGNALS
 from tetrad.system import fork
 from tetrad.system.lean_signal import signal
 
@@ -23,16 +23,16 @@ _READ_BYTES = 512
 class Signals:
     """Calls `on_signal` with the number of each signal, from the event loop.
 
-    `terminate` is what a handler process does when it gets SIGTERM or DENIED. It is installed in
+    `in_handler` is what a handler process does when it gets one of its signals. It is installed in
     the master, because code that only handlers run would never be warm when they are forked.
     """
 
     def __init__(
-        self, loop: EventLoop, on_signal: Callable[[int], object], terminate: SignalHandler
+        self, loop: EventLoop, on_signal: Callable[[int], object], in_handler: SignalHandler
     ) -> None:
         self._loop = loop
         self._on_signal = on_signal
-        self._terminate = terminate
+        self._in_handler = in_handler
         self._pipe = -1
 
     def install(self) -> None:
@@ -45,8 +45,8 @@ class Signals:
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in fork.MASTER_SIGNALS:
             signal.signal(number, _ignore)
-        signal.signal(signal.SIGTERM, self._terminate)
-        signal.signal(DENIED, self._terminate)
+        for number in (*HANDLER_SIGNALS, DENIED):
+            signal.signal(number, self._in_handler)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -258,7 +258,10 @@ def test_an_error_has_a_location_and_a_reason(file: Path, text: str, problem: st
     ("text", "message"),
     [
         ("listen: [{port: x}]", "1:17: listen[0].port: expected an integer"),
-        ("limits: {clients_per_source: x}", "1:30: limits.clients_per_source: expected an integer"),
+        (
+            "limits: {clients_per_source: x}",
+            "1:30: limits.clients_per_source: expected an integer, auto or null",
+        ),
     ],
 )
 def test_a_number_or_null_is_not_a_string(file: Path, text: str, message: str) -> None:

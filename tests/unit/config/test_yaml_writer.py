@@ -107,7 +107,7 @@ configurations = st.builds(
     limits=st.builds(
         Limits,
         clients=counts,
-        clients_per_source=maybe(counts),
+        clients_per_source=maybe(counts | st.just("auto")),
         rate_per_source=maybe(
             st.builds("{}/{}".format, counts, st.sampled_from("smh")).map(config_types.Rate.parse)
         ),

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from tetrad import __version__
 from tetrad.config import paths, programs
 from tetrad.config.command_model import Call, Clock, Close, Command, FixedText, Run
-from tetrad.config.model import Access, Config, Daemon, Handlers, Limits, Listener, Log, Session
+from tetrad.config.model import (
+    Access,
+    Config,
+    Daemon,
+    Handlers,
+    Limits,
+    Listener,
+    Log,
+    Proxy,
+    Session,
+)
 from tetrad.config.result import ConfigResult
 from tetrad.config.types import (
     Address,
@@ -123,7 +133,12 @@ def test_the_runtime_configuration_has_the_settings() -> None:
     )
     assert made["log"] == {"file": "/x/log", "level": "debug", "format": "logfmt"}
     assert (made["spare"], made["clients_each"]) == (2, 3)
-    assert made["limits"] == {"clients": 7, "clients_per_source": 4, "rate_per_source": (300, 60)}
+    assert made["limits"] == {
+        "clients": 7,
+        "clients_per_source": 4,
+        "exempt": [],
+        "rate_per_source": (300, 60),
+    }
     assert made["session"] == {
         "first_command_timeout": 1.0,
         "idle_timeout": 2.0,
@@ -134,9 +149,20 @@ def test_the_runtime_configuration_has_the_settings() -> None:
 
 
 def test_limits_without_a_value_are_none() -> None:
-    """By default a source has no limits."""
-    limits = make(Config())["limits"]
-    assert limits == {"clients": 1000, "clients_per_source": None, "rate_per_source": None}
+    """A source has no limits then."""
+    limits = make(Config(limits=Limits(clients_per_source=None)))["limits"]
+    assert (limits["clients_per_source"], limits["rate_per_source"]) == (None, None)
+    assert limits["exempt"] == []
+
+
+@pytest.mark.parametrize(("clients", "most"), [(1000, 500), (7, 3), (1, 1)])
+def test_by_default_a_source_has_half_of_the_places(clients: int, most: int) -> None:
+    """This host and the load balancers are not limited."""
+    listeners = [Listener(), Listener(port=1, proxy=Proxy(trusted=[Network.parse("192.0.2.10")]))]
+    limits = make(Config(listen=listeners, limits=Limits(clients=clients)))["limits"]
+    assert limits["clients_per_source"] == most
+    exempt = [(rule["bits"], rule["network"], rule["prefix"]) for rule in limits["exempt"]]
+    assert exempt == [(32, 0x7F000001, 32), (128, 1, 128), (32, 0xC000020A, 32)]
 
 
 def test_listeners_have_a_family() -> None:

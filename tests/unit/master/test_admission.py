@@ -55,10 +55,18 @@ def rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> list[AccessRul
 
 
 def limits(
-    clients: int = 1000, each: int | None = None, rate: tuple[int, int] | None = None
+    clients: int = 1000,
+    each: int | None = None,
+    rate: tuple[int, int] | None = None,
+    exempt: Iterable[str] = (),
 ) -> LimitsConfig:
     """Return the configuration of limits."""
-    return {"clients": clients, "clients_per_source": each, "rate_per_source": rate}
+    return {
+        "clients": clients,
+        "clients_per_source": each,
+        "exempt": rules(exempt),
+        "rate_per_source": rate,
+    }
 
 
 @pytest.mark.parametrize(
@@ -180,6 +188,23 @@ def test_a_limit_of_zero_refuses_every_client() -> None:
     """A source without clients has as many as that."""
     assert Admission(limits(each=0), []).refusal_reason(ALICE, 0.0) == "clients_per_source"
     assert Admission(limits(clients=0), []).refusal_reason(ALICE, 0.0) == "clients"
+
+
+def test_exempt_addresses_have_no_limit_of_clients() -> None:
+    """The limit applies to all others; a rate applies to all."""
+    policy = Admission(limits(each=1, rate=(2, 60), exempt=["192.0.2.1/32"]), [])
+    for address in (ALICE, BOB):
+        policy.add_client(address)
+    assert policy.refusal_reason(BOB, 0.0) == "clients_per_source"
+    assert [policy.refusal_reason(ALICE, 0.0) for _ in range(3)] == [None, None, "rate"]
+    assert policy.report(ALICE, 0.0)["from_source_limit"] is None
+    assert policy.report(BOB, 0.0)["from_source_limit"] == 1
+
+
+@pytest.mark.parametrize(("clients", "crowded_from"), [(9, float("inf")), (10, 9), (1000, 900)])
+def test_a_tenth_of_the_places_is_a_reserve(clients: int, crowded_from: float) -> None:
+    """With fewer than ten places there is none."""
+    assert Admission(limits(clients), []).crowded_from == crowded_from
 
 
 def test_clients_of_one_ipv6_64_share_a_limit() -> None:

@@ -172,3 +172,23 @@ def test_idle_handlers_are_a_list_with_two_ends(steps: list[tuple[int, str]]) ->
             popped = table.pop_idle() if step == "pop" else table.pop_longest_idle()
             assert popped is table.find(waiting.pop(-1 if step == "pop" else 0))
         assert table.idle == len(waiting)
+
+
+def test_each_handler_is_drawn_once_in_a_round() -> None:
+    """By any numbers; one that has been removed is not drawn, a new one in the next round."""
+    table = HandlerTable()
+    for number in range(5):
+        table.add(HandlerProcess(number, 100 + number, None))
+    first = table.draw(7)
+    assert first is not None
+    table.remove(HandlerProcess((first.number + 1) % 5, 0, None))
+    drawn = [table.draw(random) for random in (0, 1 << 31, 5)]
+    assert len({first, *drawn}) == 4
+    new = HandlerProcess(9, 109, None)
+    table.add(new)
+    assert new in {table.draw(0) for _ in range(6)}
+
+
+def test_no_handler_is_drawn_from_an_empty_table() -> None:
+    """There is none."""
+    assert HandlerTable().draw(1) is None
