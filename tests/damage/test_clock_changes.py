@@ -48,6 +48,9 @@ class Clock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
         }
+        # The library sets the last one itself.
+        passed = " ".join([*self.environment, "FAKETIME_SHARED"])
+        self.environment["TETRAD_PASS_ENVIRONMENT"] = passed
 
     @property
     def now(self) -> datetime:

@@ -22,7 +22,8 @@ TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.01
 """The interval between two checks of a condition."""
 
-UNDER_COVERAGE = bool({"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"} & os.environ.keys())
+_COVERAGE = {"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
+UNDER_COVERAGE = bool(_COVERAGE & os.environ.keys())
 """Whether coverage is measured, which adds modules and descriptors."""
 
 _T = TypeVar("_T")
@@ -79,7 +80,8 @@ def environment(home: str) -> dict[str, str]:
     """Return an environment with its own HOME and without tetrad's variables."""
     os.makedirs(home, exist_ok=True)
     others = {"TETRAD_CONFIG", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"}
-    return {**{k: v for k, v in os.environ.items() if k not in others}, "HOME": home}
+    coverage = {"TETRAD_PASS_ENVIRONMENT": " ".join(_COVERAGE)} if UNDER_COVERAGE else {}
+    return {**{k: v for k, v in os.environ.items() if k not in others}, **coverage, "HOME": home}
 
 
 def files_below(folder: str) -> set[str]:

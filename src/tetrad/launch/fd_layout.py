@@ -11,7 +11,7 @@ import resource
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from tetrad.ipc import fds
-from tetrad.launch import pidfile
+from tetrad.launch import environment, pidfile
 from tetrad.system import exec_commands, memory_file
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def exec_master() -> NoReturn:
     pidfile.claim(fds.PIDFILE)
     command = exec_commands.command("master.process")
     # Symbols are bound once, in the master, and not again in every child.
-    os.execve(command[0], command, os.environ | {"LD_BIND_NOW": "1"})
+    variables = environment.of_daemon(os.environ) | {"LD_BIND_NOW": "1"}
+    os.execve(command[0], command, variables)
 
 
 def move_fds(targets: dict[int, int]) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from tetrad.config.command_model import Call
 from tetrad.config.diagnostics import ConfigError
-from tetrad.launch import privileges
+from tetrad.launch import environment, privileges
 from tetrad.system import exec_commands
 from tetrad.system.text import reason_of
 
@@ -41,20 +42,21 @@ _READ_SECONDS = 0.1
 def check(
     loaded: ConfigResult,
     identity: Identity | None = None,
-    environment: Mapping[str, str] | None = None,
+    starter: Mapping[str, str] | None = None,
 ) -> None:
     """Check that the functions of all commands can be imported and called.
 
-    `identity` is the user who will serve, and `environment` that of the daemon; None: those of this
-    process. Raises ConfigError.
+    `identity` is the user who will serve, and `starter` the environment of the process that starts
+    the daemon; None: those of this process. Raises ConfigError.
     """
+    variables = environment.of_daemon(os.environ if starter is None else starter)
     functions = {
         f"commands.{name}.call": str(command.call)
         for name, command in loaded.config.commands.items()
         if isinstance(command, Call)
     }
     try:
-        found = _problems(dict.fromkeys(functions.values()), identity, environment)
+        found = _problems(dict.fromkeys(functions.values()), identity, variables)
     except OSError as error:  # of execve(2), or fork(2)
         text = f"{error.filename or 'fork'}: {reason_of(error)}"
         raise ConfigError([f"cannot check the functions of commands: {text}"]) from None
@@ -81,7 +83,7 @@ def _import_hook_hint(problem: str) -> str:
 
 
 def _problems(
-    names: Iterable[str], identity: Identity | None, environment: Mapping[str, str] | None
+    names: Iterable[str], identity: Identity | None, variables: Mapping[str, str]
 ) -> dict[str, str]:
     """Return why functions cannot be called; those that can be called are left out."""
     modules: dict[str, list[str]] = {}
@@ -91,7 +93,7 @@ def _problems(
     problems: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         checks = [
-            (module, functions, stack.enter_context(_started(functions, identity, environment)))
+            (module, functions, stack.enter_context(_started(functions, identity, variables)))
             for module, functions in modules.items()
         ]
         for module, functions, process in checks:
@@ -101,7 +103,7 @@ def _problems(
 
 @contextlib.contextmanager
 def _started(
-    functions: list[str], identity: Identity | None, environment: Mapping[str, str] | None
+    functions: list[str], identity: Identity | None, variables: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start the check of the functions of one module; it ends with the block."""
     user, group = (None, None) if identity is None else identity[:2]
@@ -110,7 +112,7 @@ def _started(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=variables,
         user=user,
         group=group,
         extra_groups=None if identity is None else privileges.groups_of(identity),
