@@ -52,11 +52,28 @@ class FixedText(Section, frozen=True):
     text: Annotated[Text, Meta(description="the text")]
 
 
+MAX_OUTPUT_BYTES = 1 << 30
+"""A handler has the whole answer in its memory."""
+
 Timeout = Annotated[Duration, Meta(description="time after which it is killed")]
 MaxOutput = Annotated[Size, Meta(description="maximum size of the answer; the rest is cut off")]
 OnError = Annotated[
     Text | None, Meta(description="answer when it fails or takes too long; null: no answer")
 ]
+Memory = Annotated[
+    Size | None, Meta(description="address space of each of its processes; null: no limit")
+]
+Cpu = Annotated[
+    Duration | None,
+    Meta(description="processor time of each of its processes, in full seconds; null: no limit"),
+]
+FileSize = Annotated[
+    Size | None, Meta(description="size of the files that it can write; null: no limit")
+]
+
+DEFAULT_MEMORY = Size(2 << 30)
+DEFAULT_CPU = Duration(60)
+DEFAULT_FILE_SIZE = Size(256 << 20)
 
 
 class Run(Section, frozen=True):
@@ -72,9 +89,13 @@ class Run(Section, frozen=True):
     timeout: Timeout = Duration(10)
     max_output: MaxOutput = Size(1 << 16)
     on_error: OnError = None
+    memory: Memory = DEFAULT_MEMORY
+    cpu: Cpu = DEFAULT_CPU
+    file_size: FileSize = DEFAULT_FILE_SIZE
 
     def violations(self) -> Iterable[ConstraintViolation]:
-        """Return a violation if the program does not exist."""
+        """Return violations: the program does not exist, or its answer may be too long."""
+        yield from _output_violations(self)
         if not self.run:
             message = "expected a program and its arguments, such as [uptime, -p]"
             yield ConstraintViolation("run", message)
@@ -98,6 +119,18 @@ class Call(Section, frozen=True):
     timeout: Timeout = Duration(10)
     max_output: MaxOutput = Size(1 << 16)
     on_error: OnError = None
+    memory: Memory = DEFAULT_MEMORY
+    cpu: Cpu = DEFAULT_CPU
+    file_size: FileSize = DEFAULT_FILE_SIZE
+
+    def violations(self) -> Iterable[ConstraintViolation]:
+        """Return a violation if the answer may be too long."""
+        return _output_violations(self)
+
+
+def _output_violations(command: Run | Call) -> Iterable[ConstraintViolation]:
+    if command.max_output > MAX_OUTPUT_BYTES:
+        yield ConstraintViolation("max_output", "expected a size of at most 1GiB")
 
 
 Command = Clock | Close | FixedText | Run | Call

@@ -72,9 +72,9 @@ _VALUES: dict[type, dict[str, Any]] = {
     Rate: {"pattern": r"^0*[1-9][0-9]*\s*/\s*[smh]$", "examples": ["20/s", "300/m", "1000/h"]},
     Size: {
         "type": ["string", "integer"],
-        "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)?$",
+        "pattern": "^[0-9]+ *(B|KiB|MiB|GiB|TiB)?$",
         "minimum": 1,
-        "maximum": 1 << 30,
+        "maximum": 1 << 40,
         "examples": ["4KiB", "1MiB"],
     },
     SocketPath: {"minLength": 1, "maxLength": 107},

@@ -26,9 +26,9 @@ _MIN_SECONDS, _MAX_SECONDS = 0.001, 3650 * 86400.0
 _RATE = re.compile(r"([0-9]{1,18})\s*/\s*(s|m|h)")
 _RATE_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
-_SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB)?")
-_SIZE_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
-_MAX_SIZE_BYTES = 1 << 30
+_SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB|TiB)?")
+_SIZE_UNITS = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+_MAX_SIZE_BYTES = 1 << 40
 
 _MAX_TERMINATOR_LENGTH = 16
 
@@ -104,11 +104,11 @@ class Size(int):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a string or a number of bytes, from 1 byte to 1 GiB."""
+        """Read a string or a number of bytes, from 1 byte to 1 TiB."""
         match = _SIZE.fullmatch(str(value))
         size = int(match[1]) * _SIZE_UNITS[match[2] or "B"] if match else 0
         if not 1 <= size <= _MAX_SIZE_BYTES:
-            raise ValueError("expected a size such as 4KiB or a number of bytes, from 1 to 1GiB")
+            raise ValueError("expected a size such as 4KiB or a number of bytes, from 1 to 1TiB")
         return cls(size)
 
     def __str__(self) -> str:

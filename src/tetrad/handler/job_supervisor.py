@@ -138,18 +138,37 @@ def _become_job(config: JobConfig, context: Context, supervisor: int) -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _limit_open_files()
+    _limit_resources(config)
     if config["kind"] == "call":
         _call(config["target"], context)
     else:
         _execute(config, context)
 
 
-def _limit_open_files() -> None:
-    """Lower the daemon's soft limit again: some programs close every possible descriptor."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard > MAX_OPEN_FILES:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, hard))
+def _limit_resources(config: JobConfig) -> None:
+    """Set the resource limits of the job, and of everything that it starts."""
+    # The daemon has raised its soft limit, and some programs close every possible descriptor.
+    _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES, resource.RLIM_INFINITY)
+    for number, limit in (
+        (resource.RLIMIT_AS, config["memory"]),
+        (resource.RLIMIT_CPU, config["cpu"]),
+        (resource.RLIMIT_FSIZE, config["file_size"]),
+    ):
+        if limit is not None:
+            # SIGXCPU at the soft limit tells why; SIGKILL comes a second later.
+            _limit(number, limit, limit + (number == resource.RLIMIT_CPU))
+
+
+def _limit(number: int, soft: int, hard: int) -> None:
+    """Lower the limits of a resource; those that are lower already stay."""
+    pairs = zip((soft, hard), resource.getrlimit(number), strict=True)
+    lower_soft, lower_hard = (min(pair, key=_without_sign) for pair in pairs)
+    resource.setrlimit(number, (lower_soft, lower_hard))
+
+
+def _without_sign(limit: int) -> int:
+    """Return a limit as the kernel has it: infinity, which may be -1 in Python, is the largest."""
+    return limit % (1 << 64)
 
 
 def _execute(config: JobConfig, context: Context) -> None:
@@ -167,7 +186,8 @@ def _execute(config: JobConfig, context: Context) -> None:
 
 def _call(target: str, context: Context) -> None:
     """Call the function. What it prints is not its answer: it goes to standard error."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # exceptions, as in every Python program
+        signal.signal(number, signal.SIG_IGN)
     gc.enable()
     ProcessTitle().show(f"job: {context.command}, client {context.client}".encode())
     stdout = os.dup(1)

@@ -56,6 +56,9 @@ _SIGNAL_NAMES = {
     if name.startswith("SIG") and "_" not in name
 }
 
+_LIMITS = {"SIGXCPU": " (cpu is reached)", "SIGXFSZ": " (file_size is reached)"}
+"""What the log adds to signals that resource limits send."""
+
 
 class JobResult:
     """The result of a job. Without an `error` it succeeded; `status` is set if it exited."""
@@ -75,7 +78,8 @@ class JobResult:
             return
         code = os.waitstatus_to_exitcode(wait_status)
         if code < 0:
-            self.error = f"killed by {_SIGNAL_NAMES.get(-code, f'signal {-code}')}"
+            name = _SIGNAL_NAMES.get(-code, f"signal {-code}")
+            self.error = f"killed by {name}{_LIMITS.get(name, '')}"
         else:
             self.status = code
             self.error = f"exit status {code}" if code else None

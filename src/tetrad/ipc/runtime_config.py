@@ -110,7 +110,9 @@ class JobConfig(TypedDict):
 
     `target` is the path of the program, or the function as `package.module:function`. `arguments`
     (the first is the program's name) and `environment` are empty for a function. `timeout` is in
-    seconds, `max_output` in bytes. With `on_error` None a failure is not answered.
+    seconds, `max_output` in bytes. With `on_error` None a failure is not answered. Each
+    process has the resource limits `memory` and `file_size` in bytes, and `cpu` in seconds; None is
+    no limit.
     """
 
     kind: str
@@ -120,6 +122,9 @@ class JobConfig(TypedDict):
     timeout: float
     max_output: int
     on_error: str | None
+    memory: int | None
+    cpu: int | None
+    file_size: int | None
 
 
 class ServiceManagerConfig(TypedDict):

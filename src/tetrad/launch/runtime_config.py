@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -262,11 +263,18 @@ def _job(
         timeout=float(command.timeout),
         max_output=int(command.max_output),
         on_error=command.on_error,
+        memory=_bytes(command.memory),
+        cpu=None if command.cpu is None else math.ceil(command.cpu),
+        file_size=_bytes(command.file_size),
     )
 
 
 def _rate(rate: Rate | None) -> tuple[int, int] | None:
     return None if rate is None else (rate.number, rate.seconds)
+
+
+def _bytes(size: int | None) -> int | None:
+    return None if size is None else int(size)
 
 
 def _seconds(duration: float | None) -> float | None:

@@ -57,6 +57,7 @@ listeners = st.builds(
     reply_terminator=st.sampled_from(["", "\n", "\r\n", "\0"]).map(config_types.Terminator),
 )
 
+sizes = st.integers(1, 1 << 40).map(config_types.Size)
 commands = (
     st.builds(
         Clock,
@@ -76,6 +77,9 @@ commands = (
         timeout=durations,
         max_output=st.integers(1, 1 << 30).map(config_types.Size),
         on_error=maybe(texts),
+        memory=maybe(sizes),
+        cpu=maybe(durations),
+        file_size=maybe(sizes),
     )
 )
 

@@ -60,7 +60,13 @@ COMMANDS: dict[CommandName, Command | None] = {
         run=[Argument("/bin/true"), Argument("-x")], env={Variable("A"): Argument("b")}
     ),
     CommandName("func"): Call(
-        call=Function("x.y:z"), timeout=Duration(3), max_output=Size(9), on_error="sorry"
+        call=Function("x.y:z"),
+        timeout=Duration(3),
+        max_output=Size(9),
+        on_error="sorry",
+        memory=None,
+        cpu=Duration(0.5),
+        file_size=None,
     ),
 }
 
@@ -221,6 +227,9 @@ def test_commands_are_the_built_in_and_the_configured_ones() -> None:
             "timeout": 10.0,
             "max_output": 65536,
             "on_error": None,
+            "memory": 2 << 30,
+            "cpu": 60,
+            "file_size": 256 << 20,
         },
         "func": {
             "kind": "call",
@@ -230,6 +239,9 @@ def test_commands_are_the_built_in_and_the_configured_ones() -> None:
             "timeout": 3.0,
             "max_output": 9,
             "on_error": "sorry",
+            "memory": None,
+            "cpu": 1,
+            "file_size": None,
         },
     }
 
