@@ -60,6 +60,10 @@ MaxOutput = Annotated[Size, Meta(description="maximum size of the answer; the re
 OnError = Annotated[
     Text | None, Meta(description="answer when it fails or takes too long; null: no answer")
 ]
+MaxRunning = Annotated[
+    Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+    Meta(description="at once, for all clients; beyond it on_error is the answer; null: no limit"),
+]
 Memory = Annotated[
     Size | None, Meta(description="address space of each of its processes; null: no limit")
 ]
@@ -71,6 +75,7 @@ FileSize = Annotated[
     Size | None, Meta(description="size of the files that it can write; null: no limit")
 ]
 
+DEFAULT_MAX_RUNNING = 100
 DEFAULT_MEMORY = Size(2 << 30)
 DEFAULT_CPU = Duration(60)
 DEFAULT_FILE_SIZE = Size(256 << 20)
@@ -89,6 +94,7 @@ class Run(Section, frozen=True):
     timeout: Timeout = Duration(10)
     max_output: MaxOutput = Size(1 << 16)
     on_error: OnError = None
+    max_running: MaxRunning = DEFAULT_MAX_RUNNING
     memory: Memory = DEFAULT_MEMORY
     cpu: Cpu = DEFAULT_CPU
     file_size: FileSize = DEFAULT_FILE_SIZE
@@ -119,6 +125,7 @@ class Call(Section, frozen=True):
     timeout: Timeout = Duration(10)
     max_output: MaxOutput = Size(1 << 16)
     on_error: OnError = None
+    max_running: MaxRunning = DEFAULT_MAX_RUNNING
     memory: Memory = DEFAULT_MEMORY
     cpu: Cpu = DEFAULT_CPU
     file_size: FileSize = DEFAULT_FILE_SIZE

@@ -14,6 +14,8 @@ The supervisor never talks to a client and never writes to the log.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gc
 import os
 import resource
@@ -22,6 +24,7 @@ import sys
 import time
 
 from tetrad.handler import python_call
+from tetrad.ipc.fds import NOTICES_WRITE
 from tetrad.system import fork, open_fds
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
@@ -37,9 +40,12 @@ HANDLER_SOCKET = 3
 its program. It carries messages to the handler; its end means that the handler closed it or is
 gone."""
 
-ENDED, NOT_STARTED, RAISED = b"s", b"e", b"x"
-"""The first byte of a message: a wait status follows, why the job did not start, or what it
-raised."""
+ENDED, NOT_STARTED, FAILED = b"s", b"e", b"x"
+"""The first byte of a message: a wait status follows, why the job could not start, or any other
+error."""
+
+_SLOT_BITS = 20
+"""A command has 2**20 slots: more than `max_running` can be."""
 
 NOT_EXECUTED = 127
 """Exit status of a child that could not execute the program."""
@@ -87,6 +93,10 @@ def supervise(fds: list[int], config: JobConfig, context: Context) -> None:
     ProcessTitle().show(f"job supervisor: {context.command}, client {context.client}".encode())
     become_subreaper()
     try:
+        most = config["max_running"]
+        if most is not None and not _take_slot(most, context.command):
+            os.write(HANDLER_SOCKET, FAILED + b"max_running (%d) is reached" % most)
+            return
         status = _run(config, context)
     except OSError as error:
         os.write(HANDLER_SOCKET, NOT_STARTED + with_limit_hint(error).encode())
@@ -97,11 +107,31 @@ def supervise(fds: list[int], config: JobConfig, context: Context) -> None:
 
 
 def _move_fds(fds: list[int]) -> None:
-    """Move these descriptors to their numbers, 0 to 3, and close all others."""
+    """Move these descriptors to their numbers, 0 to 3; close all others but the notice pipe."""
     socket, *standard = fds  # none of which is below 4
     for number, fd in enumerate([*standard, socket]):
         os.dup2(fd, number, inheritable=number != HANDLER_SOCKET)
-    open_fds.close_all_but(range(HANDLER_SOCKET + 1))
+    os.set_inheritable(NOTICES_WRITE, False)
+    open_fds.close_all_but(range(NOTICES_WRITE + 1))
+
+
+def _take_slot(most: int, command: str) -> bool:
+    """Take one of the slots of a command until this process ends; False if all are taken.
+
+    A slot is a record lock on a byte of the notice pipe, which all handlers of a daemon share, also
+    after an upgrade, and no other user can open. The kernel releases it whatever ends this process,
+    which ends after everything that the job has started.
+    """
+    first = int.from_bytes(command.encode(), "big") << _SLOT_BITS
+    for slot in range(most):
+        try:
+            fcntl.lockf(NOTICES_WRITE, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, first + slot)
+        except OSError as error:
+            if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                raise
+        else:
+            return True
+    return False
 
 
 def _run(config: JobConfig, context: Context) -> int | None:
@@ -131,6 +161,7 @@ def _run(config: JobConfig, context: Context) -> int | None:
 
 def _become_job(config: JobConfig, context: Context, supervisor: int) -> None:
     """Become the program or call the function, with default signals and limits."""
+    os.close(NOTICES_WRITE)
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
@@ -198,7 +229,7 @@ def _call(target: str, context: Context) -> None:
         sys.stderr.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it raises is logged
         text = python_call.describe(error).encode("utf-8", "backslashreplace")
-        os.write(HANDLER_SOCKET, RAISED + text)
+        os.write(HANDLER_SOCKET, FAILED + text)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)

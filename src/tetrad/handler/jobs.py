@@ -181,7 +181,7 @@ class RunningJob:
             result.set_wait_status(int(text))
         elif kind == job_supervisor.NOT_STARTED:
             result.error = f"cannot start the job: {text}"
-        elif kind == job_supervisor.RAISED:
+        elif kind == job_supervisor.FAILED:
             result.error = text
 
 

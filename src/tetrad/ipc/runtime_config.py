@@ -110,9 +110,9 @@ class JobConfig(TypedDict):
 
     `target` is the path of the program, or the function as `package.module:function`. `arguments`
     (the first is the program's name) and `environment` are empty for a function. `timeout` is in
-    seconds, `max_output` in bytes. With `on_error` None a failure is not answered. Each
-    process has the resource limits `memory` and `file_size` in bytes, and `cpu` in seconds; None is
-    no limit.
+    seconds, `max_output` in bytes. With `on_error` None a failure is not answered. At most
+    `max_running` run at once. Each process has the resource limits `memory` and `file_size` in
+    bytes, and `cpu` in seconds; None is no limit.
     """
 
     kind: str
@@ -122,6 +122,7 @@ class JobConfig(TypedDict):
     timeout: float
     max_output: int
     on_error: str | None
+    max_running: int | None
     memory: int | None
     cpu: int | None
     file_size: int | None

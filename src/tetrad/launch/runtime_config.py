@@ -263,6 +263,7 @@ def _job(
         timeout=float(command.timeout),
         max_output=int(command.max_output),
         on_error=command.on_error,
+        max_running=command.max_running,
         memory=_bytes(command.memory),
         cpu=None if command.cpu is None else math.ceil(command.cpu),
         file_size=_bytes(command.file_size),

@@ -77,6 +77,7 @@ commands = (
         timeout=durations,
         max_output=st.integers(1, 1 << 30).map(config_types.Size),
         on_error=maybe(texts),
+        max_running=maybe(counts),
         memory=maybe(sizes),
         cpu=maybe(durations),
         file_size=maybe(sizes),
