@@ -5,10 +5,10 @@ The master imports this module only when a listener has `tls`.
 
 from __future__ import annotations
 
-import fnmatch
 import ssl
 
 from tetrad.system import memory_file
+from tetrad.tls.subjects import matches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class TlsContext:
     def allows(self, subject: str) -> bool:
         """Tell whether a client with a verified certificate for `subject` is served."""
         patterns = self._subjects
-        return not patterns or any(fnmatch.fnmatchcase(subject, one) for one in patterns)
+        return not patterns or any(matches(subject, one) for one in patterns)
 
 
 def server_context(config: TlsConfig) -> ssl.SSLContext:

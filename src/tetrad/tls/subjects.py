@@ -1,6 +1,9 @@
-"""The subject of a certificate in one line, as RFC 4514 writes it."""
+"""The subject of a certificate in one line, as RFC 4514 writes it, and patterns for it."""
 
 from __future__ import annotations
+
+import fnmatch
+import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ _SHORT_NAMES = {
 """The attribute types that RFC 4514 abbreviates."""
 
 _SPECIAL = set('"+,;<>\\')
+
+_ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{2})|([ -~]))")
+_FIRST_PRIVATE = 0xE000
+"""The first of Unicode's private characters, which a subject has only as escapes."""
 
 
 def subject_of(certificate: Mapping[str, Any]) -> str:
@@ -44,3 +51,20 @@ def _escaped(character: str) -> str:
     if character.isprintable():
         return character
     return "".join(f"\\{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def matches(subject: str, pattern: str) -> bool:
+    """Tell whether a pattern for fnmatch(3) matches a subject; an escape is one character to it.
+
+    So a comma in a value, which is escaped, never passes for one between two parts.
+    """
+    return fnmatch.fnmatchcase(_without_escapes(subject), _without_escapes(pattern))
+
+
+def _without_escapes(text: str) -> str:
+    """Return a text with one character in the place of each escape."""
+    return _ESCAPE.sub(lambda match: chr(_FIRST_PRIVATE + _code(*match.groups())), text)
+
+
+def _code(digits: str | None, character: str) -> int:
+    return ord(character) if digits is None else int(digits, 16)
