@@ -86,6 +86,7 @@ def _read_listener(settings: Tls, path: str) -> ListenerTls:
         key=certificate if settings.key is None else _read_file("key", settings.key),
         expires=0.0,
         client_ca=settings.client_ca and _read_file("client_ca", settings.client_ca),
+        client_crl=None,
         minimum_version=str(settings.minimum_version),
         subjects=[str(subject) for subject in settings.subjects],
     )

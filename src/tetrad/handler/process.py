@@ -89,7 +89,12 @@ class SessionRunner:
         log.append(progress.log_lines, 1 + progress.commands)
         tls = self._tls_contexts[index]
         arguments = socket, self._config, shutdown_pipe, log, progress
-        session = Session(*arguments) if tls is None else self._tls_session(*arguments, tls=tls)
+        session: Session
+        if tls is None:
+            session = Session(*arguments)
+        else:
+            report = self._notices_fd, notice
+            session = self._tls_session(*arguments, tls=tls, report=report)
         service = self._services[index]
         service.begin(client)
         reason = session.serve(service)

@@ -10,8 +10,9 @@ import time
 from tetrad.handler.session import Session
 from tetrad.handler.tls_socket import TlsSocket
 from tetrad.handler.wait import SessionEnded, deadline_after
-from tetrad.ipc import log_protocol
+from tetrad.ipc import exit_notices, log_protocol
 from tetrad.system.json_lite import members
+from tetrad.tls import trust
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ _MAX_SUBJECT = 400
 
 
 class TlsSession(Session):
-    """A session with TLS. The handshake has to be over within `first_command_timeout`."""
+    """A session with TLS. The handshake has to be over within `first_command_timeout`.
+
+    The master gets a description of the client's certificate. `report` is for that: the notice pipe
+    and the handler's exit notice.
+    """
 
     def __init__(  # noqa: PLR0913 - those of a session, and the TLS context
         self,
@@ -40,8 +45,10 @@ class TlsSession(Session):
         progress: SessionProgress,
         *,
         tls: TlsContext,
+        report: tuple[int, bytes],
     ) -> None:
-        self._tls = tls
+        self._trust = tls.trust
+        self._report = report
         self._tls_socket = TlsSocket(socket, tls.context)
         super().__init__(self._tls_socket, config, shutdown_pipe, log, progress)
         log.event_json("info", log_protocol.CLIENT_CONNECTED, "")
@@ -50,11 +57,13 @@ class TlsSession(Session):
         """Do the handshake, and serve the client if its certificate is accepted."""
         if not self._do_handshake(service):
             return "eof"
-        if self._tls.requires_certificate:
+        if self._trust is not None:
             subject = self._tls_socket.subject
             self._log.add_context(members({"subject": _shortened(subject)}).encode())
-            if not self._tls.allows(subject):
+            if not self._trust.allows_subject(subject):
                 return "access"
+            description = trust.describe(self._tls_socket.chain, subject)
+            exit_notices.send_certificate(*self._report, description)
         self._progress.pending = self._tls_socket.read()
         self._progress.bytes_in = len(self._progress.pending)
         return super().process_input(service)

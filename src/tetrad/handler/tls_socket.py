@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import ssl
+from _ssl import ENCODING_DER
 
 from tetrad.handler.wait import SessionEnded
 from tetrad.tls.errors import describe
@@ -72,6 +73,13 @@ class TlsSocket:
     def subject(self) -> str:
         """The subject of the client's certificate."""
         return subject_of(self._tls.getpeercert() or {})
+
+    @property
+    def chain(self) -> list[bytes]:
+        """The client's certificate and its CAs, as DER."""
+        # `SSLObject` has the method since Python 3.13 only.
+        chain = self._tls._sslobj.get_verified_chain()  # type: ignore[attr-defined]  # noqa: SLF001
+        return [one.public_bytes(ENCODING_DER) for one in chain]
 
     @property
     def unsent_bytes(self) -> int:

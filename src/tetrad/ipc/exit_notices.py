@@ -1,15 +1,19 @@
-"""Exit notices: handlers report to the master that a client is gone, in records of 20 bytes.
+"""Notices: handlers report to the master that a client is gone, in records of 20 bytes.
 
 SIGCHLD is ignored, so the master sees no exit status. A handler that exits normally sends a notice
 first; one that ends without a notice has crashed. All handlers write to one pipe. A session that
 TLS, the subject of the client's certificate or an access list has ended is reported by a record of
-its own before.
+its own before, and so is a certificate that a client has, in a longer one.
 The master accepts nothing but such records: a handler serves clients that may take it over.
 """
 
 from __future__ import annotations
 
 import os
+from select import PIPE_BUF
+
+CERTIFICATE = b"c"
+"""The client has a verified certificate; the byte is followed by a description of it."""
 
 IDLE = b"i"
 """The client is gone, and the handler waits for the next one."""
@@ -33,6 +37,9 @@ _READS = 4
 """Reads that empty a pipe of the default capacity (64 KiB), even if it is written to meanwhile."""
 
 _MAX_LOST = 999_999
+
+_CERTIFICATE_END = b"."
+"""No other notice ends like that, whatever the description is."""
 
 
 def make_notice(kind: bytes, number: int) -> bytes:
@@ -65,6 +72,17 @@ def with_rejection(notice: bytes, reason: str) -> bytes:
     return notice[-_BYTES:][:_KIND_AT] + kind + b"000000\n" + notice
 
 
+def send_certificate(fd: int, notice: bytes, description: bytes) -> None:
+    """Report the certificate of the client of a handler, whose exit notice is given.
+
+    One that is too long for one write is not reported: the master then knows none. Each is longer
+    than other notices.
+    """
+    line = notice[:_KIND_AT] + CERTIFICATE + description + _CERTIFICATE_END + b"\n"
+    if len(line) <= PIPE_BUF:
+        send_notice(fd, line)
+
+
 def send_notice(fd: int, notice: bytes) -> None:
     """Write a notice to the pipe."""
     try:
@@ -76,26 +94,38 @@ def send_notice(fd: int, notice: bytes) -> None:
 def read_notices(fd: int) -> list[tuple[int, bytes, int]]:
     """Return all notices in the pipe as handler number, kind and lost events.
 
-    A pipe never splits a record of this size. Each piece of anything else is a notice of the kind
-    INVALID; the record that follows it is found all the same.
+    The kind CERTIFICATE is followed by the description. A pipe never splits a record when it is
+    written. Each piece of anything else is a notice of the kind INVALID; the record that follows it
+    is found all the same.
     """
     received: list[tuple[int, bytes, int]] = []
     rest = b""
-    for _ in range(_READS):
+    for turn in range(_READS + PIPE_BUF):
+        if turn >= _READS and not rest:
+            break
+        size = _BYTES * _BATCH if turn < _READS else 1  # the end of a record that was cut
         try:
-            data = os.read(fd, _BYTES * _BATCH)
+            data = os.read(fd, size)
         except BlockingIOError:
             break
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             if len(line) >= _BYTES:
+                if _is_certificate(line):
+                    received.append((int(line[:_KIND_AT]), line[_KIND_AT:-1], 0))
+                    continue
                 received.append((0, INVALID, 0))
             received.append(_parse(line[1 - _BYTES :]))
-        if len(data) < _BYTES * _BATCH:
+        if len(data) < size:
             break
     if rest:
         received.append((0, INVALID, 0))
     return received
+
+
+def _is_certificate(line: bytes) -> bool:
+    number, kind = line[:_KIND_AT], line[_KIND_AT:_COUNT_AT]
+    return number.isdigit() and kind == CERTIFICATE and line.endswith(_CERTIFICATE_END)
 
 
 def _parse(notice: bytes) -> tuple[int, bytes, int]:

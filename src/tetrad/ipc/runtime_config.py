@@ -31,6 +31,7 @@ class TlsConfig(TypedDict):
     key: str
     expires: float
     client_ca: str | None
+    client_crl: str | None
     minimum_version: str
     subjects: list[str]
 

@@ -59,12 +59,14 @@ if TYPE_CHECKING:
     class HandlerPoolState(TypedDict):
         """The number of the last handler, how many were lost, and the handlers that run.
 
-        `rejected` counts rejected clients by reason; 0.1.0 does not send it.
+        `rejected` counts rejected clients by reason, `certificates` describes those of clients by
+        the number of the handler; 0.1.0 sends neither.
         """
 
         forked: int
         lost: int
         rejected: NotRequired[dict[str, int]]
+        certificates: NotRequired[dict[int, bytes]]
         handlers: list[HandlerState]
 
     class State(TypedDict):

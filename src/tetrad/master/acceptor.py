@@ -257,10 +257,7 @@ class Acceptor:
         proxy = listener.config["proxy"]
         timeout = 0.0 if proxy is None else proxy["timeout"]
         connection = PendingConnection(socket, client, listener, monotonic() + timeout)
-        if not listener.trusts(client.address):
-            socket.close()
-            rule = f"listen[{listener.config['index']}].proxy.trusted"
-            self._log_refusal(client, "access", rule=rule)
+        if not self._is_trusted(connection):
             return
         try:
             header = connection.read_header()
@@ -274,8 +271,20 @@ class Acceptor:
         else:
             self._handshakes.add(connection)
 
+    def _is_trusted(self, connection: PendingConnection) -> bool:
+        """Tell whether a connection comes from a balancer; refuse it otherwise."""
+        listener, client = connection.listener, connection.client
+        if not listener.trusts(client.address):
+            connection.socket.close()
+            rule = f"listen[{listener.config['index']}].proxy.trusted"
+            self._log_refusal(client, "access", rule=rule)
+            return False
+        return True
+
     def _finish_handshake(self, connection: PendingConnection, header: Header) -> None:
         """Admit a client whose PROXY header is complete now."""
+        if not self._is_trusted(connection):
+            return
         admitted: list[Admitted] = []
         client = connection.client_from(header)
         self._admit(connection.listener, connection.socket, client, admitted)

@@ -12,7 +12,15 @@ from os import urandom
 from time import monotonic
 
 from tetrad.ipc import fd_passing, log_protocol
-from tetrad.ipc.exit_notices import EXITING, IDLE, INVALID, REJECTED, make_notice, read_notices
+from tetrad.ipc.exit_notices import (
+    CERTIFICATE,
+    EXITING,
+    IDLE,
+    INVALID,
+    REJECTED,
+    make_notice,
+    read_notices,
+)
 from tetrad.ipc.fds import FIRST_MASTER_FD, NOTICES_READ
 from tetrad.ipc.log_protocol import log_child_failure
 from tetrad.ipc.shutdown_pipe import DENIED, GIVE_WAY
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from tetrad.handler.process import Handler
     from tetrad.ipc.saved_state import HandlerPoolState
     from tetrad.master.admission import Admission
+    from tetrad.master.session_rules import SessionRules
     from tetrad.system.event_loop import EventLoop
 
     Admitted = tuple[_socket.socket, Client]
@@ -74,10 +83,18 @@ class HandlerPool:
     ended, by reason.
     """
 
-    def __init__(self, loop: EventLoop, log: log_protocol.LogWriter, admission: Admission) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        log: log_protocol.LogWriter,
+        admission: Admission,
+        rules: SessionRules,
+    ) -> None:
         self._loop = loop
         self._log = log
         self._admission = admission
+        self._rules = rules
+        self._certificates: dict[int, bytes] = {}
         self._table = HandlerTable()
         self.spare = 0
         self._clients_each = 1
@@ -101,6 +118,7 @@ class HandlerPool:
             "forked": self.forked,
             "lost": self.lost,
             "rejected": self.rejected,
+            "certificates": self._certificates,
             "handlers": [
                 (one.number, one.pid, one.since, None if client is None else client.save_state())
                 for one, client in ((one, one.client) for one in self)
@@ -111,6 +129,7 @@ class HandlerPool:
         """Take over the handlers of the version before, and their clients, with their numbers."""
         self.forked, self.lost = state["forked"], state["lost"]
         self.rejected |= state.get("rejected", {})
+        self._certificates = state.get("certificates", {})
         for number, pid, since, client_state in state["handlers"]:
             handler = HandlerProcess(number, pid, None)
             self._table.add(handler)
@@ -174,20 +193,15 @@ class HandlerPool:
         self.check_often()
 
     def terminate_denied(self, numbers: tuple[int, ...] = (DENIED,)) -> None:
-        """Send DENIED to the handlers whose clients the access lists deny now.
+        """Send DENIED to the handlers whose clients are not let in any more.
 
         Repeated until they exit, because a signal just before a handler starts to wait does not end
         the wait; then with SIGTERM, because a handler of the version before may not know DENIED.
         """
-        allows = self._admission.allows
-        clients = [(handler, handler.packed_client) for handler in self._table]
-        denied = [
-            handler
-            for handler, client in clients
-            if client is not None and not allows(packed_address(client))
-        ]
-        if denied:
-            pids = [handler.pid for handler in denied]
+        self._read_notices(NOTICES_READ)  # the latest certificates
+        allows, certificates = self._rules.allows, self._certificates
+        pids = [one.pid for one in self._table if not allows(one, certificates.get(one.number))]
+        if pids:
             for number in numbers:
                 fork.send_signal(pids, number)
             when = monotonic() + TERMINATE_RETRY_SECONDS
@@ -323,6 +337,8 @@ class HandlerPool:
                 if handler.channel is not None:
                     self._table.mark_idle(handler)
                     self._schedule_trim()
+            elif kind.startswith(CERTIFICATE):
+                self._certificates[number] = kind.removeprefix(CERTIFICATE)
             else:
                 self.rejected[_REASONS[kind]] += 1
 
@@ -364,6 +380,8 @@ class HandlerPool:
         if handler.packed_client is not None:
             self._admission.remove_client(packed_address(handler.packed_client))
             handler.packed_client = None
+            if self._certificates:
+                self._certificates.pop(handler.number, None)
 
     def _remove(self, handler: HandlerProcess) -> None:
         self._table.remove(handler)

@@ -41,6 +41,7 @@ from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
 from tetrad.master.reload import Reloader, pair_listeners
 from tetrad.master.service_manager import ServiceManager
+from tetrad.master.session_rules import SessionRules
 from tetrad.master.setting_changes import changes
 from tetrad.master.signals import Signals
 from tetrad.master.startup import Startup
@@ -90,7 +91,8 @@ class Master:
         )
         self.log = DaemonLog(EVENTS_WRITE, config["log"]["level"], self.service_manager.report)
         self.admission = Admission(config["limits"], config["access"])
-        self.handlers = HandlerPool(self.loop, self.log, self.admission)
+        self.session_rules = SessionRules(self.admission)
+        self.handlers = HandlerPool(self.loop, self.log, self.admission, self.session_rules)
         self.acceptor = Acceptor(
             self.loop, self.log, self.admission, self.handlers, inherited=config["inherited"]
         )
@@ -142,6 +144,8 @@ class Master:
             self._start(listeners)
         else:
             self._resume(listeners, self._startup.state)
+        self.session_rules.configure(self.listeners, self._tls_contexts, time.monotonic())
+        self.handlers.terminate_denied()
         tls_contexts.warn_of_expiry(self.loop.timers, self.log, self.config["listeners"])
         self.service_manager.start()
         while not self.is_stopping or len(self.handlers) or self.acceptor.is_closing:
@@ -180,7 +184,6 @@ class Master:
             "changes": changes(state["settings"], self.config["settings"]),
         }
         self.log.event("info", log_protocol.SERVER_UPGRADED, **outcome)
-        self.handlers.terminate_denied()
         self._startup.notify({**outcome, "pid": self.pid, "sessions": self.admission.clients})
 
     # Run
@@ -270,6 +273,7 @@ class Master:
         self.handlers.configure(*handlers)
         self.service_manager.forget_problem()
         self._show_title()
+        self.session_rules.configure(self.listeners, contexts, time.monotonic())
         self.handlers.terminate_denied()
 
     def after_closing(self, action: Callable[[], object]) -> None:

@@ -48,3 +48,9 @@ def parse_peer(peer: object, serial: int) -> tuple[str, Source | None]:
     source = parse(host)
     host = host.removeprefix(_MAPPED) if source[0] == IPV4_BITS else f"[{host}]"
     return f"{host}:{port}", source
+
+
+def source_of_name(name: str) -> Source | None:
+    """Return the source of a peer by the name that `parse_peer` gave it."""
+    host = name.rpartition(":")[0].strip("[]")
+    return None if name.startswith("unix:") else parse(host)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 
 from tetrad.system import memory_file
-from tetrad.tls.subjects import matches
+from tetrad.tls import trust
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,20 +18,14 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class TlsContext:
-    """The TLS context of one listener, and the subjects of the client certificates it accepts.
+    """The TLS context of one listener, and the client certificates it accepts; None: it asks none.
 
-    Raises OSError if OpenSSL rejects the certificate, the key or the CA bundle.
+    Raises OSError if OpenSSL rejects the certificate, the key, the CA bundle or a CRL.
     """
 
     def __init__(self, config: TlsConfig) -> None:
         self.context = server_context(config)
-        self.requires_certificate = config["client_ca"] is not None
-        self._subjects = config["subjects"]
-
-    def allows(self, subject: str) -> bool:
-        """Tell whether a client with a verified certificate for `subject` is served."""
-        patterns = self._subjects
-        return not patterns or any(matches(subject, one) for one in patterns)
+        self.trust = trust.of(config)
 
 
 def server_context(config: TlsConfig) -> ssl.SSLContext:
@@ -48,6 +42,10 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(cadata=config["client_ca"])
+    if config["client_crl"] is not None:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+        with memory_file.path_of("crl", config["client_crl"].encode()) as file:
+            context.load_verify_locations(file)
     return context
 
 

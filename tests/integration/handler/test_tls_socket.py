@@ -34,6 +34,7 @@ def config_of(pair: Pair) -> TlsConfig:
         expires=0.0,
         client_ca=None,
         minimum_version="1.2",
+        client_crl=None,
         subjects=[],
     )
 

@@ -135,3 +135,54 @@ def test_a_notice_without_a_master_is_no_error() -> None:
     os.close(read_end)
     exit_notices.send_notice(write_end, exit_notices.make_notice(exit_notices.EXITING, 1))
     os.close(write_end)
+
+
+@given(
+    descriptions=st.lists(
+        st.binary(min_size=6, max_size=4000).map(lambda text: text.replace(b"\n", b"."))
+    )
+)
+def test_certificates_are_read_between_other_notices(
+    pipe: tuple[int, int], descriptions: list[bytes]
+) -> None:
+    """Whatever describes them; one that is longer than a write can be is not sent."""
+    read_end, write_end = pipe
+    found = []
+    for number, description in enumerate(descriptions, 1):
+        exiting = exit_notices.make_notice(exit_notices.EXITING, number)
+        exit_notices.send_certificate(write_end, exiting, description)
+        exit_notices.send_notice(write_end, exiting)
+        found += exit_notices.read_notices(read_end)
+    expected = [
+        notice
+        for number, one in enumerate(descriptions, 1)
+        for notice in ((number, b"c" + one, 0), (number, exit_notices.EXITING, 0))
+    ]
+    assert found == expected
+    exit_notices.send_certificate(write_end, exit_notices.make_notice(b"g", 1), bytes(5000))
+    assert exit_notices.read_notices(read_end) == []
+
+
+def test_a_record_that_the_last_read_cuts_is_read_to_its_end(pipe: tuple[int, int]) -> None:
+    """Reads are of a length that records of certificates do not have."""
+    read_end, write_end = pipe
+    exiting = exit_notices.make_notice(exit_notices.EXITING, 7)
+    count = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exit_notices, "_BATCH", 2)
+        patch.setattr(exit_notices, "_READS", 1)
+        for _ in range(3):
+            exit_notices.send_certificate(write_end, exiting, b"x" * 100)
+        while found := exit_notices.read_notices(read_end):
+            count += len(found)
+            assert set(found) == {(7, b"c" + b"x" * 100, 0)}
+    assert count == 3
+
+
+@pytest.mark.parametrize("garbage", [b"000000000009c", b"000000000009c" + b"x" * 50, b"c."])
+def test_half_a_certificate_hides_no_other_notice(pipe: tuple[int, int], garbage: bytes) -> None:
+    """That of another handler, which follows it in the same line, is found."""
+    read_end, write_end = pipe
+    os.write(write_end, garbage)
+    exit_notices.send_notice(write_end, exit_notices.make_notice(exit_notices.EXITING, 3))
+    assert (3, exit_notices.EXITING, 0) in exit_notices.read_notices(read_end)

@@ -65,3 +65,12 @@ def test_other_text_is_an_os_error(text: str) -> None:
     """Names, ports, brackets and zones are not part of an address."""
     with pytest.raises(OSError, match="illegal IP address"):
         addresses.parse(text)
+
+
+@pytest.mark.parametrize(
+    "peer", [("192.0.2.1", 7), ("2001:db8::1", 7, 0, 0), ("::ffff:192.0.2.1", 7, 0, 0), b""]
+)
+def test_the_source_of_a_peer_is_in_its_name(peer: object) -> None:
+    """A peer of a Unix socket has none."""
+    name, source = addresses.parse_peer(peer, 5)
+    assert addresses.source_of_name(name) == source
