@@ -114,6 +114,16 @@ class Authority:
         openssl("ca", "-batch", "-notext", "-preserveDN", *names, *dates, *files)
         return made
 
+    def crl(self, *revoked: Pair, until: float = 30 * DAY) -> str:
+        """Revoke certificates; return the file of the revocation list, which ends at `until`."""
+        for pair in revoked:
+            openssl("ca", "-config", self._settings, "-revoke", pair.certificate)
+        path = os.path.join(self.folder, "crl.pem")
+        now = time.time()
+        dates = ("-crl_lastupdate", _moment(now - 2 * DAY), "-crl_nextupdate", _moment(now + until))
+        openssl("ca", "-config", self._settings, "-gencrl", *dates, "-out", path)
+        return path
+
 
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 

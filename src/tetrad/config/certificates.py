@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc.runtime_config import TlsConfig
+from tetrad.system import memory_file
 from tetrad.system.text import reason_of
+from tetrad.tls import der
 from tetrad.tls.context import server_context
 from tetrad.tls.errors import KEY_MISMATCHES, describe
 from tetrad.tls.expiry import EXPIRY_WARNING_SECONDS
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from tetrad.config.result import ConfigResult
 
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_CRL = re.compile("-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _KEY = re.compile("-----BEGIN ((RSA|EC|ENCRYPTED) )?PRIVATE KEY-----")
 _LABEL = re.compile("-----BEGIN ([A-Z0-9 ]+)-----")
 _BINARY = re.compile("[\0-\b]")
@@ -86,7 +89,7 @@ def _read_listener(settings: Tls, path: str) -> ListenerTls:
         key=certificate if settings.key is None else _read_file("key", settings.key),
         expires=0.0,
         client_ca=settings.client_ca and _read_file("client_ca", settings.client_ca),
-        client_crl=None,
+        client_crl=settings.client_crl and _read_file("client_crl", settings.client_crl),
         minimum_version=str(settings.minimum_version),
         subjects=[str(subject) for subject in settings.subjects],
     )
@@ -94,10 +97,16 @@ def _read_listener(settings: Tls, path: str) -> ListenerTls:
     _require_key(*_key_setting(settings), config["key"])
     if config["client_ca"] is not None and settings.client_ca is not None:
         _require_certificates("client_ca", settings.client_ca, config["client_ca"])
+    shown = {}
+    if config["client_crl"] is not None:
+        shown[f"{path}.client_crl"] = _describe_crl(str(settings.client_crl), config["client_crl"])
     facts = _verify(config, settings)
     config["expires"] = float(ssl.cert_time_to_seconds(facts["notAfter"]))
-    shown = f"{config['file']} (serial {facts['serialNumber']}, until {_date(config['expires'])})"
-    return ListenerTls(config, {f"{path}.certificate": shown})
+    until = _date(config["expires"])
+    shown[f"{path}.certificate"] = (
+        f"{config['file']} (serial {facts['serialNumber']}, until {until})"
+    )
+    return ListenerTls(config, shown)
 
 
 def _read_file(key: str, path: str) -> str:
@@ -120,6 +129,33 @@ def _require_certificates(key: str, path: str, text: str) -> None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=one)
     except (ssl.SSLError, ValueError):
         raise _TlsError(key, f"{path}: a certificate in this file cannot be parsed") from None
+
+
+def _describe_crl(path: str, text: str) -> str:
+    """Check revocation lists; return how many certificates they revoke, and until when they are."""
+    if not _CRL.search(text):
+        raise _TlsError("client_crl", f"{path}: no CRL in PEM format in this file{_contents(text)}")
+    try:
+        with memory_file.path_of("crl", text.encode()) as file:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(file)
+        crls = list(der.pem_blocks(text, der.CRL))
+        revoked = {one for crl in crls for one in der.revoked_ids(crl)}
+        ends = [_moment(end) for crl in crls if (end := der.next_update(crl)) is not None]
+    except (ssl.SSLError, ValueError):
+        raise _TlsError("client_crl", f"{path}: a CRL in this file cannot be parsed") from None
+    if not ends:
+        return f"{path} ({len(revoked)} revoked)"
+    until = _date(min(ends))
+    if min(ends) <= time.time():
+        message = f"{path}: a CRL expired on {until}, so no client would be accepted"
+        raise _TlsError("client_crl", message)
+    return f"{path} ({len(revoked)} revoked, until {until})"
+
+
+def _moment(text: str) -> float:
+    """Return the time of a UTCTime (two digits of the year) or a GeneralizedTime."""
+    year = "" if len(text) > len("YYMMDDHHMMSSZ") else "19" if text >= "50" else "20"
+    return datetime.strptime(f"{year}{text}".replace("Z", "+0000"), "%Y%m%d%H%M%S%z").timestamp()
 
 
 def _require_key(key: str, path: str, text: str) -> None:

@@ -64,6 +64,10 @@ class Tls(Section, frozen=True):
         Path | None,
         Meta(description="CA certificates that every client certificate is verified against"),
     ] = None
+    client_crl: Annotated[
+        Path | None,
+        Meta(description="revocation lists (CRLs), one of each CA of the client certificates"),
+    ] = None
     minimum_version: Annotated[TlsVersion, Meta(description="the oldest version accepted")] = (
         TlsVersion("1.2")
     )
@@ -73,10 +77,11 @@ class Tls(Section, frozen=True):
     ] = []
 
     def violations(self) -> Iterable[ConstraintViolation]:
-        """Return a violation if there are subjects but no certificates to compare them with."""
-        if self.subjects and self.client_ca is None:
-            message = "needs client_ca: without it, clients send no certificate"
-            yield ConstraintViolation("subjects", message, "client_ca")
+        """Return a violation for each key that needs certificates of clients if they send none."""
+        for key, value in (("subjects", self.subjects), ("client_crl", self.client_crl)):
+            if value and self.client_ca is None:
+                message = "needs client_ca: without it, clients send no certificate"
+                yield ConstraintViolation(key, message, "client_ca")
 
 
 class Listener(Section, frozen=True):

@@ -197,7 +197,7 @@ class _Checks:
             text = f"{file}: permission denied; user {privileges.user_name()} needs read access"
             yield Problem(text + later, is_permission=True, is_later=self._is_user_changed)
         for index, listener in enumerate(self._loaded.config.listen):
-            for key in ("certificate", "key", "client_ca") if listener.tls else ():
+            for key in ("certificate", "key", "client_ca", "client_crl") if listener.tls else ():
                 path = getattr(listener.tls, key)
                 if path is not None and _is_denied(path):
                     text = f"{path}: permission denied (as {name}{later})"
