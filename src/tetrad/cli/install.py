@@ -226,7 +226,7 @@ def _listeners_drop_in(target: Target) -> str | None:
     at each start.
     """
     file = target.path(paths.SYSTEM_CONFIGURATION)
-    config = yaml_reader.load(file if os.path.exists(file) else None).checked().config
+    config = yaml_reader.load(file if paths.exists(file) else None).checked().config
     for index, one in enumerate(config.listen):
         if one.address.path is None and one.port == 0:
             raise InstallError(f"listen[{index}].port: 0 is not possible with systemd's sockets")
@@ -382,16 +382,25 @@ def _link(target: Target, script: str) -> Iterator[str]:
     path = target.path(LINK)
     if not target.dry_run:
         folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
+        _make_folders(folder)
         temporary = os.path.join(folder, f".tetrad-{os.getpid()}")
         os.symlink(script, temporary)
         os.replace(temporary, path)
     yield f"{_verb(target, 'wrote')} {path}"
 
 
+def _make_folders(path: str) -> None:
+    """Make a folder and those above it, which all users can read whatever the umask is."""
+    umask = os.umask(0o022)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(umask)
+
+
 def _replace(file_path: str, text: str) -> None:
     folder = os.path.dirname(file_path)
-    os.makedirs(folder, exist_ok=True)
+    _make_folders(folder)
     fd, temporary = tempfile.mkstemp(dir=folder, prefix=".tetrad-")
     try:
         with open(fd, "w", encoding="utf-8") as file:

@@ -54,7 +54,21 @@ def configuration(config_path: str | None) -> str | None:
 
 def system_configuration() -> str | None:
     """Return the system's file if it exists."""
-    return SYSTEM_CONFIGURATION if os.path.exists(SYSTEM_CONFIGURATION) else None
+    return SYSTEM_CONFIGURATION if exists(SYSTEM_CONFIGURATION) else None
+
+
+def exists(path: str) -> bool:
+    """Tell whether there is a file. One in a folder that cannot be read is there.
+
+    So is a link to a file that is not: whoever reads it reports the error.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def use_defaults_of(file: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +44,37 @@ def test_the_file_is_searched_in_order(  # noqa: PLR0913 - a table
     if system:
         (tmp_path / "system.yaml").touch()
     assert paths.configuration(config_path) == (found and found.format(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_there"),
+    [
+        (errno.ENOENT, False),
+        (errno.ENOTDIR, False),
+        (errno.EACCES, True),
+        (errno.ELOOP, True),
+        (errno.EIO, True),
+        (errno.ESTALE, True),
+    ],
+)
+def test_only_an_absent_file_is_no_file(
+    monkeypatch: pytest.MonkeyPatch, error: int, *, is_there: bool
+) -> None:
+    """Any other error is for whoever reads it."""
+
+    def lstat(path: str) -> None:
+        raise OSError(error, os.strerror(error), path)
+
+    monkeypatch.delenv("TETRAD_CONFIG", raising=False)
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert (paths.configuration(None) is not None) is is_there
+
+
+def test_a_dangling_link_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be read, but somebody has put it there."""
+    (tmp_path / "system.yaml").symlink_to("missing")
+    monkeypatch.setattr(paths, "SYSTEM_CONFIGURATION", str(tmp_path / "system.yaml"))
+    assert paths.system_configuration() == str(tmp_path / "system.yaml")
 
 
 def test_the_file_of_the_system_is_in_etc() -> None:
