@@ -170,6 +170,7 @@ def admitted_client(daemon: Daemon) -> Client | None:
     return None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
 def test_the_slot_of_a_killed_handler_is_free_at_once(
     daemon: MakeDaemon, figure: Figure, number: signal.Signals
