@@ -55,6 +55,7 @@ def is_admitted(daemon: Daemon) -> bool:
         return False
 
 
+@pytest.mark.alone
 def test_a_master_at_rest_notices_a_dead_handler(daemon: MakeDaemon) -> None:
     """Within a second, and at once if a client needs the place."""
     served = daemon(limits={"clients": 1})

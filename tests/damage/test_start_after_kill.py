@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.clients import ANSWER
 from tests.support.processes import title_of, until
 from tests.support.strace import attached, needs_strace
@@ -56,6 +58,7 @@ def test_a_start_waits_for_the_sockets_that_a_new_handler_holds(daemon: MakeDaem
     assert ANSWER.fullmatch(served.connect().ask())
 
 
+@pytest.mark.alone
 def test_a_port_that_another_program_has_taken_is_reported(daemon: MakeDaemon) -> None:
     """After the time that the processes of the dead daemon have to end."""
     served = with_fixed_port(daemon)
