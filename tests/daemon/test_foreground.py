@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.clients import ANSWER
-from tests.support.processes import TIMEOUT_SECONDS, assert_no_traceback, until
+from tests.support.processes import TIMEOUT_SECONDS, assert_no_traceback, title_of, until
 
 if TYPE_CHECKING:
     from tests.support.daemons import Daemon
@@ -74,6 +75,27 @@ def test_an_interrupt_completes_a_started_command(prepared: MakeDaemon) -> None:
     client.send(b"me")
     assert ANSWER.fullmatch(client.read_all())
     assert foreground.process.wait(TIMEOUT_SECONDS) == 0
+
+
+def test_only_the_logger_has_standard_error(prepared: MakeDaemon) -> None:
+    """The standard streams of all other processes are the null device, also after an upgrade."""
+    served, foreground = in_foreground(prepared)
+    served.served()
+    for event in ("client.connected", "server.upgraded"):
+        until(partial(_contains, foreground, event), "the log")
+        assert served.logger
+        for pid in served.processes:
+            targets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)]
+            expected = ["/dev/null"] * 3
+            if title_of(pid) == "tetrad: logger":
+                expected[2] = os.path.join(served.folder, "output")
+            assert targets == expected
+        assert served.tetrad("upgrade").status == 0
+    assert foreground.interrupt() == 0
+
+
+def _contains(foreground: Foreground, event: str) -> bool:
+    return event in foreground.text()
 
 
 def test_a_log_file_that_is_set_is_written_in_the_foreground(prepared: MakeDaemon) -> None:

@@ -1,22 +1,21 @@
-"""`tetrad run` in a terminal: when that hangs up, the daemon ends cleanly."""
+"""`tetrad run` in a terminal: a front there, job control, and what ends the daemon."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import subprocess
 import sys
-import termios
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.clients import ANSWER
-from tests.support.processes import until
+from tests.support.clients import ANSWER, ANSWER_BYTES
+from tests.support.processes import state_of, until
+from tests.support.terminals import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.support.daemons import Daemon
     from tests.support.fixtures import MakeDaemon
@@ -35,50 +34,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL if sys.argv[1] == "foreground" else 
 time.sleep(1000)
 """
 """A shell with a job in the foreground, or one that sends no SIGHUP to its background job."""
-
-
-class Screen:
-    """A terminal with a `tetrad run` in it, whose log goes to a file."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._ours, self._theirs = os.openpty()
-        self._daemon = daemon
-
-    def run(self, *under: str, prepare: Callable[[], object] = lambda: None) -> Process:
-        """Start the daemon, optionally under another program, which gets the terminal."""
-
-        def adopt_terminal() -> None:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            prepare()
-
-        daemon, terminal = self._daemon, self._theirs
-        command = [*under, sys.executable, "-m", "tetrad", "run", "-c", daemon.file]
-        self.program = subprocess.Popen(
-            command,
-            env=daemon.environment,
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
-            preexec_fn=adopt_terminal,  # noqa: PLW1509 - no thread runs here
-        )
-        os.close(terminal)
-        until(lambda: os.path.exists(daemon.pidfile) and daemon.events("server.listening"), "it")
-        daemon.adopt("")
-        daemon.ports = [one["port"] for one in daemon.events("server.listening")]
-        return daemon.master
-
-    def hang_up(self) -> None:
-        """Close the terminal."""
-        os.close(self._ours)
-        self._ours = -1
-
-    def close(self) -> None:
-        """End what has been started."""
-        if self._ours >= 0:
-            self.hang_up()
-        self.program.kill()
-        self.program.wait()
 
 
 @pytest.fixture
@@ -142,9 +97,9 @@ def test_sighup_in_a_terminal_reloads(screen: tuple[Screen, Daemon]) -> None:
     """Input in the terminal neither disturbs the daemon nor keeps it busy."""
     terminal, served = screen
     terminal.run()
-    os.write(terminal._ours, b"nothing\n")  # noqa: SLF001
+    terminal.type(b"nothing\n")
     served.configure(limits={"clients": 7})
-    served.signal(signal.SIGHUP)
+    os.kill(terminal.front, signal.SIGHUP)
     served.wait_for("server.reloaded")
     assert served.status()["clients"]["limit"] == 7
     assert ANSWER.fullmatch(served.connect().ask())
@@ -154,10 +109,110 @@ def test_behind_nohup_it_outlives_the_terminal(screen: tuple[Screen, Daemon]) ->
     """SIGHUP was ignored when it started; it means a reload all the same."""
     terminal, served = screen
     terminal.run(prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    front = terminal.front
     terminal.hang_up()
-    served.signal(signal.SIGHUP)
+    os.kill(front, signal.SIGHUP)
     served.wait_for("server.reloaded")
     assert ANSWER.fullmatch(served.connect().ask())
+
+
+def test_ctrl_c_stops_gracefully_and_twice_at_once(screen: tuple[Screen, Daemon]) -> None:
+    """The first one lets a started command finish, the second one does not."""
+    terminal, served = screen
+    served.configure(daemon={"stop_timeout": "1h"})
+    master = terminal.run()
+    finishing, stuck = served.served(), served.served()
+    finishing.send_and_wait(b"ti")
+    stuck.send_and_wait(b"ti")
+    terminal.type(b"\x03")
+    served.wait_for("server.stopping")
+    finishing.send(b"me")
+    assert ANSWER.fullmatch(finishing.read_all())
+    terminal.type(b"\x03")
+    assert stuck.read_all() == b""
+    assert_ended(served, master)
+    assert terminal.program.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 0), (signal.SIGKILL, 128 + 9)]
+)
+def test_the_front_ends_with_the_status_of_the_daemon(
+    screen: tuple[Screen, Daemon], number: int, status: int
+) -> None:
+    """After a stop, and after a signal that killed the master, as a shell shows it."""
+    terminal, served = screen
+    terminal.run()
+    if number == signal.SIGKILL:
+        served.signal(number)
+    else:
+        os.kill(terminal.front, number)
+    assert terminal.program.wait() == status
+
+
+def test_the_daemon_stops_if_the_front_is_killed(screen: tuple[Screen, Daemon]) -> None:
+    """As after SIGTERM, also by a new version."""
+    terminal, served = screen
+    master = terminal.run()
+    assert served.tetrad("upgrade").status == 0
+    client = served.served()
+    os.kill(terminal.front, signal.SIGKILL)
+    assert client.read_all() == b""
+    assert_ended(served, master)
+
+
+def test_ctrl_z_suspends_the_daemon_until_the_shell_continues_it(
+    screen: tuple[Screen, Daemon],
+) -> None:
+    """All of its processes; a client waits meanwhile."""
+    terminal, served = screen
+    terminal.run(sys.executable, "-c", SHELL, "foreground")
+    client = served.served()
+    everyone = [terminal.front, *served.processes]
+    terminal.type(b"\x1a")
+    for pid in everyone:
+        until(partial(_is_suspended, pid), "all to be suspended")
+    client.send(b"time")
+    os.kill(terminal.front, signal.SIGCONT)
+    assert ANSWER.fullmatch(client.read(ANSWER_BYTES))
+    assert "T" not in [state_of(pid) for pid in everyone[1:]]
+
+
+def test_ctrl_z_without_a_shell_has_no_effect(screen: tuple[Screen, Daemon]) -> None:
+    """Nothing could continue the daemon, as in a container with a terminal."""
+    terminal, served = screen
+    terminal.run()
+    client = served.served()
+    terminal.type(b"\x1a")
+    assert ANSWER.fullmatch(client.ask())
+    terminal.type(b"\x03")
+    assert terminal.program.wait() == 0
+
+
+def test_the_log_on_the_terminal_is_complete_at_the_end(screen: tuple[Screen, Daemon]) -> None:
+    """First what the command prints, then the log, and nothing after the end of the front."""
+    terminal, served = screen
+    served.configure(log={"file": None})
+    terminal.launch()
+    until(lambda: "server.listening" in terminal.shown(), "the log")
+    served.adopt("")
+    terminal.type(b"\x03")
+    assert terminal.program.wait() == 0
+    lines = terminal.shown().splitlines()
+    assert lines[0].startswith("tetrad: command service at ")
+    assert "server.stopped" in lines[-1]
+
+
+def test_a_failed_start_on_a_terminal_is_reported(screen: tuple[Screen, Daemon]) -> None:
+    """Also what fails in the child: the front prints it, and removes what it has made."""
+    terminal, served = screen
+    os.mkdir(os.path.join(served.folder, "log"))
+    served.configure(log={"file": "log"}, daemon={"working_directory": served.folder})
+    terminal.launch()
+    assert terminal.program.wait() == 1
+    assert terminal.shown().count("tetrad: ") >= 1
+    assert "is a directory" in terminal.shown()
+    assert not os.path.exists(served.pidfile)
 
 
 def test_without_a_terminal_sighup_reloads(prepared: MakeDaemon) -> None:
@@ -169,3 +224,7 @@ def test_without_a_terminal_sighup_reloads(prepared: MakeDaemon) -> None:
     served.wait_for("server.reloaded")
     served.signal(signal.SIGTERM)
     assert process.wait() == 0
+
+
+def _is_suspended(pid: int) -> bool:
+    return state_of(pid) == "T"

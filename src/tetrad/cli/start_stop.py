@@ -45,25 +45,26 @@ NOT_STOPPED = "not stopped, because the daemon could not start again"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve in the foreground: this process becomes the master."""
+    """Serve in the foreground, with the daemon as a child or, without a terminal, in its place."""
     result = load(options).checked()
     launcher = _launcher(result, options, foreground=True)
+
+    def announce() -> None:
+        for (name, service), listener in zip(launcher.listening, result.config.listen, strict=True):
+            print(f"tetrad: {service} service at {name}; {_usage(name, service, listener)}")
+        if not is_journal(sys.stdout.fileno()):
+            print("tetrad: Ctrl-C stops it")
+        sys.stdout.flush()
+        print_warnings(result, launcher, has_user=_has_unit_user(result, options))
+
     try:
-        with launcher.run():
-            for (name, service), listener in zip(
-                launcher.listening, result.config.listen, strict=True
-            ):
-                print(f"tetrad: {service} service at {name}; {_usage(name, service, listener)}")
-            if not is_journal(sys.stdout.fileno()):
-                print("tetrad: Ctrl-C stops it")
-            sys.stdout.flush()
-            print_warnings(result, launcher, has_user=_has_unit_user(result, options))
+        status = launcher.run(announce)
     except AlreadyRunning as running:
         systemctl.require_own_unit(running.pid)
         raise CommandError(str(running), FAILURE) from None
     except (StartError, Interrupted) as error:
         raise _command_error(error) from None
-    return FAILURE
+    return of_signal(-status) if status < 0 else status
 
 
 def start(options: argparse.Namespace) -> int:

@@ -146,9 +146,8 @@ class RuntimeConfig(TypedDict):
     `code` is the digest of the code that made it (`tetrad.launch.code_digest`), `file` the path of
     the configuration file, `checksum` that of its contents. `settings` has the text of every key's
     value; `restart_only` are the keys that a reload cannot change. `logger`, `config_reader` and
-    `upgrade_trial` are command lines. Three never change while the daemon runs: `service_manager`,
-    whether the listeners are `inherited` from it, and whether the daemon stops when its terminal
-    hangs up (`watches_terminal`).
+    `upgrade_trial` are command lines. Two items never change while the daemon runs:
+    `service_manager`, and whether the listeners are `inherited` from it.
     """
 
     version: str
@@ -174,4 +173,3 @@ class RuntimeConfig(TypedDict):
     upgrade_trial: list[str]
     service_manager: ServiceManagerConfig
     inherited: bool
-    watches_terminal: bool

@@ -70,10 +70,7 @@ if TYPE_CHECKING:
         handlers: list[HandlerState]
 
     class State(TypedDict):
-        """The whole; `requester` is the descriptor that gets the outcome of the upgrade.
-
-        0.1.0 does not send `watches_terminal`.
-        """
+        """The whole; `requester` is the descriptor that gets the outcome of the upgrade."""
 
         format: int
         version: str
@@ -81,7 +78,6 @@ if TYPE_CHECKING:
         restart_only: list[str]
         service_manager: ServiceManagerConfig
         inherited: bool
-        watches_terminal: NotRequired[bool]
         lifetime: LifetimeState
         log: LogWriterState
         acceptor: AcceptorState
@@ -113,7 +109,6 @@ def keep_process_settings(config: RuntimeConfig, state: State) -> None:
     """
     config["service_manager"] = {**state["service_manager"], "knows_main_pid": True}
     config["inherited"] = state["inherited"]
-    config["watches_terminal"] = state.get("watches_terminal", False)
 
 
 def match_listeners(

@@ -116,6 +116,7 @@ def _started(
         user=user,
         group=group,
         extra_groups=None if identity is None else privileges.groups_of(identity),
+        start_new_session=True,  # without the caller's terminal, into which it could type
     )
     with process:
         try:

@@ -20,6 +20,7 @@ import daemon
 from tetrad.config import paths
 from tetrad.ipc import control_client, fds
 from tetrad.launch import (
+    foreground,
     pidfile,
     preflight,
     privileges,
@@ -35,7 +36,7 @@ from tetrad.system import open_fds, sockets
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Iterator, Sequence
-    from typing import TypeVarTuple
+    from typing import BinaryIO, TypeVarTuple
 
     from tetrad.config.certificates import ListenerTls
     from tetrad.config.result import ConfigResult
@@ -128,26 +129,44 @@ class Launcher:
             raise StartError(Problem(_PROCESS_1))
         with self._signals, self._resources():
             self._signals.check()
-            ready_read, ready_write = os.pipe()
-            child = os.fork()
-            if child == 0:
-                os.close(ready_read)
-                self._become_daemon(ready_write)
-            os.close(ready_write)
+            child, ready = self._fork_daemon(detach=True)
             with contextlib.suppress(ChildProcessError):  # SIGCHLD may be ignored by inheritance
                 os.waitpid(child, 0)
-            with os.fdopen(ready_read, "rb") as ready:
+            with ready:
                 return self._outcome(ready.read())
 
-    @contextlib.contextmanager
-    def run(self) -> Iterator[None]:
-        """Prepare to serve in this process, which becomes the master at the end of the block.
+    def run(self, announce: Callable[[], object]) -> int:
+        """Serve in the foreground; return the exit status of the daemon (`foreground.attend`).
 
-        Raises StartError, AlreadyRunning or Interrupted.
+        Without a controlling terminal this process becomes the master. `announce` is called as soon
+        as the listeners are bound. Raises StartError, AlreadyRunning or Interrupted.
         """
+        terminal = foreground.open_terminal()
         with self._signals, self._resources():
-            yield
-            self._exec_master(os.open(os.devnull, os.O_WRONLY), detach=False)
+            announce()
+            # A service manager expects the notifications of the process that it has started.
+            if terminal is None or self._activation.notify:
+                self._exec_master(os.open(os.devnull, os.O_WRONLY), detach=False)
+            foreground.block_signals()
+            self._signals.check()
+            pid, ready = self._fork_daemon(detach=False)
+            with ready:
+                _parse_outcome(ready.read())
+
+        def send(to: int, number: int) -> None:
+            privileges.run_as(self._identity, lambda: os.kill(to, number))
+
+        return foreground.attend(pid, terminal, send)
+
+    def _fork_daemon(self, *, detach: bool) -> tuple[int, BinaryIO]:
+        """Fork what becomes the daemon; return its pid, and the pipe with the outcome."""
+        ready_read, ready_write = os.pipe()
+        parent, child = os.getpid(), os.fork()
+        if child == 0:
+            os.close(ready_read)
+            self._become_daemon(ready_write, None if detach else parent)
+        os.close(ready_write)
+        return child, os.fdopen(ready_read, "rb")
 
     def _outcome(self, message: bytes) -> dict[str, Any]:
         """Return what the master reported; stop it again if the start was interrupted meanwhile."""
@@ -287,11 +306,16 @@ class Launcher:
                 remove = os.rmdir if os.path.isdir(path) else os.unlink
                 remove(path)
 
-    def _become_daemon(self, ready: int) -> NoReturn:
-        """Daemonize and execute the master; report a failure through the pipe. Never returns."""
+    def _become_daemon(self, ready: int, front: int | None) -> NoReturn:
+        """Execute the master; report a failure through the pipe. Never returns.
+
+        `front` is the parent of a daemon in the foreground; one in the background is detached.
+        """
         self._ready = ready
         try:
-            self._exec_master(ready, detach=True)
+            if front is not None:
+                foreground.leave_terminal()
+            self._exec_master(ready, detach=front is None, front=front)
         except BaseException as error:  # noqa: BLE001 - the launcher reports it, whatever it is
             problem = _problem_of(error)
             failure = {"error": problem.text, "permission": problem.is_permission}
@@ -299,7 +323,7 @@ class Launcher:
         finally:
             os._exit(1)
 
-    def _exec_master(self, ready: int, *, detach: bool) -> NoReturn:
+    def _exec_master(self, ready: int, *, detach: bool, front: int | None = None) -> NoReturn:
         self._signals.block()
         inherited = InheritedFds(
             self._pidfile,
@@ -313,6 +337,8 @@ class Launcher:
         keep = [inherited.pidfile, inherited.control, *inherited.listeners, ready]
         with privileges.permanent_drop(self._identity):
             self._daemon_context(detach, keep).open()
+        if front is not None:
+            privileges.end_with_parent(front)
         _raise_any(
             preflight.log_problems(self._runtime_config, foreground=self._foreground, create=True)
         )

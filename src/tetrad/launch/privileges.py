@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import grp
 import importlib.util
 import os
@@ -137,6 +138,7 @@ def run_as(identity: Identity | None, function: Callable[[], _T]) -> _T:
         return function()
 
     def become_and_call() -> _T:
+        os.setsid()  # without the caller's terminal, into which it could type
         os.setgroups(groups_of(identity))
         os.setgid(identity.gid)
         os.setuid(identity.uid)
@@ -197,6 +199,18 @@ def forbid_new_privileges() -> None:
     """Let no program that this process executes gain privileges. Raises OSError."""
     if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise _refused("prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel send this process SIGTERM when its parent ends. Raises OSError.
+
+    To be called after a change of user, which cancels it; an exec does not. Raises
+    ProcessLookupError if the parent has ended already.
+    """
+    if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
+        raise _refused("prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        raise ProcessLookupError(errno.ESRCH, "the process of tetrad run has ended")
 
 
 def refused_calls(*, with_jobs: bool) -> list[OSError]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-import signal
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -114,8 +113,6 @@ def build(
             notify=activation.notify, watchdog=activation.watchdog, knows_main_pid=foreground
         ),
         inherited=bool(activation.sockets),
-        # Behind nohup(1), which ignores SIGHUP, it outlives the terminal.
-        watches_terminal=foreground and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN,
     )
 
 

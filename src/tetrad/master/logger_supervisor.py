@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tetrad.ipc.runtime_config import LogConfig
+    from tetrad.master.standard_streams import StandardStreams
     from tetrad.system.event_loop import EventLoop
 
 RESTART_SECONDS = 1.0
@@ -31,10 +32,17 @@ FINAL_FLUSH_SECONDS = 5.0
 class LoggerSupervisor:
     """Keeps one logger process running at the read end of the event pipe."""
 
-    def __init__(self, loop: EventLoop, log: log_protocol.LogWriter, command: list[str]) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        log: log_protocol.LogWriter,
+        command: list[str],
+        streams: StandardStreams,
+    ) -> None:
         self._loop = loop
         self._log = log
         self._command = command
+        self._streams = streams
         self._pidfd: int | None = None
         self._started = -RESTART_SECONDS
         self._exiting_pid: int | None = None
@@ -56,7 +64,12 @@ class LoggerSupervisor:
         self._started = time.monotonic()
         command = [*self._command, encode(config)]
         try:
-            self.pid = fork.run_program(command, (EVENTS_READ, LOG_COUNTERS), self._loop.highest_fd)
+            self.pid = fork.run_program(
+                command,
+                (EVENTS_READ, LOG_COUNTERS),
+                self._loop.highest_fd,
+                self._streams.stderr,
+            )
         except OSError:
             self._schedule(self._started, self._restart)
         else:

@@ -44,9 +44,9 @@ from tetrad.master.service_manager import ServiceManager
 from tetrad.master.session_rules import SessionRules
 from tetrad.master.setting_changes import changes
 from tetrad.master.signals import Signals
+from tetrad.master.standard_streams import StandardStreams
 from tetrad.master.startup import Startup
 from tetrad.master.status import Lifetime
-from tetrad.master.terminal import Terminal
 from tetrad.master.upgrade import UPGRADED, Upgrader
 from tetrad.system import addresses, fork, sockets
 from tetrad.system.event_loop import EventLoop
@@ -84,6 +84,7 @@ class Master:
         self.lifetime = Lifetime()
         self.title = ProcessTitle()
         self.loop = EventLoop()
+        self.streams = StandardStreams(self.loop)
         self.shutdown_pipe = ShutdownPipe(SHUTDOWN_READ, config["stop_timeout"])
         self.signals = Signals(self.loop, self._on_signal, self.shutdown_pipe.on_signal)
         self.service_manager = ServiceManager(
@@ -96,7 +97,7 @@ class Master:
         self.acceptor = Acceptor(
             self.loop, self.log, self.admission, self.handlers, inherited=config["inherited"]
         )
-        self.logger = LoggerSupervisor(self.loop, self.log, config["logger"])
+        self.logger = LoggerSupervisor(self.loop, self.log, config["logger"], self.streams)
         self.changes = ChangeQueue(self.service_manager.reloading, self.service_manager.ready)
         self.reloader = Reloader(self.loop, self.log, self.changes, self)
         self.upgrader = Upgrader(self.loop, self.log, self.changes, self)
@@ -107,7 +108,6 @@ class Master:
             self._routes(),
             config["control_group"],
         )
-        self.terminal = Terminal(self.loop, self._stop)
         self._tls_contexts = tls_contexts.load_contexts(config["listeners"])
         self._startup = Startup(state, self.fork)
 
@@ -134,9 +134,8 @@ class Master:
 
     def run(self) -> None:
         """Serve until told to stop."""
+        self.streams.hide()
         self.signals.install()
-        if self.config["watches_terminal"]:
-            self.terminal.watch()
         self.control.open()
         self._show_title()
         listeners = self.prepare()
@@ -254,7 +253,6 @@ class Master:
         """
         old = self.config
         config["service_manager"], config["inherited"] = old["service_manager"], old["inherited"]
-        config["watches_terminal"] = old["watches_terminal"]
         kept, dropped, _ = pair_listeners(self.acceptor.listeners, config["listeners"])
         old_pairs = [(listener, listener.config) for listener, _ in kept]
         try:
@@ -318,7 +316,6 @@ class Master:
             "restart_only": self.config["restart_only"],
             "service_manager": self.config["service_manager"],
             "inherited": self.config["inherited"],
-            "watches_terminal": self.terminal.is_watched,
             "lifetime": self.lifetime.save_state(),
             "log": self.log.save_state(),
             "acceptor": self.acceptor.save_state(),
@@ -345,9 +342,7 @@ class Master:
     # Requests
 
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGHUP and self.terminal.has_hung_up():
-            self._stop()
-        elif number == signal.SIGHUP:
+        if number == signal.SIGHUP:
             self.reloader.request(lambda _outcome: None)
         elif number == signal.SIGUSR1:
             self.logger.reopen()

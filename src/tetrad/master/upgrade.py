@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tetrad.ipc.runtime_config import RuntimeConfig
     from tetrad.ipc.saved_state import State
     from tetrad.master.change_queue import ChangeQueue
+    from tetrad.master.standard_streams import StandardStreams
     from tetrad.system.event_loop import EventLoop
 
     Answer = Callable[[dict[str, object]], object]
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         """What an upgrade needs of the master."""
 
         config: RuntimeConfig
+        streams: StandardStreams
 
         def save_state(self, requester: int | None) -> State:
             """Return the state for the next version."""
@@ -142,8 +144,10 @@ class Upgrader:
             try:
                 for fd in inherited:
                     os.set_inheritable(fd, True)
+                target.streams.show()
                 os.execve(command[0], command, os.environ)
             finally:
+                target.streams.hide()
                 for fd in inherited:
                     os.set_inheritable(fd, False)
 
