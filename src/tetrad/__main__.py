@@ -3,6 +3,12 @@
 import os
 import sys
 
+from tetrad.system import module_path
+
+# Before any other import: the working directory may have modules of these names.
+if os.geteuid() == 0:
+    module_path.restrict()
+
 from tetrad.system.lean_signal import signal
 
 # Until `tetrad.cli.main` handles it, Ctrl-C ends the process without a traceback.

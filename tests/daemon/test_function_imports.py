@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,25 +14,26 @@ if TYPE_CHECKING:
 
 MODULE = """
 import os
-with open(os.path.join(os.path.dirname(__file__), "imported"), "a") as note:
+with open(os.environ["NOTE"], "a") as note:
     note.write(f"{os.getuid()}\\n")
 def reply(context): return "hello"
 """
 
 
 def test_only_what_prepares_a_daemon_imports_and_as_its_user(
-    prepared: MakeDaemon, nobodys_folder: str
+    prepared: MakeDaemon, nobodys_folder: str, public_folder: str
 ) -> None:
     """Not a command that asks or stops the daemon, whoever runs it."""
-    folder, uid = Path(nobodys_folder), pwd.getpwnam("nobody").pw_uid
-    note = folder / "imported"
+    folder, uid = Path(tempfile.mkdtemp(dir=public_folder)), pwd.getpwnam("nobody").pw_uid
+    folder.chmod(0o755)
+    note = Path(nobodys_folder) / "imported"
     (folder / "answers.py").write_text(MODULE)
     served = prepared(
         folder=nobodys_folder,
         daemon={"user": "nobody"},
         commands={"func": {"call": "answers:reply"}},
     )
-    served.environment["PYTHONPATH"] = nobodys_folder
+    served.environment |= {"PYTHONPATH": str(folder), "NOTE": str(note)}
     expected = ""
     for command, imports in (
         ("check", 1),

@@ -49,6 +49,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> dict[str, s
     """Return an environment in which programs run without coverage."""
     for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(exec_commands, "ISOLATION", ["-I", "-S"])
     return environment(str(tmp_path / "home"))
 
 

@@ -77,7 +77,8 @@ _OTHER_DAEMONS = re.compile(r"^tetrad: other running daemons: .*\n", re.MULTILIN
 """Daemons of other tests, which a command names."""
 
 ROOT_WARNING = (
-    "tetrad: warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody\n"
+    "tetrad: warning: daemon.user is not set, so the handlers run as root; set it to a user that"
+    " nothing else runs as, such as tetrad (useradd --system tetrad)\n"
 )
 """The warning for a daemon that root starts without `daemon.user`, as most tests do."""
 

@@ -22,6 +22,7 @@ from tetrad.cli.exit_status import (
 )
 from tetrad.cli.parser import parser
 from tetrad.config.diagnostics import ConfigError
+from tetrad.system import module_path
 from tetrad.system.sd_notify import Notifier
 from tetrad.system.text import reason_of
 
@@ -37,6 +38,8 @@ DEBUG_VARIABLE = "TETRAD_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status."""
     _open_standard_streams()
+    for warning in module_path.warnings:
+        print_error(warning)
     service_manager = Notifier(os.environ.get("NOTIFY_SOCKET"))
     try:
         status = _run(arguments, service_manager)

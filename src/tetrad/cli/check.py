@@ -146,7 +146,8 @@ def print_warnings(result: ConfigResult, launcher: Launcher, *, has_user: bool =
             )
     if not has_user and privileges.serves_as_root(result.config.daemon):
         print_error(
-            "warning: daemon.user is not set, so the handlers run as root; set it, e.g. to nobody"
+            "warning: daemon.user is not set, so the handlers run as root; set it to a user that"
+            " nothing else runs as, such as tetrad (useradd --system tetrad)"
         )
 
 

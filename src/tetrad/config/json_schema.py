@@ -81,7 +81,7 @@ _VALUES: dict[type, dict[str, Any]] = {
     Terminator: {"pattern": r"^[^\\]{0,16}$", "examples": ["\n", "\r\n"]},
     Timezone: {"minLength": 1, "examples": ["local", "UTC", "Asia/Seoul"]},
     TlsVersion: {"type": ["string", "number"], "enum": ["1.2", "1.3", 1.2, 1.3]},
-    User: {"minLength": 1, "examples": ["nobody"]},
+    User: {"minLength": 1, "examples": ["tetrad"]},
     Variable: {"pattern": "^(?!TETRAD_)[A-Za-z_][A-Za-z0-9_]*$", "examples": ["LC_ALL"]},
 }
 """The schema of each type of value, without its description; a string unless `type` is given."""

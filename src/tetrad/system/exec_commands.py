@@ -12,25 +12,22 @@ import sys
 
 import tetrad
 
-_COVERAGE = {"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
+ISOLATION = ["-I", "-S"]
+"""Options of Python: no variables of the environment, no user site, no start-up files."""
+
+_UTF8 = ["-X", "utf8"]
+"""Options of Python: texts are in UTF-8, whatever the locale."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
     """Return the command line that calls `main` of `tetrad.MODULE`, with `arguments`."""
     code = f"import sys; sys.path[:] = {_import_path()!r}; from tetrad.{module} import main; main()"
-    return [sys.executable, *_flags(), "-c", code, *arguments]
+    return [sys.executable, *ISOLATION, *_UTF8, "-c", code, *arguments]
 
 
 def arguments(command_line: list[str]) -> list[str]:
     """Return the arguments in a command line that `command` has made."""
     return command_line[command_line.index("-c") + 2 :]
-
-
-def _flags() -> list[str]:
-    """Return options of Python: isolated; texts in UTF-8, whatever the locale."""
-    # Coverage starts by a start-up file.
-    isolation = [] if _COVERAGE & os.environ.keys() else ["-I", "-S"]
-    return [*isolation, "-X", "utf8"]
 
 
 def _import_path() -> list[str]:
