@@ -263,7 +263,7 @@ def test_an_older_daemon_reports_no_rule(
     asked = prepared(access={"deny": ["192.0.2.0/24"]})
     monkeypatch.setattr(cli_explain, "running_pid", lambda _result: 1)
     answer = AdmissionReport(False, 0, 1000, 0, None, None, 0.0)  # noqa: FBT003 - as in the JSON
-    monkeypatch.setattr(control_client, "ask", lambda *_arguments: answer)
+    monkeypatch.setattr(control_client, "ask", lambda *_arguments, **_users: answer)
     options = parser().parse_args(["-c", asked.file, "explain", "192.0.2.1"])
     assert cli_explain.explain(options) == 1
     assert "  NO  access: denied by the running daemon\n" in capsys.readouterr().out

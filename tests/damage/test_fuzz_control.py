@@ -17,6 +17,7 @@ import pytest
 from tests.support.daemons import Daemon
 from tests.support.fuzzing import mutated, mutated_tree, run_in_process, seeded_random, time_limit
 from tests.support.processes import TIMEOUT_SECONDS, descriptors_of, until
+from tetrad import __version__
 from tetrad.ipc import control_client
 from tetrad.master import control_server
 
@@ -38,6 +39,7 @@ COMMANDS = (
     (("status", "--clients"), {0, 4}),
     (("explain", "192.0.2.1"), {0, 1, 4}),
     (("reload",), {0, 1, 78}),
+    (("upgrade",), {0, 1, 78}),
 )
 """Commands that ask a daemon, and the exit statuses that are allowed."""
 
@@ -285,6 +287,8 @@ def test_terminal_codes_in_an_answer_are_escaped(
         (status, "status", "--clients"),
         ({"changes": {escape: escape}}, "reload"),
         ({"errors": [escape]}, "reload"),
+        ({"version": __version__, "from": escape, "changes": {escape: escape}}, "upgrade"),
+        ({"errors": [escape]}, "upgrade"),
         ({"error": escape}, "status"),
     ):
         impostor.answer = [json.dumps(document).encode()]

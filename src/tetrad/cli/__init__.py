@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
+from tetrad.cli import terminal
 from tetrad.cli.exit_status import (
     BAD_CONFIGURATION,
     FAILURE,
@@ -176,8 +177,9 @@ def _discard(stream: TextIO) -> None:
 def _open_standard_streams() -> None:
     """Open /dev/null for each of the descriptors 0 to 2 that is closed, and set up the streams.
 
-    Characters that the terminal's encoding lacks are escaped. $PYTHONUNBUFFERED is overridden:
-    argparse ignores the error if its help cannot be written at once.
+    Characters that the encoding lacks are escaped, and on a terminal those that could control it.
+    $PYTHONUNBUFFERED is overridden: argparse ignores the error if its help cannot be written at
+    once.
     """
     try:
         fd = os.open(os.devnull, os.O_RDWR)
@@ -193,6 +195,9 @@ def _open_standard_streams() -> None:
         sys.stdout.reconfigure(
             errors="backslashreplace", write_through=False, line_buffering=sys.stdout.isatty()
         )
+        sys.stdout = terminal.protect(sys.stdout)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = terminal.protect(sys.stderr)
 
 
 def _report(service_manager: Notifier, *messages: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tetrad.cli import systemctl
 from tetrad.cli.configuration import config_path, load
-from tetrad.cli.exit_status import OK, PERMISSION, CommandError, print_error
+from tetrad.cli.exit_status import OK, PERMISSION, CommandError, print_error, print_line
 from tetrad.config import paths, programs, yaml_writer
 from tetrad.config.command_model import Run
 from tetrad.config.diagnostics import ConfigError
@@ -45,7 +45,7 @@ def check(options: argparse.Namespace) -> int:
     if options.dump:
         print(yaml_writer.dump(result.config), end="")
     else:
-        print(f"{result.file or 'built-in defaults'}: configuration OK")
+        print_line(f"{result.file or 'built-in defaults'}: configuration OK")
     print_warnings(result, launcher, has_user=starter.user is not None)
     return OK
 

@@ -13,12 +13,13 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tetrad.cli.configuration import load
-from tetrad.cli.exit_status import FAILURE, OK, USAGE, CommandError
+from tetrad.cli.exit_status import FAILURE, OK, USAGE, CommandError, print_line
 from tetrad.config.command_model import BUILT_IN_COMMANDS, Close
 from tetrad.config.model import DEFAULT_PORT
 from tetrad.config.types import CommandName, Duration
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
+from tetrad.launch import running_daemon
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def client(options: argparse.Namespace) -> int:
             if options.words:
                 _send_words(connection, target, options.words)
             else:
-                print(f"CLIENT >> socket connect to {connection.name}")
+                print_line(f"CLIENT >> socket connect to {connection.name}")
                 if target.service == "echo":
                     _echo_dialog(connection)
                 else:
@@ -124,7 +125,7 @@ def _target(options: argparse.Namespace) -> Target:
 def _free_port(config: Config, listener: Listener) -> int:
     """Return the port that the running daemon has for a listener with port 0."""
     try:
-        status = control_client.ask(config.daemon.control, "status", Status)
+        status = running_daemon.ask(config.daemon, "status", Status)
     except control_client.ControlError as error:
         raise CommandError(f"port 0 is any free port; use --port: {error}", FAILURE) from None
     wanted = (listener.address, listener.service)

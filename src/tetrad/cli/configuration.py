@@ -60,7 +60,7 @@ def load_for_running(options: argparse.Namespace, *keys: str) -> ConfigResult:
     config = result.config
     try:
         if find_daemon(result) is not None:
-            status = control_client.ask(config.daemon.control, "status", Status)
+            status = running_daemon.ask(config.daemon, "status", Status)
             file = None if status.log.file is None else Path(status.log.file)
             structs.force_setattr(config, "log", structs.replace(config.log, file=file))
             return result

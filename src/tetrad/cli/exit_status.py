@@ -1,4 +1,4 @@
-"""Exit statuses, the error that ends a command with one, and messages on standard error."""
+"""Exit statuses, the error that ends a command with one, and messages in one line."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ class CommandError(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def print_line(text: str) -> None:
+    """Print a line on standard output, whatever the text has."""
+    print(escape_unprintable(text))
 
 
 def print_error(text: str) -> None:

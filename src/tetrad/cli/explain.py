@@ -13,14 +13,13 @@ import msgspec
 from msgspec import UNSET
 
 from tetrad.cli.configuration import load_for_running, running_pid
-from tetrad.cli.exit_status import FAILURE, OK, STATUS_UNKNOWN, CommandError
+from tetrad.cli.exit_status import FAILURE, OK, STATUS_UNKNOWN, CommandError, print_line
 from tetrad.config.types import Duration, unmapped
 from tetrad.ipc import control_client
 from tetrad.ipc.access_list import AccessList, listener_report
 from tetrad.ipc.control_messages import AdmissionReport
-from tetrad.launch import runtime_config
+from tetrad.launch import running_daemon, runtime_config
 from tetrad.system import addresses
-from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     import argparse
@@ -79,19 +78,17 @@ def explain(options: argparse.Namespace) -> int:
     passes = all(finding.passes for finding in findings)
     listeners = [*_listeners(source, report, address, passes=passes)]
     verdict = _verdict(report, passes=passes)
-    print(f"{address}: {verdict}")
+    print_line(f"{address}: {verdict}")
     for finding in [*findings, *listeners]:
-        print(escape_unprintable(f"  {_MARKS[finding.passes]}  {finding.text}"))
+        print_line(f"  {_MARKS[finding.passes]}  {finding.text}")
     if not source.is_current and report.checksum is not UNSET:
-        print(escape_unprintable(_difference(result, report)))
+        print_line(_difference(result, report))
     return FAILURE if verdict == "refused" else OK
 
 
 def _ask_daemon(result: ConfigResult, address: Address) -> AdmissionReport:
     try:
-        return control_client.ask(
-            result.config.daemon.control, f"source {address}", AdmissionReport
-        )
+        return running_daemon.ask(result.config.daemon, f"source {address}", AdmissionReport)
     except control_client.ControlError as error:
         raise CommandError(str(error), STATUS_UNKNOWN) from None
 

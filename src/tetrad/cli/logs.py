@@ -15,6 +15,7 @@ from tetrad.cli.log_reader import LogFilter, parse, read
 from tetrad.cli.parser import DEFAULT_LINES
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
+from tetrad.launch import running_daemon
 from tetrad.system import timezone
 from tetrad.system.text import escape_unprintable, reason_of
 
@@ -73,9 +74,7 @@ def logs(options: argparse.Namespace) -> int:
 def _path(result: ConfigResult) -> str:
     """Return the log of the daemon that runs with the file; if none answers, that of the file."""
     try:
-        status = control_client.ask(
-            result.config.daemon.control, "status", Status, ANSWER_TIMEOUT_SECONDS
-        )
+        status = running_daemon.ask(result.config.daemon, "status", Status, ANSWER_TIMEOUT_SECONDS)
     except control_client.ControlError:
         status = None
     under_systemd = "under systemd: journalctl -u tetrad"

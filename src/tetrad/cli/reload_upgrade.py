@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from tetrad import __version__
 from tetrad.cli.configuration import find_daemon, load, not_running, running_pid
-from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError
+from tetrad.cli.exit_status import FAILURE, NOT_RUNNING, OK, PERMISSION, CommandError, print_line
 from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Reloaded, Upgraded
+from tetrad.launch import running_daemon
 from tetrad.system import exec_commands
-from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     import argparse
 
+    from tetrad.config.model import Daemon
     from tetrad.config.result import ConfigResult
 
 RELOAD_TIMEOUT_SECONDS = 40.0
@@ -27,9 +28,9 @@ UPGRADE_TIMEOUT_SECONDS = 90.0
 
 def reload(options: argparse.Namespace) -> int:
     """Make the daemon read its file again, and print what changed."""
-    control = _control_socket(load(options).checked())
+    daemon = _running(load(options).checked())
     try:
-        outcome = control_client.ask(control, "reload", Reloaded, RELOAD_TIMEOUT_SECONDS)
+        outcome = running_daemon.ask(daemon, "reload", Reloaded, RELOAD_TIMEOUT_SECONDS)
     except control_client.ControlError as error:
         raise _command_error(error) from None
     if outcome.errors is not None:
@@ -38,7 +39,7 @@ def reload(options: argparse.Namespace) -> int:
             raise ConfigError([kept, *outcome.errors])
         raise CommandError("; ".join(["not reloaded", *outcome.errors]), FAILURE)
     changes = outcome.changes or {}
-    print("tetrad: reloaded;", "changed:" if changes else "nothing changed")
+    print_line(f"tetrad: reloaded; {'changed:' if changes else 'nothing changed'}")
     _print_changes(changes)
     return OK
 
@@ -46,9 +47,9 @@ def reload(options: argparse.Namespace) -> int:
 def upgrade(options: argparse.Namespace) -> int:
     """Replace the running daemon by the version of this command, and print what changed."""
     result = load(options).checked()
-    control = _control_socket(result)
+    daemon = _running(result)
     try:
-        outcome = _request_upgrade(control)
+        outcome = _request_upgrade(daemon)
     except control_client.ControlError as error:
         if running_pid(result) is None:
             message = "the daemon exited during the upgrade; its log may have the reason"
@@ -64,12 +65,12 @@ def upgrade(options: argparse.Namespace) -> int:
         message = f"{text}, not version {__version__} of this command: use tetrad restart"
         raise CommandError(message, FAILURE)
     kept = f"{outcome.sessions} session{'' if outcome.sessions == 1 else 's'} kept"
-    print(f"tetrad: upgraded {outcome.old} -> {outcome.version} (pid {outcome.pid}, {kept})")
+    print_line(f"tetrad: upgraded {outcome.old} -> {outcome.version} (pid {outcome.pid}, {kept})")
     _print_changes(outcome.changes)
     return OK
 
 
-def _request_upgrade(control: str) -> Upgraded:
+def _request_upgrade(daemon: Daemon) -> Upgraded:
     """Request an upgrade to the version of this command. Raises ControlError.
 
     A daemon of a release that does not know this request becomes what is installed in its place.
@@ -77,16 +78,16 @@ def _request_upgrade(control: str) -> Upgraded:
     command = "\0".join(exec_commands.command("helpers.upgrade_trial"))
     kind, seconds = Upgraded, UPGRADE_TIMEOUT_SECONDS
     try:
-        return control_client.ask(control, f"upgrade-to {command}", kind, seconds)
+        return running_daemon.ask(daemon, f"upgrade-to {command}", kind, seconds)
     except control_client.UnknownRequestError:
-        return control_client.ask(control, "upgrade", kind, seconds)
+        return running_daemon.ask(daemon, "upgrade", kind, seconds)
 
 
-def _control_socket(result: ConfigResult) -> str:
-    """Return the control socket of the running daemon; raise CommandError if none runs."""
+def _running(result: ConfigResult) -> Daemon:
+    """Return the settings of the running daemon; raise CommandError if none runs."""
     if find_daemon(result) is None:
         raise CommandError(not_running(result), NOT_RUNNING)
-    return result.config.daemon.control
+    return result.config.daemon
 
 
 def _command_error(error: control_client.ControlError) -> CommandError:
@@ -95,4 +96,4 @@ def _command_error(error: control_client.ControlError) -> CommandError:
 
 def _print_changes(changes: dict[str, str]) -> None:
     for key, change in changes.items():
-        print(escape_unprintable(f"  {key}: {change}"))
+        print_line(f"  {key}: {change}")

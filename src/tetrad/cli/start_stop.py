@@ -17,7 +17,7 @@ from tetrad.cli.configuration import (
     require_same_file,
     running_pid,
 )
-from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal
+from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, of_signal, print_line
 from tetrad.config.diagnostics import ConfigError
 from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
 
     def announce() -> None:
         for (name, service), listener in zip(launcher.listening, result.config.listen, strict=True):
-            print(f"tetrad: {service} service at {name}; {_usage(name, service, listener)}")
+            print_line(f"tetrad: {service} service at {name}; {_usage(name, service, listener)}")
         if not is_journal(sys.stdout.fileno()):
-            print("tetrad: Ctrl-C stops it")
+            print_line("tetrad: Ctrl-C stops it")
         sys.stdout.flush()
         print_warnings(result, launcher, has_user=_has_unit_user(result, options))
 
@@ -72,7 +72,7 @@ def start(options: argparse.Namespace) -> int:
     if (unit := systemctl.unit_of(options)) is not None:
         return _start_unit(unit, "start", options)
     result = load(options).checked()
-    print(_start(result, _launcher(result, options, foreground=False), options))
+    print_line(_start(result, _launcher(result, options, foreground=False), options))
     return OK
 
 
@@ -84,7 +84,7 @@ def stop(options: argparse.Namespace) -> int:
     result = load_for_running(options, "daemon.pidfile")
     if unit is not None:
         unit.require(running_pid(result))
-    print(_stop(result))
+    print_line(_stop(result))
     return OK
 
 
@@ -102,7 +102,8 @@ def restart(options: argparse.Namespace) -> int:
         messages.append(_start(result, launcher, options))
     finally:
         # Not earlier: an error of standard output must not prevent the start.
-        print(*messages, sep="\n")
+        for message in messages:
+            print_line(message)
     return OK
 
 
@@ -129,17 +130,17 @@ def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
     pid = running_pid(result)
     if verb == "start" and pid is not None and not _is_stopping(result, pid):
         note = "" if unit.owns(pid) else f"; {unit.foreign(pid)}"
-        print(f"tetrad: already running (pid {pid}){note}")
+        print_line(f"tetrad: already running (pid {pid}){note}")
         return OK
     unit.require(pid)
     consequence = [NOT_STOPPED] if verb == "restart" else []
     _prepare(result, options, starter, *consequence, foreground=unit.is_foreground)
-    print(f"tetrad: {unit.do(verb)}")
+    print_line(f"tetrad: {unit.do(verb)}")
     try:
-        status = control_client.ask(result.config.daemon.control, "status", Status)
+        status = running_daemon.ask(result.config.daemon, "status", Status)
     except control_client.ControlError as error:
         raise CommandError(str(error), FAILURE) from None
-    print(_started(status.pid, ((one.name, one.service) for one in status.listeners)))
+    print_line(_started(status.pid, ((one.name, one.service) for one in status.listeners)))
     return OK
 
 
@@ -150,9 +151,9 @@ def _stop_unit(unit: Unit, options: argparse.Namespace) -> int:
         result = load_for_running(options, "daemon.pidfile")
         unit.require(running_pid(result))
         absent = f"{absent} (pidfile {result.config.daemon.pidfile})"
-    print(f"tetrad: {unit.do('stop')}")
+    print_line(f"tetrad: {unit.do('stop')}")
     no_daemon = f"{absent}; {unit.name} makes no more tries to start"
-    print(f"tetrad: {f'stopped (pid {unit.main_pid})' if unit.main_pid else no_daemon}")
+    print_line(f"tetrad: {f'stopped (pid {unit.main_pid})' if unit.main_pid else no_daemon}")
     return OK
 
 
@@ -215,7 +216,7 @@ def _is_stopping(result: ConfigResult, pid: int) -> bool:
     At the end of a stop the control socket is closed before the process exits.
     """
     try:
-        status = control_client.ask(result.config.daemon.control, "status", Status)
+        status = running_daemon.ask(result.config.daemon, "status", Status)
     except control_client.ControlError as error:
         # A pid of 0 is in another PID namespace.
         is_gone = pid > 0 and not error.is_permission

@@ -18,6 +18,7 @@ from tetrad.cli.exit_status import (
     STATUS_UNKNOWN,
     CommandError,
     print_error,
+    print_line,
 )
 from tetrad.config.diagnostics import ConfigError
 from tetrad.config.types import Duration
@@ -60,7 +61,7 @@ def status(options: argparse.Namespace) -> int:
         _print_absent(options.format, "unknown", error.problems[-1])
         raise CommandError("; ".join(error.problems), STATUS_UNKNOWN) from None
     try:
-        answer = control_client.ask(result.config.daemon.control, "status", control_messages.Status)
+        answer = running_daemon.ask(result.config.daemon, "status", control_messages.Status)
     except control_client.ControlError as error:
         return _without_answer(result, options.format, error)
     if not running_daemon.is_same_file(answer.config, result.file):
@@ -80,7 +81,7 @@ def _without_answer(result: ConfigResult, style: str, failure: control_client.Co
 
     Raises CommandError if it runs, or that is unknown.
     """
-    if failure.is_permission:
+    if failure.is_permission or isinstance(failure, control_client.UntrustedPeerError):
         _fail(style, str(failure))
     try:
         daemon = find_daemon(result)
@@ -108,7 +109,7 @@ def _print_absent(style: str, state: State, reason: str) -> None:
     elif style in METRICS_FORMATS:
         print(METRICS_FORMATS[style](None))
     elif state != "unknown":
-        print(f"tetrad: {reason}")
+        print_line(f"tetrad: {reason}")
 
 
 def as_json(document: Any) -> str:  # noqa: ANN401 - any document

@@ -18,7 +18,7 @@ from tetrad.system.text import reason_of
 from tetrad.system.timers import LONGEST_WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 T = TypeVar("T")
 
@@ -52,6 +52,10 @@ class UnknownRequestError(ControlError):
     """The daemon does not know the request: it is of another release."""
 
 
+class UntrustedPeerError(ControlError):
+    """A process listens on the control socket whose user may not run the daemon."""
+
+
 class Peer(NamedTuple):
     """The process that listens on a socket, as the kernel knows it (SO_PEERCRED in unix(7)).
 
@@ -69,13 +73,21 @@ class _ErrorAnswer(msgspec.Struct):
     permission: bool = False
 
 
-def ask(path: str, request: str, kind: type[T], timeout: float = ANSWER_TIMEOUT_SECONDS) -> T:
+def ask(
+    path: str,
+    request: str,
+    kind: type[T],
+    timeout: float = ANSWER_TIMEOUT_SECONDS,
+    *,
+    users: Container[int] | None = None,
+) -> T:
     """Send a request to the control socket at `path` and return the answer as a `kind`.
 
-    `timeout` is in seconds. Raises ControlError.
+    `timeout` is in seconds. Nothing is sent to a process of another user than `users`, if that is
+    given. Raises ControlError.
     """
     try:
-        answer = _exchange(path, os.fsencode(request) + b"\n", timeout)
+        answer = _exchange(path, os.fsencode(request) + b"\n", timeout, users)
     except BlockingIOError:
         raise ControlError(f"{path}: no answer within {timeout:.0f} s") from None
     except OSError as error:
@@ -95,10 +107,15 @@ def ask(path: str, request: str, kind: type[T], timeout: float = ANSWER_TIMEOUT_
         raise ControlError(f"{path}: invalid answer: {error}") from None
 
 
-def _exchange(path: str, request: bytes, timeout: float) -> bytes:
+def _exchange(path: str, request: bytes, timeout: float, users: Container[int] | None) -> bytes:
     """Send a request and return all that is received. Raises OSError or ControlError."""
     answer = bytearray()
     with _connect(path, timeout) as peer:
+        pid, uid = _peer_of(peer)
+        if users is not None and uid not in users:
+            what = f"pid {pid} of user id {uid}" if pid else f"a process of user id {uid}"
+            text = f"{path}: {what} listens there, who may not run this daemon: not asked"
+            raise UntrustedPeerError(text)
         # A caller that may not ask is told so at once, and the connection is closed.
         with contextlib.suppress(BrokenPipeError):
             peer.sendall(request)
@@ -138,7 +155,11 @@ def _connect(path: str, timeout: float) -> socket.socket:
 def peer(path: str) -> Peer:
     """Return which process listens on a control socket. Raises OSError if none does."""
     with _connect(path, ANSWER_TIMEOUT_SECONDS) as connected:
-        data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return _peer_of(connected)
+
+
+def _peer_of(connected: socket.socket) -> Peer:
+    data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
     return Peer(pid, uid)
 

@@ -14,7 +14,7 @@ import contextlib
 import os
 import pwd
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tetrad.config import paths
 from tetrad.ipc import control_client
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tetrad.config.model import Daemon
+
+T = TypeVar("T")
 
 TITLE_TIMEOUT_SECONDS = 10.0
 """How long a daemon that has locked its pidfile may take until it shows its title."""
@@ -102,6 +104,15 @@ def find(
     return None
 
 
+def ask(settings: Daemon, request: str, kind: type[T], *timeout: float) -> T:
+    """Send a request to the control socket of `settings`, and return the answer as a `kind`.
+
+    Nothing is sent to a process whose user may not run this daemon. Raises ControlError.
+    """
+    users = _users(settings) | {0}
+    return control_client.ask(settings.control, request, kind, *timeout, users=users)
+
+
 def find_of_another_user(file: str | None) -> RunningDaemon | None:
     """Return a daemon that runs with a file, but as a user who is not known to run this daemon."""
     return next((one for one in visible() if file and one.title == _title(file)), None)
@@ -143,12 +154,13 @@ def _is_same_file(title: bytes, expected: bytes) -> bool:
 
 
 def _users(settings: Daemon) -> set[int]:
-    """Return who may run this daemon: the caller, `daemon.user`, who owns the pidfile's folder."""
+    """Return who may run this daemon: the caller, `daemon.user`, the owners of its folders."""
     users = {os.geteuid()}
     if settings.user is not None:
         users.add(pwd.getpwnam(settings.user).pw_uid)
-    with contextlib.suppress(OSError):
-        users.add(os.stat(os.path.dirname(settings.pidfile)).st_uid)
+    for path in (settings.pidfile, settings.control):
+        with contextlib.suppress(OSError):
+            users.add(os.stat(os.path.dirname(path)).st_uid)
     return users
 
 

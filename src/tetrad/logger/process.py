@@ -27,11 +27,12 @@ from tetrad.ipc.log_counters import LogCounters
 from tetrad.logger.file import STANDARD_ERROR, LogFile
 from tetrad.system import journal
 from tetrad.system.proctitle import ProcessTitle
+from tetrad.system.text import escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from structlog.typing import EventDict, WrappedLogger
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 PIPE = 3
 COUNTERS = 4
@@ -171,7 +172,7 @@ class Logger:
             structlog.ReturnLogger(),
             processors=[
                 _order_fields if self._is_journal else _order_fields_with_time,
-                _renderer(config["format"]),
+                *_renderers(config["format"]),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(
                 log_protocol.LEVELS[config["level"]]
@@ -249,12 +250,20 @@ def _format_second(seconds: int) -> bytes:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}".encode()
 
 
-def _renderer(style: str) -> Callable[[WrappedLogger, str, EventDict], str | bytes]:
+def _renderers(style: str) -> list[Processor]:
     if style == "json":
-        return _render_json
+        return [_render_json]
     if style == "logfmt":
-        return structlog.processors.LogfmtRenderer()
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+        return [_escape, structlog.processors.LogfmtRenderer()]
+    return [_escape, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
+
+
+def _escape(_logger: WrappedLogger, _level: str, fields: EventDict) -> EventDict:
+    """Escape what could control a terminal or end a line; the renderers leave it as it is."""
+    return {
+        escape_unprintable(key): escape_unprintable(value) if isinstance(value, str) else value
+        for key, value in fields.items()
+    }
 
 
 _decode: Callable[[str | bytes], dict[str, Any]] = msgspec.json.Decoder().decode
