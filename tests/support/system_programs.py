@@ -10,6 +10,7 @@ import pytest
 
 _PACKAGES = {
     "cc": "gcc libc6-dev",
+    "chattr": "e2fsprogs",
     "dbus-daemon": "dbus",
     "faketime": "faketime",
     "ip": "iproute2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -235,9 +236,9 @@ def _stop(result: ConfigResult) -> str:
     try:
         has_exited = running_daemon.terminate(daemon, seconds)
     except PermissionError:
-        raise CommandError(
-            f"pid {pid}: permission denied; only root and the daemon's user may stop it", PERMISSION
-        ) from None
+        who = "only root and the daemon's user may" if os.geteuid() else "root needs CAP_KILL to"
+        text = f"pid {pid}: permission denied; {who} stop it"
+        raise CommandError(text, PERMISSION) from None
     if not has_exited:
         raise CommandError(
             f"pid {pid} still runs after {seconds:.0f} s; kill -QUIT {pid} stops it at once",

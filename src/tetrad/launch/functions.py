@@ -47,7 +47,8 @@ def check(
     """Check that the functions of all commands can be imported and called.
 
     `identity` is the user who will serve, and `starter` the environment of the process that starts
-    the daemon; None: those of this process. Raises ConfigError.
+    the daemon; None: those of this process. Raises ConfigError, and UserChangeError if root cannot
+    become that user.
     """
     variables = environment.of_daemon(os.environ if starter is None else starter)
     functions = {
@@ -55,6 +56,8 @@ def check(
         for name, command in loaded.config.commands.items()
         if isinstance(command, Call)
     }
+    if functions:
+        privileges.run_as(identity, lambda: None)
     try:
         found = _problems(dict.fromkeys(functions.values()), identity, variables)
     except OSError as error:  # of execve(2), or fork(2)

@@ -59,6 +59,10 @@ _PROCESS_1 = (
 )
 
 
+_DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/")
+"""Beginnings of paths that lead to an open file of this process, and elsewhere in another one."""
+
+
 class AlreadyRunning(Exception):  # noqa: N818 - for `tetrad start`, it is no error
     """The daemon of this file runs already."""
 
@@ -193,7 +197,7 @@ class Launcher:
         try:
             self._identity = privileges.target_identity(self._config.daemon)
             found = self.problems()
-            problems = [one for one in found if not one.is_later]
+            problems = [one for one in found if not one.is_later] + self._unlasting_file()
             self.warnings = [one.text for one in found if one.is_later]
             self._create_directories()
             with pidfile.start_lock(path, self._signals.check) as self._pidfile:
@@ -216,6 +220,14 @@ class Launcher:
             raise StartError(*(problems or [_problem_of(error)])) from None
         finally:
             self._sockets.close()  # the daemon has its own copies
+
+    def _unlasting_file(self) -> list[Problem]:
+        """Return the problem of a file that the daemon could not read again, such as a pipe."""
+        file = self._file
+        if file is None or (os.path.isfile(file) and not file.startswith(_DESCRIPTORS)):
+            return []
+        text = f"{file}: not a file that a reload can read again: name a regular file"
+        return [Problem(text)]
 
     def _require_not_running(self) -> None:
         """Raise AlreadyRunning, or StartError for a daemon that runs with another file."""

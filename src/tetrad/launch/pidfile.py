@@ -21,6 +21,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from tetrad.system.text import reason_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -122,8 +124,11 @@ def lock_owner(fd: int, path: str) -> int | None:
     kind, _, start, length, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, query))
     if kind == fcntl.F_UNLCK:
         return None
-    if (kind, start, length) != (fcntl.F_WRLCK, _LOCK_OFFSET, _LOCK_BYTES) or pid <= 0:
+    if (kind, start, length) != (fcntl.F_WRLCK, _LOCK_OFFSET, _LOCK_BYTES) or pid < 0:
         raise locked_by_another(path, pid)
+    if pid == 0:
+        text = "locked by a daemon in another PID namespace (container)"
+        raise NotAPidfileError(errno.EBUSY, text, path)
     return int(pid)
 
 
@@ -140,13 +145,47 @@ def claim(fd: int) -> None:
     lock. Raises NotAPidfileError if another process holds it.
     """
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _LOCK_OFFSET)
-    except BlockingIOError:
         path = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        path = "daemon.pidfile"  # there is no /proc
+    try:
+        _lock(fd, path)
+    except BlockingIOError:
         raise locked_by_another(path, lock_owner(fd, path) or 0) from None
     os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    try:
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def require_locks(fd: int, path: str) -> None:
+    """Take both locks on an open file. Raises OSError, with the path, if that is not possible."""
+    _lock_against_starts(fd, path)
+    _lock(fd, path)
+
+
+def _lock(fd: int, path: str) -> None:
+    with _refusal_explained(path):
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _LOCK_OFFSET)
+
+
+def _lock_against_starts(fd: int, path: str) -> None:
+    with _refusal_explained(path):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def _refusal_explained(path: str) -> Iterator[None]:
+    """Name the file in the error of a file system without locks, such as some network ones."""
+    try:
+        yield
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        text = f"the file system refuses locks ({reason_of(error)})"
+        raise OSError(errno.ENOLCK, text, path) from None
 
 
 def relock(fd: int, path: str) -> bool:
@@ -188,7 +227,7 @@ def _wait_for_start_lock(fd: int, path: str, deadline: float, check: Callable[[]
     """Take the start lock. Raises NotAPidfileError if another program holds it for too long."""
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_against_starts(fd, path)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise locked_by_another(path, _start_lock_owner(fd)) from None

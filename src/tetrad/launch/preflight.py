@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -47,15 +48,19 @@ _OTHER_FILE = (errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ELOOP)
 
 _ADDRESS_HINTS = {
     errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-    errno.EADDRINUSE: "another program listens there (ss -ltnp shows it)",
+    errno.EADDRINUSE: "another program listens there, or connects from there (ss -tanp shows it)",
     errno.EADDRNOTAVAIL: "no network interface of this host has this address",
+    errno.EAFNOSUPPORT: (
+        "the kernel or a sandbox (RestrictAddressFamilies= in the unit) has no such addresses; "
+        "0.0.0.0 is all of IPv4"
+    ),
 }
 
 
 class Problem(NamedTuple):
     """One fault that prevents a start: where it is, what it is, and the way out.
 
-    `is_later`: the daemon starts, but a reload or an upgrade will fail.
+    `is_later`: the daemon starts, but will fail later: at a reload, an upgrade, or a limit.
     """
 
     text: str
@@ -100,9 +105,15 @@ def problems(
     checks = _Checks(loaded, config, starter, foreground=foreground, bind=bind)
     binding = None if starter.program else starter.user
     found = list(_surroundings(loaded.config))
-    found += privileges.run_as(binding, lambda: list(checks.addresses()))
-    found += privileges.run_as(starter.user, lambda: list(checks.start()))
-    return found + privileges.run_as(checks.server(), lambda: list(checks.service()))
+    if not starter.program:  # a unit has limits of its own
+        found += _cpu_time_problems()
+    try:
+        found += privileges.run_as(binding, lambda: list(checks.addresses()))
+        found += privileges.run_as(starter.user, lambda: list(checks.start()))
+        found += privileges.run_as(checks.server(), lambda: list(checks.service()))
+    except privileges.UserChangeError as error:
+        found.append(Problem(str(error), is_permission=True))
+    return found
 
 
 class _Checks:
@@ -336,6 +347,15 @@ def _failure_of(program: tuple[str, ...], environment: Mapping[str, str]) -> str
         return ""
     last = (ran.stderr.splitlines() or [f"exit status {ran.returncode}"])[-1]
     return f"{' '.join(program)} fails as user {name}: {last}" if ran.returncode else ""
+
+
+def _cpu_time_problems() -> Iterator[Problem]:
+    """Yield the limit of CPU time, which the daemon inherits, and which would end it one day."""
+    limits = resource.getrlimit(resource.RLIMIT_CPU)
+    seconds = min((one for one in limits if one != resource.RLIM_INFINITY), default=None)
+    if seconds is not None:
+        limit = f"the limit of CPU time (ulimit -t) is {seconds} s"
+        yield Problem(f"{limit}, after which the kernel kills the daemon: remove it", is_later=True)
 
 
 def zone_problems(config: Config) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tetrad.system import fork
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +38,10 @@ _CAPABILITY_HEADER = struct.pack("@Ii", 0x20080522, 0)
 
 _NO_CAPABILITIES = bytes(24)
 """Effective, permitted and inheritable set, 32 bits of each, twice."""
+
+
+class UserChangeError(PermissionError):
+    """Root cannot become another user here."""
 
 
 class Identity(NamedTuple):
@@ -133,18 +138,35 @@ def run_as(identity: Identity | None, function: Callable[[], _T]) -> _T:
     """Return what a function returns or raises in a process of another user; None: in this one.
 
     The process is one of that user alone: whatever it opens, looks up or executes is as there.
+    Raises UserChangeError if root cannot become that user.
     """
     if identity is None:
         return function()
 
     def become_and_call() -> _T:
         os.setsid()  # without the caller's terminal, into which it could type
-        os.setgroups(groups_of(identity))
-        os.setgid(identity.gid)
-        os.setuid(identity.uid)
+        _become(identity)
         return function()
 
     return _in_child(become_and_call)
+
+
+def _become(identity: Identity) -> None:
+    """Change this process to another user. Raises UserChangeError.
+
+    A container may lack the capabilities for it, and a user namespace (rootless containers) may
+    have no such user.
+    """
+    try:
+        os.setgroups(groups_of(identity))
+        os.setgid(identity.gid)
+        os.setuid(identity.uid)
+    except OSError as error:
+        raise UserChangeError(
+            f"cannot change to user {user_name(identity.uid)} (uid {identity.uid}, gid "
+            f"{identity.gid}): {reason_of(error)}; that needs CAP_SETUID and CAP_SETGID, and in a "
+            "user namespace ids for that user"
+        ) from None
 
 
 def _in_child(function: Callable[[], _T]) -> _T:

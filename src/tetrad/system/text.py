@@ -9,11 +9,15 @@ LIMIT_HINTS = {
     errno.EAGAIN: (
         "raise the limit of processes (ulimit -u, or LimitNPROC= and TasksMax= in the unit)"
     ),
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f, or LimitFSIZE= in the unit)",
     errno.EMFILE: "raise the limit (ulimit -n, or LimitNOFILE= in the unit)",
     errno.ENFILE: "raise the limit of the system (sysctl fs.file-max)",
-    errno.ENOMEM: "the machine, or the control group (MemoryMax= in the unit), has no memory left",
+    errno.ENOMEM: (
+        "the machine or the control group (MemoryMax= in the unit) has no memory left, or a limit "
+        "is too low (ulimit -v, ulimit -d)"
+    ),
 }
-"""What to do about an error of fork(2), execve(2), open(2) or accept(2) that a limit causes."""
+"""What to do about an error of fork(2), execve(2), open(2), write(2) or accept(2) by a limit."""
 
 
 def reason_of(error: OSError) -> str:
