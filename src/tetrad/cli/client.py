@@ -179,6 +179,9 @@ class Connection:
                 self._socket = socket.create_connection((host, port), CONNECT_TIMEOUT_SECONDS)
             except UnicodeError:
                 raise OSError(errno.EINVAL, "not a valid host name") from None
+            if _is_own_peer(self._socket):
+                self._socket.close()
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
     @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -240,6 +243,18 @@ class Connection:
         reason = ", or ".join([*causes, "the server is slower than --timeout"])
         text = f"no answer to {', '.join(words)} within {Duration(self._timeout)}: {reason}"
         return ClientError(self.name, OSError(errno.ETIMEDOUT, text))
+
+
+def _is_own_peer(connected: socket.socket) -> bool:
+    """Tell whether a socket is connected to itself.
+
+    That happens if nothing listens at a port of this host, and the kernel chooses the same port for
+    the client (net.ipv4.ip_local_port_range). It would read its own words as answers.
+    """
+    try:
+        return bool(connected.getsockname() == connected.getpeername())
+    except OSError:
+        return False  # already reset, which the next call reports
 
 
 def _send_words(connection: Connection, target: Target, words: Sequence[str]) -> None:

@@ -169,7 +169,11 @@ def _set_tcp_options(listener: _socket.socket) -> None:
     listener.setsockopt(tcp, _socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     listener.setsockopt(tcp, _socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
     listener.setsockopt(tcp, _socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    listener.setsockopt(tcp, _socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
+    try:
+        listener.setsockopt(tcp, _socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:  # a passed socket of Multipath TCP lacks it
+            raise
 
 
 def _is_stale_socket(path: str) -> bool:
