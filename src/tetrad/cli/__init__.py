@@ -6,6 +6,7 @@ Only a command that runs imports its module, and with it yaml and msgspec: `--he
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -25,7 +26,7 @@ from tetrad.cli.parser import parser
 from tetrad.config.diagnostics import ConfigError
 from tetrad.system import module_path
 from tetrad.system.sd_notify import Notifier
-from tetrad.system.text import reason_of
+from tetrad.system.text import LIMIT_HINTS, reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -88,6 +89,9 @@ def _run(arguments: Sequence[str] | None, service_manager: Notifier) -> int:  # 
         return BAD_CONFIGURATION
     except ModuleNotFoundError as error:
         _report(service_manager, _missing_module(error.name or str(error)))
+        return FAILURE
+    except MemoryError:
+        _report(service_manager, f"not enough memory: {LIMIT_HINTS[errno.ENOMEM]}")
         return FAILURE
     except BrokenPipeError:
         return FAILURE  # the reader of the output has closed it, as head(1) does
@@ -188,6 +192,11 @@ def _open_standard_streams() -> None:
     while fd <= 2:  # noqa: PLR2004 - standard error
         fd = os.open(os.devnull, os.O_RDWR)
     os.close(fd)
+    for fd in (1, 2):
+        # Another program that has the same terminal or pipe may have made it non-blocking. What the
+        # reader is slow to take would be lost.
+        if not os.get_blocking(fd):
+            os.set_blocking(fd, True)
     sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - open until the process exits
     sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
