@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.clients import ANSWER, ANSWER_BYTES
-from tests.support.processes import state_of, until
+from tests.support.processes import descriptors_of, state_of, until
 from tests.support.terminals import Screen
 
 if TYPE_CHECKING:
@@ -150,6 +151,15 @@ def test_the_front_ends_with_the_status_of_the_daemon(
     assert terminal.program.wait() == status
 
 
+def test_the_front_keeps_nothing_of_the_daemon(screen: tuple[Screen, Daemon]) -> None:
+    """A listener that it had would outlive the master, and a reload that closes it."""
+    terminal, served = screen
+    terminal.run()
+    names = descriptors_of(terminal.front).values()
+    assert "/dev/tty" in names
+    assert not [name for name in names if name.startswith("socket:") or name == served.pidfile]
+
+
 def test_the_daemon_stops_if_the_front_is_killed(screen: tuple[Screen, Daemon]) -> None:
     """As after SIGTERM, also by a new version."""
     terminal, served = screen
@@ -204,15 +214,13 @@ def test_the_log_on_the_terminal_is_complete_at_the_end(screen: tuple[Screen, Da
 
 
 def test_a_failed_start_on_a_terminal_is_reported(screen: tuple[Screen, Daemon]) -> None:
-    """Also what fails in the child: the front prints it, and removes what it has made."""
+    """What fails in the child, too: the front prints it, and removes what it has made."""
     terminal, served = screen
-    os.mkdir(os.path.join(served.folder, "log"))
-    served.configure(log={"file": "log"}, daemon={"working_directory": served.folder})
-    terminal.launch()
+    terminal.launch(prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)))
     assert terminal.program.wait() == 1
-    assert terminal.shown().count("tetrad: ") >= 1
-    assert "is a directory" in terminal.shown()
+    assert terminal.shown().splitlines()[-1].startswith("tetrad: too many open files")
     assert not os.path.exists(served.pidfile)
+    assert not os.path.exists(os.path.join(served.folder, "control.sock"))
 
 
 def test_without_a_terminal_sighup_reloads(prepared: MakeDaemon) -> None:

@@ -57,13 +57,15 @@ def test_root_imports_nothing_from_folders_of_others(
         options = {}
         served.environment["PYTHONPATH"] = place
     warning = f"tetrad: warning: no Python module is used from {place}: {hostile} {fault}; "
-    for command in ("check", "start", "reload", "status"):
+    is_enough = way in {"link", "shared"}
+    for command in ("check",) if is_enough else ("start", "reload"):
         ran = served.tetrad(command, **options)
         if command == "start":
             served.adopt(ran.out)
         assert (ran.status, ran.err.count(warning)) == (0, 1), ran
-    assert ANSWER.fullmatch(served.served().ask())
-    assert served.logger
+    if not is_enough:
+        assert ANSWER.fullmatch(served.served().ask())
+        assert served.logger
     assert not os.path.exists(os.path.join(hostile, "taken"))
 
 
