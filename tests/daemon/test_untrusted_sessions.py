@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 BALANCER, OTHER_BALANCER = "127.0.0.2", "127.0.0.3"
 
 
-def reload(daemon: Daemon, listener: dict[str, Any], command: str = "reload") -> None:
-    """Reload with another listener in the place of the first, and no others."""
+def reload(daemon: Daemon, listener: dict[str, Any], command: str = "reload") -> str:
+    """Reload with another listener in the place of the first, and no others; return the output."""
     daemon.configure(listen=[listener])
     ran = run_here(daemon, command)
     assert ran.status == 0, ran.err
+    return ran.out
 
 
 def assert_ended(daemon: Daemon, *clients: Client) -> None:
@@ -74,7 +75,10 @@ def test_a_client_ca_that_is_taken_out(
     served = daemon(listen=[listener])
     monitor, forged = (asking(served, pki.context(one)) for one in (pki.monitor, pki.forged))
     concatenated(bundle, pki.ca.certificate)
-    reload(served, listener, command)
+    said = reload(served, listener, command)
+    ours = "CN=tetrad test CA,O=tetrad"
+    change = f"listen[0].tls.client_ca: {bundle} ({ours}; {ours}) -> {bundle} ({ours})"
+    assert command == "upgrade" or change in said
     assert_ended(served, forged)
     assert ANSWER.fullmatch(monitor.ask())
 

@@ -20,6 +20,7 @@ from tetrad.tls import der
 from tetrad.tls.context import server_context
 from tetrad.tls.errors import KEY_MISMATCHES, describe
 from tetrad.tls.expiry import EXPIRY_WARNING_SECONDS
+from tetrad.tls.subjects import subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ _BINARY = re.compile("[\0-\b]")
 _ENCRYPTED = re.compile("BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
 
 _MAX_BYTES = 1 << 20
+
+_SHOWN_CAS = 4
 
 _HANDSHAKE_STEPS = 4
 """The most steps of each side in a handshake."""
@@ -93,11 +96,12 @@ def _read_listener(settings: Tls, path: str) -> ListenerTls:
         minimum_version=str(settings.minimum_version),
         subjects=[str(subject) for subject in settings.subjects],
     )
+    shown = {}
     _require_certificates("certificate", settings.certificate, certificate)
     _require_key(*_key_setting(settings), config["key"])
     if config["client_ca"] is not None and settings.client_ca is not None:
         _require_certificates("client_ca", settings.client_ca, config["client_ca"])
-    shown = {}
+        shown[f"{path}.client_ca"] = _describe_ca(settings.client_ca, config["client_ca"])
     if config["client_crl"] is not None:
         shown[f"{path}.client_crl"] = _describe_crl(str(settings.client_crl), config["client_crl"])
     facts = _verify(config, settings)
@@ -129,6 +133,16 @@ def _require_certificates(key: str, path: str, text: str) -> None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=one)
     except (ssl.SSLError, ValueError):
         raise _TlsError(key, f"{path}: a certificate in this file cannot be parsed") from None
+
+
+def _describe_ca(path: str, text: str) -> str:
+    """Return the names of the CAs in a file, which a reload compares; of many, the first ones."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_verify_locations(cadata=text)
+    names = [subject_of(one) for one in context.get_ca_certs()]
+    more = len(names) - _SHOWN_CAS
+    shown = "; ".join(names[:_SHOWN_CAS]) + (f"; {more} more" if more > 0 else "")
+    return f"{path} ({shown})" if names else path
 
 
 def _describe_crl(path: str, text: str) -> str:
