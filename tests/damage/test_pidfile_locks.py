@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOCK = """
 import fcntl, os, sys
-kind, path = sys.argv[1:]
+kind, path = sys.argv[1:3]
 fd = os.open(path, os.O_RDONLY if kind != "write" else os.O_RDWR)
 if kind == "start":
     fcntl.flock(fd, fcntl.LOCK_EX)
@@ -49,9 +49,10 @@ def asked(prepared: MakeDaemon) -> Daemon:
 
 @pytest.fixture
 def locker(asked: Daemon, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program that locks the pidfile."""
+    """Start a program that locks the pidfile; further words of its command line may follow."""
+    kind, *rest = request.param.split()
     with subprocess.Popen(
-        [sys.executable, "-c", LOCK, request.param, asked.pidfile],
+        [sys.executable, "-c", LOCK, kind, asked.pidfile, *rest],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as other:
@@ -77,6 +78,23 @@ def test_a_lock_of_another_program_is_no_daemon(
     for one in ran.values():
         assert one.out == ""
         assert f"{asked.pidfile}: locked by another program (pid {locker.pid})" in one.err
+    assert locker.poll() is None
+
+
+@pytest.mark.parametrize(
+    "locker",
+    ["write /run/tetrad", "write tetrad start", "write tetrad.master.process"],
+    indirect=True,
+)
+@pytest.mark.parametrize("name", ["status", "stop"])
+def test_a_program_that_looks_like_a_start_is_not_waited_for(
+    asked: Daemon, locker: subprocess.Popen[bytes], name: str
+) -> None:
+    """A start does not sleep between the lock and its title."""
+    began = time.monotonic()
+    ran = asked.tetrad(name)
+    assert time.monotonic() - began < TITLE_TIMEOUT_SECONDS / 2
+    assert f"{asked.pidfile}: locked by another program (pid {locker.pid})" in ran.err
     assert locker.poll() is None
 
 

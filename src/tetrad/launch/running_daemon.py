@@ -32,6 +32,10 @@ T = TypeVar("T")
 TITLE_TIMEOUT_SECONDS = 10.0
 """How long a daemon that has locked its pidfile may take until it shows its title."""
 
+SLEEP_SECONDS = 0.5
+"""How long a program that has locked the pidfile is waited for although it sleeps: a
+start does not, from the lock to the title."""
+
 _POLL_SECONDS = 0.02
 
 _MIN_CUT_BYTES = 200
@@ -40,7 +44,8 @@ _MIN_CUT_BYTES = 200
 
 _MASTER = b"tetrad.master.process"
 _MAIN = b"tetrad/__main__.py"
-"""What the command line of a master, or of a launcher, has beside the name of the command."""
+_STARTS = {b"start", b"restart", b"run"}
+"""What the command lines of a master and of a launcher have; the latter has one of `_STARTS`."""
 
 
 def _title(file: str | None) -> bytes:
@@ -196,14 +201,12 @@ def _owner(
     Waits for one that is starting or exiting. Raises NotAPidfileError if another program owns the
     lock.
     """
-    deadline = time.monotonic() + TITLE_TIMEOUT_SECONDS
+    began = time.monotonic()
     while pidfile.read_state(path).pid == pid:
         found = _identify(pid, None)
         if found is not None and found.uid in users:
             return found
-        if time.monotonic() > deadline or (
-            control_client.running(pid) and not _may_be_starting(pid)
-        ):
+        if control_client.running(pid) and not _may_be_starting(pid, users, began):
             raise pidfile.locked_by_another(path, pid)
         check()
         time.sleep(_POLL_SECONDS)
@@ -212,26 +215,38 @@ def _owner(
 
 def _is_still(daemon: RunningDaemon) -> bool:
     """Tell whether the pid is still the daemon's; an upgrade takes its title for a moment."""
-    deadline = time.monotonic() + TITLE_TIMEOUT_SECONDS
+    began = time.monotonic()
     while (found := _identify(daemon.pid, daemon.uid)) is None:
-        if not _may_be_starting(daemon.pid) or time.monotonic() > deadline:
+        if not _may_be_starting(daemon.pid, {daemon.uid}, began):
             return False
         time.sleep(_POLL_SECONDS)
     return found.uid == daemon.uid
 
 
-def _may_be_starting(pid: int) -> bool:
+def _may_be_starting(pid: int, users: set[int], since: float) -> bool:
     """Tell whether a process may be a launcher, or a master before it sets its title.
 
-    A process that executes a program, or exits, has no command line for a moment.
+    `since` is when it was first looked at. A process that executes a program, or exits, has no
+    command line for a moment.
     """
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        words = file.read().split(b"\0")
-        return not words[0] or any(
-            os.path.basename(word) == b"tetrad" or word.endswith(_MAIN) or _MASTER in word
-            for word in words
-        )
-    return False
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            status = file.read()
+    except OSError:
+        return False
+    limit = SLEEP_SECONDS if "\nState:\tS" in status else TITLE_TIMEOUT_SECONDS
+    is_users = int(status.partition("\nUid:")[2].split()[1]) in users
+    return is_users and _is_start(words) and time.monotonic() - since < limit
+
+
+def _is_start(words: list[bytes]) -> bool:
+    """Tell whether a command line is that of a launcher or of a master, or empty."""
+    if not words[0] or any(_MASTER in word for word in words):
+        return True
+    is_tetrad = any(os.path.basename(one) == b"tetrad" or one.endswith(_MAIN) for one in words)
+    return is_tetrad and not _STARTS.isdisjoint(words)
 
 
 def _is_master(title: bytes) -> bool:
