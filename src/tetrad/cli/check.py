@@ -51,17 +51,22 @@ def check(options: argparse.Namespace) -> int:
 
 
 def starter_of(unit: Unit | None) -> Starter:
-    """Return who starts the daemon of a unit. The default paths are then those of its user."""
+    """Return who starts the daemon of a unit. The default paths are then those of its daemon."""
     if unit is None:
         return Starter()
-    starter = Starter(folders=unit.folders, program=unit.program, environment=unit.environment)
+    unit.use_default_paths()
+    starter = Starter(
+        folders=unit.folders,
+        program=unit.program,
+        environment=unit.environment,
+        pidfile=unit.pidfile,
+    )
     if unit.is_root:
         return starter
     try:
         identity = privileges.identity_of(unit.user, *unit.groups)
     except KeyError:
         return starter  # a user that exists only inside the service
-    _use_defaults_of(unit.user, unit.environment)
     return starter._replace(user=identity, name=f"user {unit.user} of {unit.name}")
 
 
@@ -77,13 +82,9 @@ def _starter_named(options: argparse.Namespace) -> Starter | None:
         raise CommandError("--user: only root can check as another user", PERMISSION)
     if load(options).config.daemon.user == name:
         return None
-    _use_defaults_of(name, {})
+    found = pwd.getpwnam(name)
+    paths.use_defaults_of_user(found.pw_uid, {"HOME": found.pw_dir})
     return Starter(privileges.identity_of(name), f"user {name}")
-
-
-def _use_defaults_of(user: str, environment: dict[str, str]) -> None:
-    found = pwd.getpwnam(user)
-    paths.use_defaults_of_user(found.pw_uid, {"HOME": found.pw_dir, **environment})
 
 
 def prepare(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from tetrad.cli import systemctl
 from tetrad.cli.exit_status import (
     BAD_CONFIGURATION,
     FAILURE,
@@ -34,6 +36,8 @@ MAX_OTHERS = 5
 def load(options: argparse.Namespace) -> ConfigResult:
     """Read the file. Its errors are in the result; CommandError means that it cannot be read."""
     file = paths.configuration(options.config)
+    if file != paths.SYSTEM_CONFIGURATION and getattr(options, "user", None) is None:
+        _use_default_paths_of_unit(options)
     try:
         result = yaml_reader.load(file)
     except PermissionError:
@@ -46,6 +50,16 @@ def load(options: argparse.Namespace) -> ConfigResult:
     except PermissionError as error:
         raise CommandError(f"{error.filename}: {reason_of(error)}", PERMISSION) from None
     return result
+
+
+def _use_default_paths_of_unit(options: argparse.Namespace) -> None:
+    """Let the default paths be those of the unit that has the file, for root's commands about it.
+
+    Those of the system's file are the same for all users.
+    """
+    with contextlib.suppress(CommandError):
+        if (unit := systemctl.find_unit(options)) is not None:
+            unit.use_default_paths()
 
 
 def load_for_running(options: argparse.Namespace, *keys: str) -> ConfigResult:
@@ -98,9 +112,11 @@ def require_same_file(daemon: RunningDaemon, result: ConfigResult) -> None:
 
 
 def running_pid(result: ConfigResult) -> int | None:
-    """Return the pid of the daemon of a file's pidfile or control socket, or None."""
+    """Return the pid of the daemon of a file, or None: also if the one there has another file."""
     daemon = _look(result)
-    return None if daemon is None else daemon.pid
+    if daemon is None or not (result.file is None or daemon.runs_with(result.file)):
+        return None
+    return daemon.pid
 
 
 def not_running(result: ConfigResult) -> str:

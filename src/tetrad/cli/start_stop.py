@@ -128,7 +128,8 @@ def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
     """Start or restart the unit (`verb`), after the checks of a restart."""
     starter = starter_of(unit)
     result = load(options).checked()
-    pid = running_pid(result)
+    daemon = find_daemon(result)
+    pid = None if daemon is None else daemon.pid
     if verb == "start" and pid is not None and not _is_stopping(result, pid):
         note = "" if unit.owns(pid) else f"; {unit.foreign(pid)}"
         print_line(f"tetrad: already running (pid {pid}){note}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pwd
 import re
 import shlex
 import subprocess
@@ -36,10 +37,13 @@ _FOLDERS = {
 """The settings for folders that systemd creates, and where it does."""
 
 _PROPERTIES = (
-    *("Id", "LoadState", "ActiveState", "MainPID", "ControlGroup"),
+    *("Id", "LoadState", "ActiveState", "MainPID", "ControlGroup", "PIDFile"),
     *("User", "Group", "SupplementaryGroups", "Environment", "EnvironmentFiles", "ExecStart"),
     *_FOLDERS,
 )
+
+_INSTANCE = re.compile(r"[\w.:-]+", re.ASCII)
+"""Names of instances that need no escaping."""
 
 _ENVIRONMENT_FILE = re.compile(r"EnvironmentFiles=(/.*) \(ignore_errors=(?:yes|no)\)")
 _MAX_FILE_CHARACTERS = 1 << 16
@@ -50,7 +54,8 @@ _BY_HAND = "--no-systemd"
 class Unit(NamedTuple):
     """A unit of tetrad: its name, state (`ActiveState`), daemon, and control group.
 
-    `main_pid` is 0 if it has no daemon. `user`, `groups` and `environment` are those of the daemon,
+    `main_pid` is 0 if it has no daemon. `pidfile` is where systemd looks for it; empty if it does
+    not. `user`, `groups` and `environment` are those of the daemon,
     `folders` are those that systemd creates for it. `program` is how it executes tetrad;
     `is_foreground`: whether with `run` instead of `start`.
     """
@@ -59,6 +64,7 @@ class Unit(NamedTuple):
     state: str
     main_pid: int
     control_group: str
+    pidfile: str
     user: str
     groups: tuple[str, ...]
     environment: dict[str, str]
@@ -75,6 +81,13 @@ class Unit(NamedTuple):
     def is_stopped(self) -> bool:
         """Whether it neither runs nor waits for another try to start."""
         return self.state in {"inactive", "failed"}
+
+    def use_default_paths(self) -> None:
+        """Let the default paths be those of its daemon, which its user and environment decide."""
+        with contextlib.suppress(KeyError):  # a user that exists only inside the service
+            found = pwd.getpwnam(self.user or "root")
+            environment = {"HOME": found.pw_dir, **self.environment}
+            paths.use_defaults_of_user(found.pw_uid, environment)
 
     def owns(self, pid: int) -> bool:
         """Tell whether a process belongs to the unit."""
@@ -123,7 +136,7 @@ def find_unit(options: argparse.Namespace) -> Unit | None:
         return None
     file = paths.configuration(options.config)
     try:
-        found = [unit for unit_file, unit in _units() if _is_same_file(unit_file, file)]
+        found = [unit for unit_file, unit in _units(file) if _is_same_file(unit_file, file)]
     except FileNotFoundError:
         return None  # a container without systemctl
     found = [unit for unit in found if not unit.owns(os.getpid())]
@@ -145,11 +158,16 @@ def require_own_unit(pid: int) -> None:
         raise CommandError(_foreign(pid, "this unit"), FAILURE)
 
 
-def _units() -> Iterator[tuple[str | None, Unit]]:
-    """Yield each unit of tetrad, with the file that it uses; None for the built-in defaults."""
+def _units(file: str | None) -> Iterator[tuple[str | None, Unit]]:
+    """Yield each unit of tetrad, with the file that it uses; None for the built-in defaults.
+
+    Of a template, there are the instances that are loaded, and the one that is named as `file`.
+    """
     # A pattern matches loaded units only, and a unit that never ran may not be loaded.
     installed = [line.split()[0] for line in _query("list-unit-files", "--no-legend", _UNITS)]
-    names = [name for name in installed if "@." not in name]
+    instance = os.path.splitext(os.path.basename(file or ""))[0]
+    is_name = _INSTANCE.fullmatch(instance) is not None
+    names = [one.replace("@.", f"@{instance}.") for one in installed if is_name or "@." not in one]
     shown = _query("show", f"--property={','.join(_PROPERTIES)}", _UNITS, *names)
     for block in dict.fromkeys("\n".join(shown).split("\n\n")):
         lines = block.splitlines()
@@ -164,6 +182,7 @@ def _units() -> Iterator[tuple[str | None, Unit]]:
                 state=properties["ActiveState"],
                 main_pid=int(properties["MainPID"]),
                 control_group=properties["ControlGroup"],
+                pidfile=properties["PIDFile"],
                 user=properties["User"],
                 groups=(*properties["Group"].split(), *properties["SupplementaryGroups"].split()),
                 environment=environment,

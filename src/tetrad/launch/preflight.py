@@ -72,7 +72,8 @@ class Starter(NamedTuple):
     """Who starts the daemon: this process (`user` is None), another user, or a unit of systemd.
 
     `name` is for messages. A unit has a `program` with an `environment`, systemd makes its
-    `folders`, and may give its user the capability to open any port.
+    `folders`, may read the pid from a `pidfile`, and may give its user the capability to open any
+    port.
     """
 
     user: Identity | None = None
@@ -80,6 +81,7 @@ class Starter(NamedTuple):
     folders: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
+    pidfile: str = ""
 
 
 class StartError(Exception):
@@ -158,19 +160,30 @@ class _Checks:
         daemon = self._loaded.config.daemon
         directory = daemon.working_directory
         yield from _attempt("", "", lambda _: privileges.target_identity(daemon))
-        for folder in self._missing - set(self._starter.folders):
-            yield from _attempt(folder, _first_missing(folder), _check_creatable)
+        for folder in sorted(self._missing):
+            if not self._is_made_before(folder):
+                yield from _attempt(folder, _first_missing(folder), _check_creatable)
         yield from self._attempt(
             f"daemon.working_directory: {directory}", f"{directory}/", _check_directory
         )
         yield from self._attempt(
             f"daemon.pidfile: {daemon.pidfile}", daemon.pidfile, _check_pidfile
         )
+        yield from self._units_pidfile()
         yield from self._attempt(
             f"daemon.control: {daemon.control}", daemon.control, _check_socket_path
         )
         if not self._starter.program:  # a unit has an environment of its own
             yield from zone_problems(self._loaded.config)
+
+    def _units_pidfile(self) -> Iterator[Problem]:
+        """Check that systemd would find the pidfile; it would wait for it, and end the daemon."""
+        theirs, own = self._starter.pidfile, self._loaded.config.daemon.pidfile
+        if theirs and os.path.realpath(theirs) != os.path.realpath(own):
+            text = (
+                f"daemon.pidfile: {own}, but the unit has PIDFile={theirs}; use one path for both"
+            )
+            yield Problem(text)
 
     def service(self) -> Iterator[Problem]:
         """Check what the daemon itself does."""
@@ -226,8 +239,12 @@ class _Checks:
     def _attempt(self, place: str, path: str, check: Callable[[str], object]) -> Iterator[Problem]:
         """Make a check, unless a folder is still to be made, or its owner to be changed."""
         folder = os.path.dirname(path)
-        will_be_made = folder in self._missing or folder in self._starter.folders
+        will_be_made = folder in self._missing or self._is_made_before(folder)
         return _attempt(place, path, check, will_be_made=will_be_made)
+
+    def _is_made_before(self, folder: str) -> bool:
+        """Tell whether systemd makes a folder, or one above it for the user who starts."""
+        return any(f"{folder}/".startswith(f"{one}/") for one in self._starter.folders)
 
 
 def _surroundings(config: Config) -> Iterator[Problem]:

@@ -141,7 +141,8 @@ def other_file(running: RunningDaemon, settings: Daemon, file: str | None) -> st
     wanted = shown_path(file) or "the built-in defaults"
     return (
         f"the daemon with pidfile {settings.pidfile} and control socket {settings.control}"
-        f" (pid {running.pid}) runs with {running.file}, not with {wanted}"
+        f" (pid {running.pid}) runs with {running.file}, not with {wanted};"
+        " a second daemon needs a daemon.pidfile, daemon.control and log.file of its own"
     )
 
 

@@ -22,6 +22,7 @@ UNIT = """\
 MainPID=87
 ExecStart={{ path={python} ; argv[]={command} ; ignore_errors=no ; start_time=[n/a] ; pid=0 }}
 ControlGroup=/system.slice/{name}
+PIDFile=/run/tetrad/tetrad.pid
 Environment={environment}
 User=tetrad
 Group=tetrad
@@ -80,6 +81,7 @@ def test_a_unit_with_the_default_file_is_found(systemd: list[str]) -> None:
         "active",
         main_pid=87,
         control_group="/system.slice/tetrad.service",
+        pidfile="/run/tetrad/tetrad.pid",
         user="tetrad",
         groups=("tetrad", "ssl-cert"),
         environment={"XDG_RUNTIME_DIR": "/run", "XDG_STATE_HOME": "/var/log"},
