@@ -276,9 +276,10 @@ def test_reloads_leak_no_memory(daemon: MakeDaemon) -> None:
     for _ in range(2):  # allocates the memory that each reload uses temporarily
         reload(served)
     before = memory_of(served.pid)["Anonymous"]
-    for _ in range(6):
+    for _ in range(8):
         reload(served)
-    assert memory_of(served.pid)["Anonymous"] - before < 2 * len(texts)
+    # Of every few reloads, one leaves its temporary memory to the next one.
+    assert memory_of(served.pid)["Anonymous"] - before < 4 * len(texts)
 
 
 def test_a_reload_of_a_stopped_daemon_fails(prepared: MakeDaemon) -> None:

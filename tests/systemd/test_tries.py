@@ -85,6 +85,24 @@ def test_an_address_that_comes_late_is_waited_for(service: Service) -> None:
         service.container.do("ip", "address", "del", f"{LATE}/32", "dev", "lo")
 
 
+def test_an_interface_that_comes_late_is_waited_for(service: Service) -> None:
+    """A link-local address belongs to an interface, which a network adds after the boot."""
+    container = service.container
+    service.configure(listen=[{"address": "fe80::77%late0"}])
+    fail(service)
+    wait_for_reason(service, "there is no network interface late0")
+    container.do("ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
+    try:
+        container.do("ip", "address", "add", "fe80::77/64", "dev", "late0", "nodad")
+        for name in ("late0", "late1"):
+            container.do("ip", "link", "set", name, "up")
+        until(lambda: service.state == "active", "the next try")
+        assert container.tetrad("client", "time").status == 0
+    finally:
+        service.stop()
+        container.do("ip", "link", "del", "late0")
+
+
 @needs_openssl
 def test_a_clock_that_is_set_late_is_waited_for(service: Service, tmp_path: pathlib.Path) -> None:
     """A certificate that is not valid yet becomes valid."""

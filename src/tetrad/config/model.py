@@ -28,6 +28,7 @@ from tetrad.config.types import (
     TlsVersion,
     User,
 )
+from tetrad.system.addresses import exclude_each_other
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,12 +145,9 @@ class Listener(Section, frozen=True):
 
     def excludes(self, other: Listener) -> bool:
         """Tell whether only one of two listeners can be open; `::` is dual-stack."""
-        if self.port != other.port:
-            return False
-        addresses = {self.address, other.address}
-        is_ipv4 = not any(":" in address for address in addresses)
-        is_any = "::" in addresses or (is_ipv4 and "0.0.0.0" in addresses)  # noqa: S104 - a name
-        return len(addresses) == 1 or (is_any and self.port is not None)
+        if self.port is None:
+            return self.address == other.address
+        return self.port == other.port and exclude_each_other(self.address, other.address)
 
 
 class Daemon(Section, frozen=True):

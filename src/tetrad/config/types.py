@@ -166,10 +166,18 @@ class Address(str):
         if isinstance(value, str) and value.startswith(_UNIX):
             return cls(_UNIX + SocketPath.parse(value.removeprefix(_UNIX)))
         try:
-            return cls(unmapped(ipaddress.ip_address(str(value))))
+            address = unmapped(ipaddress.ip_address(str(value)))
         except ValueError:
             message = "expected an IPv4 or IPv6 address, or unix:/path/to.sock"
             raise ValueError(message) from None
+        has_interface = "%" in str(address)
+        if address.version == 6 and address.is_link_local and not has_interface:  # noqa: PLR2004
+            raise ValueError(f"a link-local address needs its interface: write {address}%eth0")
+        if has_interface and not address.is_link_local:
+            raise ValueError(
+                "only a link-local address (fe80::) has an interface; remove the % part"
+            )
+        return cls(address)
 
     @property
     def path(self) -> str | None:

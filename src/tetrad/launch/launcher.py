@@ -285,6 +285,10 @@ class Launcher:
             with user, _explained(config["name"], address if is_path else ""):
                 arguments = family, address, config["port"], config["backlog"]
                 self._listeners.append(self._when_free(sockets.open_listener, *arguments))
+            if self._identity is not None:
+                # A reload can move a port between addresses only with sockets of its own user.
+                with contextlib.suppress(OSError):
+                    os.fchown(self._listeners[-1].fileno(), *self._identity[:2])
             self._sockets.callback(self._listeners[-1].close)
             if is_path:
                 self._created.append(address)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tetrad.config import paths, types
 from tetrad.config.command_model import Call, Clock, Run
 from tetrad.launch import pidfile, privileges
-from tetrad.system import memory_file
-from tetrad.system.text import LIMIT_HINTS, reason_of
+from tetrad.system import addresses, memory_file
+from tetrad.system.text import ADDRESS_HINTS, LIMIT_HINTS, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,16 +45,6 @@ _REFUSED_HINT = (
 
 _OTHER_FILE = (errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ELOOP)
 """The errors of a path that leads to a file of another kind, or of another program."""
-
-_ADDRESS_HINTS = {
-    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-    errno.EADDRINUSE: "another program listens there, or connects from there (ss -tanp shows it)",
-    errno.EADDRNOTAVAIL: "no network interface of this host has this address",
-    errno.EAFNOSUPPORT: (
-        "the kernel or a sandbox (RestrictAddressFamilies= in the unit) has no such addresses; "
-        "0.0.0.0 is all of IPv4"
-    ),
-}
 
 
 class Problem(NamedTuple):
@@ -279,7 +269,7 @@ def problem_of(place: str, error: OSError, path: str | None = None) -> Problem:
     `place` is the key or listener, or empty. `path` is a file, a directory with a slash at its end,
     or empty for a TCP address; None: only limits get a hint.
     """
-    hints = _path_hints(path) if path else {} if path is None else _ADDRESS_HINTS
+    hints = _path_hints(path) if path else {} if path is None else ADDRESS_HINTS
     hint = (LIMIT_HINTS | hints).get(error.errno or 0)
     text = f"{place}: {reason_of(error)}" if place else reason_of(error)
     return Problem(f"{text}; {hint}" if hint else text, isinstance(error, PermissionError))
@@ -390,10 +380,11 @@ def zone_problems(config: Config) -> Iterator[Problem]:
 def _check_address(listener: Listener, _path: str) -> None:
     """Bind to any port of the address, and to the listener's own port if that is privileged."""
     family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
-    for port in {0, listener.port if listener.port in _PRIVILEGED_PORTS else 0}:
+    own_port = listener.port or 0
+    for port in {0, own_port if own_port in _PRIVILEGED_PORTS else 0}:
         with socket.socket(family) as probe:
             try:
-                probe.bind((str(listener.address), port))
+                probe.bind(addresses.to_bind(listener.address, port))
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise

@@ -128,18 +128,19 @@ class Acceptor:
         if not self._is_paused:
             self._loop.watch(fd, self._accept)
 
-    def close_listener(self, listener: Listener) -> None:
+    def close_listener(self, listener: Listener, successor: Listener | None = None) -> None:
         """Accept the clients in the backlog of a listener, and close it.
 
         A TCP client is connected, as it sees it, before it is in the backlog. So the socket stays
-        open for HANDSHAKE_SECONDS, in which no handshake begins and clients are refused.
+        open for HANDSHAKE_SECONDS, in which no handshake begins. The clients that come are refused,
+        or served as those of its `successor` at the same port.
         """
         fd = listener.socket.fileno()
         if not self._inherited:
             sockets.stop_connecting(listener.socket)
             while self._accept(fd):
                 pass
-        self._handshakes.reject_listener(listener)
+        self._handshakes.end_listener(listener, successor)
         self._loop.unwatch(fd)
         del self._open[fd]
         if self._inherited:
@@ -148,9 +149,13 @@ class Acceptor:
             sockets.close(listener.socket)
         else:
             self._closing[fd] = listener
-            self._loop.watch(fd, self._refuse_late)
+            on_late = self._refuse_late
+            if successor is not None:
+                listener.configure(successor.config)
+                on_late = self._serve_late
+            self._loop.watch(fd, on_late)
             when = monotonic() + HANDSHAKE_SECONDS
-            self._loop.timers.set(f"close {fd}", when, lambda: self._close(fd))
+            self._loop.timers.set(f"close {fd}", when, lambda: self._close(fd, on_late))
 
     @property
     def is_closing(self) -> bool:
@@ -179,8 +184,19 @@ class Acceptor:
             client = Client(name, address, f"{self._run}-{self._serial:x}", listener)
             self._log_refusal(client, "stopping")
 
-    def _close(self, fd: int) -> None:
-        self._refuse_late(fd)
+    def _serve_late(self, fd: int) -> None:
+        """Serve such clients, or refuse them as at any time."""
+        more = True
+        while more:
+            admitted: list[Admitted] = []
+            more = self._accept_batch(self._closing[fd], admitted)
+            if admitted:
+                self._serve(admitted)
+            for socket, _ in admitted:
+                socket.close()
+
+    def _close(self, fd: int, on_late: Callable[[int], object]) -> None:
+        on_late(fd)
         self._loop.unwatch(fd)
         sockets.close(self._closing.pop(fd).socket)
         if not self._closing:

@@ -39,7 +39,7 @@ from tetrad.master.control_server import ControlServer, Route
 from tetrad.master.daemon_log import DaemonLog
 from tetrad.master.handler_pool import HandlerPool
 from tetrad.master.logger_supervisor import LoggerSupervisor
-from tetrad.master.reload import Reloader, pair_listeners
+from tetrad.master.reload import Reloader, excludes, pair_listeners
 from tetrad.master.service_manager import ServiceManager
 from tetrad.master.session_rules import SessionRules
 from tetrad.master.setting_changes import changes
@@ -263,7 +263,8 @@ class Master:
             raise
         # Before the handlers change: clients in the backlog get the service of their listener.
         for listener in dropped:
-            self.acceptor.close_listener(listener)
+            successor = next((one for one in opened if excludes(listener, one.config)), None)
+            self.acceptor.close_listener(listener, successor)
         for listener in opened:
             self.acceptor.add_listener(listener)
             self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())

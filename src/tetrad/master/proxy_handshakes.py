@@ -131,11 +131,14 @@ class ProxyHandshakes:
                 connection.received = received
                 self.add(connection)
 
-    def reject_listener(self, listener: Listener) -> None:
-        """Reject the pending connections of a listener that is closed."""
+    def end_listener(self, listener: Listener, successor: Listener | None) -> None:
+        """Reject the pending connections of a listener that is closed, or leave them to another."""
         for connection in [one for one in self._pending.values() if one.listener is listener]:
-            self._remove(connection)
-            self._reject(connection, "stopping", None)
+            if successor is not None and successor.is_behind_proxy:
+                connection.listener = successor
+            else:
+                self._remove(connection)
+                self._reject(connection, "stopping", None)
 
     def _on_readable(self, fd: int) -> None:
         connection = self._pending[fd]

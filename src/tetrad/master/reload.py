@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from tetrad.ipc import listener_pairs, log_protocol
 from tetrad.master import tls_contexts
@@ -10,11 +11,11 @@ from tetrad.master.connections import Listener
 from tetrad.master.helper_process import HelperProcess, failure
 from tetrad.master.setting_changes import changes
 from tetrad.system import sockets
-from tetrad.system.text import reason_of
+from tetrad.system.addresses import exclude_each_other
+from tetrad.system.text import ADDRESS_HINTS, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from tetrad.tls.context import TlsContext
 
     Answer = Callable[[dict[str, object]], object]
-
-    Opened = list[tuple[ListenerConfig, _socket.socket]]
-    """Listeners that were opened for a new configuration."""
 
     class ReloadTarget(Protocol):
         """What a reload reads from the master, and the one thing that it has it do."""
@@ -50,8 +48,6 @@ if TYPE_CHECKING:
 
 
 STOPPING = "the daemon is stopping"
-
-_ANY = {"0.0.0.0", "::"}  # noqa: S104 - names of addresses, nothing is bound
 
 
 class Reloader:
@@ -120,21 +116,22 @@ class Reloader:
         of_file = restart_problems(old["restart_only"], old["settings"], config["settings"])
         others = list(found)
         changed = changes(old["settings"], config["settings"])
-        open_missing = _require_same if old["inherited"] else _open_missing
-        opened: Opened = []
+        opened = NewListeners(target.listeners, config["listeners"])
         try:
             try:
                 contexts = tls_contexts.load_contexts(config["listeners"])
             except (OSError, ImportError) as error:
                 others.append(f"listen[].tls: cannot create the TLS context: {error}")
-            open_missing(target.listeners, config["listeners"], opened, of_file, others)
+            if old["inherited"]:
+                of_file += opened.require_none()
+            else:
+                opened.open(of_file, others)
             if of_file or others:
                 return {"errors": of_file + others, "is_file_bad": bool(of_file)}
-            target.apply_config(config, [Listener(*one) for one in opened], contexts)
-            opened = []
+            target.apply_config(config, opened.listeners, contexts)
+            opened.keep()
         finally:
-            for _, socket in opened:
-                sockets.close(socket)
+            opened.discard()
         return {"changes": changed}
 
     def _finish(self, outcome: dict[str, Any]) -> None:
@@ -146,6 +143,100 @@ class Reloader:
         for answer in answering:
             answer(outcome)
         self._changes.finish()
+
+
+class NewListeners:
+    """The listeners that a new configuration has and the daemon has not: kept, or without a trace.
+
+    Until they are kept, nothing is lost of what was there before.
+    """
+
+    def __init__(self, present: list[Listener], wanted: list[ListenerConfig]) -> None:
+        pairs, self._leaving, self._missing = pair_listeners(present, wanted)
+        self._staying = [listener for listener, _ in pairs]
+        self._aside: dict[str, str] = {}
+        self.listeners: list[Listener] = []
+
+    def require_none(self) -> list[str]:
+        """Return the problem if listeners differ that the service manager holds."""
+        if not self._leaving and not self._missing:
+            return []
+        return ["listen: systemd holds the listeners: change tetrad.socket too, and restart both"]
+
+    def open(self, of_file: list[str], others: list[str]) -> None:
+        """Open them. Those that exclude a new one and are no longer wanted stay open meanwhile.
+
+        Problems are appended to `of_file` if the file has to change, otherwise to `others`. Unix
+        sockets come last, and only without problems: they leave a trace in the file system.
+        """
+        for config in sorted(self._missing, key=lambda one: one["family"] == "unix"):
+            if config["family"] == "unix" and (of_file or others):
+                continue
+            try:
+                self._open(config)
+            except OSError as error:
+                ours = self._in_the_way(config) if error.errno == errno.EADDRINUSE else None
+                if ours is not None:
+                    hint = f"this daemon listens on {ours}; use tetrad restart"
+                    of_file.append(f"{config['name']}: {reason_of(error)}: {hint}")
+                else:
+                    others.append(_problem_of(config, error))
+        self.listeners.sort(key=lambda one: one.config["index"])
+
+    def keep(self) -> None:
+        """Let them stay open, and remove what was at their paths."""
+        self.listeners, stale = [], self._aside.values()
+        self._aside = {}
+        for aside in stale:
+            try:
+                os.unlink(aside)
+            except OSError:
+                pass  # already removed
+
+    def discard(self) -> None:
+        """Close them unless they are kept, and restore what was at their paths."""
+        for listener in self.listeners:
+            sockets.close(listener.socket)
+        for path, aside in self._aside.items():
+            try:
+                os.rename(aside, path)
+            except OSError:
+                pass  # another process has removed it, or put something else there
+
+    def _open(self, config: ListenerConfig) -> None:
+        """Open a listener. Raises OSError."""
+        family, address = config["family"], config["address"]
+        if family == "unix" and (aside := sockets.set_stale_aside(address)) is not None:
+            self._aside[address] = aside
+        rivals = [one.socket for one in self._leaving if excludes(one, config)]
+        socket = sockets.open_listener(family, address, config["port"], config["backlog"], rivals)
+        self.listeners.append(Listener(config, socket))
+
+    def _in_the_way(self, config: ListenerConfig) -> str | None:
+        """Return the listener of this daemon whose port a new one cannot share, if there is one.
+
+        It stays open, or was opened by another user: by root, in an earlier release.
+        """
+        user = os.geteuid()
+        theirs = [one for one in self._leaving if os.fstat(one.socket.fileno()).st_uid != user]
+        return next((one.name for one in self._staying + theirs if excludes(one, config)), None)
+
+
+def excludes(listener: Listener, wanted: ListenerConfig) -> bool:
+    """Tell whether an open listener excludes a TCP listener of a configuration."""
+    is_same_port = listener.port is not None and listener.port == wanted["port"]
+    return is_same_port and exclude_each_other(listener.config["address"], wanted["address"])
+
+
+def _problem_of(config: ListenerConfig, error: OSError) -> str:
+    """Return the text for a listener that cannot be opened, with the way out."""
+    hint = ADDRESS_HINTS.get(error.errno or 0)
+    if config["family"] == "unix":
+        is_denied = error.errno in {errno.EACCES, errno.EPERM}
+        hint = "the daemon's user needs write access to its directory" if is_denied else None
+    elif error.errno == errno.EACCES:
+        hint = f"{hint}: use tetrad restart"
+    return f"{config['name']}: {reason_of(error)}" + (f"; {hint}" if hint else "")
 
 
 def other_code(running: RuntimeConfig, installed: RuntimeConfig) -> str | None:
@@ -184,62 +275,6 @@ def pair_listeners(
 
 def _is_same(listener: Listener, wanted: ListenerConfig) -> bool:
     return listener.config["name"] == wanted["name"]
-
-
-def _open_missing(
-    present: list[Listener],
-    wanted: list[ListenerConfig],
-    opened: Opened,
-    of_file: list[str],
-    others: list[str],
-) -> None:
-    """Open the listeners that are new, and append them to `opened`.
-
-    Problems are appended to `of_file` if the file has to change, otherwise to `others`. Unix
-    sockets come last, and only without problems: they leave a trace in the file system.
-    """
-    missing = pair_listeners(present, wanted)[2]
-    for config in sorted(missing, key=lambda one: one["family"] == "unix"):
-        name, family, port = config["name"], config["family"], config["port"]
-        if family == "unix" and (of_file or others):
-            continue
-        try:
-            socket = sockets.open_listener(family, config["address"], port, config["backlog"])
-            opened.append((config, socket))
-        except PermissionError:
-            hint = "ports below 1024 need root or CAP_NET_BIND_SERVICE: use tetrad restart"
-            if family == "unix":
-                hint = "the daemon's user needs write access to its directory"
-            others.append(f"{name}: permission denied; {hint}")
-        except OSError as error:
-            ours = next((one.name for one in present if _excludes(one, config)), None)
-            if error.errno == errno.EADDRINUSE and ours is not None:
-                hint = f"this daemon listens on {ours}; use tetrad restart"
-                of_file.append(f"{name}: {reason_of(error)}: {hint}")
-            else:
-                others.append(f"{name}: {reason_of(error)}")
-    opened.sort(key=lambda one: one[0]["index"])
-
-
-def _excludes(listener: Listener, wanted: ListenerConfig) -> bool:
-    """Tell whether an open listener has the port of another one at an overlapping address."""
-    addresses = {wanted["address"], listener.config["address"]}
-    overlap = len(addresses) == 1 or not addresses.isdisjoint(_ANY)
-    return listener.port is not None and listener.port == wanted["port"] and overlap
-
-
-def _require_same(
-    present: list[Listener],
-    wanted: list[ListenerConfig],
-    _opened: Opened,
-    of_file: list[str],
-    _others: list[str],
-) -> None:
-    """Open nothing: sockets from the service manager cannot change during a reload."""
-    if {config["name"] for config in wanted} != {one.config["name"] for one in present}:
-        of_file.append(
-            "listen: systemd holds the listeners: change tetrad.socket too, and restart both"
-        )
 
 
 def restart_problems(

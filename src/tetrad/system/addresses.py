@@ -1,8 +1,9 @@
-"""Client addresses as text for the log, and as numbers for access lists and limits. No I/O."""
+"""Addresses: of clients as text for the log and as numbers for limits, of listeners to bind to."""
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from _socket import AF_INET, AF_INET6, if_nametoindex, inet_ntop, inet_pton
+from errno import ENODEV
 
 Source = tuple[int, int]
 """A client's address as limits count it: its length in bits (32 or 128), and its value."""
@@ -24,6 +25,46 @@ def parse(text: str) -> Source:
     if number >> IPV4_BITS == _MAPPED_PREFIX:
         return IPV4_BITS, number & _IPV4_MASK
     return IPV6_BITS, number
+
+
+def to_bind(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return what bind(2) takes for an address, which may name its interface: `fe80::1%eth0`.
+
+    Raises OSError if there is no such interface.
+    """
+    host, _, interface = address.partition("%")
+    return (host, port, 0, _index_of(interface)) if interface else (address, port)
+
+
+def exclude_each_other(one: str, other: str) -> bool:
+    """Tell whether a listener at an address excludes one at another address with the same port.
+
+    `::` is dual-stack.
+    """
+    addresses = {one, other}
+    if len(addresses) == 1 or "::" in addresses:
+        return True
+    if ":" in one or ":" in other:
+        return _is_same_interface(one, other)
+    return "0.0.0.0" in addresses  # noqa: S104 - a name
+
+
+def _is_same_interface(one: str, other: str) -> bool:
+    """Tell whether two link-local addresses are the same, by the name and the number of a link."""
+    try:
+        return "%" in one and "%" in other and to_bind(one, 0) == to_bind(other, 0)
+    except OSError:
+        return False
+
+
+def _index_of(interface: str) -> int:
+    """Return the number of an interface. Raises OSError."""
+    if interface.isdecimal():
+        return int(interface)
+    try:
+        return if_nametoindex(interface)
+    except OSError:
+        raise OSError(ENODEV, f"there is no network interface {interface}") from None
 
 
 def network_text(bits: int, network: int, prefix: int) -> str:

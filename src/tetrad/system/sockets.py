@@ -8,6 +8,12 @@ import os
 import stat
 import sys
 
+from tetrad.system import addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 FAMILIES = {"inet": _socket.AF_INET, "inet6": _socket.AF_INET6, "unix": _socket.AF_UNIX}
 
 RECV_TIMEOUT_SECONDS = 0.02
@@ -39,21 +45,37 @@ _SYN_FILTER = b"".join(
 """A socket filter (struct sock_filter[4], see bpf(4) and socket(7)) that drops SYN segments."""
 
 
-def open_listener(family: str, address: str, port: int, backlog: int) -> _socket.socket:
-    """Return a non-blocking socket that listens on an address or path. Raises OSError."""
+def open_listener(
+    family: str,
+    address: str,
+    port: int,
+    backlog: int,
+    rivals: Sequence[_socket.socket] = (),
+) -> _socket.socket:
+    """Return a non-blocking socket that listens on an address or path. Raises OSError.
+
+    `rivals` are listening sockets of this process whose addresses exclude this one. They need not
+    be closed before.
+    """
     kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
     listener = _socket.socket(FAMILIES[family], kind, 0)
     try:
         if family == "unix":
             _bind_unix(listener, address)
+            listener.listen(backlog)
         else:
             listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             _set_tcp_options(listener)
             if family == "inet6":
                 is_dual_stack = address == "::"
                 listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, not is_dual_stack)
-            listener.bind((address, port))
-        listener.listen(backlog)
+            shared = [*rivals, listener] if rivals else []
+            _share_ports(shared, is_shared=True)
+            try:
+                listener.bind(addresses.to_bind(address, port))
+                listener.listen(backlog)
+            finally:
+                _share_ports(shared, is_shared=False)
     except BaseException:
         listener.close()
         raise
@@ -146,6 +168,21 @@ def bound_port(listener: _socket.socket) -> int | None:
     return name[1] if isinstance(name, tuple) else None
 
 
+def set_stale_aside(path: str) -> str | None:
+    """Rename the socket that a dead daemon left at a path, and return its new path.
+
+    Returns None if there is none, or it cannot be renamed.
+    """
+    aside = f"{path}.{os.getpid()}.old"
+    try:
+        if not _is_stale_socket(path):
+            return None
+        os.rename(path, aside)
+    except OSError:
+        return None
+    return aside
+
+
 def _bind_unix(listener: _socket.socket, path: str) -> None:
     """Bind to a path; remove first the socket that a dead daemon left there. Raises OSError."""
     try:
@@ -174,6 +211,12 @@ def _set_tcp_options(listener: _socket.socket) -> None:
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:  # a passed socket of Multipath TCP lacks it
             raise
+
+
+def _share_ports(listeners: Sequence[_socket.socket], *, is_shared: bool) -> None:
+    """Let sockets of one user that exclude each other be open at the same time, or no more."""
+    for one in listeners:
+        one.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, is_shared)
 
 
 def _is_stale_socket(path: str) -> bool:

@@ -20,6 +20,18 @@ LIMIT_HINTS = {
 """What to do about an error of fork(2), execve(2), open(2), write(2) or accept(2) by a limit."""
 
 
+ADDRESS_HINTS = {
+    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: "another program listens there, or connects from there (ss -tanp shows it)",
+    errno.EADDRNOTAVAIL: "no network interface of this host has this address",
+    errno.EAFNOSUPPORT: (
+        "the kernel or a sandbox (RestrictAddressFamilies= in the unit) has no such addresses; "
+        "0.0.0.0 is all of IPv4"
+    ),
+}
+"""What is wrong if bind(2) fails for a TCP address."""
+
+
 def reason_of(error: OSError) -> str:
     """Return the reason of a system error, to follow a name and a colon: `permission denied`."""
     text = error.strerror or str(error)

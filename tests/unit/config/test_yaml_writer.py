@@ -47,7 +47,10 @@ arguments = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85"), m
 
 listeners = st.builds(
     Listener,
-    address=st.ip_addresses().map(str).map(config_types.Address.parse),
+    address=st.ip_addresses()
+    .filter(lambda one: one.version == 4 or not one.is_link_local)
+    .map(str)
+    .map(config_types.Address.parse),
     port=maybe(st.integers(0, 65535)),
     service=st.sampled_from(["command", "echo"]),
     backlog=st.integers(1, 65535),
