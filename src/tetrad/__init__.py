@@ -3,4 +3,4 @@
 Nothing is imported here: every program of the package, the lean master among them, passes through.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

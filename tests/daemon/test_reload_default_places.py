@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.processes import environment, run
+from tetrad import __version__
 
 if TYPE_CHECKING:
     from tests.support.processes import Ran
@@ -72,7 +73,7 @@ def test_the_places_of_the_start_stay(file: str, *, is_named_by_option: bool) ->
     assert ran.out.splitlines() == [
         "tetrad: started",
         *["tetrad: reloaded; nothing changed"] * 2,
-        *["tetrad: upgraded 0.1.0 -> 0.1.0"] * 2,
+        *[f"tetrad: upgraded {__version__} -> {__version__}"] * 2,
         "tetrad: reloaded; nothing changed",
         "tetrad: stopped",
         "6",
