@@ -54,12 +54,15 @@ def test_client_ca_requires_a_certificate(served: Daemon, pki: Certificates) -> 
     assert [one.get("subject") for one in lines] == [None] + ["CN=monitor,O=tetrad"] * 3
 
 
+CLOCK = "the clock of this host says 20"
+
+
 @pytest.mark.parametrize(
     ("name", "error"),
     [
         (None, "the client sent no certificate"),
         ("forged", "client certificate rejected: unable to get local issuer certificate"),
-        ("expired", "client certificate rejected: certificate has expired"),
+        ("expired", f"client certificate rejected: certificate has expired ({CLOCK}"),
         ("server", "client certificate rejected: unsuitable certificate purpose"),
     ],
 )
@@ -71,7 +74,7 @@ def test_any_other_client_certificate_is_rejected(
     client = served.connect()
     with pytest.raises((ssl.SSLError, ConnectionError)):
         secured(served, context, plain=client).ask()
-    assert handshake_error(served, client) == error
+    assert handshake_error(served, client).startswith(error)
 
 
 def test_subjects_select_among_verified_clients(served: Daemon, pki: Certificates) -> None:

@@ -138,6 +138,10 @@ def test_sessions_continue_with_the_new_time(
     assert not served.events("client.disconnected")
     status = served.status()
     assert 0 <= status["sessions"][0]["age"] <= status["uptime"] < TIMEOUT_SECONDS
+    began = datetime.fromtimestamp(status["started"] + status["uptime"], UTC)
+    assert abs((began - clock.now).total_seconds()) < CLOCK_SECONDS
+    started = datetime.fromtimestamp(status["started"], UTC)
+    assert f"  since      {started:%Y-%m-%d %H:%M:%S}" in served.tetrad("status").out
 
 
 @stepped

@@ -161,7 +161,8 @@ def _describe_crl(path: str, text: str) -> str:
         return f"{path} ({len(revoked)} revoked)"
     until = _date(min(ends))
     if min(ends) <= time.time():
-        message = f"{path}: a CRL expired on {until}, so no client would be accepted"
+        effect = f"so no client would be accepted{_clock(time.time())}"
+        message = f"{path}: a CRL expired on {until}, {effect}"
         raise _TlsError("client_crl", message)
     return f"{path} ({len(revoked)} revoked, until {until})"
 
@@ -203,9 +204,9 @@ def _verify(config: TlsConfig, settings: Tls) -> dict[str, Any]:
     now = time.time()
     since, until = (ssl.cert_time_to_seconds(facts[key]) for key in ("notBefore", "notAfter"))
     if until <= now:
-        _reject(config, f"the certificate expired on {_date(until)}")
+        _reject(config, f"the certificate expired on {_date(until)}{_clock(now)}")
     if since > now:
-        _reject(config, f"the certificate is not valid before {_date(since)}")
+        _reject(config, f"the certificate is not valid before {_second(since)}{_clock(now)}")
     _handshake(config, settings, 0)
     return facts
 
@@ -254,6 +255,15 @@ def _exchange(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
 
 def _reject(config: TlsConfig, message: str) -> NoReturn:
     raise _TlsError("certificate", f"{config['file']}: {message}") from None
+
+
+def _clock(now: float) -> str:
+    """Return the time of a check, which may be wrong, to follow what it has found."""
+    return f"; the clock of this host says {_second(now)}"
+
+
+def _second(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _date(moment: float) -> str:

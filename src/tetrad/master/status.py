@@ -28,29 +28,55 @@ if TYPE_CHECKING:
         handlers: HandlerPool
 
 
-class Lifetime:
-    """When the daemon started, by the clock and by the monotonic clock, and its upgrades since."""
+class Moment:
+    """A moment by the clock, in seconds since 1970, and by a clock that nobody sets.
 
-    def __init__(self) -> None:
-        self.started = time.time()
-        self.upgrades = 0
-        self.upgraded: float | None = None
-        self._began = time.monotonic()
+    The latter counts the time in which the machine is suspended, so the two stay together.
+    """
+
+    def __init__(self, clock: float, since_boot: float) -> None:
+        self.clock, self.since_boot = clock, since_boot
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Return this moment."""
+        return cls(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
     @property
-    def uptime(self) -> float:
-        """The time since the start in seconds."""
-        return time.monotonic() - self._began
+    def age(self) -> float:
+        """How long ago it was in seconds."""
+        return self.now().since_boot - self.since_boot
+
+    @property
+    def by_new_clock(self) -> float:
+        """When it was by the clock as that is set now; steps of less than a second do not count."""
+        now = self.now()
+        return self.clock + round(now.clock - now.since_boot - self.clock + self.since_boot)
+
+
+class Lifetime:
+    """When the daemon started, and its upgrades since."""
+
+    def __init__(self) -> None:
+        self.started = Moment.now()
+        self.upgrades = 0
+        self.upgraded: Moment | None = None
 
     def save_state(self) -> LifetimeState:
-        """Return the state for the next version."""
-        return {"started": self.started, "began": self._began, "upgrades": self.upgrades}
+        """Return the state for the next version, with monotonic time."""
+        began = self.started.since_boot - _suspended()
+        return {"started": self.started.clock, "began": began, "upgrades": self.upgrades}
 
     def restore_state(self, state: LifetimeState) -> None:
         """Continue the lifetime of the version before, one upgrade later."""
-        self.started, self._began = state["started"], state["began"]
+        self.started = Moment(state["started"], state["began"] + _suspended())
         self.upgrades = state["upgrades"] + 1
-        self.upgraded = time.time()
+        self.upgraded = Moment.now()
+
+
+def _suspended() -> float:
+    """Return how long the machine was suspended since its boot, in whole seconds."""
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic())
 
 
 def collect(view: StatusView, written: int, lost: int, logger: int | None) -> dict[str, object]:
@@ -60,15 +86,16 @@ def collect(view: StatusView, written: int, lost: int, logger: int | None) -> di
     """
     now = time.monotonic()
     lifetime, acceptor, handlers, config = view.lifetime, view.acceptor, view.handlers, view.config
+    upgraded = lifetime.upgraded
     return {
         "state": "stopping" if view.is_stopping else "running",
         "pid": view.pid,
         "version": __version__,
         "config": config["file"],
-        "started": round(lifetime.started, 6),
-        "uptime": round(lifetime.uptime, 3),
+        "started": round(lifetime.started.by_new_clock, 6),
+        "uptime": round(lifetime.started.age, 3),
         "upgrades": lifetime.upgrades,
-        "upgraded": None if lifetime.upgraded is None else round(lifetime.upgraded, 6),
+        "upgraded": None if upgraded is None else round(upgraded.by_new_clock, 6),
         "listeners": [
             {
                 "name": one.name,

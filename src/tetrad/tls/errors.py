@@ -8,6 +8,7 @@ hints name. OpenSSL's and the RFCs' terms are kept.
 from __future__ import annotations
 
 import ssl
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ _TEXTS = {
 }
 """Texts by OpenSSL's names of reasons; hundreds of other reasons are shown as they are."""
 
+_OUT_OF_DATE = {9, 10}
+"""X509_V_ERR_* codes of a certificate that is not valid yet, or has expired."""
+
 _UNKNOWN_ISSUER = {18, 19, 20, 21}
 """X509_V_ERR_* codes of a certificate whose issuer is not among the trusted CAs."""
 
@@ -51,6 +55,9 @@ def describe(error: ssl.SSLError, peer: Peer) -> str:
     """Return the text for an error of a connection with `peer`."""
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = " (use --ca)" * (peer == "server" and error.verify_code in _UNKNOWN_ISSUER)
+        if error.verify_code in _OUT_OF_DATE:
+            now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+            hint = f" (the clock of this host says {now} UTC)"
         return f"{peer} certificate rejected: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLEOFError):
         return f"unexpected EOF: the {peer} closed the connection"
