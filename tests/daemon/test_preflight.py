@@ -250,6 +250,16 @@ def test_daemon_user_may_be_who_starts(asked: Daemon) -> None:
     assert ANSWER.fullmatch(asked.connect().ask())
 
 
+def test_a_start_of_an_ordinary_user_reports_all_faults(asked: Daemon) -> None:
+    """Also those that come after a change of user, which that user cannot make."""
+    missing = os.path.join(asked.folder, "missing")
+    asked.configure(daemon={"user": "daemon"}, listen=[{"address": f"unix:{missing}/a.sock"}])
+    ran = asked.tetrad("start", user="nobody", group="nogroup", extra_groups=[])
+    assert ran.status == 4
+    assert "daemon.user needs root; " in ran.err
+    assert f"create the directory {missing}" in ran.err
+
+
 # Reload
 
 

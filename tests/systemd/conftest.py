@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 BUILD_SECONDS = 120.0
 
+WRITE_TRANSCRIPT = "--write-transcript"
+
 _HERE = os.path.dirname(__file__)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of test_transcript.py."""
+    text = "write tests/systemd/README.md from the output of test_transcript.py"
+    parser.addoption(WRITE_TRANSCRIPT, action="store_true", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -195,10 +195,10 @@ class Launcher:
         path = self._runtime_config["pidfile"]
         problems: list[Problem] = []
         try:
-            self._identity = privileges.target_identity(self._config.daemon)
             found = self.problems()
             problems = [one for one in found if not one.is_later] + self._unlasting_file()
             self.warnings = [one.text for one in found if one.is_later]
+            self._identity = privileges.target_identity(self._config.daemon)
             self._create_directories()
             with pidfile.start_lock(path, self._signals.check) as self._pidfile:
                 self._created.append(path)
