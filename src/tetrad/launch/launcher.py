@@ -58,7 +58,6 @@ _PROCESS_1 = (
     "use tetrad run"
 )
 
-
 _DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/")
 """Beginnings of paths that lead to an open file of this process, and elsewhere in another one."""
 
@@ -195,8 +194,9 @@ class Launcher:
         path = self._runtime_config["pidfile"]
         problems: list[Problem] = []
         try:
+            self._require_lasting_file()
             found = self.problems()
-            problems = [one for one in found if not one.is_later] + self._unlasting_file()
+            problems = [one for one in found if not one.is_later]
             self.warnings = [one.text for one in found if one.is_later]
             self._identity = privileges.target_identity(self._config.daemon)
             self._create_directories()
@@ -221,13 +221,15 @@ class Launcher:
         finally:
             self._sockets.close()  # the daemon has its own copies
 
-    def _unlasting_file(self) -> list[Problem]:
-        """Return the problem of a file that the daemon could not read again, such as a pipe."""
+    def _require_lasting_file(self) -> None:
+        """Raise StartError for a file that the daemon could not read again, such as a pipe.
+
+        Its path would not tell which daemon is meant, either.
+        """
         file = self._file
-        if file is None or (os.path.isfile(file) and not file.startswith(_DESCRIPTORS)):
-            return []
-        text = f"{file}: not a file that a reload can read again: name a regular file"
-        return [Problem(text)]
+        if file is not None and (file.startswith(_DESCRIPTORS) or not os.path.isfile(file)):
+            text = f"{file}: not a file that a reload can read again: name a regular file"
+            raise StartError(Problem(text))
 
     def _require_not_running(self) -> None:
         """Raise AlreadyRunning, or StartError for a daemon that runs with another file."""
