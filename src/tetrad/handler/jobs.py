@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     class JobSession(Protocol):
         """What a job uses of a session (`tetrad.handler.session.Session`)."""
 
+        def begin_job(self) -> None:
+            """Note that a job begins."""
+
         def count_commands(self, count: int) -> None:
             """Count commands that were answered."""
 
@@ -192,6 +195,7 @@ def run_job(config: JobConfig, context: Context, session: JobSession) -> bytes |
     """
     started = time.monotonic()
     result = JobResult()
+    session.begin_job()
     try:
         _run(config, context, session, result)
     except SessionEnded as ended:

@@ -36,6 +36,7 @@ INVALID_NICE = 5
 """By how much nice(2) lowers the priority of a handler whose client sends invalid commands."""
 
 _RECEIVE_BYTES = 16384
+_NANOSECONDS = 1_000_000_000
 
 _SEND_ATTEMPTS = 8
 """How often per `send_timeout` a send is tried to a client whose socket is not writable."""
@@ -168,6 +169,11 @@ class Session:
     def count_activity(self) -> None:
         """Restart the idle timeout, for input of a service without commands."""
         self._last_activity = time.monotonic()
+
+    def begin_job(self) -> None:
+        """Log the session as those of clients: a health check that runs a job has an effect."""
+        age = time.monotonic() - self._progress.started
+        self._log.stop_demoting(time.time_ns() - int(age * _NANOSECONDS))
 
     def wait_for_fds(self, fds: tuple[int, ...], deadline: float) -> list[int]:
         """Wait until one of `fds` is readable, as `ClientWait.for_fds`."""

@@ -60,6 +60,9 @@ CONTEXT_MARK = "\x1e"
 HEALTH_CHECK = "check"
 """A field of the context of a balancer's health check. Its info events get the level debug."""
 
+_HEALTH_CHECK_MEMBER = f',"{HEALTH_CHECK}":true'.encode()
+"""The same field as the context has it; no quotation mark in a value is unescaped."""
+
 SUPPRESSED = "suppressed"
 """The field of an event that stands for so many events of the same kind."""
 
@@ -158,6 +161,17 @@ class LogWriter:
         more = b"," + context if context else b""
         self._context_line = b'%b{"pid":%d%b}\n' % (CONTEXT_MARK.encode(), os.getpid(), more)
         self._size = len(self._context_line)
+
+    def stop_demoting(self, since: int) -> None:
+        """Have the lines of a health check the levels of others from now on.
+
+        `since` is the time of its beginning in nanoseconds, which is logged if it was not.
+        """
+        context = self._context.replace(_HEALTH_CHECK_MEMBER, b"")
+        if context != self._context:
+            self.set_context(context)
+            if self.level == LEVELS["info"]:
+                self.append(f"{since} info {CLIENT_CONNECTED} {{}}\n".encode(), 1)
 
     def add_context(self, more: bytes) -> None:
         """Add fields to the context."""

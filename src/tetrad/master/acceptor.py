@@ -8,7 +8,7 @@ from time import monotonic
 
 from tetrad.ipc import log_protocol
 from tetrad.master.connections import Client
-from tetrad.master.proxy_handshakes import PendingConnection, ProxyHandshakes
+from tetrad.master.proxy_handshakes import NOTHING_SENT, PendingConnection, ProxyHandshakes
 from tetrad.master.refusal_log import RefusalLog
 from tetrad.protocol.proxy import HeaderError
 from tetrad.system import sockets
@@ -310,7 +310,16 @@ class Acceptor:
 
     def _reject(self, connection: PendingConnection, reason: str, error: str | None = None) -> None:
         connection.socket.close()
-        self._log_refusal(connection.client, reason, error)
+        if error == NOTHING_SENT:
+            self._log_tcp_check(connection.client)
+        else:
+            self._log_refusal(connection.client, reason, error)
+
+    def _log_tcp_check(self, client: Client) -> None:
+        """Count a health check of a balancer that sends nothing, with a line of the level debug."""
+        self.refusals.counts["proxy"] += 1
+        fields = {**client.fields(), log_protocol.HEALTH_CHECK: True, "error": NOTHING_SENT}
+        self._log.event("debug", log_protocol.CLIENT_REFUSED, reason="proxy", **fields)
 
     def _serve(self, admitted: list[Admitted]) -> None:
         """Pass clients to handlers, which own the connections from here on."""

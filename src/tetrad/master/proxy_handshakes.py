@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HEADER_TIMEOUT = "PROXY header timeout"
 HEADER_CLOSED = "connection closed inside the PROXY header"
+NOTHING_SENT = "connection closed before the PROXY header"
+"""A health check that only connects: a balancer that has a client sends the header at once."""
 
 
 class PendingConnection:
@@ -53,24 +55,30 @@ class PendingConnection:
             room = proxy.V2_MAX_BYTES - len(self.received)
             data = self.socket.recv(room, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
             if not data:
-                raise HeaderError(HEADER_CLOSED)
+                raise self._closed()
             size, is_complete = proxy.header_length(self.received + data)
             self.received += self.socket.recv(size - len(self.received), _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError:
-            raise HeaderError(HEADER_CLOSED) from None
+            raise self._closed() from None
         return proxy.parse(self.received) if is_complete else None
 
+    def _closed(self) -> HeaderError:
+        return HeaderError(HEADER_CLOSED if self.received else NOTHING_SENT)
+
     def client_from(self, header: Header) -> Client:
-        """Return the client that a header names; that may be the balancer itself."""
+        """Return the client that a header names; that may be the balancer itself.
+
+        A client without an IP address is counted, and allowed or denied, as the balancer is.
+        """
         balancer = self.client
         name, address = balancer.name, balancer.address
         if header.peer is not None:
             name, address = addresses.parse_peer(header.peer, 0)
         elif header.path is not None:
             serial = balancer.connection.rpartition("-")[2]
-            name, address = f"unix:{header.path or serial}", None
+            name = f"unix:{header.path or serial}"
         fields: dict[str, object] = {"proxy": balancer.name}
         if header.unique_id:
             fields["unique_id"] = header.unique_id

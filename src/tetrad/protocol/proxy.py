@@ -48,6 +48,9 @@ _CRC32C, _UNIQUE_ID = 0x03, 0x05
 _CRC_BYTES = 4
 _MAX_UNIQUE_ID = 128
 
+_PATH_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-@:+,="
+"""The bytes of a path that mean nothing to a shell: programs get the path as the client's name."""
+
 _POLYNOMIAL = 0x82F63B78
 """Castagnoli's polynomial, bit-reversed."""
 
@@ -176,14 +179,10 @@ def _parse_v2(header: bytes) -> Header:
 
 
 def _path(address: bytes) -> str:
-    """Return the path of a Unix socket, or @ and its abstract name, with `?` for odd bytes."""
+    """Return the path of a Unix socket, or @ and its abstract name, with `_` for odd bytes."""
     text = address.rstrip(b"\0")
     text = b"@" + text[1:] if text[:1] == b"\0" else text.partition(b"\0")[0]
-    return "".join(chr(c) if _is_plain(c) else "?" for c in text)
-
-
-def _is_plain(code: int) -> bool:
-    return 0x21 <= code <= 0x7E and code not in b'"\\'  # noqa: PLR2004 - ASCII
+    return "".join(chr(code) if code in _PATH_BYTES else "_" for code in text)
 
 
 def _unique_id(header: bytes, at: int) -> bytes:

@@ -249,13 +249,15 @@ def test_a_header_without_an_address_has_no_peer(header: bytes) -> None:
         (b"/run/x.sock", "/run/x.sock"),
         (b"", ""),
         (b"\0hidden", "@hidden"),
-        (b'/a"b\\c d\xff\n', "/a?b?c?d??"),
+        (b'/a"b\\c d\xff\n', "/a_b_c_d__"),
+        (b"/$(id);`x`|&<>*?[]{}~#!'%", "/__id___x________________"),
+        (b"/AZaz09._-@:+,=", "/AZaz09._-@:+,="),
         (b"/a\0b", "/a"),
         (b"x" * 108, "x" * 108),
     ],
 )
 def test_the_path_of_a_unix_peer_is_plain_ascii(address: bytes, path: str) -> None:
-    """Other bytes are replaced, so that a path cannot forge log lines."""
+    """Other bytes are replaced: a path must not forge log lines, or commands of a shell."""
     assert parsed(version_2(UNIX, address=address))[:2] == (None, path)
 
 
