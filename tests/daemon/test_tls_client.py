@@ -41,7 +41,9 @@ def test_tetrad_client_with_tls(daemon: MakeDaemon, pki: Certificates) -> None:
     ran = talk(served, *good, "--cert", pki.monitor.certificate, "--key", pki.other.key)
     assert "the key does not match the certificate" in ran.err
     ran = talk(served, *good, "--cert", pki.monitor.certificate)
-    assert "no private key in PEM format, or a damaged one" in ran.err
+    assert f"{pki.monitor.certificate}: no private key in PEM format in this file" in ran.err
+    ran = talk(served, "--ca", pki.monitor.key)
+    assert f"{pki.monitor.key}: no certificate in PEM format in this file, but" in ran.err
 
 
 def test_tetrad_client_with_tls_and_a_server_without(daemon: MakeDaemon) -> None:

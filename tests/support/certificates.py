@@ -75,7 +75,7 @@ class Authority:
         self.folder = folder
         os.mkdir(folder)
         self.certificate = os.path.join(folder, "cert.pem")
-        self._key = os.path.join(folder, "key.pem")
+        self.key = os.path.join(folder, "key.pem")
         self._settings = os.path.join(folder, "openssl.cnf")
         for file, text in (
             ("index", ""),
@@ -87,14 +87,14 @@ class Authority:
                 stream.write(text)
         if parent is None:
             subject = f"/O=tetrad/CN={name}"
-            out = ("-x509", "-days", "3650", "-keyout", self._key, "-out", self.certificate)
+            out = ("-x509", "-days", "3650", "-keyout", self.key, "-out", self.certificate)
             openssl("req", *NEW_KEY, "-subj", subject, "-addext", f"keyUsage={_USAGE}", *out)
         else:
             made = parent.issue("an-authority", f"/O=tetrad/CN={name}", kind="authority")
             shutil.copy(made.certificate, self.certificate)
-            shutil.copy(made.key, self._key)
+            shutil.copy(made.key, self.key)
 
-    def issue(
+    def issue(  # noqa: PLR0913
         self,
         name: str,
         subject: str = "/CN=localhost",
@@ -102,11 +102,15 @@ class Authority:
         kind: str = "server",
         since: float = -DAY,
         until: float = 365 * DAY,
+        key: str = "",
     ) -> Pair:
-        """Issue a certificate with a new key. `since` and `until` are seconds from now."""
+        """Issue a certificate with a new key, or with `key`; the dates are seconds from now."""
         made = Pair(*(os.path.join(self.folder, f"{name}.{part}") for part in ("pem", "key")))
         request = os.path.join(self.folder, f"{name}.csr")
-        openssl("req", *NEW_KEY, "-utf8", "-subj", subject, "-keyout", made.key, "-out", request)
+        if key:
+            shutil.copy(key, made.key)
+        key_options = ("-new", "-key", key) if key else (*NEW_KEY, "-keyout", made.key)
+        openssl("req", *key_options, "-utf8", "-subj", subject, "-out", request)
         now = time.time()
         dates = ("-startdate", _moment(now + since), "-enddate", _moment(now + until))
         names = ("-config", self._settings, "-extensions", kind, "-utf8")

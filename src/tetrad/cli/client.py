@@ -334,8 +334,25 @@ def _tls_context(options: argparse.Namespace) -> ssl.SSLContext:
         if options.cert:
             context.load_cert_chain(options.cert, options.key)
     except ssl.SSLError as error:
-        raise CommandError(f"{', '.join(files)}: {_reason(error)}", FAILURE) from None
+        raise CommandError(_file_problem(error, options), FAILURE) from None
     return context
+
+
+def _file_problem(error: ssl.SSLError, options: argparse.Namespace) -> str:
+    """Return which file of the options OpenSSL did not accept, and why."""
+    from tetrad.config.pem import PemError, PemFile
+    from tetrad.tls.errors import describe_key
+
+    try:
+        for file in filter(None, (options.ca, options.cert)):
+            PemFile(file).certificates()
+        if not options.cert:
+            return f"{options.ca}: {_reason(error)}"
+        key = PemFile(options.key or options.cert)
+        is_encrypted = any(one.is_encrypted for one in key.private_keys())
+    except PemError as problem:
+        return str(problem)
+    return f"{key.path}: {describe_key(error, is_encrypted=is_encrypted)}"
 
 
 def _reason(error: OSError) -> str:

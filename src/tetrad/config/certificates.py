@@ -1,41 +1,32 @@
 """Certificates and keys of listeners: read, and verified before a daemon uses them.
 
-A TLS server with the files and a client that trusts the last certificate of the chain perform a
-handshake in memory. So the check finds what clients would find, and needs no certificate parser.
+A TLS server with the files and a client that trusts a CA of the chain perform a handshake in
+memory. So the check finds what clients would find, and needs no certificate parser.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tetrad.config.diagnostics import ConfigError
+from tetrad.config.pem import Block, PemError, PemFile
 from tetrad.ipc.runtime_config import TlsConfig
 from tetrad.system import memory_file
 from tetrad.system.text import reason_of
 from tetrad.tls import der
 from tetrad.tls.context import server_context
-from tetrad.tls.errors import KEY_MISMATCHES, describe
+from tetrad.tls.errors import KEY_MISMATCHES, describe, describe_key
 from tetrad.tls.expiry import EXPIRY_WARNING_SECONDS
 from tetrad.tls.subjects import subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tetrad.config.model import Tls
     from tetrad.config.result import ConfigResult
-
-_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_CRL = re.compile("-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
-_KEY = re.compile("-----BEGIN ((RSA|EC|ENCRYPTED) )?PRIVATE KEY-----")
-_LABEL = re.compile("-----BEGIN ([A-Z0-9 ]+)-----")
-_BINARY = re.compile("[\0-\b]")
-_ENCRYPTED = re.compile("BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
-
-_MAX_BYTES = 1 << 20
 
 _SHOWN_CAS = 4
 
@@ -45,12 +36,22 @@ _HANDSHAKE_STEPS = 4
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl` does not name: `_verify` checks the dates."""
 
+_DATE_ERRORS = {9, 10}
+"""X509_V_ERR_* codes of certificates that are not valid yet, or have expired."""
+
+_NO_CLIENT = {"NO_SHARED_CIPHER", "NO_SUITABLE_SIGNATURE_ALGORITHM"}
+"""The reasons for a key of an algorithm, or on a curve, that TLS does not use any more."""
+
 
 class ListenerTls(NamedTuple):
-    """The TLS configuration of a listener, and settings that show a reload what has changed."""
+    """The TLS configuration of a listener, and settings that show a reload what has changed.
+
+    `warnings` are about certificates of CAs.
+    """
 
     config: TlsConfig
     settings: dict[str, str]
+    warnings: list[str]
 
 
 class _TlsError(Exception):
@@ -77,69 +78,67 @@ def read(loaded: ConfigResult) -> list[ListenerTls | None]:
 
 
 def expiry_warnings(found: Sequence[ListenerTls | None]) -> Iterator[str]:
-    """Return a warning for each certificate that expires soon."""
+    """Return a warning for each certificate that expires soon, or is of a CA and out of date."""
     for one in found:
-        if one is not None and one.config["expires"] - time.time() < EXPIRY_WARNING_SECONDS:
+        if one is None:
+            continue
+        if one.config["expires"] - time.time() < EXPIRY_WARNING_SECONDS:
             file, date = one.config["file"], _date(one.config["expires"])
             yield f"{file}: the certificate expires on {date}; renew it, then run tetrad reload"
+        yield from one.warnings
 
 
 def _read_listener(settings: Tls, path: str) -> ListenerTls:
-    certificate = _read_file("certificate", settings.certificate)
+    chain = _read_blocks("certificate", settings.certificate, PemFile.certificates)
+    # OpenSSL takes a certificate with trust settings only in the first place.
+    chain = [one for one in chain if one is chain[0] or one.label != der.TRUSTED]
+    keys = _read_blocks(*_key_setting(settings), PemFile.private_keys)
+    authorities = []
+    if settings.client_ca is not None:
+        authorities = _read_blocks("client_ca", settings.client_ca, PemFile.certificates)
+    crls = []
+    if settings.client_crl is not None:
+        crls = _read_blocks("client_crl", settings.client_crl, PemFile.revocation_lists)
     config = TlsConfig(
         file=str(settings.certificate),
-        certificate=certificate,
-        key=certificate if settings.key is None else _read_file("key", settings.key),
+        certificate=_text_of(chain),
+        key=_text_of(keys),
         expires=0.0,
-        client_ca=settings.client_ca and _read_file("client_ca", settings.client_ca),
-        client_crl=settings.client_crl and _read_file("client_crl", settings.client_crl),
+        client_ca=_text_of(authorities) if authorities else None,
+        client_crl=_text_of(crls) if crls else None,
         minimum_version=str(settings.minimum_version),
         subjects=[str(subject) for subject in settings.subjects],
     )
     shown = {}
-    _require_certificates("certificate", settings.certificate, certificate)
-    _require_key(*_key_setting(settings), config["key"])
-    if config["client_ca"] is not None and settings.client_ca is not None:
-        _require_certificates("client_ca", settings.client_ca, config["client_ca"])
-        shown[f"{path}.client_ca"] = _describe_ca(settings.client_ca, config["client_ca"])
+    if settings.client_ca is not None:
+        shown[f"{path}.client_ca"] = _describe_ca(settings.client_ca, authorities)
     if config["client_crl"] is not None:
         shown[f"{path}.client_crl"] = _describe_crl(str(settings.client_crl), config["client_crl"])
-    facts = _verify(config, settings)
-    config["expires"] = float(ssl.cert_time_to_seconds(facts["notAfter"]))
+    facts = _verify(config, _server_context(config, settings, chain, keys), chain)
+    config["expires"] = _end(facts)
+    warnings = [
+        *_authority_warnings(settings.certificate, chain[1:]),
+        *_authority_warnings(settings.client_ca, authorities),
+    ]
     until = _date(config["expires"])
     shown[f"{path}.certificate"] = (
         f"{config['file']} (serial {facts['serialNumber']}, until {until})"
     )
-    return ListenerTls(config, shown)
+    return ListenerTls(config, shown, warnings)
 
 
-def _read_file(key: str, path: str) -> str:
+def _read_blocks(key: str, path: str, blocks: Callable[[PemFile], list[Block]]) -> list[Block]:
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        return blocks(PemFile(path))
     except OSError as error:
         raise _TlsError(key, f"{path}: {reason_of(error)}") from None
-    if len(data) > _MAX_BYTES:
-        raise _TlsError(key, f"{path}: larger than 1 MiB; not a file of certificates and keys")
-    # Comments between the PEM blocks may be in any encoding.
-    return data.decode("ascii", "replace").replace("\ufffd", "?")
+    except PemError as error:
+        raise _TlsError(key, str(error)) from None
 
 
-def _require_certificates(key: str, path: str, text: str) -> None:
-    if not _CERTIFICATE.search(text):
-        raise _TlsError(key, f"{path}: no certificate in PEM format in this file{_contents(text)}")
-    try:
-        for one in _CERTIFICATE.findall(text):
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=one)
-    except (ssl.SSLError, ValueError):
-        raise _TlsError(key, f"{path}: a certificate in this file cannot be parsed") from None
-
-
-def _describe_ca(path: str, text: str) -> str:
+def _describe_ca(path: str, authorities: list[Block]) -> str:
     """Return the names of the CAs in a file, which a reload compares; of many, the first ones."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_verify_locations(cadata=text)
-    names = [subject_of(one) for one in context.get_ca_certs()]
+    names = [subject_of(one.facts) for one in authorities if one.facts]
     more = len(names) - _SHOWN_CAS
     shown = "; ".join(names[:_SHOWN_CAS]) + (f"; {more} more" if more > 0 else "")
     return f"{path} ({shown})" if names else path
@@ -147,8 +146,6 @@ def _describe_ca(path: str, text: str) -> str:
 
 def _describe_crl(path: str, text: str) -> str:
     """Check revocation lists; return how many certificates they revoke, and until when they are."""
-    if not _CRL.search(text):
-        raise _TlsError("client_crl", f"{path}: no CRL in PEM format in this file{_contents(text)}")
     try:
         with memory_file.path_of("crl", text.encode()) as file:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(file)
@@ -173,22 +170,8 @@ def _moment(text: str) -> float:
     return datetime.strptime(f"{year}{text}".replace("Z", "+0000"), "%Y%m%d%H%M%S%z").timestamp()
 
 
-def _require_key(key: str, path: str, text: str) -> None:
-    if not _KEY.search(text):
-        raise _TlsError(key, f"{path}: no private key in PEM format in this file{_contents(text)}")
-    if _ENCRYPTED.search(text):
-        way_out = "remove its passphrase (openssl pkey -in FILE -out FILE)"
-        raise _TlsError(key, f"{path}: the private key is encrypted; {way_out}")
-
-
-def _contents(text: str) -> str:
-    """Return what a file has instead, to follow a message; nothing if that cannot be told."""
-    if labels := dict.fromkeys(_LABEL.findall(text)):
-        return f", but {', '.join(labels)}"
-    if _BINARY.search(text):
-        way_out = "openssl x509, pkey or pkcs12 converts it"
-        return f", which is binary, such as DER or PKCS #12; {way_out}"
-    return "" if text.strip() else ", which is empty"
+def _text_of(blocks: list[Block]) -> str:
+    return "".join(one.text for one in blocks)
 
 
 def _key_setting(settings: Tls) -> tuple[str, str]:
@@ -198,21 +181,20 @@ def _key_setting(settings: Tls) -> tuple[str, str]:
     return "key", settings.key
 
 
-def _verify(config: TlsConfig, settings: Tls) -> dict[str, Any]:
-    """Check dates and chain of the certificate; return the fields of `getpeercert`."""
-    facts = _handshake(config, settings, _NO_CHECK_TIME)
-    now = time.time()
-    since, until = (ssl.cert_time_to_seconds(facts[key]) for key in ("notBefore", "notAfter"))
-    if until <= now:
-        _reject(config, f"the certificate expired on {_date(until)}{_clock(now)}")
-    if since > now:
-        _reject(config, f"the certificate is not valid before {_second(since)}{_clock(now)}")
-    _handshake(config, settings, 0)
-    return facts
+def _authority_warnings(path: str | None, blocks: list[Block]) -> Iterator[str]:
+    """Return a warning for each CA certificate that is out of date, or expires soon."""
+    for one in blocks:
+        problem = _date_problem(one.facts)
+        if one.facts and not problem and _end(one.facts) - time.time() < EXPIRY_WARNING_SECONDS:
+            problem = f"expires on {_date(_end(one.facts))}"
+        if problem:
+            yield f"{path}: {_authority(one)} {problem}; renew or remove it"
 
 
-def _handshake(config: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
-    """Perform a handshake; return what the client knows of the server's certificate."""
+def _server_context(
+    config: TlsConfig, settings: Tls, chain: list[Block], keys: list[Block]
+) -> ssl.SSLContext:
+    """Return the context of the listener, for handshakes without a client's certificate."""
     try:
         server = server_context(config)
     except ssl.SSLError as error:
@@ -220,26 +202,50 @@ def _handshake(config: TlsConfig, settings: Tls, flags: int) -> dict[str, Any]:
         if reason.startswith(("EE_", "CA_")):
             _reject(config, describe(error, "client"))
         key, path = _key_setting(settings)
-        message = "the private key cannot be parsed"
+        message = describe_key(error, is_encrypted=any(one.is_encrypted for one in keys))
         if reason in KEY_MISMATCHES:
-            other = "this file" if path == config["file"] else config["file"]
-            message = f"{describe(error, 'client')} in {other}"
+            message += f" in {'this file' if path == config['file'] else config['file']}"
+            message += "; the server's certificate comes first" * (len(chain) > 1)
         raise _TlsError(key, f"{path}: {message}") from None
     server.verify_mode = ssl.CERT_NONE
+    return server
+
+
+def _verify(config: TlsConfig, server: ssl.SSLContext, chain: list[Block]) -> dict[str, Any]:
+    """Check dates and chain of the certificate; return the fields of `getpeercert`.
+
+    A client may know a CA by another certificate than that in the chain, which is then not needed,
+    and may be out of date: a cross-certificate, for clients that do not know a new root.
+    """
+    current = [one for one in chain[1:] if not _date_problem(one.facts)]
+    out_of_date = [one for one in chain[1:] if _date_problem(one.facts)]
+    order = "the server's certificate comes first, then its intermediate CAs"
+    try:
+        facts = _handshake(server, (current or chain)[-1:], _NO_CHECK_TIME)
+        if problem := _date_problem(facts):
+            _reject(config, f"the certificate {problem}{_clock(time.time())}")
+        if current:
+            _handshake(server, current, 0)
+    except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _DATE_ERRORS and out_of_date:
+            problem = f"{_authority(out_of_date[0])} {_date_problem(out_of_date[0].facts)}"
+            _reject(config, f"{problem}{_clock(time.time())}")
+        _reject(config, f"server certificate rejected: {error.verify_message} ({order})")
+    except ssl.SSLError as error:
+        no_client = "; no client supports this kind of key" * (error.reason in _NO_CLIENT)
+        _reject(config, describe(error, "client") + no_client)
+    return facts
+
+
+def _handshake(server: ssl.SSLContext, trusted: list[Block], flags: int) -> dict[str, Any]:
+    """Perform a handshake; return what the client knows of the server's certificate.
+
+    Raises ssl.SSLError.
+    """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | flags
-    client.load_verify_locations(cadata=_CERTIFICATE.findall(config["certificate"])[-1])
-    try:
-        return _exchange(server, client)
-    except ssl.SSLCertVerificationError as error:
-        order = "the server's certificate comes first, then its intermediate CAs"
-        _reject(config, f"server certificate rejected: {error.verify_message} ({order})")
-    except ssl.SSLError as error:
-        _reject(config, describe(error, "client"))
-
-
-def _exchange(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
+    client.load_verify_locations(cadata="".join(one.without_trust() for one in trusted))
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = client.wrap_bio(to_client, to_server)
     sides = (ours, server.wrap_bio(to_server, to_client, server_side=True))
@@ -249,12 +255,29 @@ def _exchange(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 pass
-    facts: dict[str, Any] = ours.getpeercert() or {}
-    return facts
+    return ours.getpeercert() or {}
 
 
 def _reject(config: TlsConfig, message: str) -> NoReturn:
     raise _TlsError("certificate", f"{config['file']}: {message}") from None
+
+
+def _authority(block: Block) -> str:
+    return f"the CA certificate in line {block.line} ({subject_of(block.facts)})"
+
+
+def _date_problem(facts: Mapping[str, Any]) -> str:
+    """Return why a certificate is not valid now; nothing if it is valid, or no facts are known."""
+    now = time.time()
+    if facts and (until := _end(facts)) <= now:
+        return f"expired on {_date(until)}"
+    if facts and (since := ssl.cert_time_to_seconds(facts["notBefore"])) > now:
+        return f"is not valid before {_second(since)}"
+    return ""
+
+
+def _end(facts: Mapping[str, Any]) -> float:
+    return float(ssl.cert_time_to_seconds(facts["notAfter"]))
 
 
 def _clock(now: float) -> str:

@@ -41,7 +41,9 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
     if config["client_ca"] is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(cadata=config["client_ca"])
+        # As a file: in a string, certificates with trust settings are ignored.
+        with memory_file.path_of("client_ca", config["client_ca"].encode()) as file:
+            context.load_verify_locations(file)
     if config["client_crl"] is not None:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         with memory_file.path_of("crl", config["client_crl"].encode()) as file:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     Element = tuple[int, bytes, bytes]
     """An element of DER: its tag, the whole of it, and its content."""
 
-CERTIFICATE, CRL = "CERTIFICATE", "X509 CRL"
+TRUSTED = "TRUSTED CERTIFICATE"
+"""The label of a certificate to which OpenSSL has added the uses that it is trusted for."""
+
+CERTIFICATES, CRL = ("CERTIFICATE", "X509 CERTIFICATE", TRUSTED), "X509 CRL"
 """The labels of PEM blocks."""
 
 _ID_DIGITS = 32
@@ -26,10 +29,14 @@ _TIMES = {0x17, 0x18}
 _LONG_LENGTH = 0x80
 
 
-def pem_blocks(text: str, label: str) -> Iterator[bytes]:
-    """Yield the content of each PEM block that has a label, as DER. Raises ValueError."""
-    for block in text.split(f"-----BEGIN {label}-----")[1:]:
-        yield a2b_base64(block.partition("-----END")[0])
+def pem_blocks(text: str, *labels: str) -> Iterator[bytes]:
+    """Yield the content of each PEM block that has one of the labels. Raises ValueError.
+
+    It is DER, which after a trusted certificate continues with its uses.
+    """
+    for label in labels:
+        for block in text.split(f"-----BEGIN {label}-----")[1:]:
+            yield a2b_base64(block.partition("-----END")[0])
 
 
 def elements(data: bytes) -> Iterator[Element]:

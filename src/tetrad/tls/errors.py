@@ -21,11 +21,11 @@ _OTHER = {"client": "server", "server": "client"}
 KEY_MISMATCHES = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 """The reasons for a key of another certificate; the last one is for a key of another algorithm."""
 
-_NOT_PEM = "PEM lib"
-"""The text of `ssl` for an error of OpenSSL's PEM reader, which has no reason."""
-
 _TEXTS = {
     **dict.fromkeys(KEY_MISMATCHES, "the key does not match the certificate"),
+    "UNKNOWN_CERTIFICATE_TYPE": (
+        "the private key cannot sign, such as one for X25519; use RSA, EC or Ed25519"
+    ),
     "WRONG_VERSION_NUMBER": "not TLS, or an unsupported TLS version",
     "HTTP_REQUEST": "plain HTTP, not TLS",
     "HTTPS_PROXY_REQUEST": "plain HTTP, not TLS",
@@ -36,7 +36,6 @@ _TEXTS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the {peer} sent no certificate",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the {peer} requires a certificate (use --cert)",
     "NO_CERTIFICATE_OR_CRL_FOUND": "no certificate in PEM format in this file",
-    _NOT_PEM: "a file has no certificate or no private key in PEM format, or a damaged one",
     "EE_KEY_TOO_SMALL": "the key of the certificate is too small",
     "CA_KEY_TOO_SMALL": "the key of the CA is too small",
     "CA_MD_TOO_WEAK": "the signature algorithm of the certificate is too weak",
@@ -61,7 +60,7 @@ def describe(error: ssl.SSLError, peer: Peer) -> str:
         return f"{peer} certificate rejected: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLEOFError):
         return f"unexpected EOF: the {peer} closed the connection"
-    reason = error.reason or (_NOT_PEM if _NOT_PEM in str(error) else "")
+    reason = error.reason or ""
     if reason in _TEXTS:
         return _TEXTS[reason].replace("{peer}", peer)
     alert = reason.partition("_ALERT_")[2].lower()
@@ -70,3 +69,13 @@ def describe(error: ssl.SSLError, peer: Peer) -> str:
     if alert:
         return f"TLS alert {alert} from the {peer}"
     return reason.lower().replace("_", " ") or "TLS error"
+
+
+def describe_key(error: ssl.SSLError, *, is_encrypted: bool) -> str:
+    """Return why OpenSSL did not accept a private key that is in PEM format."""
+    if error.reason in _TEXTS:
+        return describe(error, "client")
+    if is_encrypted:
+        way_out = "remove its passphrase (openssl pkey -in FILE -out FILE)"
+        return f"the private key is encrypted; {way_out}"
+    return "the private key cannot be parsed"

@@ -24,7 +24,7 @@ class ClientTrust:
 
     def __init__(self, client_ca: str, client_crl: str | None, subjects: list[str]) -> None:
         self._subjects = subjects
-        blocks = der.pem_blocks(client_ca, der.CERTIFICATE)
+        blocks = der.pem_blocks(client_ca, *der.CERTIFICATES)
         self._anchors = {der.certificate_ids(one)[0] for one in blocks}
         crls = der.pem_blocks(client_crl or "", der.CRL)
         self._revoked = {one for crl in crls for one in der.revoked_ids(crl)}

@@ -27,6 +27,7 @@ ALGORITHMS = {
 
 NO_KEY = "no private key in PEM format in this file"
 NO_CERTIFICATE = "no certificate in PEM format in this file"
+CUT = "-----BEGIN PRIVATE KEY----- without -----END PRIVATE KEY-----"
 BINARY = "which is binary, such as DER or PKCS #12; openssl x509, pkey or pkcs12 converts it"
 
 
@@ -90,7 +91,10 @@ def test_a_key_of_another_certificate_is_refused(folder: Path, certificate: str,
         ("secret rsa.key", "the private key is encrypted; remove its passphrase"),
         ("secret ed25519.key", "the private key is encrypted; remove its passphrase"),
         ("old secret.key", "the private key is encrypted; remove its passphrase"),
-        ("cut.key", "the private key cannot be parsed"),
+        (
+            "cut.key",
+            f"the private key cannot be parsed: line 1: {CUT}",
+        ),
         ("rsa.crt", f"{NO_KEY}, but CERTIFICATE"),
         ("public.pem", f"{NO_KEY}, but PUBLIC KEY"),
         ("ssh.key", f"{NO_KEY}, but OPENSSH PRIVATE KEY"),
