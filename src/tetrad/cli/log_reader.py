@@ -7,20 +7,23 @@ bytes, in any of the formats of the log; lines that are no events of tetrad pass
 from __future__ import annotations
 
 import ast
+import contextlib
 import fnmatch
-import glob
-import gzip
 import ipaddress
+import itertools
 import json
 import os
 import re
-import stat
 import time
 from collections import deque
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tetrad.cli import log_files
+from tetrad.cli.log_files import UnreadableError
 from tetrad.ipc.log_protocol import LEVELS
+from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,8 +35,8 @@ _NEWLINE = b"\n"
 _FIRST_LINES = 1000
 """How many lines of a rotated file are searched for an event of tetrad."""
 
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
-"""The compressions that are read, by the first bytes of a file."""
+_MAX_LINE_BYTES = 1 << 24
+"""A longer line, such as the hole of a sparse file, ends the reading of its file."""
 
 _MAX_DISORDER_SECONDS = 2.0
 """How far out of order lines can be: a handler may wait a little to write an event."""
@@ -61,8 +64,6 @@ _CONSOLE_FIELD = re.compile(
     rf"""([^\s=]+)=({_QUOTED}|[\[{{](?:{_QUOTED}|[^\]}}'"])*[\]}}]|\S*)(?: |$)"""
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-_COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst)$")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -106,16 +107,33 @@ class LogFilter(NamedTuple):
         return event.moment.timestamp() < self.since - _MAX_DISORDER_SECONDS
 
 
-def read(path: str, wanted: LogFilter, count: int | None, *, following: bool) -> Iterator[bytes]:
+def read(
+    path: str,
+    wanted: LogFilter,
+    count: int | None,
+    *,
+    following: bool,
+    report: Callable[[dict[str, list[str]]], None] = lambda _: None,
+) -> Iterator[bytes]:
     """Yield the last `count` matching lines and, if following, new ones without end.
 
     `count` None: all matching lines of the current file, or since `wanted.since`. Raises OSError
-    if there is no log; if following, waits for it instead.
+    if there is no log; if following, waits for it instead. `report` gets the names of files that
+    are not read, by the reason.
     """
-    fd = _try_open(path) if following else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = None
+    try:
+        fd = log_files.open_regular(path)
+    except FileNotFoundError:
+        if not following:
+            raise
     try:
         end = 0 if fd is None else _end(fd, complete_lines=following)
-        yield from _last(path, fd, end, wanted, count)
+        tail = _Tail(wanted, count)
+        tail.read(path, fd, end)
+        if tail.unread:
+            report(tail.unread)
+        yield from tail.lines
         if following:
             fd, lines = None, _follow(path, fd, end)
             yield from (line for line in lines if wanted.matches(parse(line)))
@@ -212,119 +230,126 @@ def _is_from(client: object, network: Network) -> bool:
         return False
 
 
-def _last(
-    path: str, current: int | None, end: int, wanted: LogFilter, count: int | None
-) -> Iterator[bytes]:
-    """Return the last matching lines, the oldest first."""
-    lines: deque[bytes] = deque()
-    with_rotated = count is not None or wanted.since is not None
-    for file in _files_backwards(path, current, end, with_rotated=with_rotated):
-        older = 0
-        for line in file:
-            if len(lines) == count or older > _MAX_DISORDER_LINES:
-                break
-            event = parse(line)
-            older = older + 1 if wanted.is_too_old(event) else 0
-            if wanted.matches(event):
-                lines.appendleft(line)
-        if older or len(lines) == count:
-            break
-    return iter(lines)
+class _Tail:
+    """The last matching lines of a log, the oldest first; they are collected backwards.
 
-
-def _files_backwards(
-    path: str, current: int | None, end: int, *, with_rotated: bool
-) -> Iterator[Iterable[bytes]]:
-    """Yield the lines of the current file before `end`, then of rotated files, the last first."""
-    if current is not None:
-        yield _backwards(current, end)
-    for rotated in _rotated(path, current) if with_rotated else ():
-        fd = _try_open(rotated)
-        if fd is None:
-            continue
-        with os.fdopen(fd, "rb") as file:
-            start = os.pread(fd, _BLOCK_BYTES, 0)
-            kind = next(
-                (one for magic, one in _COMPRESSIONS.items() if start.startswith(magic)), ""
-            )
-            if kind:
-                lines = _decompressed(kind, file)
-                if _is_log(lines[:_FIRST_LINES]):
-                    yield reversed(lines)
-            elif _is_log(start.split(_NEWLINE, _FIRST_LINES)):
-                yield _backwards(fd, _end(fd, complete_lines=False))
-
-
-def _is_log(lines: list[bytes]) -> bool:
-    """Tell whether a file is a log by its first lines: other programs keep files beside it."""
-    return any(parse(line) for line in lines)
-
-
-def _rotated(path: str, current: int | None) -> list[str]:
-    """Return the files that logrotate has renamed, the latest first."""
-    pattern = glob.escape(path)
-    found = {*glob.glob(f"{pattern}.*"), *glob.glob(f"{pattern}-*")}
-    # While a file is being compressed, both exist.
-    found = {file for file in found if _COMPRESSED.sub("", file) not in found - {file}}
-    keys = ((_sort_key(file, current), file) for file in found)
-    return [file for key, file in sorted((key, file) for key, file in keys if key is not None)]
-
-
-def _sort_key(path: str, current: int | None) -> tuple[float, int] | None:
-    """Return a key that sorts rotated files, the latest first: by time of change, then by name.
-
-    None: not a regular file, no longer there, or the file that is being read as the current one,
-    which may just have been renamed.
+    `unread` has the names of files that are not read, or not completely, by the reason.
     """
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    if current is not None and os.path.samestat(status, os.fstat(current)):
-        return None
-    number = re.search(r"([.-])(\d+)$", _COMPRESSED.sub("", path))
-    rank = 0 if number is None else int(number[2]) * (1 if number[1] == "." else -1)
-    return -status.st_mtime, rank
+
+    def __init__(self, wanted: LogFilter, count: int | None) -> None:
+        self.lines: deque[bytes] = deque()
+        self.unread: dict[str, list[str]] = {}
+        self._wanted, self._count = wanted, count
+
+    def read(self, path: str, current: int | None, end: int) -> None:
+        """Read the current file before `end`, then rotated files, the last first, as needed."""
+        is_enough = False
+        if current is not None:
+            is_enough = self._attempt(path, partial(self._add_backwards, _backwards(current, end)))
+        with_rotated = self._count is not None or self._wanted.since is not None
+        if is_enough or not with_rotated:
+            return
+        for rotated in log_files.rotated(path):
+            if self._attempt(rotated, partial(self._add_file, rotated, current)):
+                break
+
+    def _attempt(self, path: str, add: Callable[[], bool]) -> bool:
+        """Add the lines of a file; tell whether no earlier ones are needed."""
+        try:
+            return add()
+        except FileNotFoundError:
+            return False  # it has been renamed
+        except OSError as error:
+            reason = reason_of(error)
+        except UnreadableError as error:
+            reason = str(error)
+        self.unread.setdefault(reason, []).append(os.path.basename(path))
+        return len(self.lines) == self._count
+
+    def _add_file(self, path: str, current: int | None) -> bool:
+        """Add the lines of a rotated file, if it is a log: other programs keep files beside it."""
+        fd = log_files.open_regular(path)
+        with os.fdopen(fd, "rb"):
+            start = os.pread(fd, _BLOCK_BYTES, 0)
+            is_renamed = current is not None and os.path.sameopenfile(fd, current)
+            if is_renamed or not start:
+                return False
+            pieces = log_files.unpacked(fd, start)
+            if pieces is None:
+                _require_log(start)
+                return self._add_backwards(_backwards(fd, _end(fd, complete_lines=False)))
+            with contextlib.closing(pieces):
+                return self._add_forwards(pieces)
+
+    def _add_backwards(self, lines: Iterator[bytes]) -> bool:
+        older = 0
+        for line in lines:
+            if len(self.lines) == self._count or older > _MAX_DISORDER_LINES:
+                return True
+            event = parse(line)
+            older = older + 1 if self._wanted.is_too_old(event) else 0
+            if self._wanted.matches(event):
+                self.lines.appendleft(line)
+        return older > 0 or len(self.lines) == self._count
+
+    def _add_forwards(self, pieces: Iterator[bytes]) -> bool:
+        """Add the lines of a compressed file; memory is needed only for those that are added."""
+        missing = None if self._count is None else self._count - len(self.lines)
+        found: deque[bytes] = deque(maxlen=missing)
+        begins_too_old = None
+        try:
+            start = next(pieces, b"")
+            _require_log(start)
+            for line in _split(itertools.chain((start,), pieces)):
+                event = parse(line)
+                if begins_too_old is None:
+                    begins_too_old = self._wanted.is_too_old(event)
+                if self._wanted.matches(event):
+                    found.append(line)
+        finally:
+            self.lines.extendleft(reversed(found))
+        return bool(begins_too_old) or len(self.lines) == self._count
 
 
-def _open_compressed(kind: str, compressed: IO[bytes]) -> IO[bytes]:
-    """Open a compressed file. Raises ImportError if this Python lacks the module."""
-    if kind == "bzip2":
-        import bz2
-
-        return bz2.open(compressed)
-    if kind == "xz":
-        import lzma
-
-        return lzma.open(compressed)
-    return gzip.open(compressed)  # type: ignore[return-value]
+def _require_log(start: bytes) -> None:
+    """Raise UnreadableError unless a file begins as a log of tetrad."""
+    if not any(parse(line) for line in start.split(_NEWLINE, _FIRST_LINES)):
+        raise UnreadableError("binary data" if b"\0" in start else "no events of tetrad")
 
 
-def _decompressed(kind: str, compressed: IO[bytes]) -> list[bytes]:
-    """Return the lines of a compressed file; if it is damaged, those before the damage."""
-    pieces = []
-    try:
-        with _open_compressed(kind, compressed) as file:
-            while piece := file.read(_BLOCK_BYTES):
-                pieces.append(piece)
-    except Exception:  # noqa: BLE001, S110 - each format has errors of its own
-        pass  # incomplete or damaged; or this Python has no module for the format
-    data = b"".join(pieces)
-    return data.removesuffix(_NEWLINE).split(_NEWLINE) if data else []
+def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a text in pieces."""
+    rest: list[bytes] = []  # of an incomplete line
+    size = 0
+    for piece in pieces:
+        first, *lines = piece.split(_NEWLINE)
+        rest.append(first)
+        size += len(first)
+        if lines:
+            yield b"".join(rest)
+            rest = [lines.pop()]
+            size = len(rest[0])
+            yield from lines
+        _require_length(size)
+    if any(rest):
+        yield b"".join(rest)
+
+
+def _require_length(size: int) -> None:
+    if size > _MAX_LINE_BYTES:
+        raise UnreadableError("a line of more than 16 MiB; read in part")
 
 
 def _end(fd: int, *, complete_lines: bool) -> int:
     """Return the size of a file, or of its complete lines if it is still being written."""
     size = position = os.fstat(fd).st_size
-    while complete_lines and position:
+    while complete_lines and position and size - position <= _MAX_LINE_BYTES:
         start = max(0, position - _BLOCK_BYTES)
         newline = os.pread(fd, position - start, start).rfind(_NEWLINE)
         if newline >= 0:
             return start + newline + 1
         position = start
-    return 0 if complete_lines else size
+    return size if position or not complete_lines else 0
 
 
 def _backwards(fd: int, end: int) -> Iterator[bytes]:
@@ -344,6 +369,7 @@ def _backwards(fd: int, end: int) -> Iterator[bytes]:
             pieces = [first]
         else:
             pieces.append(first)
+            _require_length(len(pieces) * _BLOCK_BYTES)
     yield b"".join(reversed(pieces))
 
 
@@ -392,6 +418,6 @@ def _is_replaced(path: str, fd: int) -> bool:
 
 def _try_open(path: str) -> int | None:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return log_files.open_regular(path)
     except OSError:
         return None

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tetrad.cli.configuration import load_for_running
-from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError
+from tetrad.cli.exit_status import FAILURE, OK, PERMISSION, CommandError, print_error
 from tetrad.cli.log_reader import LogFilter, parse, read
 from tetrad.cli.parser import DEFAULT_LINES
 from tetrad.ipc import control_client
@@ -56,7 +56,7 @@ def logs(options: argparse.Namespace) -> int:
     terminal = sys.stdout.isatty()
     colour = terminal and "NO_COLOR" not in os.environ
     try:
-        for line in read(path, wanted, count, following=options.follow):
+        for line in read(path, wanted, count, following=options.follow, report=_print_unread):
             timezone.follow_machine()
             text = as_json(line) if options.json else render(line, terminal=terminal, colour=colour)
             if text is not None:
@@ -69,6 +69,12 @@ def logs(options: argparse.Namespace) -> int:
         status = PERMISSION if isinstance(error, PermissionError) else FAILURE
         raise CommandError(f"{path}: {reason_of(error)}", status) from None
     return OK
+
+
+def _print_unread(unread: dict[str, list[str]]) -> None:
+    """Warn of files beside the log that are not read, in one line."""
+    texts = (f"{', '.join(names)} ({reason})" for reason, names in unread.items())
+    print_error(f"warning: not read: {'; '.join(texts)}")
 
 
 def _path(result: ConfigResult) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.written_logs import START, line, shown, write
-from tetrad.cli import log_reader
+from tetrad.cli import log_files, log_reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +85,7 @@ def test_only_necessary_files_are_decompressed(path: str, monkeypatch: pytest.Mo
     minutes = [line(0), line(60), line(120)]
     write(path, *minutes)
     write(f"{path}.1.gz", line(0), age=1)
-    monkeypatch.setattr(log_reader, "_decompressed", None)
+    monkeypatch.setattr(log_files, "unpacked", None)
     assert shown(path, 2) == minutes[1:]
     assert shown(path, 3) == shown(path) == minutes
     assert shown(path, since=START + 60.0) == minutes[1:]
