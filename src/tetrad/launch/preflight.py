@@ -8,6 +8,7 @@ and what changes after a check, when it binds, and takes the text from here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -37,6 +38,15 @@ _PRIVILEGED_PORTS = range(1, 1024)
 
 _OPEN_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 """A named pipe without a reader must not block; nothing is truncated."""
+
+_OWN_FOLDERS = ("/dev/fd/", "/proc/self/", "/proc/thread-self/")
+"""Where each process has other files."""
+
+_MAX_LINKS = 40
+"""The most links that the kernel follows."""
+
+_SPACE_BYTES = 4096
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 _REFUSED_HINT = (
     "a seccomp filter refuses it: allow it (SystemCallFilter= in a unit, the seccomp profile of a "
@@ -184,8 +194,13 @@ class _Checks:
         if file is None:
             yield from _no_terminal(foreground=self._foreground)
         else:
-            check = partial(_check_log, self._config["pidfile"], False)  # noqa: FBT003
-            yield from self._attempt(f"log.file: {file}", file, check)
+            place = f"log.file: {file}"
+            check = partial(
+                _check_log, pidfile_path=self._config["pidfile"], foreground=self._foreground
+            )
+            found = list(self._attempt(place, file, check))
+            # Only for a start: a daemon that runs may be reloaded while its disk is full.
+            yield from found or self._attempt(place, file, _check_space)
         if self._is_user_changed or self._starter.user is not None:
             yield from self._program()
             yield from self._reading()
@@ -259,7 +274,9 @@ def log_problems(config: RuntimeConfig, *, foreground: bool, create: bool = Fals
     file = config["log"]["file"]
     if file is None:
         return list(_no_terminal(foreground=foreground))
-    check = partial(_check_log, config["pidfile"], create)
+    check = partial(
+        _check_log, pidfile_path=config["pidfile"], foreground=foreground, create=create
+    )
     return list(_attempt(f"log.file: {file}", file, check))
 
 
@@ -276,7 +293,7 @@ def problem_of(place: str, error: OSError, path: str | None = None) -> Problem:
 
 
 def _path_hints(path: str) -> dict[int, str]:
-    directory = os.path.dirname(path)
+    directory = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
     access = "access" if path.endswith("/") else "write access"
     where = path if os.path.isfile(path) else f"directory {directory}"
     needs = f"user {privileges.user_name()} needs {access} to {where}"
@@ -290,8 +307,12 @@ def _path_hints(path: str) -> dict[int, str]:
         errno.EACCES: needs,
         errno.EADDRINUSE: "another program listens there (ss -lxp shows it)",
         errno.EISDIR: "name a file",
+        errno.ENOLCK: "name a path on another file system",
         errno.ENOENT: f"create the directory {directory}",
         errno.ENAMETOOLONG: "name a shorter path",
+        errno.ENOSPC: "free space on its file system",
+        errno.EDQUOT: f"raise the quota of user {privileges.user_name()}, or free space",
+        errno.ENOTTY: "name a file, or use tetrad run",
         errno.EROFS: "name another path, or make the file system writable",
         errno.ENOTDIR: f"{directory} is not a directory; name another path",
         **dict.fromkeys(_OTHER_FILE, "name another path"),
@@ -410,9 +431,14 @@ def _check_socket_path(path: str) -> None:
 def _check_pidfile(path: str) -> None:
     pidfile.read_state(path)
     _check_file(path)
+    _check_locks(path)
+    _check_space(path)
 
 
-def _check_log(pidfile_path: str, create: bool, path: str) -> None:  # noqa: FBT001 - see partial
+def _check_log(path: str, *, pidfile_path: str, foreground: bool, create: bool = False) -> None:
+    if not foreground and _is_own_stream(path):
+        raise OSError(errno.ENOTTY, "a daemon has no terminal and no such stream")
+    _check_kind(path)
     if create:
         os.close(os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o666))
     else:
@@ -422,12 +448,79 @@ def _check_log(pidfile_path: str, create: bool, path: str) -> None:  # noqa: FBT
         raise FileExistsError(errno.EEXIST, "is the same file as daemon.pidfile")
 
 
+def _check_kind(path: str) -> None:
+    """Refuse what is no place for a log, although root may open it for writing."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.stat(path).st_mode
+        for is_kind, kind in ((stat.S_ISBLK, "a block device"), (stat.S_ISSOCK, "a socket")):
+            if is_kind(mode):
+                raise OSError(errno.EINVAL, f"is {kind}")
+
+
+def _is_own_stream(path: str) -> bool:
+    """Tell whether a path, or a link there, leads to a stream of the process that opens it."""
+    for _ in range(_MAX_LINKS):
+        if path == "/dev/tty" or path.startswith(_OWN_FOLDERS):
+            return True
+        if not os.path.islink(path):
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+    return False
+
+
+def _check_space(path: str) -> None:
+    """Check that the file system, or a quota, has room for a file and some text."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        return
+    with _nameless_file(path) as fd:
+        try:
+            if fd is not None:
+                os.write(fd, bytes(_SPACE_BYTES))
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+
+
+def _check_locks(path: str) -> None:
+    """Check that the file system has the locks of a pidfile."""
+    with _nameless_file(path) as fd:
+        if fd is not None:
+            pidfile.require_locks(fd, path)
+
+
+@contextlib.contextmanager
+def _nameless_file(path: str) -> Iterator[int | None]:
+    """Create a file beside a path, which no other process sees; None if that is not possible.
+
+    Raises OSError if there is no room for it, and none at the path.
+    """
+    folder = os.path.dirname(os.path.realpath(path))
+    try:
+        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno in _NO_ROOM and not os.path.exists(path):
+            raise
+        yield None  # the file system lacks them, or this user may only write to the file
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _check_file(path: str) -> None:
     """Check that a file can be opened for writing, or created."""
     try:
-        os.close(os.open(path, _OPEN_FLAGS))
+        fd = os.open(path, _OPEN_FLAGS)
     except FileNotFoundError:
         _check_creatable(os.path.realpath(path))
+        return
+    try:
+        os.write(fd, b"")  # changes nothing, but fails for a device such as /dev/full
+    except OSError as error:
+        raise OSError(errno.EINVAL, error.strerror) from None
+    finally:
+        os.close(fd)
 
 
 def _check_creatable(path: str) -> None:
