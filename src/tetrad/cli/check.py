@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 from typing import TYPE_CHECKING
 
 from tetrad.cli import systemctl
 from tetrad.cli.configuration import config_path, load
-from tetrad.cli.exit_status import OK, PERMISSION, CommandError, print_error, print_line
+from tetrad.cli.exit_status import OK, PERMISSION, USAGE, CommandError, print_error, print_line
 from tetrad.config import paths, programs, yaml_writer
 from tetrad.config.command_model import Run
 from tetrad.config.diagnostics import ConfigError
 from tetrad.launch import functions, privileges
 from tetrad.launch.launcher import Launcher
 from tetrad.launch.preflight import Starter
+from tetrad.system import users
 
 if TYPE_CHECKING:
     import argparse
@@ -76,15 +76,20 @@ def _starter_named(options: argparse.Namespace) -> Starter | None:
     None: this process starts the daemon, which has or changes to that user, or there is no --user.
     """
     name: str | None = options.user
-    if name is None or name == privileges.user_name():
+    if name is None or (uid := users.user(name)[0]) == os.geteuid():
         return None
     if os.geteuid():
         raise CommandError("--user: only root can check as another user", PERMISSION)
-    if load(options).config.daemon.user == name:
+    serving = load(options).config.daemon.user
+    if serving is not None and users.user(serving)[0] == uid:
         return None
-    found = pwd.getpwnam(name)
-    paths.use_defaults_of_user(found.pw_uid, {"HOME": found.pw_dir})
-    return Starter(privileges.identity_of(name), f"user {name}")
+    try:
+        identity = privileges.identity_of(name)
+    except KeyError:
+        message = f"--user {name}: this id has no entry on this machine, and so no group"
+        raise CommandError(message, USAGE) from None
+    paths.use_defaults_of_user(uid, {"HOME": users.home(uid)})
+    return Starter(identity, f"user {name}")
 
 
 def prepare(

@@ -211,10 +211,10 @@ def _file(text: str) -> str:
 
 
 def _user(text: str) -> str:
-    import pwd
+    from tetrad.system import users
 
     try:
-        return pwd.getpwnam(text).pw_name
+        return users.user_name(users.user(text)[0])
     except (KeyError, ValueError):
         raise argparse.ArgumentTypeError(f"this machine has no user {text!r}") from None
 

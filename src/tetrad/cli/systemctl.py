@@ -75,7 +75,7 @@ class Unit(NamedTuple):
     @property
     def is_root(self) -> bool:
         """Whether the daemon is started as root."""
-        return self.user in {"", "root"}
+        return self.user in {"", "root", "0"}
 
     @property
     def is_stopped(self) -> bool:

@@ -43,6 +43,8 @@ _IPV6 = "[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
 _PREFIX4 = rf"(/(0*(3[0-2]|[12]?[0-9])|{_IPV4}))?"
 _PREFIX6 = "(/0*(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
 
+_NAME_OR_ID = {"type": ["string", "integer"], "minLength": 1, "minimum": 0}
+
 _VALUES: dict[type, dict[str, Any]] = {
     Address: {
         "pattern": rf"^({_IPV4}|{_IPV6}(%[^%/]+)?|unix:.{{1,107}})$",
@@ -62,7 +64,7 @@ _VALUES: dict[type, dict[str, Any]] = {
         "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$",
         "examples": ["mycompany.tetrad:who"],
     },
-    Group: {"minLength": 1, "examples": ["nogroup"]},
+    Group: {**_NAME_OR_ID, "examples": ["nogroup", 65534]},
     Mode: {"pattern": "^0?[0-7]{1,3}$", "examples": ["027", "077"]},
     Network: {
         "pattern": f"^({_IPV4}{_PREFIX4}|{_IPV6}{_PREFIX6})$",
@@ -81,7 +83,7 @@ _VALUES: dict[type, dict[str, Any]] = {
     Terminator: {"pattern": r"^[^\\]{0,16}$", "examples": ["\n", "\r\n"]},
     Timezone: {"minLength": 1, "examples": ["local", "UTC", "Asia/Seoul"]},
     TlsVersion: {"type": ["string", "number"], "enum": ["1.2", "1.3", 1.2, 1.3]},
-    User: {"minLength": 1, "examples": ["tetrad"]},
+    User: {**_NAME_OR_ID, "examples": ["tetrad", 990]},
     Variable: {"pattern": "^(?!TETRAD_)[A-Za-z_][A-Za-z0-9_]*$", "examples": ["LC_ALL"]},
 }
 """The schema of each type of value, without its description; a string unless `type` is given."""

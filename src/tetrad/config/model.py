@@ -5,6 +5,7 @@ The file's reader, the JSON Schema and `tetrad check --dump` are made from these
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
@@ -28,6 +29,7 @@ from tetrad.config.types import (
     TlsVersion,
     User,
 )
+from tetrad.system import users
 from tetrad.system.addresses import exclude_each_other
 
 if TYPE_CHECKING:
@@ -177,6 +179,14 @@ class Daemon(Section, frozen=True):
     stop_timeout: Annotated[
         Duration, Meta(description="time that sessions have to end on a stop; then they are killed")
     ] = Duration(10)
+
+    def violations(self) -> Iterable[ConstraintViolation]:
+        """Return what contradicts itself."""
+        if self.user is not None and self.group is None:
+            uid, gid = users.user(self.user)
+            if gid is None and uid != os.geteuid():
+                message = "this id has no entry on this machine: daemon.group is required"
+                yield ConstraintViolation("user", message, "group")
 
 
 class Log(Section, frozen=True):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import stat
 from typing import TYPE_CHECKING
+
+from tetrad.system import users
+from tetrad.system.text import is_utf_8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,9 +109,9 @@ def runtime_folder() -> str:
         return _defaults.folders[0]
     if _is_system():
         return "/run/tetrad"
-    runtime = _defaults.environment.get("XDG_RUNTIME_DIR", "")
+    runtime = _folder_of("XDG_RUNTIME_DIR")
     # systemd removes the folder of a login session at its end, and cron has none; daemons stay.
-    if not os.path.isabs(runtime) or os.path.normpath(runtime) == f"/run/user/{_defaults.uid}":
+    if not runtime or os.path.normpath(runtime) == f"/run/user/{_defaults.uid}":
         return _state("run")
     return os.path.join(runtime, "tetrad")
 
@@ -157,20 +159,18 @@ def owner_of_runtime_variable(directory: str) -> int | None:
 
 
 def _state(*below: str) -> str:
-    state = _defaults.environment.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):
-        state = os.path.join(_home(), ".local", "state")
+    state = _folder_of("XDG_STATE_HOME") or os.path.join(_home(), ".local", "state")
     return os.path.join(state, "tetrad", *below)
 
 
 def _home() -> str:
-    home = _defaults.environment.get("HOME", "")
-    if os.path.isabs(home):
-        return home
-    try:
-        return pwd.getpwuid(_defaults.uid).pw_dir
-    except KeyError:
-        return _temporary_home()
+    return _folder_of("HOME") or users.home(_defaults.uid) or _temporary_home()
+
+
+def _folder_of(variable: str) -> str:
+    """Return the absolute path in UTF-8 that an environment variable has; nothing otherwise."""
+    path = _defaults.environment.get(variable, "")
+    return path if os.path.isabs(path) and is_utf_8(path) else ""
 
 
 def _temporary_home() -> str:

@@ -6,14 +6,15 @@ expected form, and a `str` that `parse` reads back to the same value.
 
 from __future__ import annotations
 
-import grp
 import ipaddress
 import os
-import pwd
 import re
 import time
 import zoneinfo
 from typing import TYPE_CHECKING, Self
+
+from tetrad.system import users
+from tetrad.system.text import escape_unprintable, is_utf_8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,6 +196,8 @@ class Path(str):
         """Read a string that is not empty."""
         if not isinstance(value, str) or not value or "\0" in value:
             raise ValueError("expected a path")
+        if not is_utf_8(value):
+            raise ValueError(f"the path is not in UTF-8: {escape_unprintable(value)}")
         return cls(value)
 
 
@@ -228,25 +231,25 @@ class TlsVersion(str):
 
 
 class User(str):
-    """The name of a user of this machine."""
+    """The name or the id of a user. An id needs no entry on this machine."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a name and look it up."""
-        return cls(_known_name(value, "user", pwd.getpwnam))
+        """Read a name or an id and look it up."""
+        return cls(_known_name(value, "user", users.user))
 
 
 class Group(str):
-    """The name of a group of this machine."""
+    """The name or the id of a group. An id needs no entry on this machine."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read a name and look it up."""
-        return cls(_known_name(value, "group", grp.getgrnam))
+        """Read a name or an id and look it up."""
+        return cls(_known_name(value, "group", users.group))
 
 
 class Timezone(str):
@@ -413,9 +416,11 @@ def _zone_file(name: str) -> str | None:
 
 
 def _known_name(value: object, what: str, look_up: Callable[[str], object]) -> str:
-    """Return a name that `look_up` finds; it raises KeyError or ValueError for others."""
+    """Return a name or an id that `look_up` finds; it raises KeyError or ValueError for others."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str):
-        message = f"expected the name of a {what}"
+        message = f"expected the name or the id of a {what}"
         raise ValueError(message)  # noqa: TRY004 - as for an unknown name
     try:
         look_up(value)

@@ -352,6 +352,8 @@ class Launcher:
         if self._identity is not None:
             # python-daemon sets either the supplementary groups or the group, not both.
             os.setgid(self._identity.gid)
+            # For a user without an entry it would leave those of the starter.
+            os.setgroups(privileges.groups_of(self._identity))
         keep = [inherited.pidfile, inherited.control, *inherited.listeners, ready]
         with privileges.permanent_drop(self._identity):
             self._daemon_context(detach, keep).open()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import grp
 import importlib.util
 import os
 import pickle
@@ -15,7 +14,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from tetrad.system import fork
+from tetrad.system import fork, users
 from tetrad.system.text import reason_of
 
 if TYPE_CHECKING:
@@ -57,9 +56,12 @@ def identity_of(user: str, *groups: str) -> Identity:
 
     Raises KeyError.
     """
-    found = pwd.getpwnam(user)
-    gids = [grp.getgrnam(group).gr_gid for group in groups] or [found.pw_gid]
-    return Identity(found.pw_uid, gids[0], tuple(gids[1:]))
+    uid, gid = users.user(user)
+    own = () if gid is None else (gid,)
+    gids = [users.group(group) for group in groups] or [*own]
+    if not gids:
+        raise KeyError(user)
+    return Identity(uid, gids[0], tuple(gids[1:]))
 
 
 def target_identity(settings: Daemon) -> Identity | None:
@@ -71,10 +73,10 @@ def target_identity(settings: Daemon) -> Identity | None:
         return None
     uid, gid = os.geteuid(), os.getegid()  # in a container, they may have no names
     if settings.user is not None:
-        user = pwd.getpwnam(settings.user)
-        uid, gid = user.pw_uid, user.pw_gid
+        uid, own = users.user(settings.user)
+        gid = gid if own is None else own  # without an entry, a change of user needs a group
     if settings.group is not None:
-        gid = grp.getgrnam(settings.group).gr_gid
+        gid = users.group(settings.group)
     if os.geteuid() == 0:
         return Identity(uid, gid)
     is_user, is_group = uid == os.geteuid(), settings.group is None or gid == os.getegid()
@@ -87,16 +89,12 @@ def target_identity(settings: Daemon) -> Identity | None:
 
 def user_name(uid: int | None = None) -> str:
     """Return the name of a user, this process's by default; in a container, perhaps a number."""
-    uid = os.geteuid() if uid is None else uid
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return users.user_name(os.geteuid() if uid is None else uid)
 
 
 def group_id(name: str | None) -> int | None:
     """Return a group's id; None for no group."""
-    return None if name is None else grp.getgrnam(name).gr_gid
+    return None if name is None else users.group(name)
 
 
 def serves_as_root(settings: Daemon) -> bool:

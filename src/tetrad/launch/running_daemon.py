@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -20,7 +19,7 @@ from tetrad.config import paths
 from tetrad.ipc import control_client
 from tetrad.launch import pidfile
 from tetrad.launch.runtime_config import shown_path
-from tetrad.system import proctitle
+from tetrad.system import proctitle, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,16 +69,13 @@ class RunningDaemon(NamedTuple):
     @property
     def file(self) -> str:
         """The configuration file that it runs with, for messages."""
-        name = self.title[len(_WITHOUT_FILE) + 1 :].decode("ascii", "backslashreplace")
+        name = self.title[len(_WITHOUT_FILE) + 1 :].decode("utf-8", "backslashreplace")
         return name or "the built-in defaults"
 
     @property
     def user(self) -> str:
         """The name of its user, or the number of one without a name."""
-        try:
-            return pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            return str(self.uid)
+        return users.user_name(self.uid)
 
     def runs_with(self, file: str | None) -> bool:
         """Tell whether it runs with a file; None is the built-in defaults."""
@@ -94,17 +90,17 @@ def find(
     It may run with another file. A daemon that is at neither is found if it runs with `file`.
     `check` is called while a daemon is starting. Raises OSError if it cannot be determined.
     """
-    users = _users(settings)
+    allowed = _users(settings)
     peer = _peer(settings.control)
     if peer is not None:
         listening = _identify(peer.pid, peer.uid)
-        if listening is not None and listening.uid in users | {0}:
+        if listening is not None and listening.uid in allowed | {0}:
             return listening
     holder = pidfile.read_state(settings.pidfile).pid
     if holder is not None:
-        return _owner(holder, settings.pidfile, users | {0}, check)
+        return _owner(holder, settings.pidfile, allowed | {0}, check)
     for one in visible():
-        if one.uid in users and one.runs_with(file):
+        if one.uid in allowed and one.runs_with(file):
             return one
     return None
 
@@ -114,8 +110,8 @@ def ask(settings: Daemon, request: str, kind: type[T], *timeout: float) -> T:
 
     Nothing is sent to a process whose user may not run this daemon. Raises ControlError.
     """
-    users = _users(settings) | {0}
-    return control_client.ask(settings.control, request, kind, *timeout, users=users)
+    allowed = _users(settings) | {0}
+    return control_client.ask(settings.control, request, kind, *timeout, users=allowed)
 
 
 def find_of_another_user(file: str | None) -> RunningDaemon | None:
@@ -156,18 +152,24 @@ def terminate(daemon: RunningDaemon, seconds: float) -> bool:
 
 def _is_same_file(title: bytes, expected: bytes) -> bool:
     is_cut = len(title) >= _MIN_CUT_BYTES and expected.startswith(title)
-    return is_cut or title == expected or {title, expected} <= _WITHOUT_NAME
+    is_same = title in {expected, _of_version_0_1(expected)}
+    return is_cut or is_same or {title, expected} <= _WITHOUT_NAME
+
+
+def _of_version_0_1(title: bytes) -> bytes:
+    """Return a title as version 0.1.0 writes it: in ASCII."""
+    return title.decode("utf-8", "backslashreplace").encode("ascii", "backslashreplace")
 
 
 def _users(settings: Daemon) -> set[int]:
     """Return who may run this daemon: the caller, `daemon.user`, the owners of its folders."""
-    users = {os.geteuid()}
+    found = {os.geteuid()}
     if settings.user is not None:
-        users.add(pwd.getpwnam(settings.user).pw_uid)
+        found.add(users.user(settings.user)[0])
     for path in (settings.pidfile, settings.control):
         with contextlib.suppress(OSError):
-            users.add(os.stat(os.path.dirname(path)).st_uid)
-    return users
+            found.add(os.stat(os.path.dirname(path)).st_uid)
+    return found
 
 
 def _peer(path: str) -> control_client.Peer | None:
@@ -195,7 +197,7 @@ def _identify(pid: int, uid: int | None) -> RunningDaemon | None:
 
 
 def _owner(
-    pid: int, path: str, users: set[int], check: Callable[[], object]
+    pid: int, path: str, allowed: set[int], check: Callable[[], object]
 ) -> RunningDaemon | None:
     """Return the daemon that owns the lock of the pidfile; None if it has ended meanwhile.
 
@@ -205,9 +207,9 @@ def _owner(
     began = time.monotonic()
     while pidfile.read_state(path).pid == pid:
         found = _identify(pid, None)
-        if found is not None and found.uid in users:
+        if found is not None and found.uid in allowed:
             return found
-        if control_client.running(pid) and not _may_be_starting(pid, users, began):
+        if control_client.running(pid) and not _may_be_starting(pid, allowed, began):
             raise pidfile.locked_by_another(path, pid)
         check()
         time.sleep(_POLL_SECONDS)
@@ -224,7 +226,7 @@ def _is_still(daemon: RunningDaemon) -> bool:
     return found.uid == daemon.uid
 
 
-def _may_be_starting(pid: int, users: set[int], since: float) -> bool:
+def _may_be_starting(pid: int, allowed: set[int], since: float) -> bool:
     """Tell whether a process may be a launcher, or a master before it sets its title.
 
     `since` is when it was first looked at. A process that executes a program, or exits, has no
@@ -238,7 +240,7 @@ def _may_be_starting(pid: int, users: set[int], since: float) -> bool:
     except OSError:
         return False
     limit = SLEEP_SECONDS if "\nState:\tS" in status else TITLE_TIMEOUT_SECONDS
-    is_users = int(status.partition("\nUid:")[2].split()[1]) in users
+    is_users = int(status.partition("\nUid:")[2].split()[1]) in allowed
     return is_users and _is_start(words) and time.monotonic() - since < limit
 
 

@@ -51,7 +51,7 @@ class ProcessTitle:
 
 def of_master(file: str | None) -> bytes:
     """Return the title of a master after the name; `file` is the path of its configuration."""
-    return f"master {file or ''}".rstrip().encode("ascii", "backslashreplace")
+    return f"master {file or ''}".rstrip().encode("utf-8", "backslashreplace")
 
 
 def _argument_memory() -> tuple[int, int]:

@@ -67,8 +67,26 @@ def call_path(error: BaseException) -> str:
     return " > ".join(f"{os.path.basename(file)}:{line}" for file, line in frames)
 
 
+def is_utf_8(path: str) -> bool:
+    """Tell whether a path can be part of the status and the log, which are in UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def escape_unprintable(text: str) -> str:
-    """Return a text in one line, with every character escaped that is not printable."""
+    """Return a text in one line, with every character escaped that is not printable.
+
+    A byte of a path that is not UTF-8 is a character, too (os.fsdecode).
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

@@ -127,7 +127,7 @@ def test_what_dump_prints_is_accepted() -> None:
         "daemon: {umask: 27}",
         "daemon: {umask: '1777'}",
         "daemon: {umask: '088'}",
-        "daemon: {user: 0}",
+        "daemon: {user: -1}",
         "daemon: {stop_timeout: null}",
         "daemon: {stop_timeout: soon}",
         "daemon: {stop_timeout: '10'}",

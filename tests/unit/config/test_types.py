@@ -220,10 +220,12 @@ def test_a_path_is_any_text(text: str) -> None:
 
 
 def test_users_and_groups_are_those_of_the_machine() -> None:
-    """Existing names are accepted."""
+    """Existing names are accepted, and ids, with or without an entry."""
     user, group = pwd.getpwall()[0].pw_name, grp.getgrall()[0].gr_name
     assert User.parse(user) == user
     assert Group.parse(group) == group
+    assert User.parse(0) == User.parse("0") == "0"
+    assert Group.parse(4294967294) == "4294967294"
 
 
 @pytest.mark.parametrize("name", ["local", "UTC"])
@@ -370,11 +372,14 @@ def test_an_invalid_terminator_is_refused(value: object) -> None:
         (Path, "", "expected a path"),
         (Path, "a\0b", "expected a path"),
         (Path, 5, "expected a path"),
+        (Path, "l\udce9", r"the path is not in UTF-8: l\xe9"),
         (User, "no body", "this machine has no user 'no body'"),
         (User, "no\0body", "this machine has no user 'no\\x00body'"),
-        (User, 0, "expected the name of a user"),
+        (User, True, "expected the name or the id of a user"),
+        (User, 4294967295, "this machine has no user '4294967295'"),
+        (User, "065534", "this machine has no user '065534'"),
         (Group, "no body", "this machine has no group 'no body'"),
-        (Group, None, "expected the name of a group"),
+        (Group, None, "expected the name or the id of a group"),
         (Timezone, "Mars/Base", "'Mars/Base' is not in this machine's time zone database"),
         (Timezone, "../passwd", "'../passwd' is not in this machine's time zone database"),
         (Timezone, "utc ", "'utc ' is not in this machine's time zone database"),

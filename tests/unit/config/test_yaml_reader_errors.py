@@ -125,7 +125,11 @@ NETWORK = "expected an address or a network such as 192.0.2.0/24 or 2001:db8::/3
             "daemon: {user: 'a`b, got c'}",
             "1:16: daemon.user: this machine has no user 'a`b, got c'",
         ),
-        ("daemon: {user: 0}", "1:16: daemon.user: expected the name of a user, got 0"),
+        (
+            "daemon: {user: 0.5}",
+            "1:16: daemon.user: expected the name or the id of a user, got 0.5",
+        ),
+        ("daemon: {group: -1}", "1:17: daemon.group: this machine has no group '-1'"),
         ("daemon: {pidfile: null}", "1:19: daemon.pidfile: expected a path, got no value (null)"),
         (
             "access:\n  allow:\n  - ::1\n  - ::1/8",
