@@ -14,6 +14,7 @@ from tests.support.certificates import PROGRAM, needs_openssl
 from tests.support.configuration_files import read
 from tetrad.config import certificates
 from tetrad.config.diagnostics import ConfigError
+from tetrad.tls import trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,9 +198,9 @@ def loads(certificate: str, key: str | None) -> bool:
     return True
 
 
-def problem(folder: Path, certificate: str, key: str | None, more: str = "") -> str:
+def problem(folder: Path, certificate: str, key: str | None) -> str:
     """Return the error of a listener with these files; nothing if there is none."""
-    tls = f"certificate: {certificate}, key: {key or 'null'}{more}"
+    tls = f"certificate: {certificate}, key: {key or 'null'}"
     loaded = read(folder / "tetrad.yaml", f"listen: [{{port: 1, tls: {{{tls}}}}}]")
     try:
         certificates.read(loaded.checked())
@@ -228,17 +229,33 @@ def test_files_that_openssl_refuses_are_described(files: dict[str, bytes], tmp_p
         assert problem(tmp_path, *paths) == message
 
 
+def trust_in(folder: Path, files: dict[str, bytes], client_ca: bytes) -> trust.ClientTrust | None:
+    """Return which clients a listener accepts that has CAs of clients."""
+    certificate, key = write(folder, files["rsa.crt"], files["rsa.key"])
+    (folder / "ca.pem").write_bytes(client_ca)
+    tls = f"certificate: {certificate}, key: {key}, client_ca: {folder}/ca.pem"
+    loaded = read(folder / "tetrad.yaml", f"listen: [{{port: 1, tls: {{{tls}}}}}]")
+    (found,) = certificates.read(loaded.checked())
+    return None if found is None else trust.of(found.config)
+
+
 def test_client_cas_that_openssl_accepts_are_accepted(
     files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Also with the uses that a CA is trusted for."""
-    paths = write(tmp_path, files["rsa.crt"], files["rsa.key"])
-    ca = tmp_path / "ca.pem"
-    for name, certificate, _ in accepted(files):
-        ca.write_bytes(certificate)
+    """However tools and editors write them."""
+    for _, authority, _ in accepted(files):
+        assert trust_in(tmp_path, files, authority) is not None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_verify_locations(ca)
-        assert problem(tmp_path, *paths, f", client_ca: {ca}") == "", name
+        context.load_verify_locations(tmp_path / "ca.pem")
+
+
+def test_a_reload_knows_a_ca_by_every_label(files: dict[str, bytes], tmp_path: Path) -> None:
+    """Also with the uses that it is trusted for."""
+    plain = files["rsa.crt"]
+    old = plain.replace(b" CERTIFICATE", b" X509 CERTIFICATE")
+    assert trust_in(tmp_path, files, plain) != trust_in(tmp_path, files, files["ec.crt"])
+    for authority in (old, files["trusted"], files["rejected"]):
+        assert trust_in(tmp_path, files, authority) == trust_in(tmp_path, files, plain)
 
 
 def test_a_key_that_no_client_supports_is_refused(files: dict[str, bytes], tmp_path: Path) -> None:
