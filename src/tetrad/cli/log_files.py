@@ -203,6 +203,7 @@ _FORMATS: dict[bytes, Callable[[int], Iterator[bytes]]] = {
     b"\xfd7zXZ\0": _xz,
     b"]\0\0": _xz,  # lzma
     b"\x28\xb5\x2f\xfd": partial(_program, "zstd"),
+    b"\x50\x2a\x4d\x18": partial(_program, "zstd"),  # pzstd(1)
     b"\x04\x22\x4d\x18": partial(_program, "lz4"),
     b"\x1f\x9d": partial(_program, "gzip"),  # compress(1)
 }

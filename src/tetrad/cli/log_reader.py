@@ -44,6 +44,9 @@ _MAX_DISORDER_SECONDS = 2.0
 _MAX_DISORDER_LINES = 1000
 """How many events in a row can be too old: those of a start before the clock was set."""
 
+_FIRST_BYTES = {b"{", b"t", b"\x1b", *(b"%d" % digit for digit in range(10))}
+"""How an event begins in JSON, in `logfmt`, and in `console` with and without colours."""
+
 _MAX_TEXT_LINE_BYTES = 1 << 14
 """A longer line is no event in the formats `logfmt` or `console`: a write to the pipe is short."""
 
@@ -144,6 +147,8 @@ def read(
 
 def parse(line: bytes) -> Event | None:
     """Return the event of a line, or None if it is no event of tetrad."""
+    if line[:1] not in _FIRST_BYTES:
+        return None
     try:
         fields = json.loads(line) if line[:1] == b"{" else _parse_text(line)
         moment = datetime.fromisoformat(fields["timestamp"]).astimezone()
@@ -208,7 +213,7 @@ def _value(name: str, written: str, unquote: Callable[[str], str]) -> object:
 
 def _logfmt_text(written: str) -> str:
     if written[:1] != '"':
-        return written.replace("\\n", "\n")
+        return written  # a backslash is not escaped: "\\n" can be two characters or a line feed
     return re.sub(r'\\(["\\n])', lambda match: match[1].replace("n", "\n"), written[1:-1])
 
 
@@ -300,7 +305,10 @@ class _Tail:
         try:
             start = next(pieces, b"")
             _require_log(start)
-            for line in _split(itertools.chain((start,), pieces)):
+            lines = _split(itertools.chain((start,), pieces))
+            if self._wanted == LogFilter():
+                found.extend(lines)
+            for line in lines:
                 event = parse(line)
                 if begins_too_old is None:
                     begins_too_old = self._wanted.is_too_old(event)

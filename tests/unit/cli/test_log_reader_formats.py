@@ -53,6 +53,7 @@ def written(style: str, fields: dict[str, Any]) -> bytes:
         {"command": "1234"},
         {"command": "None"},
         {"command": "\\x00"},
+        {"command": "\\n"},
         {"command": "a b="},
         {"reason": "quit", "duration": 0.000012, "bytes_in": 4, "bytes_out": 19, "commands": 1},
         {"command": "load", "status": 0, "cut": True, "stderr": "", "error": 'it said "no"'},
