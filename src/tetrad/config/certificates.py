@@ -114,7 +114,12 @@ def _read_listener(settings: Tls, path: str) -> ListenerTls:
         shown[f"{path}.client_ca"] = _describe_ca(settings.client_ca, authorities)
     if config["client_crl"] is not None:
         shown[f"{path}.client_crl"] = _describe_crl(str(settings.client_crl), config["client_crl"])
-    facts = _verify(config, _server_context(config, settings, chain, keys), chain)
+    try:
+        facts = _verify(config, _server_context(config, settings, chain, keys), chain)
+    except ssl.SSLError as error:
+        key, file = _key_setting(settings)
+        message = f"{file}: the private key is damaged: {describe(error, 'client')}"
+        raise _TlsError(key, message) from None
     config["expires"] = _end(facts)
     warnings = [
         *_authority_warnings(settings.certificate, chain[1:]),
@@ -214,6 +219,8 @@ def _server_context(
 def _verify(config: TlsConfig, server: ssl.SSLContext, chain: list[Block]) -> dict[str, Any]:
     """Check dates and chain of the certificate; return the fields of `getpeercert`.
 
+    Raises ssl.SSLError if the key does not sign.
+
     A client may know a CA by another certificate than that in the chain, which is then not needed,
     and may be out of date: a cross-certificate, for clients that do not know a new root.
     """
@@ -232,8 +239,9 @@ def _verify(config: TlsConfig, server: ssl.SSLContext, chain: list[Block]) -> di
             _reject(config, f"{problem}{_clock(time.time())}")
         _reject(config, f"server certificate rejected: {error.verify_message} ({order})")
     except ssl.SSLError as error:
-        no_client = "; no client supports this kind of key" * (error.reason in _NO_CLIENT)
-        _reject(config, describe(error, "client") + no_client)
+        if error.reason not in _NO_CLIENT:
+            raise
+        _reject(config, f"{describe(error, 'client')}; no client supports this kind of key")
     return facts
 
 
@@ -269,11 +277,15 @@ def _authority(block: Block) -> str:
 def _date_problem(facts: Mapping[str, Any]) -> str:
     """Return why a certificate is not valid now; nothing if it is valid, or no facts are known."""
     now = time.time()
-    if facts and (until := _end(facts)) <= now:
+    if not facts:
+        return ""
+    try:
+        since, until = ssl.cert_time_to_seconds(facts["notBefore"]), _end(facts)
+    except ValueError:
+        return "has an invalid date"
+    if until <= now:
         return f"expired on {_date(until)}"
-    if facts and (since := ssl.cert_time_to_seconds(facts["notBefore"])) > now:
-        return f"is not valid before {_second(since)}"
-    return ""
+    return f"is not valid before {_second(since)}" if since > now else ""
 
 
 def _end(facts: Mapping[str, Any]) -> float:

@@ -266,6 +266,28 @@ def test_a_key_that_no_client_supports_is_refused(files: dict[str, bytes], tmp_p
     assert problem(tmp_path, *paths) == expected
 
 
+def test_a_damaged_key_is_refused(files: dict[str, bytes], tmp_path: Path) -> None:
+    """OpenSSL accepts it if its public part is that of the certificate."""
+    key = ssl.PEM_cert_to_DER_cert(files["sec1"].decode().replace("EC PRIVATE KEY", "CERTIFICATE"))
+    damaged = key[:7] + bytes(byte ^ 1 for byte in key[7:39]) + key[39:]  # the secret number
+    text = ssl.DER_cert_to_PEM_cert(damaged).replace("CERTIFICATE", "EC PRIVATE KEY")
+    paths = write(tmp_path, files["ec.crt"], text.encode())
+    assert loads(*paths)
+    assert problem(tmp_path, *paths) == "key: the private key is damaged: bad signature"
+
+
+def test_a_certificate_with_an_invalid_date_is_refused(
+    files: dict[str, bytes], tmp_path: Path
+) -> None:
+    """OpenSSL accepts the file, but no client accepts the certificate."""
+    data = ssl.PEM_cert_to_DER_cert(files["ec.crt"].decode())
+    at = data.index(b"\x17\x0d") + 4  # the month of the first UTCTime
+    text = ssl.DER_cert_to_PEM_cert(data[:at] + b"99" + data[at + 2 :])
+    paths = write(tmp_path, text.encode(), files["ec.key"])
+    assert loads(*paths)
+    assert problem(tmp_path, *paths) == "certificate: the certificate has an invalid date"
+
+
 def test_a_named_pipe_is_refused(files: dict[str, bytes], tmp_path: Path) -> None:
     """Opening it would wait for a writer."""
     certificate, _ = write(tmp_path, files["rsa.crt"], b"")
