@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import pwd
 import re
 import shlex
 import subprocess
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tetrad.cli.exit_status import FAILURE, CommandError, print_error
 from tetrad.cli.parser import parser
 from tetrad.config import paths
+from tetrad.system import users
 
 if TYPE_CHECKING:
     import argparse
@@ -85,9 +85,9 @@ class Unit(NamedTuple):
     def use_default_paths(self) -> None:
         """Let the default paths be those of its daemon, which its user and environment decide."""
         with contextlib.suppress(KeyError):  # a user that exists only inside the service
-            found = pwd.getpwnam(self.user or "root")
-            environment = {"HOME": found.pw_dir, **self.environment}
-            paths.use_defaults_of_user(found.pw_uid, environment)
+            uid, _ = users.user(self.user or "root")
+            environment = {"HOME": users.home(uid), **self.environment}
+            paths.use_defaults_of_user(uid, environment)
 
     def owns(self, pid: int) -> bool:
         """Tell whether a process belongs to the unit."""
