@@ -160,5 +160,5 @@ def assert_other_file_is_named(served: Daemon) -> None:
     served.configure()
     ran = served.tetrad("stop")
     assert ran.status == 1
-    assert f"runs with {file}, not with {served.file}\n" in ran.err
+    assert f"runs with {file}, not with {served.file};" in ran.err
     served.file = file

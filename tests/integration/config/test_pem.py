@@ -285,7 +285,8 @@ def test_a_certificate_with_an_invalid_date_is_refused(
     text = ssl.DER_cert_to_PEM_cert(data[:at] + b"99" + data[at + 2 :])
     paths = write(tmp_path, text.encode(), files["ec.key"])
     assert loads(*paths)
-    assert problem(tmp_path, *paths) == "certificate: the certificate has an invalid date"
+    found = problem(tmp_path, *paths)
+    assert found.startswith("certificate: the certificate has an invalid date")
 
 
 def test_a_named_pipe_is_refused(files: dict[str, bytes], tmp_path: Path) -> None:
