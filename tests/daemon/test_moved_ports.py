@@ -143,6 +143,47 @@ def test_clients_that_connect_during_a_move_are_served(
     served.stop()
 
 
+def test_a_proxy_header_that_begins_before_a_move_may_end_after_it(
+    prepared: MakeDaemon, network: Network
+) -> None:
+    """The new listener, which needs a header too, continues with the connection."""
+    proxy = {"proxy": {"trusted": ["127.0.0.0/8"]}}
+    served = prepared(listen=[listener("127.0.0.1", **proxy)])
+    start(network, served)
+    with network.do(socket.socket) as balancer:
+        balancer.settimeout(TIMEOUT_SECONDS)
+        balancer.connect(("127.0.0.1", PORT))
+        balancer.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 ")
+        served.configure(listen=[listener("0.0.0.0", **proxy)])  # noqa: S104
+        assert served.tetrad("reload").status == 0
+        balancer.send(b"1 2\r\ntime")
+        assert is_answered(balancer)
+    assert not served.events("client.refused")
+    served.stop()
+
+
+def test_a_socket_of_another_user_cannot_share_its_port(
+    prepared: MakeDaemon, network: Network, nobodys_folder: str
+) -> None:
+    """As one that root opened in an earlier release, or may not give away: a restart moves it."""
+    served = prepared(
+        folder=nobodys_folder, listen=[listener("127.0.0.1")], daemon={"user": "nobody"}
+    )
+    options = ("--bounding-set=-chown", "--inh-caps=-chown")
+    served.command = ["setpriv", *options, *served.command]
+    start(network, served)
+    served.configure(listen=[listener("0.0.0.0")])  # noqa: S104
+    ran = served.tetrad("reload")
+    assert ran.status == 78
+    assert f"this daemon listens on 127.0.0.1:{PORT}; use tetrad restart\n" in ran.err
+    with client_of(network, "127.0.0.1") as client:
+        assert is_answered(client)
+    restarted = network.do(partial(served.tetrad, "restart"))
+    assert restarted.status == 0, restarted
+    served.adopt(restarted.out)
+    served.stop()
+
+
 def test_a_move_that_another_program_prevents_changes_nothing(
     prepared: MakeDaemon, network: Network
 ) -> None:
