@@ -24,7 +24,7 @@ from tetrad.ipc import control_client
 from tetrad.ipc.control_messages import Status
 from tetrad.launch import privileges, running_daemon
 from tetrad.launch.launcher import AlreadyRunning, Launcher
-from tetrad.launch.preflight import Starter, StartError
+from tetrad.launch.preflight import Starter, StartError, port_problems
 from tetrad.launch.start_signals import Interrupted
 from tetrad.system.journal import is_journal
 
@@ -98,6 +98,7 @@ def restart(options: argparse.Namespace) -> int:
     daemon = find_daemon(result)
     if daemon is not None:
         require_same_file(daemon, result)
+        _require_free_ports(result)
     messages = [_stop(result)]
     try:
         messages.append(_start(result, launcher, options))
@@ -124,6 +125,18 @@ def _prepare(
     return launcher
 
 
+def _require_free_ports(result: ConfigResult) -> None:
+    """Raise CommandError if another program has a port that the running daemon does not free."""
+    try:
+        status = running_daemon.ask(result.config.daemon, "status", Status)
+    except control_client.ControlError:
+        return  # the start finds it
+    own = [(one.address, one.port) for one in status.listeners if one.port is not None]
+    if problems := port_problems(result, own):
+        text = "; ".join([NOT_STOPPED, *(one.text for one in problems)])
+        raise CommandError(text, FAILURE)
+
+
 def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
     """Start or restart the unit (`verb`), after the checks of a restart."""
     starter = starter_of(unit)
@@ -137,6 +150,8 @@ def _start_unit(unit: Unit, verb: str, options: argparse.Namespace) -> int:
     unit.require(pid)
     consequence = [NOT_STOPPED] if verb == "restart" else []
     _prepare(result, options, starter, *consequence, foreground=unit.is_foreground)
+    if pid is not None and not unit.has_socket:
+        _require_free_ports(result)
     print_line(f"tetrad: {unit.do(verb)}")
     try:
         status = running_daemon.ask(result.config.daemon, "status", Status)

@@ -37,7 +37,7 @@ _FOLDERS = {
 """The settings for folders that systemd creates, and where it does."""
 
 _PROPERTIES = (
-    *("Id", "LoadState", "ActiveState", "MainPID", "ControlGroup", "PIDFile"),
+    *("Id", "LoadState", "ActiveState", "MainPID", "ControlGroup", "PIDFile", "TriggeredBy"),
     *("User", "Group", "SupplementaryGroups", "Environment", "EnvironmentFiles", "ExecStart"),
     *_FOLDERS,
 )
@@ -56,7 +56,8 @@ class Unit(NamedTuple):
 
     `main_pid` is 0 if it has no daemon. `pidfile` is where systemd looks for it; empty if it does
     not. `user`, `groups` and `environment` are those of the daemon,
-    `folders` are those that systemd creates for it. `program` is how it executes tetrad;
+    `folders` are those that systemd creates for it. `has_socket`: a socket unit may listen for it.
+    `program` is how it executes tetrad;
     `is_foreground`: whether with `run` instead of `start`.
     """
 
@@ -71,6 +72,7 @@ class Unit(NamedTuple):
     folders: tuple[str, ...]
     program: tuple[str, ...]
     is_foreground: bool
+    has_socket: bool
 
     @property
     def is_root(self) -> bool:
@@ -193,6 +195,7 @@ def _units(file: str | None) -> Iterator[tuple[str | None, Unit]]:
                 ),
                 program=program,
                 is_foreground=command.command == "run",
+                has_socket=bool(properties["TriggeredBy"]),
             )
             yield _file(command, environment), unit
 

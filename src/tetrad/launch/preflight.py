@@ -2,8 +2,8 @@
 
 Each is made as the user who will do what is checked: who starts the daemon, or who serves. `check`
 and `restart` make them before anything is stopped, the launcher before it binds; a reload checks
-the log. A port in use is not checked: it may be the running daemon's own. The launcher finds that,
-and what changes after a check, when it binds, and takes the text from here.
+the log. A port in use may be the running daemon's own: only a restart checks the others. The
+launcher finds that, and what changes after a check, when it binds, and takes the text from here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tetrad.system import addresses, memory_file
 from tetrad.system.text import ADDRESS_HINTS, LIMIT_HINTS, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from tetrad.config.model import Config, Listener
     from tetrad.config.result import ConfigResult
@@ -280,6 +280,20 @@ def log_problems(config: RuntimeConfig, *, foreground: bool, create: bool = Fals
     return list(_attempt(f"log.file: {file}", file, check))
 
 
+def port_problems(loaded: ConfigResult, running: Collection[tuple[str, int]]) -> list[Problem]:
+    """Return the ports that other programs have.
+
+    `running` are the addresses and ports of the daemon that will be stopped before.
+    """
+    found: list[Problem] = []
+    for one in loaded.config.listen:
+        own = [place for place, port in running if port == one.port]
+        is_freed = any(addresses.exclude_each_other(place, one.address) for place in own)
+        if one.port and not is_freed:
+            found += _attempt(one.name, "", partial(_check_port, one))
+    return found
+
+
 def problem_of(place: str, error: OSError, path: str | None = None) -> Problem:
     """Return the text for an error of open(2) or bind(2), with a hint at the way out.
 
@@ -409,6 +423,19 @@ def _check_address(listener: Listener, _path: str) -> None:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
+
+
+def _check_port(listener: Listener, _path: str) -> None:
+    """Bind to a port as a start does. Only a port in use is an error here."""
+    with socket.socket(socket.AF_INET6 if ":" in listener.address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if probe.family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, listener.address != "::")
+        try:
+            probe.bind(addresses.to_bind(listener.address, listener.port or 0))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
 
 
 def _check_socket_path(path: str) -> None:

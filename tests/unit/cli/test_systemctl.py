@@ -23,6 +23,7 @@ MainPID=87
 ExecStart={{ path={python} ; argv[]={command} ; ignore_errors=no ; start_time=[n/a] ; pid=0 }}
 ControlGroup=/system.slice/{name}
 PIDFile=/run/tetrad/tetrad.pid
+TriggeredBy=tetrad.socket
 Environment={environment}
 User=tetrad
 Group=tetrad
@@ -88,6 +89,7 @@ def test_a_unit_with_the_default_file_is_found(systemd: list[str]) -> None:
         folders=("/run/tetrad", "/var/lib/tetrad", "/var/log/tetrad", "/var/log/tetrad/old"),
         program=(PYTHON, "-I", "-m", "tetrad"),
         is_foreground=False,
+        has_socket=True,
     )
 
 
