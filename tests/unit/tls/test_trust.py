@@ -13,7 +13,7 @@ KEYS, ISSUED = ["k1", "k2"], ["c1", "c2"]
 @pytest.fixture
 def trust(monkeypatch: pytest.MonkeyPatch) -> type[ClientTrust]:
     """Return the class, for which a PEM block holds identifiers instead of DER."""
-    monkeypatch.setattr(der, "pem_blocks", lambda text, _label: text.encode().split())
+    monkeypatch.setattr(der, "pem_blocks", lambda text, *_labels: text.encode().split())
     monkeypatch.setattr(der, "certificate_ids", lambda one: (one.decode(), ""))
     monkeypatch.setattr(der, "revoked_ids", lambda one: [one.decode()])
     return ClientTrust
