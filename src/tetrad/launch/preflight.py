@@ -326,7 +326,7 @@ def _path_hints(path: str) -> dict[int, str]:
         errno.ENAMETOOLONG: "name a shorter path",
         errno.ENOSPC: "free space on its file system",
         errno.EDQUOT: f"raise the quota of user {privileges.user_name()}, or free space",
-        errno.ENOTTY: "name a file, or use tetrad run",
+        errno.ENOTTY: "name a file, or use tetrad run with log.file: null",
         errno.EROFS: "name another path, or make the file system writable",
         errno.ENOTDIR: f"{directory} is not a directory; name another path",
         **dict.fromkeys(_OTHER_FILE, "name another path"),
@@ -463,8 +463,8 @@ def _check_pidfile(path: str) -> None:
 
 
 def _check_log(path: str, *, pidfile_path: str, foreground: bool, create: bool = False) -> None:
-    if not foreground and _is_own_stream(path):
-        raise OSError(errno.ENOTTY, "a daemon has no terminal and no such stream")
+    if _is_lost_stream(path, foreground=foreground):
+        raise OSError(errno.ENOTTY, "the daemon has no such terminal or stream")
     _check_kind(path)
     if create:
         os.close(os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o666))
@@ -484,11 +484,14 @@ def _check_kind(path: str) -> None:
                 raise OSError(errno.EINVAL, f"is {kind}")
 
 
-def _is_own_stream(path: str) -> bool:
-    """Tell whether a path, or a link there, leads to a stream of the process that opens it."""
+def _is_lost_stream(path: str, *, foreground: bool) -> bool:
+    """Tell whether a path leads to a stream of the process that opens it, which a daemon lacks.
+
+    In the foreground it has the standard error of its starter.
+    """
     for _ in range(_MAX_LINKS):
         if path == "/dev/tty" or path.startswith(_OWN_FOLDERS):
-            return True
+            return not (foreground and path.endswith("/fd/2"))
         if not os.path.islink(path):
             break
         path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
