@@ -125,7 +125,7 @@ _shtab_tetrad___version_nargs=0
 
 
 # Custom Preamble
-_tetrad_events() { compgen -W "server.started server.listening server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost handler.failed handler.notice_invalid certificate.expires log.reopened log.lost" -- "$1"; }
+_tetrad_events() { compgen -W "server.started server.listening server.unconfined server.stopping server.stopped server.reloaded server.reload_failed server.upgraded server.upgrade_failed server.overloaded server.failed client.connected client.command client.invalid client.disconnected client.refused handler.lost handler.failed handler.notice_invalid certificate.expires log.reopened log.lost" -- "$1"; }
 # End Custom Preamble
 
 # $1=COMP_WORDS[1]

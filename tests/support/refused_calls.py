@@ -16,8 +16,8 @@ import sys
 import pytest
 
 _NUMBERS = {
-    "x86_64": {"memfd_create": 319, "prctl": 157, "waitid": 247, "capset": 126},
-    "aarch64": {"memfd_create": 279, "prctl": 167, "waitid": 95, "capset": 91},
+    "x86_64": {"seccomp": 317, "memfd_create": 319, "prctl": 157, "waitid": 247, "capset": 126},
+    "aarch64": {"seccomp": 277, "memfd_create": 279, "prctl": 167, "waitid": 95, "capset": 91},
 }
 _SAME_NUMBERS = {
     "pidfd_send_signal": 424,

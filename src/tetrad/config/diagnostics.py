@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN_CHARACTERS = 80
 
-_TYPE_NAMES = {"Expected int": "expected an integer", "Expected str": "expected a string"}
+_TYPE_NAMES = {
+    "Expected int": "expected an integer",
+    "Expected str": "expected a string",
+    "Expected bool": "expected true or false",
+}
 """How msgspec's messages name a type, and how ours do."""
 
 

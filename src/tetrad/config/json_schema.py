@@ -193,5 +193,5 @@ def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind
         return {"type": "array", "items": _schema(arguments[0])}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema(arguments[1])}
-    plain = {int: "integer", str: "string", type(None): "null"}
+    plain = {bool: "boolean", int: "integer", str: "string", type(None): "null"}
     return {"type": plain[kind]} if kind in plain else {"$ref": f"#/definitions/{kind.__name__}"}

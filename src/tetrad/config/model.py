@@ -179,6 +179,9 @@ class Daemon(Section, frozen=True):
     stop_timeout: Annotated[
         Duration, Meta(description="time that sessions have to end on a stop; then they are killed")
     ] = Duration(10)
+    system_call_filter: Annotated[
+        bool, Meta(description="refuse system calls that services do not need, to programs too")
+    ] = True
 
     def violations(self) -> Iterable[ConstraintViolation]:
         """Return what contradicts itself."""

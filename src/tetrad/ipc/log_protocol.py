@@ -34,6 +34,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 SERVER_STARTED = "server.started"
 SERVER_LISTENING = "server.listening"
+SERVER_UNCONFINED = "server.unconfined"
 SERVER_STOPPING = "server.stopping"
 SERVER_STOPPED = "server.stopped"
 SERVER_RELOADED = "server.reloaded"

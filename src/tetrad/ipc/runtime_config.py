@@ -146,8 +146,9 @@ class RuntimeConfig(TypedDict):
     `code` is the digest of the code that made it (`tetrad.launch.code_digest`), `file` the path of
     the configuration file, `checksum` that of its contents. `settings` has the text of every key's
     value; `restart_only` are the keys that a reload cannot change. `logger`, `config_reader` and
-    `upgrade_trial` are command lines. Two items never change while the daemon runs:
-    `service_manager`, and whether the listeners are `inherited` from it.
+    `upgrade_trial` are command lines. `unconfined` has the protections that the kernel does not
+    offer, and why. Two items never change while the daemon runs: `service_manager`, and whether the
+    listeners are `inherited` from it.
     """
 
     version: str
@@ -171,5 +172,6 @@ class RuntimeConfig(TypedDict):
     logger: list[str]
     config_reader: list[str]
     upgrade_trial: list[str]
+    unconfined: dict[str, str]
     service_manager: ServiceManagerConfig
     inherited: bool

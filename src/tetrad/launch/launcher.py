@@ -27,6 +27,7 @@ from tetrad.launch import (
     running_daemon,
     runtime_config,
     socket_activation,
+    system_call_filter,
 )
 from tetrad.launch.fd_layout import InheritedFds, exec_master, place_fds
 from tetrad.launch.preflight import Problem, Starter, StartError
@@ -359,12 +360,21 @@ class Launcher:
             self._daemon_context(detach, keep).open()
         if front is not None:
             privileges.end_with_parent(front)
+        self._confine()
         _raise_any(
             preflight.log_problems(self._runtime_config, foreground=self._foreground, create=True)
         )
         place_fds(self._runtime_config, inherited)
         self._pidfile, self._ready = fds.PIDFILE, fds.READY
         exec_master()
+
+    def _confine(self) -> None:
+        """Take from this process, and from all that it becomes or starts, what none of them needs.
+
+        What the kernel cannot do is logged by the master.
+        """
+        if self._config.daemon.system_call_filter and (why := system_call_filter.install()):
+            self._runtime_config["unconfined"]["system calls"] = why
 
     def _daemon_context(self, detach: bool, keep: list[int]) -> daemon.DaemonContext:  # noqa: FBT001
         uid, gid = (self._identity or (None, None))[:2]

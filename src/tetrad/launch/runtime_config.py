@@ -51,6 +51,7 @@ RESTART_ONLY = (
     "daemon.group",
     "daemon.working_directory",
     "daemon.umask",
+    "daemon.system_call_filter",
 )
 """The settings that only a restart can change."""
 
@@ -109,6 +110,7 @@ def build(
         logger=exec_commands.command("logger.process"),
         config_reader=exec_commands.command("helpers.config_reader", *start),
         upgrade_trial=exec_commands.command("helpers.upgrade_trial", *start),
+        unconfined={},
         service_manager=ServiceManagerConfig(
             notify=activation.notify, watchdog=activation.watchdog, knows_main_pid=foreground
         ),

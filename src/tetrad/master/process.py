@@ -159,6 +159,8 @@ class Master:
         self._log_lifecycle(log_protocol.SERVER_STARTED)
         for listener in listeners:
             self.log.event("info", log_protocol.SERVER_LISTENING, **listener.fields())
+        for fence, why in self.config["unconfined"].items():
+            self.log.event("debug", log_protocol.SERVER_UNCONFINED, fence=fence, why=why)
         names = [[listener.name, listener.service] for listener in listeners]
         if not self._startup.notify({"pid": self.pid, "listening": names}):
             self._stop()
