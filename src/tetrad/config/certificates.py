@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from tetrad.config.diagnostics import ConfigError
 from tetrad.config.pem import Block, PemError, PemFile
 from tetrad.ipc.runtime_config import TlsConfig
-from tetrad.system import memory_file
+from tetrad.system import memory_path
 from tetrad.system.text import reason_of
 from tetrad.tls import der
 from tetrad.tls.context import server_context
@@ -152,7 +152,7 @@ def _describe_ca(path: str, authorities: list[Block]) -> str:
 def _describe_crl(path: str, text: str) -> str:
     """Check revocation lists; return how many certificates they revoke, and until when they are."""
     try:
-        with memory_file.path_of("crl", text.encode()) as file:
+        with memory_path.path_of("crl", text.encode()) as file:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(file)
         crls = list(der.pem_blocks(text, der.CRL))
         revoked = {one for crl in crls for one in der.revoked_ids(crl)}

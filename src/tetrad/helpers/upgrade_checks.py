@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tetrad import __version__
 from tetrad.helpers import config_reader
 from tetrad.ipc import fds, saved_state
+from tetrad.ipc.log_counters import FILE_BYTES
 from tetrad.launch.fd_layout import move_fds
 from tetrad.logger import process
 from tetrad.master.process import Master
@@ -71,5 +72,5 @@ def _open_stand_ins(state: State) -> None:
     for number, family in kinds.items():
         targets[number] = socket.socket(FAMILIES[family]).detach()
     targets[fds.NOTICES_READ] = os.pipe()[0]
-    targets[fds.LOG_COUNTERS] = memory_file.create("log_counters")
+    targets[fds.LOG_COUNTERS] = memory_file.create("log_counters", FILE_BYTES)
     move_fds(targets)

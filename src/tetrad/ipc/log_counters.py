@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
+FILE_BYTES = 4096
+"""The size of the file, which is sealed: a page, so that a later version has room for more."""
+
 _BYTES = 8
 _COUNTS, _EXIT, _START = 0, 2, 4
 """Where the pairs of numbers begin."""

@@ -11,6 +11,7 @@ import resource
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from tetrad.ipc import fds
+from tetrad.ipc.log_counters import FILE_BYTES
 from tetrad.launch import environment, pidfile
 from tetrad.system import exec_commands, memory_file
 
@@ -54,11 +55,13 @@ def place_fds(config: RuntimeConfig, inherited: InheritedFds) -> None:
         fds.EVENTS_READ: events_read,
         fds.NOTICES_READ: notices_read,
         fds.SHUTDOWN_WRITE: shutdown_write,
-        fds.RUNTIME_CONFIG: _memfd(marshal.dumps(dict(config)) + NO_STATE),
+        fds.RUNTIME_CONFIG: memory_file.create_sealed(
+            "runtime_config", marshal.dumps(dict(config)) + NO_STATE
+        ),
         fds.PIDFILE: inherited.pidfile,
         fds.CONTROL: inherited.control,
         fds.READY: inherited.ready,
-        fds.LOG_COUNTERS: memory_file.create("log_counters"),
+        fds.LOG_COUNTERS: memory_file.create("log_counters", FILE_BYTES),
     }
     move_fds(targets | dict(enumerate(inherited.listeners, fds.FIRST_LISTENER)))
 
@@ -99,14 +102,6 @@ def _pipe(*, blocking_reads: bool = True, blocking_writes: bool = True) -> tuple
     os.set_blocking(reads, blocking_reads)
     os.set_blocking(writes, blocking_writes)
     return reads, writes
-
-
-def _memfd(data: bytes) -> int:
-    fd = memory_file.create("runtime_config")
-    with open(fd, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
 
 
 def _raise_fd_limit() -> None:

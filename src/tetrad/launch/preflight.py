@@ -256,7 +256,7 @@ def _surroundings(config: Config) -> Iterator[Problem]:
     """Yield what this interpreter, kernel or sandbox lacks and nothing can replace."""
     jobs = [name for name, one in config.commands.items() if isinstance(one, Run | Call)]
     try:
-        os.close(memory_file.create("check"))
+        os.close(memory_file.create("check", 0))
     except OSError as error:
         yield Problem(reason_of(error))
     if jobs and not os.path.exists("/proc/self/stat"):

@@ -15,7 +15,7 @@ from tetrad.ipc import log_protocol
 from tetrad.ipc.fds import RUNTIME_CONFIG
 from tetrad.master.helper_process import HelperProcess, failure
 from tetrad.master.reload import STOPPING
-from tetrad.system import exec_commands, fork
+from tetrad.system import exec_commands, fork, memory_file
 from tetrad.system.lean_signal import signal
 from tetrad.system.text import reason_of
 
@@ -152,14 +152,10 @@ class Upgrader:
                     os.set_inheritable(fd, False)
 
     def _write_state(self, config: bytes) -> None:
-        """Write a configuration and the daemon's state to the file that the new version reads."""
+        """Give the new version a file with a configuration and the daemon's state."""
         state = self._target.save_state(self._requester)
-        os.ftruncate(RUNTIME_CONFIG, 0)
-        with open(RUNTIME_CONFIG, "wb", closefd=False) as file:
-            file.seek(0)
-            file.write(config)
-            marshal.dump(dict(state), file)
-        os.lseek(RUNTIME_CONFIG, 0, os.SEEK_SET)
+        data = config + marshal.dumps(dict(state))
+        memory_file.replace_sealed(RUNTIME_CONFIG, "runtime_config", data)
 
     def _finish(self, outcome: dict[str, Any]) -> None:
         """Report an upgrade that failed."""

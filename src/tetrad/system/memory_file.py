@@ -1,17 +1,17 @@
 """Files in memory: memfd_create(2), or an unlinked temporary file where that cannot be had.
 
 Some interpreters are built without os.memfd_create, and some sandboxes refuse the system call.
+
+Every process of the same user can open such a file through /proc, unless something else prevents
+it. So what is only read is sealed against writes, and what is written has a sealed size
+(F_ADD_SEALS in fcntl(2)). Temporary files cannot be sealed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import fcntl
 import os
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FOLDERS = ("/dev/shm", "/run", "/tmp", "/var/tmp")  # noqa: S108 - the file has no name for long
 """Where a temporary file may be, those in memory first."""
@@ -19,40 +19,52 @@ FOLDERS = ("/dev/shm", "/run", "/tmp", "/var/tmp")  # noqa: S108 - the file has 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def create(name: str) -> int:
-    """Return the descriptor of an empty file that has no path. Raises OSError."""
-    try:
-        return os.memfd_create(name)
-    except AttributeError:
-        pass
-    except OSError as error:
-        if error.errno not in {errno.ENOSYS, errno.EPERM}:
-            raise
-    fd, path = _temporary(name)
-    os.unlink(path)
+def create(name: str, size: int) -> int:
+    """Return the descriptor of a file of zeros, without a path, that keeps its size.
+
+    Raises OSError.
+    """
+    fd = _without_path(name)
+    os.ftruncate(fd, size)
+    _seal(fd, "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_SEAL")
     return fd
 
 
-@contextlib.contextmanager
-def path_of(name: str, data: bytes) -> Iterator[str]:
-    """Return a path at which this process can read the data, for the block. Raises OSError."""
-    fd, path = create(name), ""
+def create_sealed(name: str, data: bytes) -> int:
+    """Return the descriptor of a file without a path that has these contents, or none.
+
+    It can be emptied, which frees its memory, but not be written to. Raises OSError.
+    """
+    fd = _without_path(name)
     try:
-        shown = f"/proc/self/fd/{fd}"
-        if not os.path.exists(shown):
-            os.close(fd)
-            fd, path = _temporary(name)
-            shown = path
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        yield shown
-    finally:
+        fill(fd, data)
+    except OSError:
         os.close(fd)
-        if path:
-            os.unlink(path)
+        raise
+    return fd
 
 
-def _temporary(name: str) -> tuple[int, str]:
+def replace_sealed(fd: int, name: str, data: bytes) -> None:
+    """Put a new file, as `create_sealed` returns it, at the number of an open one.
+
+    It is inheritable. Raises OSError before anything is replaced.
+    """
+    new = create_sealed(name, data)
+    os.dup2(new, fd)
+    os.close(new)
+
+
+def fill(fd: int, data: bytes) -> None:
+    """Write the content of an empty file, and seal it. Raises OSError."""
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    _seal(fd, "F_SEAL_WRITE", "F_SEAL_GROW", "F_SEAL_SEAL")
+    if os.pread(fd, len(data) + 1, 0) != data:
+        raise OSError(errno.EIO, "a file in memory was changed by another process")
+    os.lseek(fd, 0, os.SEEK_SET)
+
+
+def create_temporary(name: str) -> tuple[int, str]:
     """Create a file that only this user can open; return its descriptor and its path."""
     for folder in FOLDERS:
         path = os.path.join(folder, f".tetrad-{name}-{os.urandom(8).hex()}")
@@ -63,3 +75,25 @@ def _temporary(name: str) -> tuple[int, str]:
     where = ", ".join(FOLDERS)
     text = f"no memfd_create(2), and no temporary file can be created in {where}"
     raise OSError(errno.ENOSYS, text)
+
+
+def _without_path(name: str) -> int:
+    """Return the descriptor of an empty file that has no path. Raises OSError."""
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except AttributeError:
+        pass
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EPERM}:
+            raise
+    fd, path = create_temporary(name)
+    os.unlink(path)
+    return fd
+
+
+def _seal(fd: int, *seals: str) -> None:
+    """Add seals to a file, unless it is one that cannot have them."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, sum(getattr(fcntl, seal) for seal in seals))
+    except (AttributeError, OSError):
+        pass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 
-from tetrad.system import memory_file
+from tetrad.system import memory_path
 from tetrad.tls import trust
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
             context.load_verify_locations(file)
     if config["client_crl"] is not None:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-        with memory_file.path_of("crl", config["client_crl"].encode()) as file:
+        with memory_path.path_of("crl", config["client_crl"].encode()) as file:
             context.load_verify_locations(file)
     return context
 
@@ -54,8 +54,8 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
 def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
     """Load a certificate and a key in PEM, through files in memory: `ssl` takes only files."""
     with (
-        memory_file.path_of("certificate", certificate.encode()) as certificate_file,
-        memory_file.path_of("key", key.encode()) as key_file,
+        memory_path.path_of("certificate", certificate.encode()) as certificate_file,
+        memory_path.path_of("key", key.encode()) as key_file,
     ):
         # The empty password makes an encrypted key an error instead of a prompt on the terminal.
         context.load_cert_chain(certificate_file, key_file, password=str)
