@@ -69,7 +69,7 @@ def test_systemd_analyze_verify_accepts_the_units(service: Service) -> None:
     assert (ran.status, ran.out + ran.err) == (0, "")
 
 
-@pytest.mark.parametrize(("drop_ins", "most"), [((), 12), (("socket.conf",), 5)])
+@pytest.mark.parametrize(("drop_ins", "most"), [((), 10), (("socket.conf",), 3)])
 def test_systemd_analyze_security_exposure_is_low(
     service: Service, tmp_path: pathlib.Path, drop_ins: tuple[str, ...], most: int
 ) -> None:

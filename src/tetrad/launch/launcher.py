@@ -381,6 +381,9 @@ class Launcher:
         # The library's own function tries every number below the limit where the kernel, or the C
         # library that Python was built with, has no close_range(2).
         daemon.daemon.close_all_open_files = open_fds.close_all_but
+        if self._identity is None:
+            # It would call setuid(2) with the same user, which a unit's filter refuses.
+            daemon.daemon.change_process_owner = lambda *_: None
         streams = {} if detach else {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
         return daemon.DaemonContext(
             detach_process=detach,
