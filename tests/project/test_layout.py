@@ -273,6 +273,7 @@ LATE_IMPORTS = {
     "tetrad.handler.process": {"tetrad.handler.tls_session"},
     "tetrad.master.tls_contexts": {"tetrad.tls.context"},
     "tetrad.handler.job_supervisor": {"ctypes"},
+    "tetrad.system.landlock": {"ctypes"},
 }
 """What a module of the master or its handlers imports later, only where the configuration asks."""
 

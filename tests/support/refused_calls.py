@@ -24,6 +24,7 @@ _SAME_NUMBERS = {
     "pidfd_open": 434,
     "close_range": 436,
     "epoll_pwait2": 441,
+    "landlock_create_ruleset": 444,
 }
 """System calls that have one number on all machines: those since Linux 5.1."""
 

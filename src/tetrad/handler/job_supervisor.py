@@ -25,7 +25,7 @@ import time
 
 from tetrad.handler import python_call
 from tetrad.ipc.fds import NOTICES_WRITE
-from tetrad.system import fork, open_fds
+from tetrad.system import fork, landlock, open_fds
 from tetrad.system.lean_signal import signal
 from tetrad.system.proctitle import ProcessTitle
 from tetrad.system.text import reason_of, with_limit_hint
@@ -170,6 +170,7 @@ def _become_job(config: JobConfig, context: Context, supervisor: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _limit_resources(config)
+    _confine()
     if config["kind"] == "call":
         _call(config["target"], context)
     else:
@@ -200,6 +201,14 @@ def _limit(number: int, soft: int, hard: int) -> None:
 def _without_sign(limit: int) -> int:
     """Return a limit as the kernel has it: infinity, which may be -1 in Python, is the largest."""
     return limit % (1 << 64)
+
+
+def _confine() -> None:
+    """Keep the job from tetrad's processes, of whose user it is, where the kernel can."""
+    try:
+        landlock.confine()
+    except OSError:
+        pass  # the launcher has logged that
 
 
 def _execute(config: JobConfig, context: Context) -> None:

@@ -32,7 +32,7 @@ from tetrad.launch import (
 from tetrad.launch.fd_layout import InheritedFds, exec_master, place_fds
 from tetrad.launch.preflight import Problem, Starter, StartError
 from tetrad.launch.start_signals import Interrupted, StartSignals
-from tetrad.system import open_fds, sockets
+from tetrad.system import landlock, open_fds, sockets
 
 if TYPE_CHECKING:
     import _socket
@@ -375,6 +375,8 @@ class Launcher:
         """
         if self._config.daemon.system_call_filter and (why := system_call_filter.install()):
             self._runtime_config["unconfined"]["system calls"] = why
+        if why := landlock.unavailable():
+            self._runtime_config["unconfined"]["programs"] = why
 
     def _daemon_context(self, detach: bool, keep: list[int]) -> daemon.DaemonContext:  # noqa: FBT001
         uid, gid = (self._identity or (None, None))[:2]

@@ -15,7 +15,7 @@ import sys
 import time
 
 from tetrad.ipc.reply import send_reply, write_with_timeout
-from tetrad.system import sockets
+from tetrad.system import ancestry, sockets
 from tetrad.system.json_lite import encode
 from tetrad.system.text import with_limit_hint
 
@@ -68,13 +68,14 @@ class Route:
 class ControlRequest:
     """A connection to the control socket and its request. One of the two replies closes it."""
 
-    __slots__ = ("_fork", "argument", "data", "fd", "is_privileged", "socket", "uid")
+    __slots__ = ("_fork", "argument", "data", "fd", "is_privileged", "pid", "socket", "uid")
 
     def __init__(
-        self, socket: _socket.socket, fork: Fork, uid: int, *, is_privileged: bool
+        self, socket: _socket.socket, fork: Fork, pid: int, uid: int, *, is_privileged: bool
     ) -> None:
         self.socket = socket
         self.fd = socket.fileno()
+        self.pid = pid
         self.uid = uid
         self.is_privileged = is_privileged
         self.data = b""
@@ -147,9 +148,9 @@ class ControlServer:
         except OSError:
             self._loop.suspend(listener)
             return
-        uid, gid = _credentials(socket)
+        pid, uid, gid = _credentials(socket)
         is_privileged = uid in self._privileged
-        request = ControlRequest(socket, self._fork, uid, is_privileged=is_privileged)
+        request = ControlRequest(socket, self._fork, pid, uid, is_privileged=is_privileged)
         if not is_privileged and self._readers.isdisjoint((gid, *_groups(socket))):
             request.refuse(f"user id {uid} is not {self._allowed()}")
             return
@@ -185,6 +186,8 @@ class ControlServer:
             request.reply({"error": f"unknown request; known are {', '.join(known)}"})
         elif route.is_privileged and not request.is_privileged:
             request.refuse(f"only root and the daemon's user may request {word.decode()}")
+        elif route.is_privileged and _is_own_program(request):
+            request.refuse(f"a program that the daemon runs may not request {word.decode()}")
         else:
             route.handle(request)
 
@@ -207,10 +210,19 @@ class ControlServer:
         self._loop.timers.cancel(f"control {request.fd}")
 
 
-def _credentials(peer: _socket.socket) -> tuple[int, int]:
-    """Return the user and the group of the process that has connected (SO_PEERCRED)."""
+def _is_own_program(request: ControlRequest) -> bool:
+    """Tell whether a request is that of a program which a client has started.
+
+    With an upgrade, it could choose the code that the master executes.
+    """
+    return request.uid == os.geteuid() and ancestry.is_descendant(request.pid)
+
+
+def _credentials(peer: _socket.socket) -> tuple[int, int, int]:
+    """Return the pid, the user and the group of the process that has connected (SO_PEERCRED)."""
     data = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS_BYTES)
-    return int.from_bytes(data[4:8], sys.byteorder), int.from_bytes(data[8:12], sys.byteorder)
+    pid, uid, gid = (int.from_bytes(data[at : at + 4], sys.byteorder) for at in (0, 4, 8))
+    return pid, uid, gid
 
 
 def _groups(peer: _socket.socket) -> list[int]:
