@@ -186,6 +186,9 @@ def _limits(source: Source, report: AdmissionReport) -> Iterator[Finding]:
         where = source.location("limits.clients_per_source")
         text = f"clients of this source: {count} of {limit} connected ({where})"
         yield Finding(count < limit, text)
+    if limit is not None and report.crash_wait:
+        text = f"crashes of this source's handlers: the next client in {report.crash_wait:.1f} s"
+        yield Finding(passes=False, text=text)
     if report.rate_limit is not None:
         where = source.location("limits.rate_per_source")
         sessions, seconds = report.rate_limit

@@ -33,6 +33,7 @@ PROGRAMS = (process,)
 def run(state: State, *start: str) -> dict[str, Any]:
     """Return the `command` to execute and the `config` for it, or `errors`.
 
+    `takes_sealed_file`: this version does not write to the file of the saved state.
     `is_file_bad` tells whether the errors are about the configuration. `start` is what the config
     reader gets.
     """
@@ -49,7 +50,8 @@ def run(state: State, *start: str) -> dict[str, Any]:
     config = marshal.dumps(answer["config"])
     _open_stand_ins(state)
     Master(answer["config"], state).prepare()
-    return {"command": exec_commands.command("master.process"), "config": config}
+    command = exec_commands.command("master.process")
+    return {"command": command, "config": config, "takes_sealed_file": True}
 
 
 def _problems(config: RuntimeConfig, state: State) -> list[str]:

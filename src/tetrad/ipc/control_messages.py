@@ -122,7 +122,8 @@ class AdmissionReport(Struct, frozen=True):
 
     `rule` is the name of the access rule that decides, such as `access.deny[0]`, and None if none
     matches, and `network` its network. `rate_limit` is a count and its seconds, `wait` the seconds
-    until the rate allows another session. `config` and `checksum` are of the file that the daemon
+    until the rate allows another session, `crash_wait` those until a source whose handlers have
+    crashed is admitted again. `config` and `checksum` are of the file that the daemon
     has read. Older daemons do not send `rule` and all that follows it.
     """
 
@@ -133,6 +134,7 @@ class AdmissionReport(Struct, frozen=True):
     from_source_limit: int | None
     rate_limit: tuple[int, int] | None
     wait: float
+    crash_wait: float = 0.0
     rule: str | UnsetType | None = UNSET
     network: str | None = None
     config: str | None = None

@@ -55,7 +55,7 @@ def place_fds(config: RuntimeConfig, inherited: InheritedFds) -> None:
         fds.EVENTS_READ: events_read,
         fds.NOTICES_READ: notices_read,
         fds.SHUTDOWN_WRITE: shutdown_write,
-        fds.RUNTIME_CONFIG: memory_file.create_sealed(
+        fds.RUNTIME_CONFIG: memory_file.create_with(
             "runtime_config", marshal.dumps(dict(config)) + NO_STATE
         ),
         fds.PIDFILE: inherited.pidfile,

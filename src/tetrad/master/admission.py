@@ -22,6 +22,13 @@ RESERVE = 10
 MAX_BUCKETS = 65536
 """The most sources whose rates are remembered; at least the half that was admitted last."""
 
+CRASHES, CRASHES_SECONDS = 10, 600
+"""How many handlers of one source may crash, at once or spread out over this time.
+
+All handlers are copies of the master, with their memory at the same addresses, and a client that
+guesses these crashes a handler with each wrong guess.
+"""
+
 
 class Admission:
     """Decides about clients one by one, and counts those that are admitted.
@@ -32,6 +39,7 @@ class Admission:
     def __init__(self, limits: LimitsConfig, access: Iterable[AccessRule]) -> None:
         self._from_source: dict[Source, int] = {}
         self._is_stopped = False
+        self._crashes: RateLimiter | None = None
         self.clients = 0
         self.configure(limits, access)
 
@@ -45,7 +53,8 @@ class Admission:
         rate = limits["rate_per_source"]
         self._rates = None if rate is None else RateLimiter(*rate)
         # With fewer clients than that, no source can have as many: most sessions need no call.
-        self._sources_checked_from = 0 if rate else self._max_clients if most is None else most
+        always = rate is not None or self._crashes is not None
+        self._sources_checked_from = 0 if always else self._max_clients if most is None else most
         reserve = self._max_clients // RESERVE
         self.crowded_from = self._max_clients - reserve if reserve else NEVER
 
@@ -85,6 +94,9 @@ class Admission:
         is_full = most is not None and self._from_source.get(source, 0) >= most
         if is_full and self._most_of(address) is not None:
             return "clients_per_source"
+        has_crashes = self._crashes is not None and self._crashes.wait(source, now) > 0
+        if has_crashes and self._most_of(address) is not None:
+            return "crashes"
         if self._rates is not None and not self._rates.consume(source, now):
             return "rate"
         return None
@@ -96,7 +108,7 @@ class Admission:
     def report(self, address: Source, now: float) -> dict[str, object]:
         """Return what would decide about a client with this address; nothing is counted."""
         source = source_of(address)
-        rates = self._rates
+        rates, crashes = self._rates, self._crashes
         return {
             "access": self.allows(address),
             **self._access.report(address),
@@ -106,7 +118,17 @@ class Admission:
             "from_source_limit": self._most_of(address),
             "rate_limit": self._limits["rate_per_source"],
             "wait": 0.0 if rates is None else rates.wait(source, now),
+            "crash_wait": 0.0 if crashes is None else crashes.wait(source, now),
         }
+
+    def count_crash(self, address: Source | None, now: float) -> None:
+        """Count a handler that has crashed with a client of this address."""
+        if address is None or self._most_of(address) is None:
+            return
+        if self._crashes is None:
+            self._crashes = RateLimiter(CRASHES, CRASHES_SECONDS)
+            self._sources_checked_from = 0
+        self._crashes.consume(source_of(address), now)
 
     def add_client(self, address: Source | None) -> None:
         """Count a client that was admitted."""

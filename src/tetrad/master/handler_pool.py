@@ -368,6 +368,8 @@ class HandlerPool:
         )
         if client is None:
             self._pause_spares()
+        else:
+            self._admission.count_crash(client.address, monotonic())
         self._remove_client(handler)
         self._remove(handler)
 

@@ -6,7 +6,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REASONS = ("access", "clients", "clients_per_source", "rate", "stopping", "resources", "proxy")
+REASONS = (
+    "access",
+    "clients",
+    "clients_per_source",
+    "crashes",
+    "rate",
+    "stopping",
+    "resources",
+    "proxy",
+)
 
 LINES_PER_WINDOW = 10
 WINDOW_SECONDS = 1.0

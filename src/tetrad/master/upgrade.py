@@ -123,21 +123,22 @@ class Upgrader:
             self._finish(answer)
             return
         try:
-            self._exec(answer["command"], answer["config"])
+            # Version 0.1.0 writes its next state to the file that it has read.
+            self._exec(answer["command"], answer["config"], is_sealed="takes_sealed_file" in answer)
         except OSError as error:
             file = f"{error.filename}: " if error.filename else ""
             self._finish(failure(f"the new version cannot start: {file}{reason_of(error)}"))
         except Exception as error:  # noqa: BLE001 - no error may end a daemon that serves clients
             self._finish(failure(f"the new version cannot start: {error!r}"))
 
-    def _exec(self, command: list[str], config: bytes) -> None:
+    def _exec(self, command: list[str], config: bytes, *, is_sealed: bool) -> None:
         """Become the new version. If an exception is raised, nothing has changed."""
         target = self._target
         target.log_pending()
         inherited = target.fds_to_inherit()
         inherited += [] if self._requester is None else [self._requester]
         with fork.signals_blocked:
-            self._write_state(config)
+            self._write_state(config, is_sealed=is_sealed)
             target.requeue_requests()
             if self._is_requested_again:
                 signal.raise_signal(signal.SIGUSR2)
@@ -151,11 +152,11 @@ class Upgrader:
                 for fd in inherited:
                     os.set_inheritable(fd, False)
 
-    def _write_state(self, config: bytes) -> None:
+    def _write_state(self, config: bytes, *, is_sealed: bool = True) -> None:
         """Give the new version a file with a configuration and the daemon's state."""
         state = self._target.save_state(self._requester)
         data = config + marshal.dumps(dict(state))
-        memory_file.replace_sealed(RUNTIME_CONFIG, "runtime_config", data)
+        memory_file.replace(RUNTIME_CONFIG, "runtime_config", data, is_sealed=is_sealed)
 
     def _finish(self, outcome: dict[str, Any]) -> None:
         """Report an upgrade that failed."""

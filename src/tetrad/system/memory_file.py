@@ -30,35 +30,37 @@ def create(name: str, size: int) -> int:
     return fd
 
 
-def create_sealed(name: str, data: bytes) -> int:
+def create_with(name: str, data: bytes, *, is_sealed: bool = True) -> int:
     """Return the descriptor of a file without a path that has these contents, or none.
 
-    It can be emptied, which frees its memory, but not be written to. Raises OSError.
+    If it is sealed, it can be emptied, which frees its memory, but not be written to. Raises
+    OSError.
     """
     fd = _without_path(name)
     try:
-        fill(fd, data)
+        fill(fd, data, is_sealed=is_sealed)
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-def replace_sealed(fd: int, name: str, data: bytes) -> None:
-    """Put a new file, as `create_sealed` returns it, at the number of an open one.
+def replace(fd: int, name: str, data: bytes, *, is_sealed: bool = True) -> None:
+    """Put a new file, as `create_with` returns it, at the number of an open one.
 
     It is inheritable. Raises OSError before anything is replaced.
     """
-    new = create_sealed(name, data)
+    new = create_with(name, data, is_sealed=is_sealed)
     os.dup2(new, fd)
     os.close(new)
 
 
-def fill(fd: int, data: bytes) -> None:
+def fill(fd: int, data: bytes, *, is_sealed: bool = True) -> None:
     """Write the content of an empty file, and seal it. Raises OSError."""
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
-    _seal(fd, "F_SEAL_WRITE", "F_SEAL_GROW", "F_SEAL_SEAL")
+    if is_sealed:
+        _seal(fd, "F_SEAL_WRITE", "F_SEAL_GROW", "F_SEAL_SEAL")
     if os.pread(fd, len(data) + 1, 0) != data:
         raise OSError(errno.EIO, "a file in memory was changed by another process")
     os.lseek(fd, 0, os.SEEK_SET)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def path_of(name: str, data: bytes) -> Iterator[str]:
     """Return a path at which this process can read the data, for the block. Raises OSError."""
-    fd, path = memory_file.create_sealed(name, data), ""
+    fd, path = memory_file.create_with(name, data), ""
     try:
         shown = f"/proc/self/fd/{fd}"
         if not os.path.exists(shown):

@@ -15,7 +15,7 @@ DATA = b"runtime configuration" * 1000
 @pytest.fixture
 def sealed() -> int:
     """Return another descriptor of a sealed file, as a process gets it through /proc."""
-    return reopened(memory_file.create_sealed("test", DATA))
+    return reopened(memory_file.create_with("test", DATA))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def reopened(fd: int) -> int:
 
 def test_a_sealed_file_is_at_its_start() -> None:
     """Whoever gets the descriptor can read."""
-    fd = memory_file.create_sealed("test", DATA)
+    fd = memory_file.create_with("test", DATA)
     assert os.read(fd, 2 * len(DATA)) == DATA
     os.close(fd)
 
@@ -67,10 +67,17 @@ def test_the_size_of_a_file_that_is_written_to_is_sealed(sized: int) -> None:
 
 def test_a_file_that_is_replaced_keeps_its_number() -> None:
     """And is inherited by the next program."""
-    fd = memory_file.create_sealed("test", b"old")
-    memory_file.replace_sealed(fd, "test", DATA)
+    fd = memory_file.create_with("test", b"old")
+    memory_file.replace(fd, "test", DATA)
     assert os.read(fd, 2 * len(DATA)) == DATA
     assert os.get_inheritable(fd)
+    os.close(fd)
+
+
+def test_a_file_that_is_not_sealed_can_be_written_to() -> None:
+    """An earlier release does that after a rollback."""
+    fd = memory_file.create_with("test", DATA, is_sealed=False)
+    assert os.write(fd, b"x") == 1
     os.close(fd)
 
 
@@ -86,13 +93,13 @@ def test_a_file_that_was_changed_before_it_was_sealed_is_refused(
 
     monkeypatch.setattr(memory_file, "_seal", meddle)
     with pytest.raises(OSError, match="changed by another process"):
-        memory_file.create_sealed("test", DATA)
+        memory_file.create_with("test", DATA)
 
 
 def test_a_file_that_cannot_be_sealed_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """A temporary file, where there is no memfd_create(2)."""
     monkeypatch.delattr(os, "memfd_create")
-    fd = memory_file.create_sealed("test", DATA)
+    fd = memory_file.create_with("test", DATA)
     assert os.read(fd, 2 * len(DATA)) == DATA
     os.close(fd)
     fd = memory_file.create("test", 100)

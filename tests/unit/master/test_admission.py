@@ -392,7 +392,7 @@ def test_a_report_has_access_counts_limits_and_wait() -> None:
     expected = {"clients": 1, "clients_limit": 9, "from_source_limit": 4, "rate_limit": (1, 60)}
     alice, bob = policy.report(ALICE, 15.0), policy.report(BOB, 15.0)
     assert alice.pop("wait") == pytest.approx(45.0, abs=0.001)
-    expected |= {"access": True, "rule": None, "network": None}
+    expected |= {"access": True, "rule": None, "network": None, "crash_wait": 0.0}
     assert alice == {**expected, "from_source": 1}
     denied = {"rule": "access.deny 192.0.2.2/32", "network": "192.0.2.2/32"}
     assert bob == {**expected, **denied, "access": False, "from_source": 0, "wait": 0.0}
@@ -404,6 +404,32 @@ def test_a_report_without_limits_has_none() -> None:
     policy.add_client(address_of("2001:db8::1"))
     report = policy.report(address_of("2001:db8::2"), 0.0)
     assert (report["from_source"], report["from_source_limit"], report["wait"]) == (1, None, 0.0)
+
+
+def test_a_source_that_crashes_handlers_is_kept_out() -> None:
+    """After ten crashes, for as long as it takes that there were fewer in ten minutes."""
+    policy = Admission(limits(each=100), [])
+    for _ in range(9):
+        policy.count_crash(ALICE, 0.0)
+    assert policy.refusal_reason(ALICE, 0.0) is None
+    policy.count_crash(ALICE, 0.0)
+    policy.count_crash(None, 0.0)
+    assert policy.refusal_reason(ALICE, 59.0) == "crashes"
+    assert policy.report(ALICE, 15.0)["crash_wait"] == pytest.approx(45.0, abs=0.001)
+    assert policy.refusal_reason(BOB, 59.0) is None
+    policy.configure(limits(each=200), [])
+    assert policy.refusal_reason(ALICE, 59.0) == "crashes"
+    assert policy.refusal_reason(ALICE, 61.0) is None
+    policy.count_crash(ALICE, 61.0)
+    assert policy.refusal_reason(ALICE, 61.0) == "crashes"
+
+
+def test_crashes_do_not_matter_where_sources_are_not_limited() -> None:
+    """All clients may come from one address then, of a balancer."""
+    policy = Admission(limits(rate=(1000, 1)), [])
+    for _ in range(20):
+        policy.count_crash(ALICE, 0.0)
+    assert policy.refusal_reason(ALICE, 0.0) is None
 
 
 def test_the_number_of_remembered_sources_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

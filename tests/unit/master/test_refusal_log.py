@@ -44,7 +44,8 @@ def test_every_refusal_is_counted_by_its_reason() -> None:
 
 def test_every_reason_has_a_count_from_the_start() -> None:
     """Its count begins at zero."""
-    reasons = ["access", "clients", "clients_per_source", "rate", "stopping", "resources", "proxy"]
+    reasons = ["access", "clients", "clients_per_source", "crashes", "rate", "stopping"]
+    reasons += ["resources", "proxy"]
     assert RefusalLog().counts == dict.fromkeys(reasons, 0)
 
 
