@@ -101,6 +101,7 @@ def test_the_filters_of_tetrad_are_set(service: Service) -> None:
     fewer = service.container.do("grep", "Seccomp_filters", f"/proc/{service.master}/status")
     assert int(filters.split()[1]) == int(fewer.split()[1]) + 1
     until(lambda: "server.unconfined" in {one["event"] for one in service.events()}, "the event")
+    service.reset()
 
 
 def test_a_key_that_only_root_can_read(service: Service, pki: Certificates) -> None:
@@ -121,4 +122,5 @@ def test_a_key_that_only_root_can_read(service: Service, pki: Certificates) -> N
         with pki.context().wrap_socket(plain, server_hostname="127.0.0.1") as client:
             client.sendall(b"time")
             assert ANSWER.fullmatch(client.recv(100))
+    service.reset()
     container.do("rm", "/etc/tetrad/tls.crt", "/etc/tetrad/tls.key")

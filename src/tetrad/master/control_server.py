@@ -49,9 +49,13 @@ _DEFAULT_OVERFLOW_ID = 65534
 
 
 class Route:
-    """What answers a request; `is_privileged`: only root and the daemon's user may send it."""
+    """What answers a request; `is_privileged`: only root and the daemon's user may send it.
 
-    __slots__ = ("handle", "has_argument", "is_privileged")
+    `names_code`: the sender chooses what the master executes, so a program that the daemon runs for
+    a client may not send it.
+    """
+
+    __slots__ = ("handle", "has_argument", "is_privileged", "names_code")
 
     def __init__(
         self,
@@ -59,10 +63,12 @@ class Route:
         *,
         has_argument: bool = False,
         is_privileged: bool = False,
+        names_code: bool = False,
     ) -> None:
         self.handle = handle
         self.has_argument = has_argument
         self.is_privileged = is_privileged
+        self.names_code = names_code
 
 
 class ControlRequest:
@@ -186,8 +192,8 @@ class ControlServer:
             request.reply({"error": f"unknown request; known are {', '.join(known)}"})
         elif route.is_privileged and not request.is_privileged:
             request.refuse(f"only root and the daemon's user may request {word.decode()}")
-        elif route.is_privileged and _is_own_program(request):
-            request.refuse(f"a program that the daemon runs may not request {word.decode()}")
+        elif route.names_code and _may_be_own_program(request):
+            request.refuse("not for a program that the daemon runs; otherwise use root")
         else:
             route.handle(request)
 
@@ -210,10 +216,10 @@ class ControlServer:
         self._loop.timers.cancel(f"control {request.fd}")
 
 
-def _is_own_program(request: ControlRequest) -> bool:
-    """Tell whether a request is that of a program which a client has started.
+def _may_be_own_program(request: ControlRequest) -> bool:
+    """Tell whether a request may be that of a program which the daemon runs for a client.
 
-    With an upgrade, it could choose the code that the master executes.
+    In a unit, /proc hides the processes of the daemon's user that are not in it.
     """
     return request.uid == os.geteuid() and ancestry.is_descendant(request.pid)
 

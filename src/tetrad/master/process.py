@@ -374,6 +374,7 @@ class Master:
                 ),
                 has_argument=True,
                 is_privileged=True,
+                names_code=True,
             ),
         }
 
