@@ -42,7 +42,7 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         # As a file: in a string, certificates with trust settings are ignored.
-        with memory_file.path_of("client_ca", config["client_ca"].encode()) as file:
+        with memory_path.path_of("client_ca", config["client_ca"].encode()) as file:
             context.load_verify_locations(file)
     if config["client_crl"] is not None:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
