@@ -261,7 +261,7 @@ def test_an_older_daemon_reports_no_rule(
 ) -> None:
     """Without a rule in its answer there is only the daemon's verdict."""
     asked = prepared(access={"deny": ["192.0.2.0/24"]})
-    monkeypatch.setattr(cli_explain, "running_pid", lambda _result: 1)
+    monkeypatch.setattr(cli_explain, "look_for_daemon", lambda _result: object())
     answer = AdmissionReport(False, 0, 1000, 0, None, None, 0.0)  # noqa: FBT003 - as in the JSON
     monkeypatch.setattr(control_client, "ask", lambda *_arguments, **_users: answer)
     options = parser().parse_args(["-c", asked.file, "explain", "192.0.2.1"])

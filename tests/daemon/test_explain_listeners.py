@@ -46,6 +46,7 @@ def test_a_listener_for_load_balancers_refuses_others(daemon: MakeDaemon) -> Non
         "127.0.0.2: let in",
         "  ok  access: allowed, no rule matches and access.allow is empty",
         "  ok  clients: 0 of 1000 connected (limits.clients, default)",
+        "  ok  clients of this source: 0 of 500 connected (limits.clients_per_source, default)",
         f"  ok  {plain}: as above",
         f"  NO  {proxy}: not a load balancer ({where}); behind one, as above",
     ]

@@ -33,7 +33,8 @@ def test_only_what_prepares_a_daemon_imports_and_as_its_user(
         daemon={"user": "nobody"},
         commands={"func": {"call": "answers:reply"}},
     )
-    served.environment |= {"PYTHONPATH": str(folder), "NOTE": str(note)}
+    served.environment |= {"TETRAD_PASS_ENVIRONMENT": "NOTE", "NOTE": str(note)}
+    served.environment["PYTHONPATH"] = str(folder)
     expected = ""
     for command, imports in (
         ("check", 1),

@@ -94,7 +94,7 @@ def find_daemon(result: ConfigResult) -> RunningDaemon | None:
 
     If no file is named and there is none, it is the daemon at the default places.
     """
-    daemon = _look(result)
+    daemon = look_for_daemon(result)
     if daemon is not None and result.file is not None:
         require_same_file(daemon, result)
     if daemon is None and (other := running_daemon.find_of_another_user(result.file)) is not None:
@@ -113,7 +113,7 @@ def require_same_file(daemon: RunningDaemon, result: ConfigResult) -> None:
 
 def running_pid(result: ConfigResult) -> int | None:
     """Return the pid of the daemon of a file, or None: also if the one there has another file."""
-    daemon = _look(result)
+    daemon = look_for_daemon(result)
     if daemon is None or not (result.file is None or daemon.runs_with(result.file)):
         return None
     return daemon.pid
@@ -128,7 +128,8 @@ def not_running(result: ConfigResult) -> str:
     return f"not running (pidfile {result.config.daemon.pidfile})"
 
 
-def _look(result: ConfigResult) -> RunningDaemon | None:
+def look_for_daemon(result: ConfigResult) -> RunningDaemon | None:
+    """Return the daemon of a file's pidfile or control socket; it may run with another file."""
     settings = result.config.daemon
     try:
         return running_daemon.find(settings, result.file)

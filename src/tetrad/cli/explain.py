@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from tetrad.cli.configuration import load_for_running, running_pid
+from tetrad.cli.configuration import load_for_running, look_for_daemon
 from tetrad.cli.exit_status import FAILURE, OK, STATUS_UNKNOWN, CommandError, print_line
 from tetrad.config.types import Duration, unmapped
 from tetrad.ipc import control_client
@@ -65,7 +65,7 @@ def explain(options: argparse.Namespace) -> int:
     """Print whether a client of an address would be let in, and the finding of each check."""
     result = load_for_running(options, "daemon.pidfile", "daemon.control")
     address = unmapped(options.address)
-    if running_pid(result) is None:
+    if look_for_daemon(result) is None:
         report = _report_of_file(result.checked(), address)
         source = Source(result, is_current=True)
         limits = [Finding(passes=True, text="limits: not checked, no daemon is running")]
