@@ -70,10 +70,9 @@ def test_a_failed_reload_is_shown_until_one_succeeds(observed: Observed) -> None
 
 def test_lost_log_lines_are_shown(observed: Observed) -> None:
     """Their number stays: what the log lacks, it lacks for good."""
-    served = observed.served
-    served.settings["log"]["file"] = "/dev/full"
-    served.configure()
-    served.start()
+    served = observed.served.start()
+    served.wait_for("server.started")
+    served.fill_disk()
     served.connect().quit()
     observed.wait_for(r"; \d+ log lines lost$")
 

@@ -180,6 +180,17 @@ class Daemon:
         self.watch(self.pid)
         return self._foreground
 
+    def fill_disk(self) -> None:
+        """Have the daemon write its log to a full disk from now on; `events` reads the log before.
+
+        A start on a full disk is refused.
+        """
+        path, self.log_file = self._log_file, f"{self._log_file}.1"
+        os.rename(path, self.log_file)
+        os.symlink("/dev/full", path)
+        self.signal(signal.SIGUSR1)
+        until(lambda: "/dev/full" in descriptors_of(self.logger).values(), "the log on a full disk")
+
     def watch(self, pid: int) -> Process:
         """Register a process that must have ended when the test ends."""
         process = Process(pid)
