@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.support import forked_commands
 from tests.support.processes import environment, run
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def tetrad(home: object, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
     """Run a command without a configuration of its own."""
-    return run([sys.executable, "-m", "tetrad", *arguments], environment(str(home)), **options)
+    return forked_commands.tetrad(arguments, environment(str(home)), **options)
 
 
 NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}

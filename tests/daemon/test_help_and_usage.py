@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import forked_commands
 from tests.support.processes import environment, run
 from tetrad import cli
 from tetrad.cli.parser import parser
@@ -36,7 +37,7 @@ COMMANDS = [
 
 def tetrad(home: object, *arguments: str, **options: Any) -> Ran:  # noqa: ANN401
     """Run a command without a configuration of its own."""
-    return run([sys.executable, "-m", "tetrad", *arguments], environment(str(home)), **options)
+    return forked_commands.tetrad(arguments, environment(str(home)), **options)
 
 
 @pytest.mark.parametrize("before", [[], *([command] for command in COMMANDS)])

@@ -48,6 +48,6 @@ def test_tetrad_client_with_tls(daemon: MakeDaemon, pki: Certificates) -> None:
 
 def test_tetrad_client_with_tls_and_a_server_without(daemon: MakeDaemon) -> None:
     """It fails with one line when the server closes the connection, and prints no answer."""
-    ran = talk(daemon(session={"idle_timeout": "300ms"}), "--tls")
+    ran = talk(daemon(session={"first_command_timeout": "300ms"}), "--tls")
     assert (ran.status, ran.out) == (1, "")
     assert "Traceback" not in ran.err

@@ -24,7 +24,7 @@ from tetrad.launch import runtime_config
 if TYPE_CHECKING:
     from tests.support.fixtures import Figure
 
-BATCH = 2500
+BATCH = 1000
 
 SAMPLE = (ROOT / "etc" / "tetrad.yaml").read_bytes()
 """The installed file, in which most settings are commented out."""
@@ -109,7 +109,7 @@ def batch(seed: int) -> int:
 
 
 def test_a_mutated_file_is_refused_with_a_position_or_usable(figure: Figure) -> None:
-    """2,500 mutated files."""
+    """1,000 mutated files."""
     accepted = batch(seeded_random(figure).getrandbits(32))
     figure(f"{BATCH} files, {accepted} of them accepted")
 

@@ -171,7 +171,7 @@ def an_answer(rng: random.Random, answers: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "count", [300, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+    "count", [150, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
 def test_commands_handle_any_answer(
     answers: list[bytes],

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -65,8 +64,6 @@ __all__ = [
 ]
 """What most tests need, so that they import from one module."""
 
-_COMMAND = [sys.executable, "-m", "tetrad"]
-
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """The one in C, if PyYAML has it, is ten times as fast."""
 
@@ -99,7 +96,7 @@ class Daemon:
         self.file = os.path.join(folder, "tetrad.yaml")
         self.pidfile = os.path.join(folder, "tetrad.pid")
         self.environment = environment(os.path.join(folder, "home"))
-        self.command = _COMMAND
+        self.command = list(forked_commands.COMMAND)
         self.settings: dict[str, Any] = {
             "listen": [{"port": 0}],
             "daemon": {"pidfile": "tetrad.pid", "control": "control.sock"},
@@ -139,10 +136,7 @@ class Daemon:
         ROOT_WARNING and what it says of the daemons of other tests are removed from its output.
         """
         arguments = *arguments, "-c", self.file
-        if options or self.command != _COMMAND or not forked_commands.fits(self.environment):
-            ran = run([*self.command, *arguments], self.environment, **options)
-        else:
-            ran = forked_commands.run(arguments, self.environment)
+        ran = forked_commands.tetrad(arguments, self.environment, self.command, **options)
         return ran._replace(err=about_this_daemon(ran.err))
 
     @property

@@ -11,8 +11,9 @@ import os
 import re
 import sys
 import tempfile
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
+from tests.support import processes
 from tests.support.processes import (
     TIMEOUT_SECONDS,
     UNDER_COVERAGE,
@@ -31,11 +32,25 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
+COMMAND = [sys.executable, "-m", "tetrad"]
+
 _AT_START = re.compile(r"PYTHON|LC_|LANG|COVERAGE|LD_")
 """Variables that an interpreter reads when it starts."""
 
 
-def fits(environment: dict[str, str]) -> bool:
+def tetrad(
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    command: Sequence[str] = COMMAND,
+    **options: Any,  # noqa: ANN401
+) -> Ran:
+    """Run a tetrad command to its end, forked if that is like its execution."""
+    if options or command != COMMAND or not _fits(environment):
+        return processes.run([*command, *arguments], environment, **options)
+    return _run(arguments, environment)
+
+
+def _fits(environment: dict[str, str]) -> bool:
     """Tell whether a forked command is like one that this thread executes in an environment."""
 
     def at_start(variables: Mapping[str, str]) -> dict[str, str]:
@@ -46,8 +61,7 @@ def fits(environment: dict[str, str]) -> bool:
     return same and not UNDER_COVERAGE
 
 
-def run(arguments: Sequence[str], environment: dict[str, str]) -> Ran:
-    """Run a tetrad command to its end."""
+def _run(arguments: Sequence[str], environment: dict[str, str]) -> Ran:
     umask = int(status_of(os.getpid())["Umask"], 8)
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
         child = _CONTEXT.Process(
