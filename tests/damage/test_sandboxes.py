@@ -16,8 +16,9 @@ import pytest
 
 import tetrad
 from tests.support.jobs import Stubborn, ask, logged, shell
-from tests.support.processes import TIMEOUT_SECONDS, UNDER_COVERAGE, run, until
+from tests.support.processes import TIMEOUT_SECONDS, UNDER_COVERAGE, run, title_of, until
 from tests.support.refused_calls import needs_seccomp, refusing
+from tests.support.strace import needs_strace
 
 if TYPE_CHECKING:
     import pathlib
@@ -221,3 +222,18 @@ def test_small_pipes_lose_no_events(daemon: MakeDaemon, nobodys_folder: str) -> 
         served.wait_for("client.disconnected", count=30)
         assert served.status()["log"]["lost"] == 0
         served.stop()
+
+
+@needs_strace
+def test_a_master_that_cannot_show_a_title(prepared: MakeDaemon) -> None:
+    """As in gVisor, where no process can write to its own memory by /proc."""
+    asked = prepared()
+    name, own = asked.command, "/proc/self/mem"
+    fails = ["-e", "trace=openat", "-P", own, "-e", "inject=openat:error=EACCES"]
+    asked.command = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", *fails, *name]
+    asked.start()
+    asked.command = name
+    assert title_of(asked.pid).startswith(sys.executable)
+    assert asked.tetrad("status").status == 0
+    assert asked.tetrad("start").out == f"tetrad: already running (pid {asked.pid})\n"
+    assert asked.tetrad("stop").out == f"tetrad: stopped (pid {asked.pid})\n"

@@ -59,7 +59,8 @@ _WITHOUT_NAME = {_WITHOUT_FILE, _title(paths.SYSTEM_CONFIGURATION)}
 class RunningDaemon(NamedTuple):
     """A running daemon.
 
-    `title` is empty if /proc hides the process, `pid` is 0 if it is in another PID namespace.
+    `title` is empty if /proc hides the process or if it cannot show one, `pid` is 0 if it is in
+    another PID namespace.
     """
 
     pid: int
@@ -196,6 +197,17 @@ def _identify(pid: int, uid: int | None) -> RunningDaemon | None:
     return RunningDaemon(pid, own_uid, title) if _is_master(title) else None
 
 
+def _without_title(pid: int) -> RunningDaemon | None:
+    """Return the daemon of a pid that shows no title in a sandbox (gVisor, WSL 1)."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            is_master = _MASTER in file.read()
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    return RunningDaemon(pid, uid, b"") if is_master else None
+
+
 def _owner(
     pid: int, path: str, allowed: set[int], check: Callable[[], object]
 ) -> RunningDaemon | None:
@@ -210,6 +222,8 @@ def _owner(
         if found is not None and found.uid in allowed:
             return found
         if control_client.running(pid) and not _may_be_starting(pid, allowed, began):
+            if (found := _without_title(pid)) is not None and found.uid in allowed:
+                return found
             raise pidfile.locked_by_another(path, pid)
         check()
         time.sleep(_POLL_SECONDS)
@@ -221,7 +235,7 @@ def _is_still(daemon: RunningDaemon) -> bool:
     began = time.monotonic()
     while (found := _identify(daemon.pid, daemon.uid)) is None:
         if not _may_be_starting(daemon.pid, {daemon.uid}, began):
-            return False
+            return _without_title(daemon.pid) == daemon
         time.sleep(_POLL_SECONDS)
     return found.uid == daemon.uid
 
