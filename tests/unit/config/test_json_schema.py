@@ -209,7 +209,8 @@ def test_schema_and_parser_accept_the_same_texts(
 ) -> None:
     """For types whose values depend on the text alone."""
     text = data.draw(st.from_regex(pattern, fullmatch=True) | st.text(ASCII, max_size=8))
-    assume(not re.search("[0-9]{4}", text))  # only the parser limits numbers
+    # Only the parser limits numbers: neither long ones nor a duration of nothing.
+    assume(not re.search(r"[0-9]{4}|(?<![0-9])0[0-9.]*[a-z]", text))
     assert fits(kind, text) == parses(kind, text)
 
 
