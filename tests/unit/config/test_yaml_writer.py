@@ -64,7 +64,9 @@ sizes = st.integers(1, 1 << 40).map(config_types.Size)
 commands = (
     st.builds(
         Clock,
-        clock=texts.filter(lambda text: "\0" not in text).map(config_types.ClockFormat),
+        clock=texts.filter(lambda text: "\0" not in text).map(
+            lambda text: config_types.ClockFormat(text.replace("%", "%%"))
+        ),
         timezone=st.sampled_from(["local", "UTC"]).map(config_types.Timezone),
     )
     | st.builds(Close, close=texts)
