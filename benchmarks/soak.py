@@ -35,7 +35,7 @@ BATCH = 20_000
 """Sessions between two rotations of the log."""
 LINES_PER_SESSION = 4
 """Connected, `time`, `quit`, disconnected."""
-GROWTH_KIB = {"master_kib": 1_024, "logger_kib": 4_096}
+GROWTH_KIB = {"master_kib": 1_024, "logger_kib": 8_192}
 """The allowed growth: the largest batch of the logger comes when the machine is busy."""
 TIMEOUT_SECONDS = 60.0
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.support.fixtures import MakeDaemon
 
 
+BECOME_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
+
 class Foreground:
     """A `tetrad run` in a process group of its own, as from a terminal."""
 
@@ -128,3 +131,17 @@ def test_stop_works_for_the_foreground(prepared: MakeDaemon) -> None:
     assert served.status()["state"] == "running"
     assert served.tetrad("stop").status == 0
     assert foreground.process.wait(TIMEOUT_SECONDS) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: run as root")
+def test_a_start_beside_it_creates_nothing(prepared: MakeDaemon, nobodys_folder: str) -> None:
+    """Not even the default folder of the log, which `run` does not need."""
+    served = prepared(folder=nobodys_folder, log={"file": None})
+    del served.settings["log"]["file"]
+    served.configure()
+    os.chown(served.environment["HOME"], *os.stat(nobodys_folder)[4:6])
+    served.command = [*BECOME_NOBODY, *served.command]
+    Foreground(served)
+    ran = served.tetrad("start")
+    assert (ran.status, ran.out) == (0, f"tetrad: already running (pid {served.pid})\n")
+    assert not os.path.exists(os.path.join(served.environment["HOME"], ".local/state/tetrad"))

@@ -180,3 +180,13 @@ def test_a_key_that_only_root_can_read_works_until_a_reload(
     assert ran.status == 78
     assert f"listen[0].tls.key: {key}: permission denied" in ran.err
     assert secured(served, pki.context()).quit() == b"quit"
+
+
+def test_every_missing_file_is_reported(prepared: MakeDaemon) -> None:
+    """In one run; a file that is for two keys, once."""
+    tls = {name: f"missing/{name}" for name in ("certificate", "key", "client_ca", "client_crl")}
+    both = {"certificate": "missing/both"}
+    ran = prepared(listen=[{"port": 0, "tls": tls}, {"port": 0, "tls": both}]).tetrad("check")
+    assert ran.status == 78
+    named = [line.split(": ")[2] for line in ran.err.splitlines()]
+    assert named == [f"listen[0].tls.{name}" for name in tls] + ["listen[1].tls.certificate"]

@@ -65,13 +65,18 @@ class _TlsError(Exception):
 def read(loaded: ConfigResult) -> list[ListenerTls | None]:
     """Return the TLS configuration of each listener; None without `tls`. Raises ConfigError."""
     found: list[ListenerTls | None] = []
-    problems = []
+    problems: list[str] = []
     for index, listener in enumerate(loaded.config.listen):
         path = f"listen[{index}].tls"
         try:
             found.append(None if listener.tls is None else _read_listener(listener.tls, path))
-        except _TlsError as error:
-            problems.append(loaded.error_at(f"{path}.{error.key}", str(error)))
+        except* _TlsError as errors:
+            texts = [
+                loaded.error_at(f"{path}.{error.key}", str(error))
+                for error in errors.exceptions
+                if isinstance(error, _TlsError)
+            ]
+            problems += dict.fromkeys(texts)  # the certificate and the key may be in one file
     if problems:
         raise ConfigError(problems)
     return found
@@ -89,16 +94,9 @@ def expiry_warnings(found: Sequence[ListenerTls | None]) -> Iterator[str]:
 
 
 def _read_listener(settings: Tls, path: str) -> ListenerTls:
-    chain = _read_blocks("certificate", settings.certificate, PemFile.certificates)
+    chain, keys, authorities, crls = _read_files(settings)
     # OpenSSL takes a certificate with trust settings only in the first place.
     chain = [one for one in chain if one is chain[0] or one.label != der.TRUSTED]
-    keys = _read_blocks(*_key_setting(settings), PemFile.private_keys)
-    authorities = []
-    if settings.client_ca is not None:
-        authorities = _read_blocks("client_ca", settings.client_ca, PemFile.certificates)
-    crls = []
-    if settings.client_crl is not None:
-        crls = _read_blocks("client_crl", settings.client_crl, PemFile.revocation_lists)
     config = TlsConfig(
         file=str(settings.certificate),
         certificate=_text_of(chain),
@@ -130,6 +128,28 @@ def _read_listener(settings: Tls, path: str) -> ListenerTls:
         f"{config['file']} (serial {facts['serialNumber']}, until {until})"
     )
     return ListenerTls(config, shown, warnings)
+
+
+def _read_files(settings: Tls) -> list[list[Block]]:
+    """Return what is in the files: certificates, private keys, client CAs, and revocation lists.
+
+    Raises an ExceptionGroup with a _TlsError for each file that cannot be used.
+    """
+    files = (
+        ("certificate", settings.certificate, PemFile.certificates),
+        (*_key_setting(settings), PemFile.private_keys),
+        ("client_ca", settings.client_ca, PemFile.certificates),
+        ("client_crl", settings.client_crl, PemFile.revocation_lists),
+    )
+    found, errors = [], []
+    for key, path, blocks in files:
+        try:
+            found.append([] if path is None else _read_blocks(key, path, blocks))
+        except _TlsError as error:
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("files of a listener", errors)
+    return found
 
 
 def _read_blocks(key: str, path: str, blocks: Callable[[PemFile], list[Block]]) -> list[Block]:

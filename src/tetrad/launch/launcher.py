@@ -212,8 +212,10 @@ class Launcher:
                     self._bind()
                     yield
                 except BaseException:
-                    if pidfile.relock(self._pidfile, path):
-                        self._remove_created()
+                    if not pidfile.relock(self._pidfile, path):
+                        # The files may be another daemon's; a folder that has any stays.
+                        self._created = [one for one in self._created if os.path.isdir(one)]
+                    self._remove_created()
                     self._created.clear()
                     raise
         except OSError as error:

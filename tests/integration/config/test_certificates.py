@@ -112,7 +112,7 @@ def test_a_file_that_is_no_usable_key_is_described(folder: Path, key: str, messa
 @pytest.mark.parametrize(
     ("certificate", "key", "message"),
     [
-        ("rsa.key", "rsa.crt", f"{NO_CERTIFICATE}, but PRIVATE KEY"),
+        ("rsa.key", "rsa.key", f"{NO_CERTIFICATE}, but PRIVATE KEY"),
         ("request.pem", "rsa.key", f"{NO_CERTIFICATE}, but CERTIFICATE REQUEST"),
         ("certificate.der", "rsa.key", f"{NO_CERTIFICATE}, {BINARY}"),
         ("empty", "rsa.key", f"{NO_CERTIFICATE}, which is empty"),
