@@ -147,8 +147,9 @@ class Listener(Section, frozen=True):
 
     def excludes(self, other: Listener) -> bool:
         """Tell whether only one of two listeners can be open; `::` is dual-stack."""
-        if self.port is None:
-            return self.address == other.address
+        path, its_path = self.address.path, other.address.path
+        if path is not None and its_path is not None:
+            return paths.without_links(path) == paths.without_links(its_path)
         return self.port == other.port and exclude_each_other(self.address, other.address)
 
 
@@ -305,10 +306,14 @@ class Config(Section, frozen=True):
             ("daemon.control", self.daemon.control, paths.control()),
             ("log.file", self.log.file, paths.log()),
         ]
-        users = {one.address.path: "listen" for one in self.listen}
+        sockets = [one.address.path for one in self.listen if one.address.path is not None]
+        users = {paths.without_links(path): "listen" for path in sockets}
         # Defaults first, so that the key that is reported is one that the file sets.
         for key, path, _ in sorted(files, key=lambda file: file[1] != file[2]):
-            if path is not None and path in users:
-                message = f"{path} is already used by {users[path]}"
-                yield ConstraintViolation(key, message, users[path])
-            users[path] = key
+            if path is None:
+                continue
+            real = paths.without_links(path)
+            if real in users:
+                message = f"{path} is already used by {users[real]}"
+                yield ConstraintViolation(key, message, users[real])
+            users[real] = key

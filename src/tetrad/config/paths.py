@@ -138,6 +138,12 @@ def check_temporary_home() -> None:
         raise PermissionError(errno.EPERM, text, home.rstrip("/"))
 
 
+def without_links(path: str) -> str:
+    """Return a path without symbolic links in its folder, such as /var/run, which leads to /run."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def _is_system() -> bool:
     return _defaults.uid == 0 or _defaults.file == SYSTEM_CONFIGURATION
 

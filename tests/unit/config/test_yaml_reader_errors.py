@@ -350,6 +350,23 @@ commands: {tiem: null, abcd: null, "a.b[": null, quit: null}
     ]
 
 
+def test_paths_through_a_link_are_the_same(file: Path) -> None:
+    """As /var/run leads to /run."""
+    (file.parent / "link").symlink_to(".")
+    text = """\
+listen: [{address: unix:a}, {address: unix:link/a}, {address: unix:c}]
+daemon: {control: link/c, pidfile: p}
+log: {file: link/p}
+"""
+    folder = file.parent
+    first = f"unix:{folder}/link/a is already used by listen[0] (unix:{folder}/a)"
+    assert problems(file, text) == [
+        f"1:29: listen[1]: {first}",
+        f"2:19: daemon.control: {folder}/link/c is already used by listen",
+        f"3:13: log.file: {folder}/link/p is already used by daemon.pidfile",
+    ]
+
+
 def test_an_error_in_an_anchor_is_reported_for_each_use(file: Path) -> None:
     """The location is the anchor's, the key is that of each alias."""
     text = "session: {idle_timeout: &t 5x,\n send_timeout: *t}"
