@@ -98,6 +98,7 @@ def stop_during_a_command(daemon: Daemon) -> None:
 def test_status_logs_and_stop_work_with_an_invalid_file(daemon: MakeDaemon) -> None:
     """Errors in other keys do not matter if the paths of the daemon are valid."""
     served = daemon()
+    served.wait_for("server.started")
     served.configure(listen=[{"port": served.port}] * 2)
     assert served.tetrad("check").status == 78
     assert served.tetrad("status").status == 0

@@ -99,7 +99,8 @@ def find(
             return listening
     holder = pidfile.read_state(settings.pidfile).pid
     if holder is not None:
-        return _owner(holder, settings.pidfile, allowed | {0}, check)
+        listens = peer is not None and peer.pid == holder
+        return _owner(holder, settings.pidfile, allowed | {0}, check, listens=listens)
     for one in visible():
         if one.uid in allowed and one.runs_with(file):
             return one
@@ -209,12 +210,12 @@ def _without_title(pid: int) -> RunningDaemon | None:
 
 
 def _owner(
-    pid: int, path: str, allowed: set[int], check: Callable[[], object]
+    pid: int, path: str, allowed: set[int], check: Callable[[], object], *, listens: bool
 ) -> RunningDaemon | None:
     """Return the daemon that owns the lock of the pidfile; None if it has ended meanwhile.
 
-    Waits for one that is starting or exiting. Raises NotAPidfileError if another program owns the
-    lock.
+    `listens`: it is the process behind the control socket. Waits for one that is starting or
+    exiting. Raises NotAPidfileError if another program owns the lock.
     """
     began = time.monotonic()
     while pidfile.read_state(path).pid == pid:
@@ -222,7 +223,8 @@ def _owner(
         if found is not None and found.uid in allowed:
             return found
         if control_client.running(pid) and not _may_be_starting(pid, allowed, began):
-            if (found := _without_title(pid)) is not None and found.uid in allowed:
+            found = _without_title(pid) if listens else None
+            if found is not None and found.uid in allowed:
                 return found
             raise pidfile.locked_by_another(path, pid)
         check()
